@@ -8,8 +8,8 @@
     │  ├─ queue_depths
     │  ├─ alerts             only where there is an alerts queue
     │  └─ alert_listener     only where an embedding program wants to hear of alerts
-    ├─ membership            one_for_one; only where other nodes share the work
-    │  └─ role_keeper
+    ├─ nodes                 one_for_one; only where other nodes share the work
+    │  └─ membership
     ├─ listeners             one_for_one; likewise; only where an embedding program wants to hear of results
     │  └─ result_listener    one for each post queue
     └─ pipeline              rest_for_one: what comes later leans on what comes earlier
@@ -42,11 +42,10 @@ from typing import TypedDict
 
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import LiveLimits
-from receipt_actors.domain.patience import Patience
 from receipt_actors.domain.ports import Queues, RoleTable
 from receipt_actors.domain.results import PostedResult
-from receipt_actors.domain.retrying import exponential
-from receipt_actors.domain.roles import Node, Role
+from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.roles import Node, Role, StepDown
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     ONE_FOR_ONE,
@@ -63,14 +62,13 @@ from receipt_actors.otp import (
 )
 from receipt_actors.pipeline import protocol
 from receipt_actors.pipeline.batchers import DeleteBatcher, ResultBatcher, VisibilityBatcher
-from receipt_actors.pipeline.consumer import BackgroundConsumer, Consumer
+from receipt_actors.pipeline.consumer import Consumer
 from receipt_actors.pipeline.in_flight import InFlight, Table, left_behind
 from receipt_actors.pipeline.ledger_gateway import LedgerGateway
 from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
-from receipt_actors.scale.nodes.holding import Holding
-from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER, RoleKeeper
+from receipt_actors.scale.nodes.membership import MEMBERSHIP, Lessee, Membership
 from receipt_actors.settings import Settings
 from receipt_actors.sources import policy_of
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
@@ -104,9 +102,9 @@ class Restarts(TypedDict):
 BUSY_GROUP: Restarts = {"intensity": 10, "period_seconds": 10}  #: of actors that stand in the middle of the traffic
 
 # One pause doubles into the next; what takes longer than a few of them is the breaker's affair.
-QUEUE_RETRY = exponential(6, first_seconds=0.2, max_seconds=5.0)
-SIGNATURE_RETRY = exponential(6, first_seconds=0.5, max_seconds=5.0)
-RECEIVE_RETRY = exponential(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  #: a consumer never gives up
+QUEUE_RETRY = RetryPolicy(6, first_seconds=0.2, max_seconds=5.0)
+SIGNATURE_RETRY = RetryPolicy(6, first_seconds=0.5, max_seconds=5.0)
+RECEIVE_RETRY = RetryPolicy(1_000_000_000, first_seconds=0.5, max_seconds=5.0)  #: a consumer never gives up
 
 
 def supervision_tree(
@@ -146,7 +144,7 @@ def supervision_tree(
     return supervisor_spec("root", ONE_FOR_ONE, children, intensity=3, period_seconds=60)
 
 
-def membership_spec(settings: Settings, table: RoleTable, processes: int, holding: Holding) -> ChildSpec:
+def membership_spec(settings: Settings, table: RoleTable, processes: int, lessee: Lessee) -> ChildSpec:
     """Describe what keeps this node's place in its group; its name is one that no node had before."""
     node = Node(
         f"{settings.effective_node_name}-{secrets.token_hex(3)}",
@@ -156,13 +154,11 @@ def membership_spec(settings: Settings, table: RoleTable, processes: int, holdin
         shares_app_store_concurrency=settings.app_store_concurrency is not None,
     )
     lease_seconds = settings.lease_seconds
-    patience = Patience.of(lease_seconds, settings.receive_wait_seconds)
-    keeper = Start(
-        RoleKeeper, table, settings.effective_role_group, node, lease_seconds, holding, patience, name=ROLE_KEEPER
+    step_down = StepDown.of(lease_seconds, settings.receive_wait_seconds)
+    actor = Start(
+        Membership, table, settings.effective_role_group, node, lease_seconds, lessee, step_down, name=MEMBERSHIP
     )
-    return supervisor_spec(
-        "membership", ONE_FOR_ONE, [ChildSpec("role_keeper", keeper, shutdown=LEAVE_SECONDS)], **BUSY_GROUP
-    )
+    return supervisor_spec("nodes", ONE_FOR_ONE, [ChildSpec("membership", actor, shutdown=LEAVE_SECONDS)], **BUSY_GROUP)
 
 
 def queue_depths_spec(settings: Settings, queues: Queues, sources: Sequence[Source]) -> ChildSpec:
@@ -255,7 +251,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         AppStoreGateway,
         {each.source_queue: _way_of_asking(settings, each, backend) for each in settings.every_source},
         limits,
-        exponential(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
+        RetryPolicy(settings.app_store_attempts, first_seconds=0.5, max_seconds=8.0),
         backend.signed_data,
         name=protocol.APP_STORE_GATEWAY,
     )
@@ -263,7 +259,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         LedgerGateway,
         backend.ledger,
         limits,
-        exponential(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
+        RetryPolicy(settings.ledger_attempts, first_seconds=0.1, max_seconds=3.0),
         backend.background_calls,
         name=protocol.LEDGER_GATEWAY,
     )
@@ -333,14 +329,14 @@ def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) 
         plain = f"consumer-{number}"
         name: Name = plain if source.is_first else (plain, source.queue)
         start = Start(
-            Consumer if background is None else BackgroundConsumer,
+            Consumer,
             backend.queues,
             source,
             settings.effective_receive_wait_seconds,
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
             backend.rng,
-            *(() if background is None else (background,)),
+            background,
             name=name,
         )
         return ChildSpec(name, start, shutdown=CONSUMER_SHUTDOWN_SECONDS)

@@ -18,7 +18,7 @@ import pykka
 from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.protocol import IN_FLIGHT, IntakeStatus
-from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER
+from receipt_actors.scale.nodes.membership import MEMBERSHIP
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
 from receipt_actors.telemetry.overview import (
@@ -175,7 +175,7 @@ def _plain(view: object) -> object:
 
 def role_in(views: Mapping[str, object]) -> RoleOverview | None:
     """Return the part that this node has in a group, out of what actors show; None where it has none."""
-    view = views.get(ROLE_KEEPER)
+    view = views.get(MEMBERSHIP)
     return view if isinstance(view, RoleOverview) else None
 
 

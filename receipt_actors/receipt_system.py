@@ -33,7 +33,7 @@ from receipt_actors.pipeline.protocol import (
     ResumeIntake,
     StuckInOutage,
 )
-from receipt_actors.scale.nodes.holding import LIMITED, ProcessHolding, release
+from receipt_actors.scale.nodes.membership import LIMITED, ProcessLessee, release
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources
 from receipt_actors.starting import StartPatience
@@ -152,7 +152,7 @@ class ReceiptSystem:
             live_limits.held_until_seconds = held_until_seconds
             membership = None
             if opened.roles is not None:
-                membership = membership_spec(settings, opened.roles, 1, ProcessHolding(live_limits, actors))
+                membership = membership_spec(settings, opened.roles, 1, ProcessLessee(live_limits, actors))
             tree = supervision_tree(settings, opened, sources, on_result, live_limits, on_alert, process, membership)
             start = tree.start
             assert isinstance(start, Start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from receipt_actors.sandbox.bench import Load, Series, ServiceOptions
-from receipt_actors.sandbox.bench.figures import Figure, machine, memory_slope_bytes
+from receipt_actors.sandbox.bench.figures import machine, memory_slope_bytes, rows
 
 WAYS = {
     "verify-receipt": "app receipts of {bytes} bytes, about which verifyReceipt is asked",
@@ -101,30 +101,12 @@ def _table(series: Sequence[Series]) -> Table:
     table.add_column("")
     for each in series:
         table.add_column(each.label, justify="right")
-    columns = [each.figures() for each in series]
-    medians = [each.medians() for each in series]
     section = None
-    for key, figure in _rows(medians):
+    for figure, cells in rows(series):
         if figure.section != section:
             if section is not None:
                 table.add_section()
             section = figure.section
             table.add_row(f"[bold]{section}[/bold]")
-        cells = []
-        for median, figures in zip(medians, columns, strict=True):
-            values = [each.value for each in figures.get(key, ())]
-            digits = figure.digits
-            cell = f"{median[key].value:,.{digits}f}" if values else ""
-            if len(values) > 1:
-                cell += f" ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
-            cells.append(cell)
         table.add_row(f"  {figure.name}", *cells)
     return table
-
-
-def _rows(medians: Sequence[Mapping[str, Figure]]) -> Sequence[tuple[str, Figure]]:
-    """Each figure that some series has, by its key: section by section, in the order in which they first come."""
-    rows = {key: figure for figures in reversed(medians) for key, figure in figures.items()}
-    order = dict.fromkeys(key for figures in medians for key in figures)
-    sections = list(dict.fromkeys(rows[key].section for key in order))
-    return [(key, rows[key]) for section in sections for key in order if rows[key].section == section]

@@ -16,7 +16,7 @@ import tenacity
 
 from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, Queues, ReceivedMessage
-from receipt_actors.domain.retrying import RetryPolicy, exponential
+from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.settings import QueueSettings
 
@@ -35,10 +35,14 @@ class PatientQueues:
     """Queues whose operations take any number of entries, and are tried a few times before they raise."""
 
     def __init__(self, queues: Queues, retry: RetryPolicy | None = None) -> None:
-        retry = retry or exponential(4, first_seconds=0.1, max_seconds=2.0)
+        retry = retry or RetryPolicy(4, first_seconds=0.1, max_seconds=2.0)
         self._queues = queues
         self._retrying = tenacity.Retrying(
-            stop=retry.stop, wait=retry.wait, retry=tenacity.retry_if_exception_type(QueueUnavailable), reraise=True
+            stop=tenacity.stop_after_attempt(retry.attempts),
+            wait=tenacity.wait_exponential(multiplier=retry.first_seconds, max=retry.max_seconds)
+            + tenacity.wait_random(0, retry.first_seconds),
+            retry=tenacity.retry_if_exception_type(QueueUnavailable),
+            reraise=True,
         )
 
     def receive(

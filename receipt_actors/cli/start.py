@@ -189,8 +189,8 @@ def _start(
         logger.info("%d consumers %s receipts from %s (%s), at most %d in flight", settings.consumers, take, *what)
         return system, lambda: None  # a start that fails has raised by now
 
-    from receipt_actors.scale.processes.divider import described
     from receipt_actors.scale.processes.group import ProcessGroup
+    from receipt_actors.scale.processes.shares import described
 
     def tell() -> None:
         share = described(divide(settings.limits_of(count), count)[-1])

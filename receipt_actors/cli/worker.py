@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from math import inf
 from typing import Any
 
 import pykka
@@ -27,23 +26,19 @@ from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.process import StopSignals, collect_seldom, ending_with_threads, log_end, write_log
 from receipt_actors.errors import ConfigurationError, ReceiptActorsError, StartAbandoned, TraceRefused
 from receipt_actors.receipt_system import ReceiptSystem
-from receipt_actors.scale.processes.channel import Channel
-from receipt_actors.scale.processes.collector import REPORT_SECONDS
 from receipt_actors.scale.processes.messages import (
     ActorDescribed,
     Configure,
     DescribeActor,
     Drain,
     Draining,
-    HoldUntil,
+    Grant,
     LimitsObeyed,
     Loaded,
     Message,
-    Pause,
     Release,
     Report,
     Reported,
-    Resume,
     Started,
     StartRefused,
     StartTrace,
@@ -52,9 +47,9 @@ from receipt_actors.scale.processes.messages import (
     StopTrace,
     TraceEnded,
     TraceEvent,
-    UseLimits,
 )
-from receipt_actors.scale.processes.worker_process import STOP_SIGNALS
+from receipt_actors.scale.processes.worker import REPORT_SECONDS
+from receipt_actors.scale.processes.worker_process import STOP_SIGNALS, Channel
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import Incident
@@ -71,9 +66,8 @@ class _Worker:
         self._signals = signals
         self._system: ReceiptSystem | None = None
         self._early: list[Message] = []  # what the parent said while this was being started
-        self._is_paused = False
         self._is_replacement = False
-        self._held_until_seconds = inf
+        self._grant: Grant | None = None
         self._told_incidents: tuple[Incident, ...] | None = None
         self._told_queues: Mapping[str, int | None] | None = None
         self._traces: dict[int, _TraceHere] = {}
@@ -115,32 +109,10 @@ class _Worker:
                 write_log(self._settings, self._name)
                 self._backend = open_backend(self._settings)
                 self._channel.send(Loaded())
-            case UseLimits(number, limits):
-                if self._system is None:
-                    self._system = ReceiptSystem.start(
-                        self._settings,
-                        backend=self._backend,
-                        limits=limits,
-                        is_paused=self._is_paused,
-                        held_until_seconds=self._held_until_seconds,
-                        process=self._name,
-                        sources_may_be_missing=self._is_replacement,
-                        pause=self._pause_start,
-                    )
-                    collect_seldom()
-                    self._system.on_end(self._signals.wake)
-                    self._channel.send(Started())
-                wait = self._system.change_limits(limits)
-                # On a thread, for it may take as long as what is in flight.
-                threading.Thread(target=self._confirm, args=(number, wait), name="limits", daemon=True).start()
+            case Grant():
+                self._obey_grant(message)
             case Report(looks_at_queues):
                 self._report(looks_at_queues=looks_at_queues)
-            case Pause() | Resume():
-                self._pause(isinstance(message, Pause))
-            case HoldUntil(seconds):
-                self._held_until_seconds = seconds
-                if self._system is not None:
-                    self._system.hold_until(seconds)
             case Release():
                 if self._system is not None:
                     self._system.release()
@@ -161,6 +133,37 @@ class _Worker:
                     self._system.stop()
                 return EXIT_DONE
         return None
+
+    def _obey_grant(self, grant: Grant) -> None:
+        before, self._grant = self._grant, grant
+        if self._system is None:
+            self._system = self._start(grant)
+            collect_seldom()
+            self._system.on_end(self._signals.wake)
+            self._channel.send(Started())
+        elif before is not None and before.is_paused != grant.is_paused:
+            if grant.is_paused:
+                # On a thread, for receives under way may take their time, and the parent may have more to say.
+                threading.Thread(target=self._system.begin_pause(), name="pause", daemon=True).start()
+            else:
+                self._system.resume()
+        if before is None or before.number != grant.number:
+            wait = self._system.change_limits(grant.limits)
+            # On a thread, for it may take as long as what is in flight.
+            threading.Thread(target=self._confirm, args=(grant.number, wait), name="limits", daemon=True).start()
+        self._system.hold_until(grant.until_seconds)  # after the limits, which may be smaller
+
+    def _start(self, grant: Grant) -> ReceiptSystem:
+        return ReceiptSystem.start(
+            self._settings,
+            backend=self._backend,
+            limits=grant.limits,
+            is_paused=grant.is_paused,
+            held_until_seconds=grant.until_seconds,
+            process=self._name,
+            sources_may_be_missing=self._is_replacement,
+            pause=self._pause_start,
+        )
 
     def _pause_start(self, seconds: float) -> None:
         """Wait for the next try of something that the start needs, unless this is to end."""
@@ -191,16 +194,6 @@ class _Worker:
     def _report_until(self, is_over: threading.Event) -> None:
         while not is_over.wait(REPORT_SECONDS):
             self._report(looks_at_queues=False)
-
-    def _pause(self, is_paused: bool) -> None:
-        self._is_paused = is_paused
-        if self._system is None:
-            return
-        if is_paused:
-            # On a thread, for receives under way may take their time, and the parent may have more to say.
-            threading.Thread(target=self._system.begin_pause(), name="pause", daemon=True).start()
-        else:
-            self._system.resume()
 
     def _describe(self, number: int, name: str) -> None:
         assert self._system is not None

@@ -7,7 +7,7 @@ are given it in the place of numbers and look at ``current`` whenever they decid
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 MAX_BLOCKING_CONCURRENCY = 200  #: threads of a process that wait for Apple: more of them are slower, not faster
@@ -25,6 +25,11 @@ class Limits:
     ledger_concurrency: int  #: requests to the ledger under way
     app_store_concurrency: int  #: requests to Apple under way
     app_store_rate_per_second: float | None = None  #: requests to Apple a second; None: no limit
+
+    @property
+    def amounts(self) -> tuple[int, int, int, float | None]:
+        """The four of them, in the order of the fields; ``dataclasses.astuple`` copies each value deeply."""
+        return self.max_in_flight, self.ledger_concurrency, self.app_store_concurrency, self.app_store_rate_per_second
 
     @property
     def smallest_count(self) -> int:
@@ -207,7 +212,7 @@ def _if_some(share: Share | None) -> Share | None:
 
 def _each(function: Callable[..., float], *limits: Limits) -> Limits:
     """Apply a function to the limits' values of each kind; no limit is none, whatever is done to it."""
-    rows = zip(*map(astuple, limits), strict=True)
+    rows = zip(*(each.amounts for each in limits), strict=True)
     return Limits(*(None if None in values else function(*values) for values in rows))  # type: ignore[arg-type]
 
 

@@ -1,13 +1,9 @@
-"""When to try again, and when to stop: tenacity's ``stop`` and ``wait`` objects decide, actors wait by timer. Pure."""
+"""When to try again, and when to stop; actors wait by timer. Pure."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-
-import tenacity
-from tenacity.stop import stop_base
-from tenacity.wait import wait_base
 
 from receipt_actors.domain.reasons import Reason
 
@@ -19,10 +15,15 @@ RECEIVES_AT_ONCE = 8  #: receives after which a message is no longer handed back
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a request is made for one delivery of a message, and how long to pause in between."""
+    """How often a request is made for one delivery of a message, and how long to pause in between.
 
-    stop: stop_base
-    wait: wait_base
+    Each pause is twice the one before, and up to ``first_seconds`` longer at random, so that many do not come back at
+    once.
+    """
+
+    attempts: int  #: after so many the request is given up
+    first_seconds: float
+    max_seconds: float  #: of a pause, without what is added at random
 
     def pause_seconds(self, failed_attempts: int, *, at_least_seconds: float = 0.0) -> float | None:
         """Return how long to wait before the next attempt, or None to give up.
@@ -31,17 +32,12 @@ class RetryPolicy:
             failed_attempts: attempts made so far, 1 or more.
             at_least_seconds: what the service asked for (``Retry-After``).
         """
-        state = tenacity.RetryCallState(retry_object=None, fn=None, args=(), kwargs={})  # type: ignore[arg-type]
-        state.attempt_number = failed_attempts
-        return None if self.stop(state) else max(self.wait(state), at_least_seconds)
-
-
-def exponential(attempts: int, *, first_seconds: float, max_seconds: float) -> RetryPolicy:
-    """Give up after so many attempts; pause a random time that doubles, so that many do not come back at once."""
-    return RetryPolicy(
-        tenacity.stop_after_attempt(attempts),
-        tenacity.wait_exponential(multiplier=first_seconds, max=max_seconds) + tenacity.wait_random(0, first_seconds),
-    )
+        if failed_attempts >= self.attempts:
+            return None
+        doublings = min(failed_attempts - 1, 60)  # a float holds no more than 1023
+        pause_seconds = min(self.first_seconds * 2.0**doublings, self.max_seconds)
+        jitter_seconds = random.uniform(0.0, self.first_seconds)  # nosec B311 # jitter of waits
+        return max(pause_seconds + jitter_seconds, at_least_seconds)
 
 
 #: What only an operator can put right: to come back soon would only use up deliveries.

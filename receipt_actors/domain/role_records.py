@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import Any
 
 from receipt_actors.domain.limits import Limits, Share
@@ -52,14 +51,14 @@ def _as_json(member: Member) -> dict[str, Any]:
     return {
         "name": node.name,
         "role": node.role.value,
-        "limits": astuple(node.limits),
+        "limits": node.limits.amounts,
         "processes": node.processes,
         "shares_app_store_concurrency": node.shares_app_store_concurrency,
         "joined": member.joined,
         "beat": member.beat,
         "lease_seconds": member.lease_seconds,
         "token": member.token,
-        "share": None if share is None else [share.number, astuple(share.told), astuple(share.held)],
+        "share": None if share is None else [share.number, share.told.amounts, share.held.amounts],
     }
 
 

@@ -4,13 +4,13 @@ A *node* is one command, with one process or several. A *group* are the nodes th
 is one record, the ``Group``, which each of them rewrites every few seconds on condition that nobody else has meanwhile:
 the table's conditional put is how nodes talk to each other, and the only way.
 
-**Seats.** A member of the group has a seat or stands by, in the order of joining. ``active-standby`` has one seat,
-``load-balanced`` as many as the limits have parts for. Who has a seat has a share of the whole (``Division``): in no
-version of the record do shares sum up to more than that. With one seat the share is everything.
+**Active and standby.** A member of the group is active or stands by, in the order of joining. ``active-standby`` has
+one active member, ``load-balanced`` as many as the limits have parts for. An active member has a share of the whole
+(``Division``): in no version of the record do shares sum up to more than that. A single one has everything.
 
 **The whole** is what the settings of all nodes allow: requests to the ledger and to Apple's rate, the least that any of
 them says, in equal parts. How much is in flight is about a node's own memory: each brings its own, and it is not
-shared. So it is with requests to Apple at once, unless the settings of a node with a seat name a number.
+shared. So it is with requests to Apple at once, unless the settings of an active node name a number.
 
 **Leases.** What the record lends to a node it lends for ``seconds`` from the moment at which the node *sent* its last
 renewal, by its own clock (``Lease``); then the node begins nothing new, whatever the record says. The others wait
@@ -25,10 +25,10 @@ to node since the version that it knows may be held twice, until all have looked
 what was seen before, for beats were lost as well. The version leaps (``LEAP``), above all that others may know: they go
 on from what was put back, and no write that is still under way fits it by chance.
 
-**Giving up a seat.** A node that holds one, and can't receive anything (``domain.patience``), lets the next in line
-have it, if that one has been heard of lately, and goes to the end of the line itself. Its share moves as any other.
+**Stepping down.** An active node that can't receive anything (``StepDown``) lets the next in line be active, if that
+one has been heard of lately, and goes to the end of the line itself. Its share moves as any other.
 
-**Fencing.** A seat has a token, the version of the record that gave it; whoever has the same seat later has a higher
+**Fencing.** An active member has a token: the version of the record that made it active. Who follows it has a higher
 one. A write on condition of a version that is not the newest any more is refused, however late it arrives. When a
 record was lost, a token that was given meanwhile below a version that somebody knows is replaced.
 """
@@ -48,7 +48,10 @@ EXPIRY_FACTOR = 1.05
 TAKEOVER_FACTOR = 1.5
 RENEWALS_PER_LEASE = 5  #: how often a lease is renewed while it lasts
 LEAP = 1_000_000  #: between versions where a record was lost: more than any node may have missed in hours
-LONGEST_LEASE_SECONDS = 300  #: or nobody would ever take over from a node that is gone
+LONGEST_LEASE_SECONDS = 300  #: or no node would ever take over from one that is gone
+STEP_DOWN_LEASES = 1.2  #: for so many leases an active node may receive nothing at first; a hiccup is over by then
+RECEIVE_SECONDS = 2.0  #: beside its long poll, after which a receive has shown that the queue is back
+LONGEST_STEP_DOWN_SECONDS = 3600.0
 
 
 class Role(StrEnum):
@@ -81,10 +84,10 @@ class Member:
     """A node as the group knows it."""
 
     node: Node
-    joined: int  #: the version of the record that it came in with, or gave up its seat in: the order of seats
+    joined: int  #: the version of the record in which it came, or stepped down: the order of the line
     beat: int  #: another one with each of its renewals
     lease_seconds: float  #: for how long it counts on what it is lent
-    token: int | None = None  #: the version of the record that gave it its seat; None: it stands by
+    token: int | None = None  #: the version of the record that made it active; None: it stands by
     share: Share | None = None  #: None: it stands by, or nothing is free for it yet
 
 
@@ -103,7 +106,7 @@ class Group:
         *,
         obeyed: int | None = None,
         gone: frozenset[str] = frozenset(),
-        yields: bool = False,
+        steps_down: bool = False,
     ) -> Group:
         """Let a node join, or go on.
 
@@ -113,7 +116,7 @@ class Group:
             lease_seconds: for how long it counts on what it is lent, from now on.
             obeyed: the number of the share that it keeps to: it uses no more than that.
             gone: members that are taken out.
-            yields: it gives up its seat, and stands at the end of the line as if it joined now.
+            steps_down: it is active no more, and stands at the end of the line as if it joined now.
         """
         version = self.version + 1
         members = {name: member for name, member in self.members.items() if name not in gone or name == node.name}
@@ -122,8 +125,8 @@ class Group:
         if share is not None and share.number == obeyed:
             share = confirmed(share)
         member = replace(member, node=node, beat=beat, lease_seconds=lease_seconds, share=share)
-        members[node.name] = replace(member, joined=version, token=None) if yields else member
-        return Group(version, _seated(members, version))
+        members[node.name] = replace(member, joined=version, token=None) if steps_down else member
+        return Group(version, _divided(members, version))
 
     def put_back(self, beat: int) -> Group:
         """Return what the next version follows that puts it back.
@@ -146,55 +149,55 @@ class Group:
     def without(self, name: str) -> Group:
         """Let a node leave, which uses nothing any more."""
         version = self.version + 1
-        return Group(version, _seated({other: it for other, it in self.members.items() if other != name}, version))
+        return Group(version, _divided({other: it for other, it in self.members.items() if other != name}, version))
 
     @property
     def whole(self) -> Limits | None:
-        """What those with a seat may use together. None: nobody is there."""
-        seated = [member.node for member in self.members.values() if member.token is not None]
-        return _whole(self.members, seated) if seated else None
+        """What the active members may use together. None: there is none."""
+        active = [member.node for member in self.members.values() if member.token is not None]
+        return _whole(self.members, active) if active else None
 
 
-def _seated(members: Mapping[str, Member], version: int) -> Mapping[str, Member]:
-    """Give out seats, in the order of joining, and divide the whole among those who have one."""
+def _divided(members: Mapping[str, Member], version: int) -> Mapping[str, Member]:
+    """Choose the active members, in the order of joining, and divide the whole among them."""
     if not members:
         return members
     in_order = sorted(members, key=lambda name: members[name].joined)
-    seated = in_order[: _seats(members)]
-    nodes = [members[name].node for name in sorted(seated)]
+    active = in_order[: _most_active(members)]
+    nodes = [members[name].node for name in sorted(active)]
     whole = _whole(members, nodes)
     is_own = not any(node.shares_app_store_concurrency for node in nodes)
     due = {
         node.name: node.due(part, is_own=is_own) for node, part in zip(nodes, divide(whole, len(nodes)), strict=True)
     }
-    standing_by = frozenset(in_order) - frozenset(seated)
+    standing_by = frozenset(in_order) - frozenset(active)
     # A share's number is that of the version which lends it: no other one has it, but where a record was lost.
     division = Division(whole, standing_by=standing_by, number=version - 1, due=due)
     division, _ = division.found({name: member.share for name, member in members.items()})
     return {
         name: replace(
             members[name],
-            token=(members[name].token or version) if name in seated else None,
+            token=(members[name].token or version) if name in active else None,
             share=division.shares[name],
         )
         for name in in_order
     }
 
 
-def _whole(members: Mapping[str, Member], seated: Sequence[Node]) -> Limits:
+def _whole(members: Mapping[str, Member], active: Sequence[Node]) -> Limits:
     everybody = [member.node.limits for member in members.values()]
     rates = [each.app_store_rate_per_second for each in everybody]
-    own = sum(node.limits.app_store_concurrency for node in seated if not node.shares_app_store_concurrency)
-    common = [node.limits.app_store_concurrency for node in seated if node.shares_app_store_concurrency]
+    own = sum(node.limits.app_store_concurrency for node in active if not node.shares_app_store_concurrency)
+    common = [node.limits.app_store_concurrency for node in active if node.shares_app_store_concurrency]
     return Limits(
-        sum(node.limits.max_in_flight for node in seated),
+        sum(node.limits.max_in_flight for node in active),
         min(each.ledger_concurrency for each in everybody),
         min(common, default=own),
         min((rate for rate in rates if rate is not None), default=None),
     )
 
 
-def _seats(members: Mapping[str, Member]) -> int:
+def _most_active(members: Mapping[str, Member]) -> int:
     nodes = [member.node for member in members.values()]
     if any(node.role is not Role.LOAD_BALANCED for node in nodes):
         return 1
@@ -244,7 +247,7 @@ class Lease:
     node: Node
     seconds: float
     group: Group = Group()  #: as it was read or written last, or is to be put back; the next version follows it
-    standing: int = 0  #: the version that stands in the table, and is replaced by the next one; 0: none
+    stored: int = 0  #: the version in the table, which the next one replaces; 0: none
     is_adopted: bool = False  #: ``group`` is what others have begun anew; they may go on before it is put back
     beat: int = 0  #: of the last renewal that was sent; whoever goes on in the place of another begins far from it
     sent_at_seconds: float = -inf  #: by the node's own clock; when that was sent
@@ -271,11 +274,11 @@ class Lease:
     @property
     def puts_back(self) -> bool:
         """Whether the record was lost: what this node knew of it, or its version at least, is to be put back."""
-        return self.standing < self.group.version
+        return self.stored < self.group.version
 
     def looked(self, group: Group, now_seconds: float) -> Lease:
         """Note what was read, what stood in the way of a write, or what has been written."""
-        standing, is_adopted = group.version, self._is_begun_anew(group, now_seconds)
+        stored, is_adopted = group.version, self._is_begun_anew(group, now_seconds)
         group = self._followed_by(group, is_adopted)
         me = group.members.get(self.node.name)
         held_until, obeyed = self.held_until_seconds, self.obeyed
@@ -289,7 +292,7 @@ class Lease:
         return replace(
             self,
             group=group,
-            standing=standing,
+            stored=stored,
             is_adopted=is_adopted,
             held_until_seconds=held_until,
             obeyed=obeyed,
@@ -300,7 +303,7 @@ class Lease:
         """Tell whether others have begun anew while this node did not look; it follows them until it has written."""
         if not 0 < group.version < self.group.version:
             return False
-        goes_on = self.is_adopted and group.version >= self.standing
+        goes_on = self.is_adopted and group.version >= self.stored
         return goes_on or not self.sightings.are_fresh(now_seconds)
 
     def _followed_by(self, group: Group, is_begun_anew: bool) -> Group:
@@ -311,16 +314,18 @@ class Lease:
             return replace(group.known_from(self.group), version=self.group.version)
         return self.group
 
-    def renewal(self, now_seconds: float, *, yields: bool = False) -> tuple[Lease, Group]:
-        """Return what to write now, on condition that the version that stands is still ``standing``.
+    def renewal(self, now_seconds: float, *, steps_down: bool = False) -> tuple[Lease, Group]:
+        """Return what to write now, on condition that the version that stands is still ``stored``.
 
-        Where the node ``yields``, there has to be a ``successor``.
+        Where the node ``steps_down``, there has to be a ``successor``.
         """
         sent = replace(self, beat=self.beat + 1, sent_at_seconds=now_seconds)
         group, gone = self.group, self.gone(now_seconds)
         if self.puts_back:
             group = group.put_back(sent.beat)
-        return sent, group.renewed(self.node, sent.beat, self.seconds, obeyed=self.obeyed, gone=gone, yields=yields)
+        return sent, group.renewed(
+            self.node, sent.beat, self.seconds, obeyed=self.obeyed, gone=gone, steps_down=steps_down
+        )
 
     def leave(self) -> Group:
         """Return what to write when this node ends, likewise."""
@@ -334,10 +339,10 @@ class Lease:
         return self.sightings.gone(self.group, now_seconds) - {self.node.name}
 
     def successor(self, now_seconds: float) -> str | None:
-        """Tell who would have the seat of this node if it gave it up now; None: nobody, or nobody knows.
+        """Tell which node would be active in the place of this one if it stepped down now; None: none, or unknown.
 
         That is the first in line. Who has not been heard of for half a lease may be gone; and when others are taken out
-        there may be more seats than before.
+        more may be active than before.
         """
         if self.me is None or self.me.token is None or self.puts_back or not self.is_held(now_seconds):
             return None
@@ -355,3 +360,71 @@ class Lease:
     def is_held(self, now_seconds: float) -> bool:
         """Tell whether anything new may be begun."""
         return self.share is not None and now_seconds < self.held_until_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How the work of a node goes, as far as it knows."""
+
+    answered: int = 0  #: results that were posted, since some moment
+    unable_seconds: float = 0.0  #: for how long nothing could be received without a break; 0: something can, or might
+    unavailable: tuple[str, ...] = ()  #: services, where that is so
+
+
+@dataclass(frozen=True, slots=True)
+class StepDown:
+    """When an active node that can receive nothing lets another one try. Each event returns the next one.
+
+    A node may reach the table of roles and renew its lease, and not reach its source queues. What it sees of that is
+    ``Work``. When it could receive nothing without a break for ``seconds``, and another node stands by, it steps down
+    (``Group.renewed``). Whether the other one can do better is not known before it tries, because a node that stands by
+    receives nothing. So in an outage that all nodes see the role moves, and each node waits twice as long the next
+    time, up to ``LONGEST_STEP_DOWN_SECONDS``. It begins anew once it has answered something.
+
+    A node that is cut off from its queues can neither finish nor keep what it has in flight: stepping down costs
+    nothing. An outage of Apple's, or of the ledger, is another thing. What is in flight is kept then; a move would cost
+    each of those messages a delivery, of which it has few. So such a node stays active.
+    """
+
+    first_seconds: float
+    times: int = 0  #: that the node stepped down, since something was answered
+    since_seconds: float = inf  #: since then it is active, and its lease is held without a break
+    token: int | None = None  #: that it has, or had last
+    answered: int = 0  #: ``Work.answered`` when that began, or when it was more last
+
+    @classmethod
+    def of(cls, lease_seconds: float, receive_wait_seconds: float) -> StepDown:
+        """Return what a node has at first.
+
+        It is never shorter than a long poll: one failure may be followed by a receive that waits in vain, and well.
+        """
+        return cls(max(lease_seconds * STEP_DOWN_LEASES, receive_wait_seconds + RECEIVE_SECONDS))
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts now."""
+        longest = max(self.first_seconds, LONGEST_STEP_DOWN_SECONDS)
+        return float(min(self.first_seconds * 2 ** min(self.times, 30), longest))
+
+    def looked(self, before: Lease, lease: Lease, work: Work, now_seconds: float) -> StepDown:
+        """Note what the node knows of its group now, and what it knew before; and how its work goes."""
+        after, was, me = self, before.me, lease.me
+        if was is not None and me is not None and was.token is not None and me.token is None and me.joined > was.joined:
+            after = replace(after, times=after.times + 1)
+        if me is None or me.token is None or not lease.is_held(now_seconds):
+            return replace(after, since_seconds=inf)
+        if after.since_seconds == inf:
+            after = replace(after, since_seconds=now_seconds)
+        if me.token != after.token:
+            return replace(after, token=me.token, answered=work.answered)
+        if work.answered > after.answered:
+            after = replace(after, times=0, answered=work.answered)
+        return after
+
+    def unable_seconds(self, work: Work, now_seconds: float) -> float:
+        """Tell for how long the node has been active in vain."""
+        return max(0.0, min(work.unable_seconds, now_seconds - self.since_seconds))
+
+    def is_over(self, work: Work, now_seconds: float) -> bool:
+        """Tell whether the node is to step down, if another one stands by."""
+        return self.unable_seconds(work, now_seconds) >= self.seconds

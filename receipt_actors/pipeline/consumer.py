@@ -1,9 +1,9 @@
 """The consumer: takes messages from one source queue and has a processor started for each.
 
 It owns one receive at a time. It asks ``in_flight`` for credits before each, so nothing is received that there is no
-room for. A ``Consumer`` blocks in the long poll, so it has a thread of its own; a ``BackgroundConsumer`` has none, and
-is told. A crash of it forgets a receive under way: those messages come back by their visibility timeout. When its
-supervisor ends it, a receive under way is finished, and what that brings is handed back, if there is time.
+room for. A crash of it forgets a receive under way: those messages come back by their visibility timeout. When its
+supervisor ends it, a receive under way is finished, and what that brings is handed back, if there is time. If it is
+having processors started, it tells ``in_flight`` of these before it ends.
 
 What comes in: a corrupt copy (MD5) is left for redelivery; what can be answered gets a validator, anything else a
 mover. If ``in_flight`` does not live (custody has just ended, and the consumer ends next) it is handed back.
@@ -25,7 +25,7 @@ from receipt_actors.domain.messages import Submission, Unanswerable, is_intact, 
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import RetryPolicy, hand_back_unfinished_seconds
-from receipt_actors.domain.rounds import Rounds, into_rounds
+from receipt_actors.domain.rounds import Delivery, Rounds, into_rounds
 from receipt_actors.domain.sources import Source
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import (
@@ -37,10 +37,10 @@ from receipt_actors.otp import (
     Receiving,
     Ref,
     Reply,
-    Runtime,
     StartChild,
     Started,
 )
+from receipt_actors.pipeline.calls import CallsOnThreads
 from receipt_actors.pipeline.processor import watch_message
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
@@ -59,8 +59,8 @@ logger = logging.getLogger(__name__)
 
 EMPTY_RECEIVE_SECONDS = 0.1  #: between two receives that bring nothing
 _START = "start"  # label of the requests to start processors,
-_RECEIVE = "receive"  # of a receive that is done without a thread,
-_HAND_BACK = "hand back"  # and of a change of visibility likewise
+_RECEIVE = "receive"  # of a receive,
+_HAND_BACK = "hand back"  # and of a change of visibility
 PAUSE_SECONDS = 0.1  #: before asking for credits where they are granted by an actor that is being restarted
 
 
@@ -85,7 +85,6 @@ class _ReceiveOver:
 class Consumer(GenServer):
     """See the module."""
 
-    runtime: ClassVar[Runtime] = Runtime.THREAD  # it blocks in the long poll
     trap_exit: ClassVar[bool] = True  # so that a receive under way is finished
 
     def __init__(
@@ -96,6 +95,7 @@ class Consumer(GenServer):
         visibility_timeout_seconds: int,
         retry: RetryPolicy,
         rng: random.Random,
+        background: BackgroundCalls | None = None,
     ) -> None:
         self._queues = queues
         self._source = source
@@ -103,6 +103,9 @@ class Consumer(GenServer):
         self._visibility_timeout_seconds = visibility_timeout_seconds
         self._retry = retry
         self._rng = rng
+        # A client that can only block needs one thread: there is one receive at a time, or what follows it.
+        self._threads = CallsOnThreads(self.system.new_blocking_pool(f"receive from {source.queue}", 1))
+        self._calls: BackgroundCalls = self._threads if background is None else background
         self._statistics = statistics_of(self.system)
         self._tracer = tracer_of(self.system)
         self._failures = 0
@@ -119,13 +122,17 @@ class Consumer(GenServer):
         self._ask_for_credits()
 
     def outside_view(self) -> dict[str, object]:
-        """See ``Actor``: one that blocks in a long poll has no time to describe its state."""
+        """See ``Actor``."""
         began_at = self._receive_began_at
         return {
             "is_receiving": began_at is not None,
             "seconds": None if began_at is None else round(self.clock.monotonic() - began_at, 3),
             "failures_in_a_row": self._failures,
         }
+
+    def describe_state(self) -> dict[str, object]:
+        """See ``Actor``."""
+        return self.outside_view()
 
     def _ask_for_credits(self) -> None:
         in_flight = self._in_flight()
@@ -158,20 +165,12 @@ class Consumer(GenServer):
 
     def _receive(self, count: int) -> None:
         self._receive_began_at = self.clock.monotonic()
-        self._begin_receive(
-            max_messages=count,
-            wait_seconds=self._wait_seconds,
-            visibility_timeout_seconds=self._visibility_timeout_seconds,
-        )
-
-    def _begin_receive(self, **how: Any) -> None:
-        """Receive; ``_received`` or ``_receive_failed`` follows."""
-        try:
-            deliveries = self._read(self._queues.receive(self._source.queue, **how))
-        except (QueueUnavailable, QueueRefused) as error:
-            self._receive_failed(error)
-        else:
-            self._received(deliveries)
+        how = {
+            "max_messages": count,
+            "wait_seconds": self._wait_seconds,
+            "visibility_timeout_seconds": self._visibility_timeout_seconds,
+        }
+        self.run_async(_RECEIVE, self._calls.begin, self._queues.receive, (self._source.queue,), how, then=self._read)
 
     def _read(self, messages: Sequence[ReceivedMessage]) -> Sequence[_Received]:
         """Read what was received, on whatever thread."""
@@ -243,25 +242,20 @@ class Consumer(GenServer):
             self._hand_back_behind(rounds.behind)
 
     def _round_over(self, replies: Sequence[Reply]) -> None:
+        groups_with_gap = self._note_started(self._rounds.rounds[0], replies)
+        self._begin(self._rounds.after_first(groups_with_gap))
+        self._settle_when_started()
+
+    def _note_started(self, deliveries: Sequence[Delivery], replies: Sequence[Reply]) -> set[str | None]:
+        """Note which processors have started; return the groups of which one has not."""
         groups_with_gap = set()
-        for (delivery, _), reply in zip(self._rounds.rounds[0], replies, strict=True):
+        for (delivery, _), reply in zip(deliveries, replies, strict=True):
             if isinstance(reply.value, Started):
                 processor = reply.value.ref
                 self._taken.append(watch_message(processor, self._source, delivery, self._received_at_seconds))
             else:
                 groups_with_gap.add(delivery.group_id)
-        self._begin(self._rounds.after_first(groups_with_gap))
-        self._settle_when_started()
-
-    def terminate(self, reason: ExitReason) -> Receiving | None:
-        """Finish what is under way, unless this is a crash."""
-        return None if isinstance(reason, Crash) else self._finish()
-
-    def _finish(self) -> Receiving:
-        """Tell of the processors that are being started: they end next, and their messages are to be handed back."""
-        while self._rounds.rounds:
-            reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _START)
-            self._round_over(reply.value)
+        return groups_with_gap
 
     def _trace_received(self, delivery: ReceivedMessage, work: Submission | Unanswerable | None) -> None:
         match work:
@@ -284,8 +278,49 @@ class Consumer(GenServer):
             self._tracer.emit(event, {**known, **about})
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """The processors have started, and hold their credits; what has none (its supervisor ended) comes back."""
-        self._round_over(value)
+        """A receive is over; or the processors have started, and what has none (its supervisor ended) comes back."""
+        if label == _RECEIVE:
+            self._received(value)
+        elif label == _START:
+            self._round_over(value)
+
+    def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        """A receive brought nothing; what a client never should raise is for the supervisor."""
+        assert isinstance(reason, Crash)
+        error = reason.exception
+        if not isinstance(error, QueueUnavailable | QueueRefused):
+            raise error
+        if label == _RECEIVE:
+            self._receive_failed(error)
+        else:
+            logger.debug("what was received comes back by its visibility timeout: %s", error)
+
+    def terminate(self, reason: ExitReason) -> Receiving | None:
+        """Finish what is under way, unless this is a crash."""
+        is_under_way = self._receive_began_at is not None or self._receive_over is not None
+        if is_under_way and not isinstance(reason, Crash):
+            return self._finish()
+        self._threads.close()
+        return None
+
+    def _finish(self) -> Receiving:
+        if self._rounds.rounds:
+            # The processors end next, and ``in_flight`` hands back only what it knows of.
+            reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _START)
+            started, *later = self._rounds.rounds
+            self._note_started(started, reply.value)
+            self._rounds = Rounds(())
+            self._settle_when_started()
+            if later:
+                self._hand_back_unfinished([delivery for each in later for delivery, _ in each])
+                yield Receive(lambda message: isinstance(message, Reply) and message.label == _HAND_BACK)
+        elif self._receive_began_at is not None:
+            reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _RECEIVE)
+            if reply.failure is None and reply.value:
+                self._statistics.messages_received(len(reply.value))
+                self._hand_back_unfinished([delivery for delivery, _ in reply.value])
+                yield Receive(lambda message: isinstance(message, Reply) and message.label == _HAND_BACK)
+        self._threads.close()
 
     def _hand_back_unfinished(self, deliveries: Sequence[ReceivedMessage]) -> None:
         changes = [
@@ -310,76 +345,11 @@ class Consumer(GenServer):
         reason: Reason,
         detail: str,
     ) -> None:
-        self._change_visibility(changes)
+        args = (self._source.queue, changes)
+        self.run_async(_HAND_BACK, self._calls.begin, self._queues.change_visibility, args, {})
         if self._tracer.is_on:
             for delivery in deliveries:
                 self._trace("handed_back", delivery, {"reason": reason})
         for delivery in deliveries:
             log_handed_back(delivery.message_id, reason, detail, 0.0)
             self._statistics.message_finished("handed_back", reason, 0.0)
-
-    def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
-        try:
-            self._queues.change_visibility(self._source.queue, changes)
-        except (QueueUnavailable, QueueRefused) as error:
-            self._not_handed_back(error)
-
-    def _not_handed_back(self, error: QueueUnavailable | QueueRefused) -> None:
-        logger.debug("what was received comes back by its visibility timeout: %s", error)
-
-
-class BackgroundConsumer(Consumer):
-    """A consumer without a thread of its own."""
-
-    runtime: ClassVar[Runtime] = Runtime.POOLED
-
-    def __init__(
-        self,
-        queues: Queues,
-        source: Source,
-        wait_seconds: float,
-        visibility_timeout_seconds: int,
-        retry: RetryPolicy,
-        rng: random.Random,
-        background: BackgroundCalls,
-    ) -> None:
-        super().__init__(queues, source, wait_seconds, visibility_timeout_seconds, retry, rng)
-        self._background = background
-
-    def _finish(self) -> Receiving:
-        yield from super()._finish()
-        if self._receive_began_at is None:
-            return
-        reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _RECEIVE)
-        if reply.failure is None and reply.value:
-            self._statistics.messages_received(len(reply.value))
-            self._hand_back_unfinished([delivery for delivery, _ in reply.value])
-            yield Receive(lambda message: isinstance(message, Reply) and message.label == _HAND_BACK)
-
-    def _begin_receive(self, **how: Any) -> None:
-        args = (self._source.queue,)
-        self.run_async(_RECEIVE, self._background.begin, self._queues.receive, args, how, then=self._read)
-
-    def _change_visibility(self, changes: Sequence[tuple[str, int]]) -> None:
-        args = (self._source.queue, changes)
-        self.run_async(_HAND_BACK, self._background.begin, self._queues.change_visibility, args, {})
-
-    def handle_reply(self, label: Any, value: Any) -> None:
-        """A receive is over; or as for any consumer."""
-        if label == _RECEIVE:
-            self._received(value)
-        elif label != _HAND_BACK:
-            super().handle_reply(label, value)
-
-    def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        """A receive brought nothing; what a client never should raise is for the supervisor."""
-        match reason:
-            case Crash(QueueUnavailable() | QueueRefused() as error) if label == _RECEIVE:
-                self._receive_failed(error)
-            case Crash(QueueUnavailable() | QueueRefused() as error) if label == _HAND_BACK:
-                self._not_handed_back(error)
-            case Crash(error) if label in (_RECEIVE, _HAND_BACK):
-                raise error
-            case _:
-                return super().handle_failure(label, reason)
-        return None

@@ -47,6 +47,7 @@ from receipt_actors.otp import (
     Reply,
     Timer,
 )
+from receipt_actors.pipeline.calls import CallsOnThreads
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     Broken,
@@ -168,13 +169,13 @@ class Gateway(GenServer):
         self._statistics = statistics_of(self.system)
         self._concurrency = concurrency
         self._retry = retry
-        self._background = background
         self._rate: RateLimit | None = None
         self._waits_for_rate = False
         self._next_partial_at_seconds = -inf  # monotonic; until then what is no full batch gathers
         self._is_gathering = False
         self._is_finishing = False
-        self._pool = self.system.new_blocking_pool(service, concurrency)
+        self._threads = CallsOnThreads(self.system.new_blocking_pool(service, concurrency))
+        self._calls: BackgroundCalls = self._threads if background is None else background
         self._ready: Waiting[Job] = deque()
         self._suspects: deque[Job] = deque()  # whose pause is over
         self._kept: deque[Job] = deque()  # what failed while the breaker is open, and is no suspect
@@ -211,10 +212,7 @@ class Gateway(GenServer):
     def carry_out(self, batch: tuple[Job, ...]) -> None:
         """Have the batch carried out; its ``handle_reply`` or failure follows. No thread waits where there is a way."""
         function, args = self.blocking_call(batch)
-        if self._background is None:
-            self.run_blocking(self._pool, batch, function, *args)
-        else:
-            self.run_async(batch, self._background.begin, function, args, {})
+        self.run_async(batch, self._calls.begin, function, args, {})
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
         """Answer each job of the batch, or give it to ``retry``."""
@@ -257,7 +255,7 @@ class Gateway(GenServer):
         """End the I/O threads; finish first, where that is promised and this is no crash."""
         if self.finishes_on_shutdown and not isinstance(reason, Crash):
             return self._finish()
-        self._pool.close()
+        self._threads.close()
         return None
 
     def _finish(self) -> Receiving:
@@ -270,7 +268,7 @@ class Gateway(GenServer):
             else:
                 self.handle_failure(reply.label, reply.failure)
             self._dispatch()
-        self._pool.close()
+        self._threads.close()
 
     @property
     def waiting(self) -> int:

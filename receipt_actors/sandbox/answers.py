@@ -6,6 +6,8 @@ here, the readable one and ``*_ms``; the third (``*_pst``) is nothing that a pro
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -47,6 +49,23 @@ Answer = dict[str, object]
 def api_error(code: int) -> Answer:
     """Word an error of the Server API."""
     return {"errorCode": code, "errorMessage": _MESSAGES.get(code, "An error occurred.")}
+
+
+def read_question(body: bytes) -> tuple[str | None, object]:
+    """Return receipt data and password of a request to verifyReceipt; no receipt data where it is none."""
+    try:
+        question = json.loads(body)
+    except (ValueError, RecursionError):
+        question = None
+    if not isinstance(question, dict) or not isinstance(question.get("receipt-data"), str):
+        return None, None
+    return question["receipt-data"], question.get("password")
+
+
+def http_status(answer: Answer) -> int:
+    """Return the HTTP status of an answer: an error of the Server API has it in its code."""
+    code = answer.get("errorCode")
+    return code // 10_000 if isinstance(code, int) else http.client.OK
 
 
 def receipt_answer(receipt: SampleReceipt, receipt_data: str, environment: Environment, now_ms: int) -> Answer:

@@ -361,14 +361,10 @@ class SimulatedAppStore:
             return self._fault(self._outage)
         if method != "POST":
             return self._json({"status": answers.NOT_A_POST})
-        try:
-            question = json.loads(body)
-        except (ValueError, RecursionError):
-            question = None
-        receipt_data = question.get("receipt-data") if isinstance(question, dict) else None
-        if not isinstance(receipt_data, str):
+        receipt_data, password = answers.read_question(body)
+        if receipt_data is None:
             return self._json({"status": answers.MALFORMED})
-        if not self._knows_secret(question.get("password")):
+        if not self._knows_secret(password):
             return self._json({"status": answers.WRONG_SHARED_SECRET})
         answer = self.store.verify_receipt(receipt_data, environment)
         return self._fault(answer) if isinstance(answer, Fault) else self._json(answer)
@@ -421,11 +417,9 @@ class SimulatedAppStore:
 
     # --- its words ---
 
-    def _json(self, answer: Mapping[str, object], *headers: str) -> _Said:
-        """Answer in JSON; an error of the Server API has its HTTP status in its code."""
-        code = answer.get("errorCode")
-        status = code // 10_000 if isinstance(code, int) else http.client.OK
-        label = str(answer.get("status", code or status))
+    def _json(self, answer: answers.Answer, *headers: str) -> _Said:
+        status = answers.http_status(answer)
+        label = str(answer.get("status", answer.get("errorCode", status)))
         return label, self._reply(status, json.dumps(answer).encode(), "application/json", *headers)[1]
 
     def _fault(self, fault: Fault) -> _Said:

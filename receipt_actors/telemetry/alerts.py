@@ -21,7 +21,7 @@ import pykka
 
 from receipt_actors.domain.fifo import in_group
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, Queues
-from receipt_actors.domain.retrying import exponential
+from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import (
     ChildSpec,
@@ -45,7 +45,7 @@ ALERT_LISTENER = "alert_listener"  #: of the one that calls a function of the em
 SHUTDOWN_SECONDS = 5.0  #: for the last alerts to be sent
 SUBSCRIBE_AGAIN_SECONDS = 0.5  #: until there is another actor to subscribe to
 LAST_WORD_SECONDS = 1.0  #: for what has happened before the end to be told
-TRY_AGAIN = exponential(1_000_000_000, first_seconds=1.0, max_seconds=60.0)  #: after alerts could not be sent
+TRY_AGAIN = RetryPolicy(1_000_000_000, first_seconds=1.0, max_seconds=60.0)  #: after alerts could not be sent
 
 
 class AlertSink(Protocol):

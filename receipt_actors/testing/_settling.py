@@ -104,8 +104,8 @@ def _busy(actors: ActorSystem, fakes: tuple[Fake, ...]) -> str | None:
         if process._scheduled.locked() and process._scheduler._thread not in standing:
             return f"{ref}, which has messages to handle"
         actor = process.actor
-        if isinstance(actor, Gateway) and actor._background is None:  # else whoever calls for it is busy
-            standing_calls = sum(thread in standing for thread in actor._pool._threads)
+        if isinstance(actor, Gateway) and actor._calls is actor._threads:  # else whoever calls for it is busy
+            standing_calls = sum(thread in standing for thread in actor._threads._pool._threads)
             if actor._under_way > standing_calls:
                 return f"{ref}, {actor._under_way - standing_calls} of whose calls are under way"
     if in_calls - standing:

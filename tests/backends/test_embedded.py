@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
 
 from receipt_actors.domain.ports import (
-    MAX_VISIBILITY_SECONDS,
     Environment,
     LedgerItem,
     OutgoingMessage,
@@ -81,53 +79,6 @@ def claim_of(transaction_id: str, submission_id: str = "s") -> LedgerItem:
 # --- time ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_message_comes_back_when_its_visibility_ends(queues: EmbeddedQueues, clock: ManualClock) -> None:
-    """Not a moment before the visibility timeout is over, and with a count one higher."""
-    queues.send(QUEUE, [OutgoingMessage("x")])
-    (first,) = receive(queues)
-    clock.advance(29.9)
-    assert receive(queues) == []
-    clock.advance(0.1)
-    (second,) = receive(queues)
-    assert (second.message_id, second.approximate_receive_count) == (first.message_id, 2)
-
-
-def test_an_extension_counts_from_now(queues: EmbeddedQueues, clock: ManualClock) -> None:
-    """A visibility timeout of 30 s, set after 20 s, ends 50 s after the receive."""
-    queues.send(QUEUE, [OutgoingMessage("x")])
-    (message,) = receive(queues)
-    clock.advance(20)
-    assert queues.change_visibility(QUEUE, [(message.receipt_handle, 30)]) == [None]
-    clock.advance(29)
-    assert receive(queues) == []
-    clock.advance(1)
-    assert len(receive(queues)) == 1
-
-
-def test_visibility_ends_twelve_hours_after_the_receive(queues: EmbeddedQueues, clock: ManualClock) -> None:
-    """SQS counts its 12 h from the receive, over all extensions, and takes no timeout outside 0 to 12 h."""
-    queues.send(QUEUE, [OutgoingMessage("x")])
-    (message,) = receive(queues)
-    for seconds in (-1, MAX_VISIBILITY_SECONDS + 1):
-        (failure,) = queues.change_visibility(QUEUE, [(message.receipt_handle, seconds)])
-        assert failure is not None and failure.sender_fault
-    clock.advance(10)
-    (failure,) = queues.change_visibility(QUEUE, [(message.receipt_handle, MAX_VISIBILITY_SECONDS)])
-    assert failure is not None and failure.sender_fault
-    assert queues.change_visibility(QUEUE, [(message.receipt_handle, MAX_VISIBILITY_SECONDS - 10)]) == [None]
-
-
-def test_visibility_that_has_ended_cannot_be_extended(queues: EmbeddedQueues, clock: ManualClock) -> None:
-    """Anybody may receive the message by then, so an extension would promise too much; a delete still works."""
-    queues.send(QUEUE, [OutgoingMessage("x")])
-    (message,) = receive(queues)
-    clock.advance(30)
-    (failure,) = queues.change_visibility(QUEUE, [(message.receipt_handle, 30)])
-    assert failure is not None and failure.sender_fault
-    assert queues.delete(QUEUE, [message.receipt_handle]) == [None]
-    assert receive(queues) == []
-
-
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_a_clock_that_is_set_back_hides_nothing(
     queues: EmbeddedQueues, database: Path, clock: ManualClock, is_restarted: bool
@@ -161,36 +112,7 @@ def test_a_clock_that_is_set_back_ends_no_message_in_flight(queues: EmbeddedQueu
     assert receive(queues) == []
 
 
-def test_a_dead_letter_counts_on_from_where_it_was(queues: EmbeddedQueues, clock: ManualClock) -> None:
-    """The receive count goes along to the dead-letter queue, and the sent time is the first one."""
-    sent_at = clock()
-    queues.send(QUEUE, [OutgoingMessage("poison")])
-    for _ in range(3):
-        assert len(receive(queues)) == 1
-        clock.advance(30)
-    assert receive(queues) == []
-    (dead,) = receive(queues, "DeadLetters")
-    assert (dead.approximate_receive_count, dead.sent_at_seconds) == (4, sent_at)
-
-
 # --- receipt handles ----------------------------------------------------------------------------------------------
-
-
-def test_only_the_newest_receipt_handle_acts(queues: EmbeddedQueues, clock: ManualClock) -> None:
-    """A delete by an older handle is confirmed and deletes nothing; a change of visibility by it fails."""
-    queues.send(QUEUE, [OutgoingMessage("x")])
-    (stale,) = receive(queues)
-    clock.advance(30)
-    (newest,) = receive(queues)
-
-    assert queues.delete(QUEUE, [stale.receipt_handle]) == [None]
-    (failure,) = queues.change_visibility(QUEUE, [(stale.receipt_handle, 0)])
-    assert failure is not None and failure.sender_fault
-    assert receive(queues) == []
-
-    clock.advance(30)
-    (again,) = receive(queues)
-    assert again.message_id == newest.message_id
 
 
 def test_a_handle_of_a_deleted_message_spares_its_successor(queues: EmbeddedQueues) -> None:
@@ -202,14 +124,6 @@ def test_a_handle_of_a_deleted_message_spares_its_successor(queues: EmbeddedQueu
     (second,) = receive(queues)
     assert queues.delete(QUEUE, [first.receipt_handle]) == [None]
     assert queues.change_visibility(QUEUE, [(second.receipt_handle, 0)]) == [None]
-
-
-def test_a_handle_is_good_for_its_own_queue_only(queues: EmbeddedQueues) -> None:
-    """A handle of one queue deletes nothing in another."""
-    queues.send(QUEUE, [OutgoingMessage("x")])
-    (message,) = receive(queues)
-    assert queues.delete("DeadLetters", [message.receipt_handle]) == [None]
-    assert queues.change_visibility(QUEUE, [(message.receipt_handle, 0)]) == [None]
 
 
 # --- long polls ---------------------------------------------------------------------------------------------------
@@ -851,79 +765,3 @@ def test_any_text_is_kept_as_it_is_or_refused(tmp_path_factory: pytest.TempPathF
     sent = [body for body, failure in zip(bodies, failures, strict=True) if failure is None]
     assert sorted(message.body for message in messages) == sorted(sent)
     assert all(failure is None or failure.sender_fault for failure in failures)
-
-
-class QueueMachine(RuleBasedStateMachine):
-    """Any run of sends, receives, deletes, extensions and waits, by any handle ever given, does what a model does."""
-
-    handles = Bundle("handles")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
-        self.now = 1_700_000_000.0
-        self.queues = EmbeddedQueues(Path(self.directory.name) / "model.db", lambda: self.now)
-        self.queues.create_queue(QUEUE)
-        self.sent = 0
-        self.visible_at: dict[str, float] = {}  # of every message that is there, by its body
-        self.counts: dict[str, int] = {}
-        self.newest: dict[str, str] = {}
-
-    def teardown(self) -> None:
-        self.queues.close()
-        self.directory.cleanup()
-
-    def visible(self) -> set[str]:
-        return {body for body, visible_at in self.visible_at.items() if visible_at <= self.now}
-
-    @rule(count=st.integers(1, 4))
-    def send(self, count: int) -> None:
-        bodies = [f"body {self.sent + number}" for number in range(count)]
-        self.sent += count
-        assert self.queues.send(QUEUE, [OutgoingMessage(body) for body in bodies]) == [None] * count
-        self.visible_at.update(dict.fromkeys(bodies, self.now))
-
-    @rule(target=handles, max_messages=st.integers(1, 10), visibility=st.integers(0, 60))
-    def receive(self, max_messages: int, visibility: int) -> MultipleResults[tuple[str, str]]:
-        visible = self.visible()
-        messages = self.queues.receive(
-            QUEUE, max_messages=max_messages, wait_seconds=0, visibility_timeout_seconds=visibility
-        )
-        bodies = {message.body for message in messages}
-        assert bodies <= visible and len(messages) == len(bodies) == min(max_messages, len(visible))
-        for message in messages:
-            self.counts[message.body] = self.counts.get(message.body, 0) + 1
-            assert message.approximate_receive_count == self.counts[message.body]
-            self.visible_at[message.body] = self.now + visibility
-            self.newest[message.body] = message.receipt_handle
-        return multiple(*((message.body, message.receipt_handle) for message in messages))
-
-    @rule(handle=handles)
-    def delete(self, handle: tuple[str, str]) -> None:
-        body, receipt_handle = handle
-        assert self.queues.delete(QUEUE, [receipt_handle]) == [None]
-        if self.newest[body] == receipt_handle:
-            self.visible_at.pop(body, None)
-
-    @rule(handle=handles, seconds=st.integers(0, 60))
-    def change_visibility(self, handle: tuple[str, str], seconds: int) -> None:
-        body, receipt_handle = handle
-        in_flight = self.visible_at.get(body, self.now) > self.now
-        (failure,) = self.queues.change_visibility(QUEUE, [(receipt_handle, seconds)])
-        assert (failure is None) == (in_flight and self.newest[body] == receipt_handle)
-        if failure is None:
-            self.visible_at[body] = self.now + seconds
-
-    @rule(seconds=st.integers(1, 40))
-    def wait(self, seconds: int) -> None:
-        self.now += seconds
-
-    @invariant()
-    def as_many_are_visible(self) -> None:
-        assert self.queues.approximate_number_of_messages(QUEUE) == len(self.visible())
-
-
-QueueMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
-
-
-TestQueueModel = QueueMachine.TestCase

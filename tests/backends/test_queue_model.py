@@ -27,6 +27,7 @@ class SideBySide:
         self.models[self.names[0]].redrive_to(self.models[self.names[1]], MAX_RECEIVE_COUNT)
         real.create_queue(*self.names, max_receive_count=MAX_RECEIVE_COUNT)
         self.handles: list[tuple[str, str, str]] = []  # queue, handle, the model's handle
+        self.ids: dict[str, str] = {}  # of messages, by their bodies
         self.is_fifo = bool(suffix)
         self.number = 0
 
@@ -47,21 +48,29 @@ class SideBySide:
         assert in_order((each.group_id, each.body) for each in found) == in_order(
             (each.group_id, each.content) for each in expected
         )
-        counts = {each.content: each.receive_count for each in expected}
-        assert {each.body: each.approximate_receive_count for each in found} == counts
+        told = {each.content: (each.message_id, each.receive_count, each.sent_at) for each in expected}
+        for each in found:
+            self.ids.setdefault(each.body, each.message_id)
+            assert each.message_id == self.ids[each.body]
+            assert (each.body, each.approximate_receive_count, each.sent_at_seconds) == told[each.body]
         handles = {each.content: each.receipt_handle for each in expected}
         self.handles += [(name, each.receipt_handle, handles[each.body]) for each in found]
 
+    def any_handle(self) -> tuple[str, str, str]:
+        """Return one that was ever given, now and then for a queue that did not give it."""
+        name, handle, model_handle = self.random.choice(self.handles)
+        return self.random.choice([name, name, name, *self.names]), handle, model_handle
+
     def delete(self) -> None:
         if self.handles:
-            name, handle, model_handle = self.random.choice(self.handles)
+            name, handle, model_handle = self.any_handle()
             (found,) = self.real.delete(name, [handle])
             expected = self.models[name].delete(model_handle, self.clock())
             assert (found is None) is (not isinstance(expected, EntryFailure))
 
     def change_visibility(self) -> None:
         if self.handles:
-            name, handle, model_handle = self.random.choice(self.handles)
+            name, handle, model_handle = self.any_handle()
             seconds = self.random.choice([0, 0, 10, 12 * 60 * 60, -1])
             (found,) = self.real.change_visibility(name, [(handle, seconds)])
             expected = self.models[name].change_visibility(model_handle, seconds, self.clock())

@@ -11,12 +11,12 @@ import pytest
 
 from receipt_actors.cli.patient_queues import HIDDEN_SECONDS, PatientQueues, QueueReader
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage
-from receipt_actors.domain.retrying import exponential
+from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.sqlite import EmbeddedQueues
 
 QUEUE = "Letters"
-AT_ONCE = exponential(3, first_seconds=0.0, max_seconds=0.0)
+AT_ONCE = RetryPolicy(3, first_seconds=0.0, max_seconds=0.0)
 NOT_NOW = EntryFailure("InternalError", "try again", False)
 NEVER = EntryFailure("InvalidMessageContents", "what is this", True)
 
@@ -105,7 +105,7 @@ class TestSending:
     def test_what_was_sent_before_trouble_is_not_forgotten(self, queues: TroubledQueues) -> None:
         """Half a batch was confirmed, then the queue was gone: the confirmed half counts."""
         queues.failures = {"letter 0": [NOT_NOW]}
-        patient = PatientQueues(queues, exponential(2, first_seconds=0.0, max_seconds=0.0))
+        patient = PatientQueues(queues, RetryPolicy(2, first_seconds=0.0, max_seconds=0.0))
         real_send = queues.send
 
         def send_once(queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:

@@ -30,6 +30,6 @@ def test_the_layers_forbid_every_dependency_that_otp_and_domain_must_not_have() 
         for line in setup["options"]["install_requires"].split("\n")
         if line
     }
-    for layer, allowed in (("otp", {"pykka"}), ("domain", {"tenacity", "cachetools"})):
+    for layer, allowed in (("otp", {"pykka"}), ("domain", {"cachetools"})):
         forbidden = set(setup[f"importlinter:contract:{layer}"]["forbidden_modules"].split())
         assert required - allowed <= forbidden

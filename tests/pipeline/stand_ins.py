@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from receipt_actors.domain.messages import Submission, parse_submission
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, LedgerItem, ReceivedMessage
-from receipt_actors.domain.retrying import RetryPolicy, exponential
+from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import NO_REPLY, ActorSystem, ExitReason, From, GenServer, Name, Ref, Started, Stop
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
@@ -23,7 +23,7 @@ FIRST = Source(SOURCE, frozenset({POST}), DEAD, Policy(None))  #: the only sourc
 SECOND = replace(FIRST, queue="receipts-2", dead_letter_queue="dead-2", is_first=False)
 
 #: Three attempts, with pauses of 1 to 2 and 2 to 3 seconds.
-THREE_ATTEMPTS: RetryPolicy = exponential(3, first_seconds=1.0, max_seconds=8.0)
+THREE_ATTEMPTS: RetryPolicy = RetryPolicy(3, first_seconds=1.0, max_seconds=8.0)
 LONGEST_PAUSE_SECONDS = 3.0
 
 T = TypeVar("T")

@@ -10,10 +10,10 @@ import pytest
 
 from receipt_actors.domain.messages import Submission, Unanswerable
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.retrying import exponential
+from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, NotStarted, Ref, StartChild, Started
-from receipt_actors.pipeline.consumer import BackgroundConsumer, Consumer
+from receipt_actors.pipeline.consumer import Consumer
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     MOVERS,
@@ -23,21 +23,19 @@ from receipt_actors.pipeline.protocol import (
     SettleReservation,
 )
 from receipt_actors.testing import FakeQueues
-from tests.pipeline.stand_ins import FIRST, SOURCE, CallsOnThreads, Stage, delivery
+from tests.pipeline.stand_ins import FIRST, SOURCE, Stage, delivery
 
 POLL_SECONDS = 10
-RETRY = exponential(10**9, first_seconds=0.5, max_seconds=15.0)
+RETRY = RetryPolicy(10**9, first_seconds=0.5, max_seconds=15.0)
 
 
 class House:
-    """A consumer, of either kind, with stand-ins for whom it talks to."""
+    """A consumer with stand-ins for whom it talks to."""
 
     source = FIRST
 
-    def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.kind = kind
-        self.calls: CallsOnThreads = stage.with_fake(CallsOnThreads())
         self.queues: FakeQueues = stage.with_fake(FakeQueues(stage.clock))
         self.queues.create_queue(SOURCE)
         self.processor = stage.stand_in()
@@ -47,9 +45,8 @@ class House:
         self.consumer: Ref | None = None
 
     def start(self) -> Ref:
-        background = [self.calls] if self.kind is BackgroundConsumer else []
         self.consumer = self.stage.actors.start(
-            self.kind, self.queues, self.source, POLL_SECONDS, 120, RETRY, random.Random(0), *background
+            Consumer, self.queues, self.source, POLL_SECONDS, 120, RETRY, random.Random(0)
         )
         self.stage.settle()
         return self.consumer
@@ -74,14 +71,9 @@ class House:
         return [settled.received for settled in self.stage.told(self.intake, SettleReservation)]
 
 
-@pytest.fixture(params=[Consumer, BackgroundConsumer])
-def house(stage: Stage, request: pytest.FixtureRequest) -> House:
-    return House(stage, request.param)
-
-
 @pytest.fixture
-def background_house(stage: Stage) -> House:
-    return House(stage, BackgroundConsumer)
+def house(stage: Stage) -> House:
+    return House(stage)
 
 
 def test_nothing_is_received_without_credits(house: House) -> None:
@@ -207,8 +199,8 @@ class FifoHouse(House):
 
     source = replace(FIRST, queue=FIFO)
 
-    def __init__(self, stage: Stage, kind: type[Consumer]) -> None:
-        super().__init__(stage, kind)
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
         self.queues.create_queue(FIFO)
         self.answers: list[bool] = []
         self.validators.kill()
@@ -229,9 +221,9 @@ class FifoHouse(House):
         return [message.hidden_for_seconds > 0 for message in self.queues.messages(FIFO)]
 
 
-@pytest.fixture(params=[Consumer, BackgroundConsumer])
-def fifo_house(stage: Stage, request: pytest.FixtureRequest) -> FifoHouse:
-    return FifoHouse(stage, request.param)
+@pytest.fixture
+def fifo_house(stage: Stage) -> FifoHouse:
+    return FifoHouse(stage)
 
 
 def test_processors_of_a_group_are_started_in_order(fifo_house: FifoHouse) -> None:
@@ -362,9 +354,8 @@ def test_an_unexpected_error_is_a_crash(house: House) -> None:
     assert not consumer.is_alive()
 
 
-def test_an_intake_that_ends_is_replaced_after_the_receive(background_house: House) -> None:
+def test_an_intake_that_ends_is_replaced_after_the_receive(house: House) -> None:
     """A consumer that learns of it while it receives begins no second receive."""
-    house = background_house
     house.start()
     house.put(1)
     with house.queues.hold_answer("receive", times=1) as hold:
@@ -374,7 +365,7 @@ def test_an_intake_that_ends_is_replaced_after_the_receive(background_house: Hou
         house.stage.advance(5)
         house.intake = house.stage.stand_in(IN_FLIGHT)
         house.stage.advance(5)
-        assert (house.reservations(), house.calls.begun) == (0, 1)
+        assert (house.reservations(), house.queues.count("receive")) == (0, 1)
     assert (house.settled(), house.reservations()) == ([1], 1)
 
 
@@ -390,9 +381,8 @@ def test_what_cannot_be_handed_back_comes_back_by_itself(house: House) -> None:
     assert house.queues.approximate_number_of_messages(SOURCE) == 1
 
 
-def test_a_receive_under_way_is_finished_before_the_end(background_house: House) -> None:
+def test_a_receive_under_way_is_finished_before_the_end(house: House) -> None:
     """What it brings is handed back at once: no process has to wait for the visibility timeout."""
-    house = background_house
     house.put(1, 2)
     consumer = house.start()
     with house.queues.hold_answer("receive", times=1) as hold:
@@ -406,9 +396,29 @@ def test_a_receive_under_way_is_finished_before_the_end(background_house: House)
     assert house.queues.approximate_number_of_messages(SOURCE) == 2
 
 
-def test_nobody_waits_for_a_consumer_that_waits_for_credits(background_house: House) -> None:
+def test_nobody_waits_for_a_consumer_that_waits_for_credits(house: House) -> None:
     """There is nothing to finish."""
-    consumer = background_house.start()
+    consumer = house.start()
     consumer.exit(SHUTDOWN)
-    background_house.stage.settle()
+    house.stage.settle()
     assert not consumer.is_alive()
+
+
+def test_processors_that_are_being_started_are_told_of_before_the_end(stage: Stage) -> None:
+    """They end next, and only what is known to be in flight is handed back; what none was started for is, too."""
+    house = FifoHouse(stage)
+    house.validators.kill()
+    house.validators = stage.stand_in(VALIDATORS)
+    house.put_in_group("a", 1, 2)
+    consumer = house.start()
+    house.grant(10)
+    consumer.exit(SHUTDOWN)
+    stage.settle()
+    assert (consumer.process.exit_reason, house.settled()) == (None, [])
+    stage.answer(house.validators, Started(house.processor))
+    assert consumer.process.exit_reason == SHUTDOWN
+    (settled,) = stage.told(house.intake, SettleReservation)
+    assert [(each.processor, each.message_id) for each in settled.taken] == [
+        (house.processor, house.queues.messages(FIFO)[0].message_id)
+    ]
+    assert house.hidden() == [True, False]

@@ -591,7 +591,7 @@ def test_io_threads_end_with_their_gateway(house: House) -> None:
     for ending in range(2):
         gateway = house.gateway = house.start()
         assert house.stage.reply_to(house.look_up(ending)) is Ownership.FREE
-        pool: Any = gateway.process.actor._pool  # type: ignore[union-attr]
+        pool: Any = gateway.process.actor._threads._pool  # type: ignore[union-attr]
         if ending:
             house.stage.crash(gateway)
         else:

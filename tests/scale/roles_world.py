@@ -19,10 +19,9 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Limits, Share, divide
-from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Node, Role
+from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Node, Role, StepDown, Work
 
 TIME_OUT = 0.25  #: of a lease, for the answer to a call
 MAX_WRITES = 10
@@ -100,12 +99,12 @@ class SimulatedNode:
         self._keeper = 0
         self._start_keeper()
 
-    # --- the keeper, as ``RoleKeeper`` is one ---
+    # --- the keeper, as ``Membership`` is one ---
 
     def _start_keeper(self) -> None:
         self._keeper += 1
         self.lease = self.lease_class(self.node, self.lease_seconds, beat=self.first_beat())
-        self.patience = Patience.of(self.lease_seconds, 0.0)
+        self.step_down = StepDown.of(self.lease_seconds, 0.0)
         self._work = Work()
         self._used: Share | None = None
         self._is_used = False
@@ -134,10 +133,10 @@ class SimulatedNode:
         self._write(1)
 
     def _write(self, attempt: int) -> None:
-        epoch, known, standing = self._epoch, self.lease.group, self.lease.standing
+        epoch, known, standing = self._epoch, self.lease.group, self.lease.stored
         now = self.now()
-        yields = self.patience.is_over(self._work, now) and self.lease.successor(now) is not None
-        self.lease, content = self.lease.renewal(now, yields=yields)
+        steps_down = self.step_down.is_over(self._work, now) and self.lease.successor(now) is not None
+        self.lease, content = self.lease.renewal(now, steps_down=steps_down)
 
         def was_written(seen: Seen) -> None:
             if (seen.version, seen.text) == (content.version, record_of(content).content):
@@ -173,7 +172,7 @@ class SimulatedNode:
         before, self._epoch = self._epoch, seen.epoch
         known, self.lease = self.lease, self.lease.looked(group, self.now())
         self._work = self.work()
-        self.patience = self.patience.looked(known, self.lease, self._work, self.now())
+        self.step_down = self.step_down.looked(known, self.lease, self._work, self.now())
         share = self.lease.share
         if self.lease.me is None:
             self.in_use = NOTHING  # what it had begun is no more of the group's
@@ -297,7 +296,7 @@ class SimulatedNode:
             if self.lease.me is None or self.is_cut or not fault.is_carried_out or attempt > MAX_WRITES:
                 return
             left = self.lease.leave()
-            seen = self.world.write(left, self.lease.standing, self.lease.group, self._epoch)
+            seen = self.world.write(left, self.lease.stored, self.lease.group, self._epoch)
             if (seen.version, seen.text) != (left.version, record_of(left).content) and fault.is_answered:
                 self._epoch, self.lease = seen.epoch, self.lease.looked(seen.group, self.now())
                 self.world.later(LATENCY_SECONDS, lambda: take_leave(attempt + 1))
@@ -378,10 +377,11 @@ class World:
     def advance(self, seconds: float) -> None:
         """Let time pass, and look after each event."""
         end = self.now + seconds
+        self.look()  # what somebody did since the last event
         while self._events and self._events[0].at_seconds <= end:
             event = heapq.heappop(self._events)
             self.now = max(self.now, event.at_seconds)
-            self.look()  # as it was until now
+            self._check_bereft()  # time alone can break no other promise: without an event nothing is begun
             event.happen()
             self.look()
         self.now = end
@@ -440,12 +440,12 @@ class World:
     def _check_seats(self, before: Group, after: Group) -> None:
         """Who gives up its seat is followed by one that was in line, has nothing more, and is the last in line."""
         both = [(before.members[name], member) for name, member in after.members.items() if name in before.members]
-        given_up = [member for was, member in both if was.token is not None and member.joined > was.joined]
-        for member in given_up:
+        stepped_down = [member for was, member in both if was.token is not None and member.joined > was.joined]
+        for member in stepped_down:
             if member.token is not None:
                 raise Violation(f"version {after.version}: {member.node.name} has given up its seat and has one")
             self.seats_given_up += 1
-            if len(given_up) > 1 or max(other.joined for other in after.members.values()) > after.version:
+            if len(stepped_down) > 1 or max(other.joined for other in after.members.values()) > after.version:
                 raise Violation(f"version {after.version}: {member.node.name} is not the last in line")
             if not any(was.token is None and other.token == after.version for was, other in both):
                 raise Violation(f"version {after.version}: nobody has the seat of {member.node.name}")
@@ -454,6 +454,7 @@ class World:
 
     def look(self) -> None:
         """See whether what nodes may begin is what the record says that they hold."""
+        self._check_bereft()
         members = self.record.group.members
         active = 0
         used = [0.0] * 4
@@ -461,8 +462,7 @@ class World:
             node.note_use()
             if not node.is_holding:
                 continue
-            if node.epoch != self.record.epoch or node.lease.puts_back:
-                self._check_bereft(node)
+            if self._is_bereft(node):
                 continue
             member = members.get(node.node.name)
             may_begin = node.in_use
@@ -482,10 +482,15 @@ class World:
             if any(one > other * (1 + ROUNDING) for one, other in zip(used, bounds, strict=True)):
                 raise Violation(f"{used} may be begun of {bounds}")
 
-    def _check_bereft(self, node: SimulatedNode) -> None:
+    def _is_bereft(self, node: SimulatedNode) -> bool:
+        return node.epoch != self.record.epoch or node.lease.puts_back
+
+    def _check_bereft(self) -> None:
         """Somebody has deleted the item: who held something goes on for no longer than its lease, or its next look."""
-        if self.now - self.epoch_began_at_seconds > node.lease_seconds / 0.98 + ROUNDING:
-            raise Violation(f"{node.node.name} holds what was lent before the item was deleted")
+        for node in self.nodes:
+            is_late = self.now - self.epoch_began_at_seconds > node.lease_seconds / 0.98 + ROUNDING
+            if is_late and node.is_holding and self._is_bereft(node):
+                raise Violation(f"{node.node.name} holds what was lent before the item was deleted")
 
     def settle(self) -> None:
         """No more faults: within a bounded time all that live have what is due to them."""

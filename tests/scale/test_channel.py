@@ -13,22 +13,19 @@ from pydantic import SecretStr
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.scale.processes.channel import Channel
 from receipt_actors.scale.processes.cores import usable_cores
 from receipt_actors.scale.processes.messages import (
     ActorDescribed,
     DescribeActor,
     Drain,
     Draining,
-    HoldUntil,
+    Grant,
     LimitsObeyed,
     Loaded,
     Message,
-    Pause,
     Release,
     Report,
     Reported,
-    Resume,
     Started,
     StartRefused,
     StartTrace,
@@ -37,10 +34,10 @@ from receipt_actors.scale.processes.messages import (
     StopTrace,
     TraceEnded,
     TraceEvent,
-    UseLimits,
     encode,
     settings_as_json,
 )
+from receipt_actors.scale.processes.worker_process import Channel
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import (
     ActorOverview,
@@ -82,7 +79,9 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
 @pytest.mark.parametrize(
     "message",
     [
-        UseLimits(3, Limits(10, 5, 5, 2.5)),
+        Grant(3, Limits(10, 5, 5, 2.5), 17.25, is_paused=True),
+        Grant(4, Limits(10, 5, 5), -inf, is_paused=False),
+        Grant(4, Limits(10, 5, 5), inf, is_paused=False),
         Report(),
         Drain(25.0),
         Stop(),
@@ -94,11 +93,6 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
         Reported(
             PROCESS, {"ReceiptsSQS": 3, "ResultsSQS": None}, (Incident(1.0, "crash", "a crash", ("here", "there")),)
         ),
-        Pause(),
-        Resume(),
-        HoldUntil(17.25),
-        HoldUntil(-inf),
-        HoldUntil(inf),
         Release(),
         DescribeActor(1, "intake"),
         ActorDescribed(1, {"state": {"waits": 3}}),

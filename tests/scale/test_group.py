@@ -121,7 +121,7 @@ def test_they_are_seen_as_one_system(house: House) -> None:
         assert {"root", "in_flight", "validators", "consumer-4"} <= names(process.tree)
         assert {service.name for service in process.services} >= {"app_store", "ledger"}
         assert min(process.usage.cpu_seconds, process.usage.memory_bytes, process.usage.threads) > 0
-    assert {"root", "collector", "worker-1", "worker-2"} <= names(seen.parent)
+    assert {"root", "incidents", "worker-1", "worker-2"} <= names(seen.parent)
     assert seen.parent_usage is not None
     assert seen.parent_usage.memory_bytes > 0
     seen = house.wait_for(lambda seen: seen.queues.get(house.settings.source_queue) is not None)

@@ -10,8 +10,7 @@ import pytest
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable
 from receipt_actors.pipeline.protocol import IN_FLIGHT, ObeyLimits
-from receipt_actors.scale.nodes.holding import LIMITED, ProcessHolding
-from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER
+from receipt_actors.scale.nodes.membership import LIMITED, MEMBERSHIP, ProcessLessee
 from receipt_actors.telemetry.overview import State
 from tests.pipeline.trees import SETTINGS, STEP_IDS, STEPS, Tree, ok, tree_of
 
@@ -231,12 +230,12 @@ def test_a_system_without_its_lease_drains(tree: Tree) -> None:
 def test_a_process_holds_nothing_at_first(tree: Tree) -> None:
     """Who lends it something says what, and until when, and asks all who have to keep to it."""
     limits = LiveLimits(WHOLE)
-    holding = ProcessHolding(limits, tree.actors)
+    lessee = ProcessLessee(limits, tree.actors)
     assert limits.current == WHOLE.nothing
     assert not limits.are_held(0.0)
-    holding.hold(5.0)
+    lessee.lend_until(5.0)
     assert (limits.are_held(4.9), limits.are_held(5.0)) == (True, False)
-    assert holding.use(WHOLE) == [(name, ObeyLimits()) for name in LIMITED]
+    assert lessee.grant(WHOLE) == [(name, ObeyLimits()) for name in LIMITED]
     assert limits.current == WHOLE
     assert IN_FLIGHT in LIMITED
 
@@ -255,7 +254,7 @@ def test_the_role_keeper_may_die_at_any_step(how: str, step: tuple[str, str, boo
         tree.hold(*step)
         submit(tree)
         tree.settle()
-        getattr(tree, how)(ROLE_KEEPER)
+        getattr(tree, how)(MEMBERSHIP)
         tree.services.recover()
         tree.advance(60)
         tree.check_answered(ok(1, "t-1"))

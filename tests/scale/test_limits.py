@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from receipt_actors.domain.limits import Division, Limits, LiveLimits, Share, divide
+from receipt_actors.domain.limits import Division, Limits, Share, divide
 
 counts = st.integers(1, 5_000)
 rates = st.none() | st.floats(0.001, 10_000)
@@ -40,22 +40,6 @@ def test_a_part_is_within_the_whole(whole: Limits, parts: int) -> None:
     assert not replace(whole, app_store_concurrency=whole.app_store_concurrency + 1).is_within(whole)
     assert replace(whole, app_store_rate_per_second=None).is_within(whole) == (whole.app_store_rate_per_second is None)
     assert whole.is_within(replace(whole, app_store_rate_per_second=None))
-
-
-@given(wholes, st.integers(1, 64))
-def test_shares_differ_by_at_most_one(whole: Limits, parts: int) -> None:
-    """No process is favoured, and each gets something where there is enough for all."""
-    for amounts in zip(*map(counted, divide(whole, parts)), strict=True):
-        assert max(amounts) - min(amounts) <= 1
-        assert min(amounts) >= 1 or sum(amounts) < parts
-
-
-def test_what_holds_now_begins_as_the_whole() -> None:
-    """A process alone needs nobody to tell it its share."""
-    limits = LiveLimits(Limits(10, 5, 5))
-    assert limits.current == limits.whole
-    limits.change(Limits(5, 2, 2))
-    assert (limits.current, limits.whole) == (Limits(5, 2, 2), Limits(10, 5, 5))
 
 
 def test_a_dead_workers_share_goes_to_the_living_at_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.roles import Group, Lease, Node, Role
 from receipt_actors.errors import LedgerUnavailable
-from receipt_actors.scale.nodes.role_news import ROLE_TABLE, GivenUp, RoleNews, standing_of
+from receipt_actors.scale.nodes.role_news import ROLE_TABLE, RoleNews, SteppedDown, standing_of
 from receipt_actors.telemetry.incidents import IncidentKind, Noticed
 from receipt_actors.telemetry.overview import Standing
 
@@ -73,7 +73,7 @@ def test_a_node_stands_where_its_lease_says() -> None:
 def test_where_it_stands_is_told_once(told: Told, lease: Lease, words: str) -> None:
     """Not with every renewal."""
     for now in range(5):
-        told.news.stands(lease, now)
+        told.news.tell_state(lease, now)
     assert [told.last] == [(IncidentKind.ROLE, "a", words)]
     assert len(told.incidents) == 1
 
@@ -82,7 +82,7 @@ def test_the_log_has_it_with_its_facts(told: Told, caplog: pytest.LogCaptureFixt
     """What gets worse is a warning."""
     with caplog.at_level(logging.INFO):
         for lease in (STANDBY, ACTIVE, STANDBY):
-            told.news.stands(lease, 0.0)
+            told.news.tell_state(lease, 0.0)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
     assert [record.message for record in caplog.records] == [noticed.summary for noticed in told.incidents]
     assert vars(caplog.records[1]).items() >= {
@@ -94,7 +94,7 @@ def test_an_outage_is_told_when_the_lease_is_over_and_once_more_when_it_is_back(
     told: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
     """That the table does not answer is told in full at once, and then at debug level: an outage may be long."""
-    told.news.stands(ACTIVE, 0.0)
+    told.news.tell_state(ACTIVE, 0.0)
     with caplog.at_level(logging.DEBUG):
         for now in (2.0, 4.0, 12.0, 14.0):
             told.news.failed(ACTIVE, now, DOWN)
@@ -104,7 +104,7 @@ def test_an_outage_is_told_when_the_lease_is_over_and_once_more_when_it_is_back(
     words = f"{ME} is cut off from the table of roles: its lease is over, it begins nothing new"
     assert told.last == (IncidentKind.OUTAGE, ROLE_TABLE, words)
     told.news.renewed(ACTIVE, 5.0, (), None)
-    told.news.stands(ACTIVE, 5.0)
+    told.news.tell_state(ACTIVE, 5.0)
     assert told.last[:2] == (IncidentKind.RECOVERED, ROLE_TABLE)
     with caplog.at_level(logging.WARNING):
         caplog.clear()
@@ -115,7 +115,7 @@ def test_an_outage_is_told_when_the_lease_is_over_and_once_more_when_it_is_back(
 def test_who_has_not_looked_yet_has_no_place_to_tell(told: Told) -> None:
     """But that it finds none, because the table does not answer, is an outage as well."""
     new = Lease(node("a"), LEASE)
-    told.news.stands(new, 0.0)
+    told.news.tell_state(new, 0.0)
     assert told.incidents == []
     told.news.failed(new, 1.0, DOWN)
     words = f"{ME} has not found its place yet: the table of roles does not answer"
@@ -129,10 +129,10 @@ def test_why_it_stands_by_is_told_where_nobody_would_guess(told: Told) -> None:
     for beat, name in enumerate("ba"):
         group = group.renewed(Node(name, Role.LOAD_BALANCED, few), beat, LEASE)
     lease = replace(lease_of("a", "b", "a"), node=Node("a", Role.LOAD_BALANCED, few), group=group)
-    told.news.stands(lease, 0.0)
+    told.news.tell_state(lease, 0.0)
     assert told.last[2] == f"{ME} stands by for b: the limits that are shared are too small for one more node"
     other = Told()
-    other.news.stands(replace(lease, group=group.renewed(node("b"), 7, LEASE)), 0.0)
+    other.news.tell_state(replace(lease, group=group.renewed(node("b"), 7, LEASE)), 0.0)
     because = "one works at a time while b is here, whose role is active-standby"
     assert other.last[2] == f"{ME} stands by for b: {because}"
 
@@ -150,11 +150,11 @@ def test_who_was_taken_out_is_told_by_the_node_that_did_so(told: Told) -> None:
 def test_a_seat_that_is_given_up_is_told_with_what_was_found(told: Told, caplog: pytest.LogCaptureFixture) -> None:
     """For how long, what did not answer, and who has it now; by an alert of its own."""
     with caplog.at_level(logging.WARNING):
-        given_up = GivenUp(12.34, ("ledger", "receive from receipts"), "b")
-        told.news.renewed(STANDBY, 0.0, (), None, given_up)
+        stepped_down = SteppedDown(12.34, ("ledger", "receive from receipts"), "b")
+        told.news.renewed(STANDBY, 0.0, (), None, stepped_down)
     words = (
-        "node a gives up its seat: for 12.3 s nothing could be received (ledger, receive from receipts unavailable); "
-        "b waits for it"
+        "node a steps down: for 12.3 s nothing could be received (ledger, receive from receipts unavailable); "
+        "b takes over"
     )
     assert told.last == (IncidentKind.SEAT_GIVEN_UP, "a", words)
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -127,12 +127,6 @@ def test_who_is_gone_is_followed_by_the_next_one() -> None:
     assert seated(group) == ["a"]
 
 
-def test_a_node_does_not_take_itself_out() -> None:
-    """Whatever it has heard of itself: it lives."""
-    group = group_of(node("a")).renewed(node("a"), 9, SECONDS, gone=frozenset("a"))
-    assert list(group.members) == ["a"]
-
-
 def test_a_single_one_that_wants_others_to_stand_by_is_enough() -> None:
     """While roles are being changed, node by node, only one works; the others give back first."""
     group = group_of(node("a"), node("b"))
@@ -153,19 +147,6 @@ def test_there_are_seats_for_as_many_as_can_have_a_part(ledger_concurrency: int,
     assert seated(group) == list("abcd")[:seats]
 
 
-def test_numbers_of_shares_never_come_again() -> None:
-    """Who has a seat again is told by a new number: what it confirmed before, and comes late, confirms nothing."""
-    nodes = [node("a"), node("b")]
-    numbers = []
-    group = group_of(*nodes)
-    for _ in range(3):
-        share = group.members["b"].share
-        assert share is not None
-        numbers.append(share.number)
-        group = group_of(*nodes, group=group.without("b"))
-    assert sorted(set(numbers)) == numbers
-
-
 # --- giving up a seat ---
 
 
@@ -173,7 +154,7 @@ def test_who_yields_goes_to_the_end_of_the_line_and_the_next_one_has_its_seat() 
     """Its share is told to be nothing, and is the other one's when that is confirmed: never both."""
     nodes = [node(name, Role.ACTIVE_STANDBY) for name in "cab"]
     group = group_of(*nodes)
-    group = group.renewed(nodes[0], 9, SECONDS, yields=True)
+    group = group.renewed(nodes[0], 9, SECONDS, steps_down=True)
     assert {name: member.token for name, member in group.members.items()} == {"a": group.version, "b": None, "c": None}
     assert [member.joined for member in group.members.values()] == sorted(it.joined for it in group.members.values())
     share = group.members["c"].share
@@ -189,7 +170,7 @@ def test_of_several_seats_one_changes_hands() -> None:
     nodes = [node(name, limits=few) for name in "abc"]
     group = group_of(*nodes)
     token = group.members["b"].token
-    group = group.renewed(nodes[0], 9, SECONDS, yields=True)
+    group = group.renewed(nodes[0], 9, SECONDS, steps_down=True)
     assert (seated(group), group.members["b"].token) == (["b", "c"], token)
     assert told(group)["c"] is None
     assert told(group_of(*nodes, group=group)) == {"b": told(group)["b"], "c": told(group)["b"], "a": None}
@@ -198,7 +179,7 @@ def test_of_several_seats_one_changes_hands() -> None:
 def test_who_yields_where_nobody_waits_is_seated_again() -> None:
     """By another token; ``Lease.successor`` sees to it that nobody does."""
     group = group_of(node("a"))
-    group = group.renewed(node("a"), 9, SECONDS, yields=True)
+    group = group.renewed(node("a"), 9, SECONDS, steps_down=True)
     assert (group.members["a"].token, group.members["a"].joined) == (group.version, group.version)
     assert told(group) == {"a": LIMITS}
 
@@ -243,7 +224,7 @@ def test_the_first_in_line_is_who_follows() -> None:
     group = seat.renew(group.renewed(second, 200, SECONDS), 12.5)  # b is out of the group
     assert seat.lease.successor(12.5) == "c"
     assert seat.lease.successor(22.5) is None  # nothing is lent any more
-    seat.lease, group = seat.lease.renewal(13.0, yields=True)
+    seat.lease, group = seat.lease.renewal(13.0, steps_down=True)
     seat.lease = seat.lease.looked(group, 13.0)
     assert seat.lease.successor(13.0) is None
 
@@ -355,7 +336,7 @@ def test_a_record_that_is_gone_is_put_back_as_it_was() -> None:
     back = seats["b"].renew(Group(), 104.0)
     assert back.version == group.version + LEAP + 1
     assert tokens(back) == tokens(group) == {"a": 1, "b": None}
-    assert seats["b"].lease.standing == back.version
+    assert seats["b"].lease.stored == back.version
     active = seats["a"].lease.looked(back, 105.0)
     assert active.is_held(105.0)
     assert active.held_until_seconds == seats["a"].lease.held_until_seconds
@@ -366,9 +347,9 @@ def test_what_is_to_be_put_back_takes_the_place_of_nothing_else() -> None:
     """It is written on condition that nothing stands, or what was read; who has nothing to put back begins anew."""
     seats, _ = group_at_rest("a")
     lost = seats["a"].lease.looked(Group(), 101.0)
-    assert (lost.puts_back, lost.standing) == (True, 0)
+    assert (lost.puts_back, lost.stored) == (True, 0)
     fresh = Lease(node("b"), SECONDS).looked(Group(), 101.0)
-    assert (fresh.puts_back, fresh.standing) == (False, 0)
+    assert (fresh.puts_back, fresh.stored) == (False, 0)
 
 
 def test_all_go_on_from_what_was_put_back_first() -> None:
@@ -377,7 +358,7 @@ def test_all_go_on_from_what_was_put_back_first() -> None:
     newer = seats["a"].renew(group, 102.0)
     back = seats["b"].renew(Group(), 103.0)
     following = seats["a"].lease.looked(back, 104.0)
-    assert newer.version < back.version == following.standing == following.group.version
+    assert newer.version < back.version == following.stored == following.group.version
     assert not following.puts_back
 
 
@@ -411,7 +392,7 @@ def test_who_puts_back_what_others_have_begun_follows_them_until_it_is_written()
     lease, _ = seats["a"].lease.looked(stranger, 200.0).renewal(200.0)
     with_another = stranger.renewed(node("d"), 1, SECONDS)
     lease, back = lease.looked(with_another, 200.1).renewal(200.1)
-    assert lease.standing == with_another.version
+    assert lease.stored == with_another.version
     assert set(back.members) == {"a", "c", "d"}
     following = lease.looked(back, 200.2)
     assert not following.puts_back

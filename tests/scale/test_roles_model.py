@@ -178,7 +178,8 @@ class Roles(RuleBasedStateMachine):
 
 
 TestRoles = Roles.TestCase
-TestRoles.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+# A third of what the profile says: each example is a long story.
+TestRoles.settings = settings(max_examples=settings.default.max_examples // 3, stateful_step_count=40, deadline=None)
 
 
 # --- the model can fail: what it is to find, made wrong on purpose ---
@@ -229,9 +230,9 @@ class GivesUpInHaste(Lease):
 
     __slots__ = ()
 
-    def renewal(self, now_seconds: float, *, yields: bool = False) -> tuple[Lease, Group]:
-        lease, group = super().renewal(now_seconds, yields=yields)
-        if not yields:
+    def renewal(self, now_seconds: float, *, steps_down: bool = False) -> tuple[Lease, Group]:
+        lease, group = super().renewal(now_seconds, steps_down=steps_down)
+        if not steps_down:
             return lease, group
         name = self.node.name
         members = {**group.members, name: replace(group.members[name], share=None)}
@@ -342,7 +343,7 @@ def test_a_write_of_an_earlier_life_of_the_item_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("role", list(Role)[1:])
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(0, 12, 5))
 def test_an_item_that_is_deleted_at_rest_is_not_missed(role: Role, number: int) -> None:
     """Whenever that is, and whoever looks first: the same have the same shares, and never more than the whole."""
     world = World()

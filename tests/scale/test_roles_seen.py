@@ -149,7 +149,7 @@ def test_a_node_that_stands_by_can_be_paused(pair: Nodes) -> None:
 
 def test_the_keeper_tells_what_it_knows(pair: Nodes) -> None:
     """For people: the whole group, the lease, and what is done with the share; nothing but JSON's types."""
-    described = pair.nodes["a"].system.actor_state("role_keeper")
+    described = pair.nodes["a"].system.actor_state("membership")
     assert [node["name"][0] for node in described["seen"]["nodes"]] == ["a", "b"]
     assert described["seen"]["nodes"][1]["standing"] == "standby"
     state = described["state"]
@@ -175,7 +175,7 @@ def test_a_node_that_cannot_receive_gives_up_its_seat(pair: Nodes) -> None:
     assert pair.look("a").processes[0].unable_seconds == 0.0
     why = pair.look("a").incidents[1]
     assert why.kind == "seat_given_up"
-    assert "gives up its seat: for 1" in why.summary
+    assert "steps down: for 1" in why.summary
     assert "(receive from ReceiptsSQS unavailable); b-" in why.summary
     b.services.submit(b.services.app_store.sell("t-1"), user_id=1)
     pair.advance(A_MOMENT_SECONDS)

@@ -12,34 +12,32 @@ from queue import SimpleQueue
 
 import pytest
 
-from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import Crash, Ref, look_at
-from receipt_actors.scale.processes.messages import HoldUntil, Release, Reported, StartRefused
+from receipt_actors.pipeline.protocol import Done, ObeyLimits
+from receipt_actors.scale.processes.group_inspection import collected_by
+from receipt_actors.scale.processes.messages import Grant, Message, Release, Report, StartRefused, encode
 from receipt_actors.scale.processes.protocol import (
-    COLLECTOR,
-    DIVIDER,
-    ChangeShare,
-    ConfirmShare,
-    DescribeWorker,
     Group,
-    JoinDivision,
-    LeaveDivision,
+    PauseChanged,
     TellProcess,
-    WorkerReport,
     WorkerView,
 )
-from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, Worker, WorkerDied
+from receipt_actors.scale.processes.shares import Shares
+from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, REPORT_SECONDS, Worker, WorkerDied
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
+from receipt_actors.telemetry.queue_depths import LookAtQueues
 from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.stand_ins import Stage
 
 NAME = "worker-1"
 LIMITS = Limits(4, 4, 4)
+LESS = Limits(1, 1, 1)
 
 #: Gets its settings, says that it is loaded and, when it has its limits, that it consumes; a test adds what comes then.
 PROGRAM = """
 import socket, sys, time
-from receipt_actors.scale.processes.channel import Channel
+from receipt_actors.scale.processes.worker_process import Channel
 from receipt_actors.scale.processes.messages import *
 channel = Channel(socket.socket(fileno=int(sys.argv[2])))
 def wait_for(kind):
@@ -47,27 +45,25 @@ def wait_for(kind):
         assert not channel.is_over
 wait_for(Configure)
 """
-LOADS = PROGRAM + "channel.send(Loaded()); wait_for(UseLimits)\n"
+LOADS = PROGRAM + "channel.send(Loaded()); wait_for(Grant)\n"
 STARTS = LOADS + "channel.send(Started())\n"
 
-#: Says while it drains that seven messages are in flight.
-DRAINS = """
+#: Says that seven messages are in flight.
+REPORTS = """
 from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
-channel.send(Draining(100.0))
-state, usage, counts = State.DRAINING, Usage(0, 0, 0, 0), StatisticsSnapshot()
+state, usage, counts = State.CONSUMING, Usage(0, 0, 0, 0), StatisticsSnapshot()
 channel.send(Reported(ProcessOverview(sys.argv[1], 1, 1.0, state, 7, 0, (), usage, (), None, counts)))
-time.sleep(600)
 """
 
 
-def hears_exactly(*kinds: str) -> str:
+def hears_exactly(*messages: Message) -> str:
     """End with 1 where exactly these messages come next, in this order."""
     return f"""
 heard = []
-while len(heard) < {len(kinds)}:
-    heard += [type(message).__name__ for message in channel.receive()]
-sys.exit(1 if heard == {list(kinds)} else 9)
+while len(heard) < {len(messages)}:
+    heard += channel.receive()
+sys.exit(1 if heard == [decode(line) for line in {list(map(encode, messages))}] else 9)
 """
 
 
@@ -76,18 +72,15 @@ class House:
 
     def __init__(self, stage: Stage, program: str, *, was_complete: bool = False, has_share: bool = True) -> None:
         self.stage = stage
-        self.divider = stage.stand_in(DIVIDER)
-        self.collector = stage.stand_in(COLLECTOR)
         self.consumes, self.is_refused = threading.Event(), threading.Event()
-        self.group = Group((NAME,), ("-c", program), {}, LIMITS, self.is_refused.set, self.consumes.set)
+        self.shares = Shares(LIMITS if has_share else LIMITS.nothing)
+        self.group = Group((NAME,), ("-c", program), {}, LIMITS, self.shares, self.is_refused.set, self.consumes.set)
         if was_complete:
             self.group.started.add(NAME)
         self.worker: Ref = stage.actors.start(Worker, NAME, self.group, name=NAME)
-        if has_share:
-            self.give_share()
 
     def give_share(self) -> None:
-        self.worker.cast(ChangeShare(Share(1, LIMITS, LIMITS)))
+        self.shares.divide(LIMITS)
 
     def died_of(self) -> str:
         reason = self.worker.wait(PATIENCE_SECONDS)
@@ -145,26 +138,58 @@ def test_a_crash_of_the_actor_kills_the_process(open_house: Callable[[str], Hous
     process.wait(PATIENCE_SECONDS)
 
 
-def test_a_share_is_confirmed_for_a_process_that_knows_of_none(open_house: Callable[[str], House]) -> None:
+def test_a_smaller_share_is_kept_to_by_a_process_that_knows_of_none(build_house: Callable[..., House]) -> None:
     """It joined at its start, as all do at first, and was told its share before its process was loaded."""
-    house = open_house("time.sleep(600)")
-    assert house.stage.told(house.divider, JoinDivision) == [JoinDivision(NAME, house.worker)]
-    assert house.stage.told(house.divider, ConfirmShare) == [ConfirmShare(NAME, 1)]
+    house = build_house(PROGRAM + "time.sleep(600)")
+    house.shares.divide(LESS)
+    asking = house.stage.ask(NAME, ObeyLimits())
+    assert house.stage.reply_to(asking) == Done()
+
+
+def test_a_smaller_share_is_kept_to_when_the_process_says_so(
+    open_house: Callable[[str], House], tmp_path: Path
+) -> None:
+    """Not before: what it holds more is nobody else's."""
+    may_confirm = tmp_path / "may-confirm"
+    os.mkfifo(may_confirm)
+    house = open_house(
+        f"wait_for(Grant); open({str(may_confirm)!r}).close(); channel.send(LimitsObeyed(2)); time.sleep(600)"
+    )
+    house.shares.divide(LESS)
+    asking = house.stage.ask(NAME, ObeyLimits())
+    assert house.stage.replies(asking) == []
+    may_confirm.write_bytes(b"")
+    wait_until(lambda: house.stage.replies(asking))
+    assert house.stage.reply_to(asking) == Done()
 
 
 def test_a_process_hears_until_when_its_limits_hold_before_it_begins(build_house: Callable[..., House]) -> None:
-    """It would begin with what may be lent to others by then; where no other node shares anything it hears nothing."""
-    hears = hears_exactly("HoldUntil", "UseLimits")
+    """It would begin with what may be lent to others by then; and whether it is to take anything in."""
+    hears = hears_exactly(Grant(1, LIMITS, 7.0, is_paused=True))
     house = build_house(PROGRAM + "channel.send(Loaded())" + hears, has_share=False)
-    house.group.held_until_seconds = 7.0
+    house.shares.lend_until(7.0)
+    house.group.is_paused = True
     house.give_share()
     assert "ended with exit status 1" in house.died_of()
 
 
 def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: Callable[[str], House]) -> None:
-    """That it is lent no more, and that everything is handed back: one that does not consume has no use for that."""
-    house = open_house(hears_exactly("HoldUntil", "Release"))
-    house.worker.cast(TellProcess(HoldUntil(7.0)))
+    """Until when it is lent, a pause, another share, and that everything is handed back: each grant says all of it."""
+    house = open_house(
+        hears_exactly(
+            Report(),
+            Grant(1, LIMITS, 7.0, is_paused=False),
+            Grant(1, LIMITS, 7.0, is_paused=True),
+            Grant(2, LESS, 7.0, is_paused=True),
+            Release(),
+        )
+    )
+    house.shares.lend_until(7.0)
+    house.stage.settle()
+    house.group.is_paused = True
+    house.worker.cast(PauseChanged())
+    house.stage.settle()
+    house.shares.divide(LESS)
     house.worker.cast(TellProcess(Release()))
     assert "ended with exit status 1" in house.died_of()
 
@@ -172,9 +197,7 @@ def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: C
 def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], House]) -> None:
     """It hangs; one that is slow has a minute."""
     house = open_house("time.sleep(600)")
-    asking = house.stage.ask(NAME, DescribeWorker())
     house.stage.advance(HANG_SECONDS - 1)
-    assert house.stage.replies(asking) == []
     assert house.worker.is_alive()
     house.stage.advance(1)
     assert "was killed by signal 9" in house.died_of()
@@ -183,9 +206,7 @@ def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], Ho
 def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callable[[str], House]) -> None:
     """An operator told it to; when its time is over it is killed."""
     house = open_house("wait_for(Report); channel.send(Draining(100.0)); time.sleep(600)")
-    asking = house.stage.ask(NAME, DescribeWorker())
-    wait_until(lambda: house.stage.replies(asking))
-    assert house.stage.reply_to(asking) is None
+    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, False, True))
     house.stage.advance(100 + GRACE_SECONDS - 1)
     assert house.worker.is_alive()
     house.stage.advance(1)
@@ -194,11 +215,20 @@ def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callabl
 
 def test_a_process_that_drains_says_by_itself_how_it_goes(open_house: Callable[[str], House]) -> None:
     """Nobody asks it any more; what it says goes to whoever shows it."""
-    house = open_house(DRAINS)
-    wait_until(lambda: house.stage.told(house.collector, WorkerReport))
-    (report,) = house.stage.told(house.collector, WorkerReport)
-    assert isinstance(report.said, Reported)
-    assert (report.name, report.said.process.in_flight) == (NAME, 7)
+    house = open_house("channel.send(Draining(100.0))" + REPORTS + "time.sleep(600)")
+    wait_until(lambda: collected_by(house.stage.actors).heard)
+    assert collected_by(house.stage.actors).heard[NAME].process.in_flight == 7
+
+
+def test_a_process_is_asked_every_second_once_it_has_answered(open_house: Callable[[str], House]) -> None:
+    """It may hang. It is asked to look at the queues once, when somebody wants to know."""
+    house = open_house("wait_for(Report)" + REPORTS + hears_exactly(Report(looks_at_queues=True), Release()))
+    wait_until(lambda: collected_by(house.stage.actors).heard)
+    house.worker.cast(LookAtQueues())
+    house.stage.settle()
+    house.stage.advance(10 * REPORT_SECONDS)
+    house.worker.cast(TellProcess(Release()))
+    assert "ended with exit status 1" in house.died_of()
 
 
 def test_a_process_that_does_not_load_ends_the_command(build_house: Callable[..., House]) -> None:
@@ -250,7 +280,7 @@ def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[.
     first = house.group.processes[NAME]
     house.stage.advance(HANG_SECONDS)
     assert first.wait(PATIENCE_SECONDS)
-    wait_until(lambda: house.stage.told(house.divider, LeaveDivision))
+    wait_until(lambda: not house.group.processes)
     house.stage.advance(2.0)  # the first pause is one of 1 to 2 s
     assert house.group.processes[NAME] is not first
     assert not house.is_refused.is_set()

@@ -28,7 +28,7 @@ def install() -> None:
     if "receipt_actors.stores.apple.signatures.worker" in sys.orig_argv and (folder / "verifier").exists():
         os._exit(127)  # as a program that can't be found
     from receipt_actors.otp import Heartbeat, _scheduler
-    from receipt_actors.scale.processes import channel
+    from receipt_actors.scale.processes import worker_process
 
     class Epoll:
         def __init__(self) -> None:
@@ -44,11 +44,11 @@ def install() -> None:
 
     _scheduler.select = SimpleNamespace(epoll=Epoll, EPOLLIN=select.EPOLLIN)  # type: ignore[attr-defined]
     Heartbeat.__init__.__kwdefaults__["tick_seconds"] = TICK_SECONDS
-    decode = channel.decode
+    decode = worker_process.decode
 
     def decode_with_memory(line: bytes) -> Any:
         if (folder / "channel").exists():
             raise MemoryError
         return decode(line)
 
-    channel.decode = decode_with_memory  # type: ignore[attr-defined]
+    worker_process.decode = decode_with_memory  # type: ignore[attr-defined]

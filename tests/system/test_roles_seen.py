@@ -234,7 +234,7 @@ def test_nodes_that_share_the_limits_show_parts_that_sum_up(embedded: EmbeddedWo
     for node in nodes:
         node.wait_for_share(25)
         assert node.metric("receipt_actors_role_whole", limit="ledger_concurrency") == 50
-    code, text = nodes[0].command("status", "--actor", "role_keeper")
+    code, text = nodes[0].command("status", "--actor", "membership")
     assert code == EXIT_DONE
     seen = json.loads(text)["parent"]["seen"]
     assert sum(node["share"]["ledger_concurrency"] for node in seen["nodes"]) == 50

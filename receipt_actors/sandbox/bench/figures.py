@@ -107,6 +107,24 @@ def figures_of(run: Measurement) -> Iterator[Figure]:
             yield Figure("entries a call", operation, fill or 0.0, 1)
 
 
+def rows(series: Sequence[Series]) -> list[tuple[Figure, list[str]]]:
+    """Return each figure that some series has, section by section, and what each series has to show for it."""
+    columns = [each.figures() for each in series]
+    known = {key: figures[0] for column in columns for key, figures in column.items()}
+    sections = list(dict.fromkeys(figure.section for figure in known.values()))
+    in_order = sorted(known.items(), key=lambda item: sections.index(item[1].section))
+    return [(figure, [_shown(column.get(key, ())) for column in columns]) for key, figure in in_order]
+
+
+def _shown(figures: Sequence[Figure]) -> str:
+    """Show the median, and in brackets the least and the most of several runs."""
+    if not figures:
+        return ""
+    values, digits = [figure.value for figure in figures], figures[0].digits
+    median = f"{_median(figures):,.{digits}f}"
+    return median if len(values) == 1 else f"{median} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+
+
 def memory_slope_bytes(series: Sequence[Series]) -> float | None:
     """What a receipt more in flight takes, beyond its body: the slope over series that differ in what is in flight.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure as Drawing
 
-from receipt_actors.sandbox.bench.figures import Series
+from receipt_actors.sandbox.bench.figures import Series, rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,13 +102,8 @@ def _page(drawing: Drawing, series: Sequence[Series], title: str) -> str:
     buffer = io.StringIO()
     drawing.savefig(buffer, format="svg")
     svg = buffer.getvalue()
-    medians = [each.medians() for each in series]
-    keys = list(dict.fromkeys(key for figures in medians for key in figures))
-    rows = ["<tr><td></td>" + "".join(f"<td><b>{html.escape(each.label)}</b></td>" for each in series) + "</tr>"]
-    for key in keys:
-        cells = [
-            f"<td>{figures[key].value:,.{figures[key].digits}f}</td>" if key in figures else "<td></td>"
-            for figures in medians
-        ]
-        rows.append(f"<tr><td>{html.escape(key)}</td>{''.join(cells)}</tr>")
-    return _PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], rows="\n".join(rows))
+    table = ["<tr><td></td>" + "".join(f"<td><b>{html.escape(each.label)}</b></td>" for each in series) + "</tr>"]
+    for figure, cells in rows(series):
+        shown = "".join(f"<td>{cell}</td>" for cell in cells)
+        table.append(f"<tr><td>{html.escape(figure.key)}</td>{shown}</tr>")
+    return _PAGE.format(title=html.escape(title), svg=svg[svg.index("<svg") :], rows="\n".join(table))

@@ -7,7 +7,6 @@ secret, and any bearer token will do: to check one is no work of a benchmark's.
 from __future__ import annotations
 
 import http.client
-import json
 import random
 import time
 from collections.abc import Mapping
@@ -108,12 +107,8 @@ class FastAppStore:
     def _decide(self, environment: Environment, request: Request) -> bytes:
         if request.method != b"POST":
             return _reply({"status": answers.NOT_A_POST})
-        try:
-            question = json.loads(request.body)
-        except ValueError:
-            question = None
-        receipt_data = question.get("receipt-data") if isinstance(question, dict) else None
-        if not isinstance(receipt_data, str):
+        receipt_data, _ = answers.read_question(request.body)
+        if receipt_data is None:
             return _reply({"status": answers.MALFORMED})
         return self._answer(receipt_data, environment)
 
@@ -128,8 +123,7 @@ class FastAppStore:
 
 
 def _reply(answer: answers.Answer) -> bytes:
-    code = answer.get("errorCode")
-    return response(code // 10_000 if isinstance(code, int) else http.client.OK, dumps(answer))
+    return response(answers.http_status(answer), dumps(answer))
 
 
 def _sign(payload: Mapping[str, object]) -> str:

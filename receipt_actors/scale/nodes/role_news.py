@@ -1,4 +1,4 @@
-"""What people are told of a node's role: lines of the log, and incidents, each once and not with every renewal.
+"""The log and the incidents of a node's role: each line once, and not with every renewal.
 
 ``RoleNews`` knows what was told last. It is given what happened, and the lease as it is then, and decides nothing else.
 A successor of the keeper that had it begins anew, and tells once more where this node stands.
@@ -20,8 +20,8 @@ ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut
 
 
 @dataclass(frozen=True, slots=True)
-class GivenUp:
-    """Why a node gives up its seat, and to whom."""
+class SteppedDown:
+    """Why an active node steps down, and for which one."""
 
     unable_seconds: float  #: for how long nothing could be received
     unavailable: tuple[str, ...]  #: services, which are why
@@ -29,13 +29,13 @@ class GivenUp:
 
 
 def standing_of(lease: Lease, now_seconds: float) -> Standing:
-    """Say where the node stands that has this lease."""
+    """Say what the node that has this lease may do."""
     me = lease.me
     return Standing.CUT_OFF if me is None or now_seconds >= lease.held_until_seconds else standing_of_member(me)
 
 
 def standing_of_member(member: Member) -> Standing:
-    """Say where a node stands by the record, as far as others know."""
+    """Say what a node may do by the record, as far as others know."""
     if member.token is None:
         return Standing.STANDBY
     return Standing.WAITING if member.share is None else Standing.ACTIVE
@@ -63,7 +63,7 @@ class RoleNews:
         now_seconds: float,
         gone: Iterable[str],
         lost: tuple[int, int] | None,
-        given_up: GivenUp | None = None,
+        stepped_down: SteppedDown | None = None,
     ) -> None:
         """Tell what a renewal has done for all: of all nodes only the one that did so says it.
 
@@ -72,7 +72,7 @@ class RoleNews:
             now_seconds: by the clock of the lease.
             gone: nodes that were taken out by it.
             lost: the version that stood, and the one that was known, where a record that was lost is put back by it.
-            given_up: where this node has given up its seat by it.
+            stepped_down: where this node has given up its seat by it.
         """
         self._is_failing = False
         if lost is not None:
@@ -86,10 +86,10 @@ class RoleNews:
         for name in gone:
             words = f"node {name} has not been heard of for a lease: it is out of the group"
             self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.NODE_LOST, name)
-        if given_up is not None:
+        if stepped_down is not None:
             words = (
-                f"node {lease.node.name} gives up its seat: for {given_up.unable_seconds:.1f} s nothing could be "
-                f"received ({', '.join(given_up.unavailable)} unavailable); {given_up.successor} waits for it"
+                f"node {lease.node.name} steps down: for {stepped_down.unable_seconds:.1f} s nothing could be "
+                f"received ({', '.join(stepped_down.unavailable)} unavailable); {stepped_down.successor} takes over"
             )
             self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.SEAT_GIVEN_UP, lease.node.name)
 
@@ -98,7 +98,7 @@ class RoleNews:
         level = logging.DEBUG if self._is_failing else logging.WARNING
         logger.log(level, "the role of this node could not be renewed: %s", error)
         self._is_failing = True
-        self.stands(lease, now_seconds)
+        self.tell_state(lease, now_seconds)
 
     def unreadable(self, lease: Lease, now_seconds: float, fault: str) -> None:
         """Tell that the record is none, once for each fault."""
@@ -119,8 +119,8 @@ class RoleNews:
         """Tell that others have not heard of this node."""
         self._tell(lease, now_seconds, "the others have taken this node for gone: it joins again", logging.WARNING)
 
-    def stands(self, lease: Lease, now_seconds: float) -> None:
-        """Tell where this node stands, where that is news."""
+    def tell_state(self, lease: Lease, now_seconds: float) -> None:
+        """Tell whether this node is active, waits, stands by or is cut off, where that is news."""
         standing = standing_of(lease, now_seconds)
         has_no_place_yet = standing is Standing.CUT_OFF and self._standing is None
         if standing is self._standing or (has_no_place_yet and not self._is_failing):

@@ -4,13 +4,11 @@ The parent's whole supervision tree::
 
     root             one_for_one; ends when ``workers`` gives up
     ├─ telemetry     one_for_one; ends quietly rather than take anyone along
-    │  ├─ collector
     │  ├─ incidents
     │  ├─ queue_depths  only where other nodes share the work: workers that wait for them can't look
     │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
-    ├─ membership    one_for_one; only where other nodes share the work
-    │  └─ role_keeper
-    ├─ divider
+    ├─ nodes         one_for_one; only where other nodes share the work
+    │  └─ membership
     └─ workers       one_for_one; each is an actor that owns a process
        ├─ worker-1
        └─ ...
@@ -24,14 +22,19 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import pykka
 
+from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.ports import Queues
+from receipt_actors.domain.roles import Work
 from receipt_actors.errors import ConfigurationError, ReceiptActorsError, TraceRefused
 from receipt_actors.otp import (
     ANY_SIGNIFICANT,
@@ -43,32 +46,31 @@ from receipt_actors.otp import (
     Down,
     ExitReason,
     Heartbeat,
+    Name,
     NotStarted,
     Start,
     StartError,
     supervisor_spec,
 )
-from receipt_actors.pipeline.protocol import IntakeStatus
-from receipt_actors.scale.processes.collector import Collector, GroupTotals
-from receipt_actors.scale.processes.divider import Divider
-from receipt_actors.scale.processes.group_holding import GroupHolding
-from receipt_actors.scale.processes.group_inspection import PARENT, GroupInspection
+from receipt_actors.pipeline.protocol import IntakeStatus, ObeyLimits
+from receipt_actors.scale.processes.group_inspection import (
+    PARENT,
+    GroupInspection,
+    collected_by,
+    fresh_reports,
+)
 from receipt_actors.scale.processes.group_trace import GroupTrace
-from receipt_actors.scale.processes.messages import Pause, Reported, Resume, StopTrace, settings_as_json
-from receipt_actors.scale.processes.parent_queues import ParentQueues
+from receipt_actors.scale.processes.messages import Release, StopTrace, settings_as_json
 from receipt_actors.scale.processes.protocol import (
-    COLLECTOR,
-    DIVIDER,
     AwaitEnd,
-    DescribeGroup,
-    DescribeInFlight,
     DrainWorker,
     Group,
     JoinTrace,
+    PauseChanged,
     TellProcess,
-    WorkerReport,
     cast_to_workers,
 )
+from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
 from receipt_actors.starting import StartPatience
@@ -82,7 +84,6 @@ from receipt_actors.telemetry.tracing import tracer_of
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 5.0  #: for questions about the group
 STOP_SECONDS = 8.0  #: for a worker to hand back what is in flight and to end; then it is killed
 RESTARTS_PER_WORKER = 5  #: in a minute, of all workers together
 
@@ -111,7 +112,6 @@ class ProcessGroup:
         self._actors = actors
         self._heartbeat: Heartbeat | None = None
         self._end_reason: ExitReason | None = None
-        self._final_statistics: StatisticsSnapshot | None = None
 
     @classmethod
     def start(
@@ -141,7 +141,7 @@ class ProcessGroup:
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
-        group = Group(names, tuple(program), settings_as_json(settings), whole, on_refusal, on_complete)
+        group = Group(names, tuple(program), settings_as_json(settings), whole, Shares(whole), on_refusal, on_complete)
         queues = ParentQueues(settings)
         running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, StartPatience(pause))
         with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
@@ -175,7 +175,7 @@ class ProcessGroup:
         queues = self._queues.open()
         sources = look_at_sources(settings, queues, self._patience, may_be_missing=False)
         return _Shared(
-            membership_spec(settings, table, processes, GroupHolding(self._group, self._actors)),
+            membership_spec(settings, table, processes, GroupLessee(self._group, self._actors)),
             queue_depths_spec(settings, queues, sources),
         )
 
@@ -205,42 +205,26 @@ class ProcessGroup:
             root.process.add_monitor(lambda _down: callback())
 
     def in_flight(self) -> IntakeStatus:
-        """Ask all workers what is in flight, and how long nothing has been in any of them.
+        """Tell what is in flight in all workers, and how long nothing has been in any of them, as of a second ago.
 
         Raises:
             pykka.ActorDeadError: one of them does not consume just now.
         """
-        collector = self._actors.whereis(COLLECTOR)
-        reports: Sequence[WorkerReport] | None = None
-        if collector is not None:
-            with suppress(pykka.Timeout):  # one hangs
-                reports = collector.call(DescribeInFlight(ANSWER_SECONDS), ANSWER_SECONDS)
-        said = [report.said for report in reports or () if isinstance(report.said, Reported)]
-        if len(said) < len(self._group.names):
+        reports = fresh_reports(self._group, self._actors)
+        if reports is None:
             raise pykka.ActorDeadError("not every worker consumes")
         return IntakeStatus(
-            sum(report.process.in_flight for report in said),
-            sum(report.process.reserved for report in said),
-            frozenset(service for report in said for service in report.process.unavailable),
-            min(report.process.idle_seconds for report in said),
+            sum(process.in_flight for process in reports),
+            sum(process.reserved for process in reports),
+            frozenset(service for process in reports for service in process.unavailable),
+            min(process.idle_seconds for process in reports),
             self._group.is_paused,
-            oldest_in_flight_seconds=max(report.process.oldest_in_flight_seconds for report in said),
+            oldest_in_flight_seconds=max(process.oldest_in_flight_seconds for process in reports),
         )
 
     def statistics(self) -> StatisticsSnapshot:
-        """Return what all workers have counted; of one that died, what it had when it was asked last.
-
-        Raises:
-            pykka.ActorDeadError: nobody collects them any more.
-        """
-        return self._totals().statistics if self._final_statistics is None else self._final_statistics
-
-    def _totals(self) -> GroupTotals:
-        collector = self._actors.whereis(COLLECTOR)
-        if collector is None:
-            raise pykka.ActorDeadError("the collector does not run")
-        totals: GroupTotals = collector.call(DescribeGroup(), ANSWER_SECONDS)
-        return totals
+        """Return what all workers have counted; of one that died, what it had when it was asked last."""
+        return collected_by(self._actors).statistics
 
     # --- operating it: see ``telemetry.control.SystemControl`` ---
 
@@ -255,13 +239,13 @@ class ProcessGroup:
         """Have no worker take in anything until ``resume``, those that are started later included."""
         self._group.is_paused = True
         logger.warning("paused: nothing is taken in until it is resumed")
-        self._tell_workers(TellProcess(Pause()))
+        self._tell_workers(PauseChanged())
 
     def resume(self) -> None:
         """Undo ``pause``."""
         self._group.is_paused = False
         logger.warning("resumed")
-        self._tell_workers(TellProcess(Resume()))
+        self._tell_workers(PauseChanged())
 
     def actor_state(self, name: str) -> dict[str, Any]:
         """Describe the state of the actors that are called so, by process: each worker may have one, and the parent.
@@ -313,13 +297,8 @@ class ProcessGroup:
         for worker in workers:
             with suppress(pykka.ActorDeadError, pykka.Timeout):
                 worker.call(AwaitEnd(), max(0.0, deadline + 1.0 - time.monotonic()))
-        handed_back = 0
-        with suppress(pykka.ActorDeadError, pykka.Timeout):
-            totals = self._totals()
-            handed_back = totals.handed_back
-            self._final_statistics = totals.statistics
         self.stop()
-        return handed_back
+        return collected_by(self._actors).handed_back
 
     def stop(self) -> None:
         """Have all workers hand back what is in flight and end, and the parent's actors with them."""
@@ -346,6 +325,43 @@ class ProcessGroup:
         tracer_of(self._actors).close()
 
 
+class GroupLessee:
+    """What other nodes lend to this one, which has several processes (``scale.nodes.membership.Lessee``).
+
+    Until when it is lent is a time of a clock of the machine (``Clock.boottime``), which all its processes read: a
+    parent that is stopped, or gone, leaves no worker behind that goes on with what is lent to others meanwhile. How the
+    work goes is what the workers said of it a second ago or so.
+    """
+
+    def __init__(self, group: Group, actors: ActorSystem) -> None:
+        self._group = group
+        self._actors = actors
+        group.shares.divide(group.whole.nothing)
+        group.shares.lend_until(-inf)
+
+    def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
+        """See ``Lessee``."""
+        self._group.shares.divide(limits)
+        return [(name, ObeyLimits()) for name in self._group.names]
+
+    def lend_until(self, seconds: float) -> None:
+        """See ``Lessee``."""
+        self._group.shares.lend_until(seconds)
+
+    def release(self) -> None:
+        """See ``Lessee``."""
+        cast_to_workers(self._actors, self._group, TellProcess(Release()))
+
+    def work(self) -> Work:
+        """See ``Lessee``. As long as one worker receives something, or may for all that is known, the node can."""
+        answered = collected_by(self._actors).answered
+        reports = None if self._group.is_closing else fresh_reports(self._group, self._actors)
+        if reports is None:
+            return Work(answered)
+        unavailable = sorted({service for process in reports for service in process.unavailable})
+        return Work(answered, min(process.unable_seconds for process in reports), tuple(unavailable))
+
+
 @dataclass(frozen=True, slots=True)
 class _Shared:
     """What there is only where other nodes share the work."""
@@ -365,7 +381,6 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Share
         "telemetry",
         ONE_FOR_ONE,
         [
-            ChildSpec("collector", Start(Collector, group, name=COLLECTOR)),
             ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
             *([] if shared is None else [shared.queue_depths]),
             *alerts,
@@ -383,11 +398,10 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Share
         restart=TRANSIENT,  # giving up is an orderly end ...
         significant=True,  # ... and the end of everything
     )
-    divider = ChildSpec("divider", Start(Divider, group, name=DIVIDER))
     return supervisor_spec(
         "root",
         ONE_FOR_ONE,
-        [telemetry, *([] if shared is None else [shared.membership]), divider, workers],
+        [telemetry, *([] if shared is None else [shared.membership]), workers],
         intensity=3,
         period_seconds=60,
         auto_shutdown=ANY_SIGNIFICANT,
@@ -403,3 +417,30 @@ def _cause(error: StartError) -> Exception:
         term = getattr(reason, "term", None)
         reason = getattr(term, "reason", None)
     return error
+
+
+class ParentQueues:
+    """See the module. Any thread may open them; what ``open`` raises is what ``open_queues`` raises."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._opening = threading.Lock()
+        self._opened: tuple[Queues, Callable[[], None]] | None = None
+
+    def open(self) -> Queues:
+        """Open them, unless they are open."""
+        from receipt_actors.backends import open_queues
+        from receipt_actors.sources import MAX_LOOKS
+
+        with self._opening:
+            if self._opened is None:
+                queues = open_queues(self._settings, max_connections=MAX_LOOKS)
+                self._opened = queues, queues.close
+            return self._opened[0]
+
+    def close(self) -> None:
+        """Close them, where they have been opened. Closing twice is fine."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened[1]()

@@ -1,15 +1,19 @@
-"""``GroupInspection``: what several processes look like together, without waiting for any of them.
+"""What several processes look like together, from what each says of itself every second, without waiting for any.
 
-Each worker has said a second ago at most how it goes; the parent's own actors are looked at where they are. Only who
-asks for the state of an actor waits for the processes' answers, and not for long.
+``Collected`` is the newest report of each worker, the counts of those that have ended, and the incidents of all: a
+worker that dies takes with it what happened since its last report. The workers' actors put it together (``collect``),
+and the actor system keeps it: no crash forgets it, and it can be looked at after the end. ``GroupInspection`` makes an
+``Overview`` of it, and of the parent's own actors. Only who asks for the state of one actor waits, and not for long.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 import pykka
@@ -23,15 +27,122 @@ from receipt_actors.inspection import (
     version,
 )
 from receipt_actors.otp import ActorSystem, Ref, look_at
-from receipt_actors.scale.nodes.role_keeper import ROLE_KEEPER
-from receipt_actors.scale.processes.collector import FRESH_SECONDS, Heard, collected_by
-from receipt_actors.scale.processes.protocol import COLLECTOR, DescribeActorOf, Group, WorkerView
+from receipt_actors.scale.nodes.membership import MEMBERSHIP
+from receipt_actors.scale.processes.messages import Stopped
+from receipt_actors.scale.processes.protocol import (
+    DescribeActorOf,
+    Group,
+    WorkerReport,
+    WorkerView,
+)
 from receipt_actors.telemetry.control import UnknownActor
-from receipt_actors.telemetry.incidents import incidents_of
-from receipt_actors.telemetry.overview import Overview, ProcessOverview, RoleOverview, State, Usage, state_of
-from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, LookAtQueues
+from receipt_actors.telemetry.incidents import MAX_INCIDENTS, incidents_of
+from receipt_actors.telemetry.overview import Incident, Overview, ProcessOverview, RoleOverview, State, Usage, state_of
+from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.telemetry.usage import usage_now
+
+FRESH_SECONDS = 5.0  #: without a report; then it is unknown how a worker goes
+COLLECTED = "collected"  #: the term of the actor system
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a worker process said of itself last."""
+
+    process: ProcessOverview
+    at_seconds: float  #: monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """All that workers have said. It is replaced and never changed."""
+
+    heard: Mapping[str, Heard] = field(default_factory=dict)  #: by worker
+    newest: Mapping[str, WorkerReport] = field(default_factory=dict)  #: likewise; the last words included
+    before: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)  #: of processes that have ended
+    handed_back: int = 0
+    queues: Mapping[str, int | None] = field(default_factory=dict)
+    incidents: Mapping[str, tuple[Incident, ...]] = field(default_factory=dict)  #: by worker, of its process
+    former_incidents: tuple[Incident, ...] = ()  #: of processes that have ended
+
+    @property
+    def statistics(self) -> StatisticsSnapshot:
+        """What all of them have counted."""
+        total = self.before
+        for report in self.newest.values():
+            total = total.merged(report.said.statistics)
+        return total
+
+    @property
+    def answered(self) -> int:
+        """How many results post queues have confirmed to all of them."""
+        return self.before.answered + sum(report.said.statistics.answered for report in self.newest.values())
+
+    def incidents_with(self, others: tuple[Incident, ...]) -> tuple[Incident, ...]:
+        """Return the last incidents of all processes, and the others, the newest first."""
+        groups = (others, self.former_incidents, *self.incidents.values())
+        return _newest([incident for group in groups for incident in group])
+
+    def having(self, report: WorkerReport, now: float) -> Collected:
+        """Return what it is with another report."""
+        name, said = report.name, report.said
+        collected = self
+        former = self.newest.get(name)
+        is_new = former is None or former.pid != report.pid
+        if former is not None and former.pid != report.pid:
+            gone = (*self.incidents.get(name, ()), *self.former_incidents)
+            collected = replace(
+                self,
+                before=self.before.merged(former.said.statistics),
+                incidents={**self.incidents, name: ()},
+                former_incidents=_newest(gone),
+            )
+        collected = replace(collected, newest={**collected.newest, name: report})
+        if isinstance(said, Stopped):
+            return replace(collected, handed_back=collected.handed_back + said.handed_back)
+        incidents = collected.incidents
+        if said.incidents is not None:
+            incidents = {**incidents, name: tuple(replace(each, process=name) for each in said.incidents)}
+        queues = collected.queues
+        if said.queues is not None and not (is_new and all(depth is None for depth in said.queues.values())):
+            queues = said.queues  # a process that has just begun has not looked, and knows less than others
+        return replace(
+            collected,
+            heard={**collected.heard, name: Heard(said.process, now)},
+            queues=queues,
+            incidents=incidents,
+        )
+
+
+def _newest(incidents: Iterable[Incident]) -> tuple[Incident, ...]:
+    return tuple(sorted(incidents, key=lambda incident: incident.at_seconds, reverse=True)[:MAX_INCIDENTS])
+
+
+def collected_by(system: ActorSystem) -> Collected:
+    """Return what workers have said; from any thread."""
+    collected: Collected = system.terms.get(COLLECTED, Collected())
+    return collected
+
+
+def collect(system: ActorSystem, report: WorkerReport) -> None:
+    """Keep a report. On the thread of the actors, of which only one writes at a time."""
+    system.terms[COLLECTED] = collected_by(system).having(report, system.clock.monotonic())
+
+
+def fresh_reports(group: Group, system: ActorSystem) -> Sequence[ProcessOverview] | None:
+    """Return what all living processes have said a moment ago; None where one of them has not."""
+    heard, now = collected_by(system).heard, system.clock.monotonic()
+    reports = []
+    for name in group.names:
+        process, report = group.processes.get(name), heard.get(name)
+        if process is None or report is None or process.pid != report.process.pid:
+            return None
+        if now - report.at_seconds > FRESH_SECONDS:
+            return None
+        reports.append(report.process)
+    return reports
+
 
 PARENT = "parent"  #: what the parent is called beside its workers
 SILENT_SECONDS = FRESH_SECONDS  #: without a report
@@ -45,17 +156,20 @@ class GroupInspection:
         self._group = group
         self._actors = actors
         self._source_queues = source_queues
+        self._look_again_at_seconds = -inf  # monotonic; at the queues
+        self._lookers = itertools.cycle(group.names)  # so that each worker has its turn
 
     def overview(self, *, looks_at_queues: bool) -> Overview:
         """Look at everything."""
         queue_depths = self._actors.whereis(QUEUE_DEPTHS)
-        looker = queue_depths or self._actors.whereis(COLLECTOR)
+        looker = queue_depths or self._next_looker()
         if looker is not None and looks_at_queues:
             looker.cast(LookAtQueues())
+            self._look_again_at_seconds = self._actors.clock.monotonic() + LOOK_SECONDS
         collected = collected_by(self._actors)
         root = self._actors.whereis("root")
-        keeper = self._actors.whereis(ROLE_KEEPER)
-        role = None if keeper is None else role_in({ROLE_KEEPER: look_at(keeper).view})
+        keeper = self._actors.whereis(MEMBERSHIP)
+        role = None if keeper is None else role_in({MEMBERSHIP: look_at(keeper).view})
         processes = tuple(
             self._process(name, collected.heard.get(name), role, has_ended=root is None) for name in self._group.names
         )
@@ -73,6 +187,14 @@ class GroupInspection:
             parent_usage=usage_now(),
             role=role,
         )
+
+    def _next_looker(self) -> Ref | None:
+        """Choose a worker that looks at the queues, unless one has a moment ago."""
+        if self._actors.clock.monotonic() >= self._look_again_at_seconds:
+            for name in itertools.islice(self._lookers, len(self._group.names)):
+                if self._view(name).is_running:
+                    return self._actors.whereis(name)
+        return None
 
     def _queues(self, queue_depths: Ref | None) -> Mapping[str, int | None] | None:
         depths = None if queue_depths is None else look_at(queue_depths).view

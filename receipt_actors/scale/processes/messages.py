@@ -27,11 +27,16 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
-class UseLimits:
-    """Keep to these limits; the first time: start with them. Answered by ``LimitsObeyed``, or ``Started``."""
+class Grant:
+    """All that it may do. Each grant replaces the one before; the first one starts the tree.
 
-    number: int
+    A new number is answered by ``LimitsObeyed``, and the first one by ``Started`` before.
+    """
+
+    number: int  #: of the share
     limits: Limits
+    until_seconds: float  #: of the machine's ``boottime``; from then on nothing new is begun
+    is_paused: bool  #: nothing is taken in
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +44,6 @@ class Report:
     """Say how it goes: ``Reported``."""
 
     looks_at_queues: bool = False  #: have somebody look how many messages wait; a later report tells
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Take nothing in until ``Resume``; may come before there is a system."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Undo ``Pause``."""
-
-
-@dataclass(frozen=True, slots=True)
-class HoldUntil:
-    """Begin nothing new from this time of the machine's ``boottime`` on; may come before there is a system."""
-
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +111,7 @@ class StartRefused:
 
 @dataclass(frozen=True, slots=True)
 class LimitsObeyed:
-    """No more is in flight or under way than the newest limits allow, at least those of this number."""
+    """No more is in flight or under way than the newest limits allow, at least those of this share."""
 
     number: int
 
@@ -183,11 +171,8 @@ class Stopped:
 
 Message: TypeAlias = (
     Configure
-    | UseLimits
+    | Grant
     | Report
-    | Pause
-    | Resume
-    | HoldUntil
     | Release
     | DescribeActor
     | StartTrace

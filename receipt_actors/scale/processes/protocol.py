@@ -4,45 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import Any
 
-from receipt_actors.domain.limits import Limits, Share
-from receipt_actors.otp import ActorSystem, Ref
+from receipt_actors.domain.limits import Limits
+from receipt_actors.otp import ActorSystem
 from receipt_actors.scale.processes.group_trace import GroupTrace
 from receipt_actors.scale.processes.messages import (
-    HoldUntil,
-    Pause,
     Release,
     Reported,
-    Resume,
     StartRefused,
     Stopped,
     StopTrace,
 )
+from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker_process import WorkerProcess
-
-DIVIDER = "divider"
-COLLECTOR = "collector"
 
 
 @dataclass(slots=True)
 class Group:
     """What is true of all workers.
 
-    Who controls the group writes ``is_closing``, ``is_paused`` and ``traces``, the role keeper ``whole`` and until when
-    it is held, the workers' actors the rest.
+    Who controls the group writes ``is_closing``, ``is_paused`` and ``traces``, the workers' actors the rest.
     """
 
     names: Sequence[str]
     program: Sequence[str]
     settings: Mapping[str, Any] = field(repr=False)
-    whole: Limits  #: what all workers share now
+    whole: Limits  #: the most that all workers ever share
+    shares: Shares = field(repr=False)
     on_refusal: Callable[[], None]
     on_complete: Callable[[], None]
     is_closing: bool = False  #: no process is started any more
     is_paused: bool = False  #: by an operator
-    held_until_seconds: float = inf  #: of ``clock.boottime``; then nothing new is begun
     traces: dict[int, GroupTrace] = field(default_factory=dict)  #: those that run
     refusal: StartRefused | None = None  #: why a worker could not start before all had been started once
     started: set[str] = field(default_factory=set)  #: workers that have consumed
@@ -60,77 +53,7 @@ class Group:
             process.kill()
 
 
-# --- workers -> divider ---
-
-
-@dataclass(frozen=True, slots=True)
-class JoinDivision:
-    """A worker wants its share; it holds none."""
-
-    name: str
-    worker: Ref
-
-
-@dataclass(frozen=True, slots=True)
-class LeaveDivision:
-    """A worker holds nothing any more, and wants nothing for now."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConfirmShare:
-    """A worker uses no more than it was told by this number."""
-
-    name: str
-    number: int
-
-
-# --- the role keeper -> divider ---
-
-
-@dataclass(frozen=True, slots=True)
-class DivideAnew:
-    """``Group.whole`` has changed; answered by ``Done`` when the workers use no more than that."""
-
-
-@dataclass(frozen=True, slots=True)
-class HoldLonger:
-    """``Group.held_until_seconds`` is later than it was: tell the workers so, after what each of them may use."""
-
-
-# --- divider -> workers ---
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeShare:
-    """Keep to this; answered by ``ConfirmShare``."""
-
-    share: Share
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeShare:
-    """To a worker, by a divider that knows nothing yet: ``ShareDescribed``."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShareDescribed:
-    """The answer to ``DescribeShare``."""
-
-    worker: Ref
-    has_joined: bool
-    share: Share | None
-
-
-# --- collector <-> workers ---
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeWorker:
-    """Say how it goes: ``WorkerReport``, or None where its process does not consume."""
-
-    looks_at_queues: bool = False
+# --- of workers ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +75,7 @@ class WorkerReport:
     said: Reported | Stopped
 
 
-# --- the main thread -> workers, collector ---
+# --- the main thread -> workers ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +91,15 @@ class AwaitEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class PauseChanged:
+    """``Group.is_paused`` is another: tell the process, where it consumes."""
+
+
+@dataclass(frozen=True, slots=True)
 class TellProcess:
     """Pass this on to the process, where it consumes."""
 
-    message: Pause | Resume | HoldUntil | Release | StopTrace
+    message: Release | StopTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,18 +114,6 @@ class DescribeActorOf:
     """Describe an actor of the process: a mapping, or None where there is no such actor, or no process."""
 
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeGroup:
-    """Say what all workers together have counted and handed back: ``GroupTotals``."""
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeInFlight:
-    """Ask every worker now what is in flight; answered by their reports, or None where one of them does not consume."""
-
-    patience_seconds: float
 
 
 def cast_to_workers(actors: ActorSystem, group: Group, request: object) -> None:

@@ -20,19 +20,20 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Share
-from receipt_actors.domain.retrying import exponential
+from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenServer, Receive, Receiving
 from receipt_actors.otp import Stop as End
+from receipt_actors.pipeline.protocol import Done, ObeyLimits
+from receipt_actors.scale.processes.group_inspection import collect
 from receipt_actors.scale.processes.messages import (
     ActorDescribed,
     DescribeActor,
     Drain,
     Draining,
-    HoldUntil,
+    Grant,
     LimitsObeyed,
     Loaded,
     Message,
-    Pause,
     Report,
     Reported,
     Started,
@@ -41,35 +42,29 @@ from receipt_actors.scale.processes.messages import (
     Stopped,
     TraceEnded,
     TraceEvent,
-    UseLimits,
 )
 from receipt_actors.scale.processes.protocol import (
-    COLLECTOR,
-    DIVIDER,
     AwaitEnd,
-    ChangeShare,
-    ConfirmShare,
     DescribeActorOf,
-    DescribeShare,
-    DescribeWorker,
     DrainWorker,
     Group,
-    JoinDivision,
     JoinTrace,
-    LeaveDivision,
-    ShareDescribed,
+    PauseChanged,
     TellProcess,
     WorkerReport,
     WorkerView,
 )
+from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, described
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
+from receipt_actors.telemetry.queue_depths import LookAtQueues
 
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0  #: for a process to end after its drain; then it is killed
-START_AGAIN = exponential(1_000_000_000, first_seconds=1.0, max_seconds=30.0)  #: after a start that was refused
+START_AGAIN = RetryPolicy(1_000_000_000, first_seconds=1.0, max_seconds=30.0)  #: after a start that was refused
 
 
+REPORT_SECONDS = 1.0  #: between two questions to a process how it goes
 HANG_SECONDS = 60.0  #: without an answer; what keeps the main thread of a sound one busy is a matter of seconds
 
 
@@ -98,6 +93,13 @@ class _StartAgain:
     """To itself: the pause after a start that was refused is over."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """To itself: it is time to ask the process how it goes."""
+
+    process: WorkerProcess
+
+
 class _Phase(enum.Enum):
     LOADING = "loading"
     LOADED = "loaded"  #: it waits for its share; where other nodes have all of it, for as long as they do
@@ -121,10 +123,13 @@ class Worker(GenServer):
         self._phase = _Phase.LOADING
         self._has_joined = False
         self._share: Share | None = None
+        self._until_seconds = -inf  # of ``clock.boottime``; for so long the share is lent
+        self._obeying: list[From] = []  # who waits for the process to use no more than its share
         self._refusal: StartRefused | None = None
         self._refusals = 0  # in a row
-        self._asking: list[From] = []  # who wants to know how it goes
-        self._asked = 0  # questions
+        self._asked = 0  # questions how it goes
+        self._is_unanswered = False  # the last of them: one that hangs is not asked on and on
+        self._looks_at_queues = False  # whether the next one has the process look at its queues
         self._awaiting_end: list[From] = []
         self._describing: dict[int, From] = {}  # who wants to know the state of an actor, by the question's number
         self._described = 0  # questions
@@ -140,6 +145,7 @@ class Worker(GenServer):
 
     def init(self) -> None:
         """Start the process, unless everything is about to end."""
+        self._leave()  # the actor before this one is dead, and its process with it
         self._start_process()
 
     def _start_process(self) -> None:
@@ -183,7 +189,7 @@ class Worker(GenServer):
             case ProcessEnded(process, code):
                 return self._ended(process, code)
             case _Overdue(process, asked):
-                if process is self._process and (asked is None or (self._asking and asked == self._asked)):
+                if process is self._process and (asked is None or (self._is_unanswered and asked == self._asked)):
                     what = "ended" if asked is None else "answered"
                     logger.error("%s has not %s in its time: it is killed", self._title(process), what)
                     process.kill()
@@ -192,6 +198,8 @@ class Worker(GenServer):
                     self._give_up_start(process)
             case _StartAgain():
                 self._start_process()
+            case _Ask(process):
+                self._ask(process)
             case _:
                 return super().handle_info(message)
         return None
@@ -201,7 +209,7 @@ class Worker(GenServer):
             case Loaded():
                 self._phase = _Phase.LOADED
                 if self._share is not None:
-                    self._give_share(process, self._share)
+                    self._begin(process)
                 elif not self._has_joined:
                     self._join()
             case Started():
@@ -211,6 +219,7 @@ class Worker(GenServer):
                     self._join_trace(process, number)
                 logger.info("%s consumes", self._title(process))
                 self._note_start()
+                self._ask(process)
             case LimitsObeyed(number):
                 self._confirm(number)
             case ActorDescribed(number, description):
@@ -224,17 +233,14 @@ class Worker(GenServer):
                 if trace is not None:
                     trace.ended_in(self._name, lost)
             case Reported():
-                report = WorkerReport(self._name, process.pid, said)
-                if self._asking:
-                    self._answer(report)
-                else:  # it drains, and says by itself how that goes
-                    self.cast(COLLECTOR, report)
+                self._is_unanswered = False
+                collect(self.system, WorkerReport(self._name, process.pid, said))
             case Draining(seconds):
-                self._phase = _Phase.DRAINING
-                self._answer(None)
+                self._phase = _Phase.DRAINING  # it says by itself how that goes
+                self._is_unanswered = False
                 self.send_after(seconds + GRACE_SECONDS, _Overdue(process))
             case Stopped():
-                self.cast(COLLECTOR, WorkerReport(self._name, process.pid, said))
+                collect(self.system, WorkerReport(self._name, process.pid, said))
             case StartRefused():
                 self._refusal = said
 
@@ -254,7 +260,7 @@ class Worker(GenServer):
         if process is not self._process:
             return None
         self._forget_process()
-        self._answer(None)
+        self._is_unanswered = False
         for number in list(self._describing):
             self._describe(number, None)
         for trace in list(self._group.traces.values()):
@@ -302,17 +308,25 @@ class Worker(GenServer):
 
     def _join(self) -> None:
         self._has_joined = True
-        self.cast(DIVIDER, JoinDivision(self._name, self.ref))
+        self._group.shares.join(self._name, self.ref)
 
     def _leave(self) -> None:
         self._has_joined, self._share = False, None
-        self.cast(DIVIDER, LeaveDivision(self._name))
+        self._group.shares.leave(self._name)
+        self._tell_who_waits()
 
     def handle_cast(self, request: Any) -> Any:
         """Take another share, pass something on, or drain."""
         match request:
-            case ChangeShare(share):
-                self._take_share(share)
+            case ChangeShare(share, until_seconds):
+                self._take_share(share, until_seconds)
+            case LendUntil(seconds):
+                self._until_seconds = seconds
+                self._grant()
+            case LookAtQueues():
+                self._looks_at_queues = True
+            case PauseChanged():
+                self._grant()
             case DrainWorker(seconds):
                 if self._process is not None:
                     self._tell_to_end(self._process, Drain(seconds))
@@ -327,43 +341,49 @@ class Worker(GenServer):
                 return super().handle_cast(request)
         return None
 
-    def _take_share(self, share: Share) -> None:
+    def _take_share(self, share: Share, until_seconds: float) -> None:
         if not self._has_joined:
             return
-        self._share = share
+        self._share, self._until_seconds = share, until_seconds
+        if self._group.is_complete and not self._group.is_closing:
+            logger.info("%s may have %s", self._name, described(share.told))
         if self._process is None or self._phase is _Phase.LOADING:
             self._confirm(share.number)  # no process knows of any
+        elif self._phase is _Phase.LOADED:
+            self._begin(self._process)
         else:
-            self._give_share(self._process, share)
+            self._grant()
 
-    def _give_share(self, process: WorkerProcess, share: Share) -> None:
-        if self._phase is _Phase.LOADED:
-            self._phase = _Phase.STARTING
-            self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
-            if self._group.is_paused:
-                process.send(Pause())
-            if self._group.held_until_seconds != inf:
-                process.send(HoldUntil(self._group.held_until_seconds))
-        process.send(UseLimits(share.number, share.told))
+    def _begin(self, process: WorkerProcess) -> None:
+        self._phase = _Phase.STARTING
+        self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
+        self._grant()
+
+    def _grant(self) -> None:
+        if self._process is not None and self._share is not None and self._phase in _CONSUMING:
+            share = self._share
+            self._process.send(Grant(share.number, share.told, self._until_seconds, self._group.is_paused))
 
     def _confirm(self, number: int) -> None:
         if self._share is not None and self._share.number == number:
             self._share = replace(self._share, held=self._share.told)
-            self.cast(DIVIDER, ConfirmShare(self._name, number))
+            self._group.shares.confirm(self._name, number)
+            self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
+        if self._share is None or self._share.held == self._share.told:
+            for from_ in self._obeying:
+                from_.reply(Done())
+            self._obeying.clear()
 
     # --- questions ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Say what it has, how it goes, or when it is over."""
+        """Say when the process keeps to its share, how it goes, or when it is over."""
         match request:
-            case DescribeShare():
-                return ShareDescribed(self.ref, self._has_joined, self._share)
-            case DescribeWorker(looks_at_queues):
-                if self._process is None or self._phase is not _Phase.RUNNING or self._group.is_closing:
-                    return None
-                if not self._asking:
-                    self._ask(self._process, looks_at_queues=looks_at_queues)
-                self._asking.append(from_)
+            case ObeyLimits():
+                self._obeying.append(from_)
+                self._tell_who_waits()
             case DescribeActorOf(name):
                 if self._process is None or self._phase is not _Phase.RUNNING:
                     return None
@@ -389,15 +409,17 @@ class Worker(GenServer):
         if from_ is not None:
             from_.reply(description)
 
-    def _ask(self, process: WorkerProcess, *, looks_at_queues: bool) -> None:
-        self._asked += 1
-        process.send(Report(looks_at_queues))
-        self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
-
-    def _answer(self, report: WorkerReport | None) -> None:
-        for from_ in self._asking:
-            from_.reply(report)
-        self._asking.clear()
+    def _ask(self, process: WorkerProcess) -> None:
+        """Ask how it goes, and again in a second, for as long as it consumes."""
+        if process is not self._process or self._phase is not _Phase.RUNNING or self._group.is_closing:
+            return
+        if not self._is_unanswered:
+            self._asked += 1
+            self._is_unanswered = True
+            process.send(Report(self._looks_at_queues))
+            self._looks_at_queues = False
+            self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
+        self.send_after(REPORT_SECONDS, _Ask(process))
 
 
 def _described(code: int) -> str:

@@ -44,7 +44,8 @@ from receipt_actors.domain.turns import InTurn
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
-from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Job
+from receipt_actors.pipeline.calls import CallsOnThreads
+from receipt_actors.pipeline.gateway import DISPATCH, Job
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     SIGNATURE_GATEWAY,
@@ -158,7 +159,7 @@ class AppStoreGateway(RefereeGateway):
         self._is_full = False
         self._ways = ways
         self._signed_data = signed_data
-        self._readers = self.system.new_blocking_pool("app_receipt_readers", READERS)
+        self._readers = CallsOnThreads(self.system.new_blocking_pool("app_receipt_readers", READERS))
         self._refusals: cachetools.TTLCache[Hashable, Unidentified] = cachetools.TTLCache(
             REMEMBERED_REFUSALS, REFUSAL_MEMORY_SECONDS, timer=self.clock.monotonic
         )
@@ -191,7 +192,7 @@ class AppStoreGateway(RefereeGateway):
         else:
             label = _Offline(job, self._has_read_question)
             self._offline += 1
-            self.run_blocking(self._readers, label, way.question_of, receipt_data)
+            self.run_async(label, self._readers.begin, way.question_of, (receipt_data,), {})
         return DISPATCH
 
     def _has_read_question(self, job: _Verification, question: str | None) -> None:
@@ -299,26 +300,17 @@ class AppStoreGateway(RefereeGateway):
         assert isinstance(job, _Verification)
         return job.message_id
 
-    def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
-        """See ``Gateway``."""
-        (job,) = batch
-        assert isinstance(job, _Verification)
-        return self._ask_and_read, (job.way, job.question, job.environment)
-
     def carry_out(self, batch: tuple[Job, ...]) -> None:
         """See ``Gateway``."""
         (job,) = batch
         assert isinstance(job, _Verification)
         way = job.way
-        if way.begin is None:
-            super().carry_out(batch)
-            return
         read = partial(self._read, way, job.environment)
-        self.run_async(batch, way.begin, job.question, job.environment, then=read)
-
-    def _ask_and_read(self, way: Way, question: str, environment: Environment) -> _Answer:
-        """Ask Apple, on an I/O thread."""
-        return self._read(way, environment, way.ask(question, environment))
+        if way.begin is None:
+            asked = (job.question, job.environment)
+            self.run_async(batch, self._calls.begin, way.ask, asked, {}, then=read)
+        else:
+            self.run_async(batch, way.begin, job.question, job.environment, then=read)
 
     def _read(self, way: Way, environment: Environment, answer: Mapping[str, object]) -> _Answer:
         """Interpret an answer, on the thread that brings it. One that speaks of Apple's own trouble (21005) is none.

@@ -146,7 +146,7 @@ class ScriptedSystem(StandInSystem):
             processes=processes,
             statistics=statistics,
             incidents=self.incidents,
-            parent=supervisor("root", "one_for_one", worker("divider", 40), workers) if several else None,
+            parent=supervisor("root", "one_for_one", worker("collector", 40), workers) if several else None,
             role=self.role,
             parent_usage=Usage(1.4 + self.second / 200, 61 << 20, 9, 31) if several else None,
         )

@@ -283,11 +283,11 @@ def test_several_processes_appear_as_one_system(page: Page, system: ScriptedSyst
     page.open(server.url)
     page.until_live()
     page.until(lambda: page.row("intake ×3"), "the tree of all")
-    assert "divider" in page.text("#tree")
+    assert "collector" in page.text("#tree")
     assert len(page.all("#processes tr")) == 4
     page.click("#process option[value='worker-2']")
     page.until(lambda: page.row("intake"), "the tree of one")
-    assert "divider" not in page.text("#tree")
+    assert "collector" not in page.text("#tree")
     page.until(lambda: page.all("#charts .line"), "curves of its own")
     system.processes = 1  # it ends
     page.until(lambda: page.find("#process").get_attribute("value") == "", "the whole system again")

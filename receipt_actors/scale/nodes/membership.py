@@ -1,20 +1,18 @@
-"""The role keeper: keeps this node's place in its group, and sees to it that no more is used than the group lends.
+"""``Membership``: the actor that keeps this node's place in its group, and grants what the group lends to it.
 
 It owns the lease (``domain.roles``): it renews it several times while it lasts, takes members for gone that are not
-heard of, and confirms a smaller share when that is kept to. Whoever does the work looks at the limits that it is given,
-and at until when they are held, before each receive and each request: a node that sleeps, or is cut off from the table,
-begins nothing after its lease, whether or not this actor runs.
+heard of, and confirms a smaller share when that is kept to. What the group lends it grants to the ``Lessee``: the
+actors of this process, or the divider of several. Those look at their limits, and at until when these are lent, before
+each receive and each request: a node that sleeps, or is cut off from the table, begins nothing after its lease, whether
+or not this actor runs.
 
-A node that stands by hands back what it still has in flight, for those who have a seat to take. One that is cut off
-keeps it: the table that it does not reach is where claims are made, too. A record that was lost it puts back.
+A node that stands by hands back what it still has in flight, for the active ones to take. One that is cut off keeps it:
+the table that it does not reach is where claims are made, too. A record that was lost it puts back. A node that can
+receive nothing for long steps down for one that stands by (``StepDown``).
 
-A node that could receive nothing for as long as its patience lasts (``domain.patience``) gives up its seat to one that
-waits for it, and then stands by as any other.
-
-It waits for the table on a thread, and nobody waits for it. When it is told to end it leaves the group, so that others
-need not wait for its lease. A crash of it forgets since when others have not been heard of, and how often a seat was
-given up; its successor finds its place in the table, and what is held stays held meanwhile. What people are told is in
-``role_news``.
+It waits for the table on a thread. When it is told to end it leaves the group, so that others need not wait for its
+lease. A crash of it forgets since when others have not been heard of, and how often the node stepped down; its
+successor finds its place in the table, and what is lent stays lent meanwhile. ``role_news`` has the log and incidents.
 """
 
 from __future__ import annotations
@@ -23,25 +21,101 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
-from receipt_actors.domain.limits import Share
-from receipt_actors.domain.patience import Patience, Work
+from receipt_actors.domain.limits import Limits, LiveLimits, Share
 from receipt_actors.domain.ports import RoleRecord, RoleTable
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node
+from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Member, Node, StepDown, Work
 from receipt_actors.errors import UnavailableError
-from receipt_actors.otp import Continue, Crash, ExitReason, GenServer, Receive, Receiving, Reply, Timer
-from receipt_actors.scale.nodes.holding import Holding
-from receipt_actors.scale.nodes.role_news import GivenUp, RoleNews, standing_of, standing_of_member
+from receipt_actors.otp import (
+    ActorSystem,
+    Continue,
+    Crash,
+    ExitReason,
+    GenServer,
+    Name,
+    Receive,
+    Receiving,
+    Reply,
+    Timer,
+    look_at,
+)
+from receipt_actors.pipeline.protocol import (
+    APP_STORE_GATEWAY,
+    IN_FLIGHT,
+    LEDGER_GATEWAY,
+    IntakeStatus,
+    ObeyLimits,
+    ReleaseCustodians,
+)
+from receipt_actors.scale.nodes.role_news import RoleNews, SteppedDown, standing_of, standing_of_member
 from receipt_actors.telemetry.incidents import INCIDENTS
 from receipt_actors.telemetry.overview import NodeOverview, RoleOverview, Standing
+from receipt_actors.telemetry.statistics import statistics_of
 
-ROLE_KEEPER = "role_keeper"
+MEMBERSHIP = "membership"
 MAX_WRITES = 10  #: in a row that others were faster with; then the next renewal tries
 ASK_AGAIN_SECONDS = 0.1  #: before asking an actor that is being restarted whether limits are kept to
 _READ = "read"  # labels of what is asked of the table,
 _LEAVE = "leave"
+#: the actors that keep to the limits of a process
+LIMITED: tuple[Name, ...] = (IN_FLIGHT, APP_STORE_GATEWAY, LEDGER_GATEWAY)
+
+
+class Lessee(Protocol):
+    """What the group grants is granted to it: nothing, at first."""
+
+    def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
+        """Let these hold for what is new. Returns whom to ask whether no more is in use, each with its question."""
+
+    def lend_until(self, seconds: float) -> None:
+        """Have nothing new begun from this time of ``clock.boottime`` on."""
+
+    def release(self) -> None:
+        """Hand back what is in flight."""
+
+    def work(self) -> Work:
+        """Tell how the work goes. It waits for no other actor."""
+
+
+class ProcessLessee:
+    """A node that is one process."""
+
+    def __init__(self, limits: LiveLimits, actors: ActorSystem) -> None:
+        self._limits = limits
+        self._actors = actors
+        limits.change(limits.whole.nothing)
+        limits.held_until_seconds = -inf
+
+    def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
+        """See ``Lessee``."""
+        self._limits.change(limits)
+        return [(name, ObeyLimits()) for name in LIMITED]
+
+    def lend_until(self, seconds: float) -> None:
+        """See ``Lessee``."""
+        self._limits.held_until_seconds = seconds
+
+    def release(self) -> None:
+        """See ``Lessee``."""
+        release(self._actors)
+
+    def work(self) -> Work:
+        """See ``Lessee``."""
+        intake = self._actors.whereis(IN_FLIGHT)
+        status = None if intake is None else look_at(intake, 0).view
+        answered = statistics_of(self._actors).answered
+        if not isinstance(status, IntakeStatus):  # it is being started
+            return Work(answered)
+        return Work(answered, status.unable_seconds, tuple(sorted(status.troubles)))
+
+
+def release(actors: ActorSystem) -> None:
+    """Have what is in flight in this process handed back."""
+    intake = actors.whereis(IN_FLIGHT)
+    if intake is not None:
+        intake.cast(ReleaseCustodians())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +126,7 @@ class _Write:
     attempt: int
     gone: tuple[str, ...]  #: who is taken out by it
     lost: tuple[int, int] | None  #: what stood, and what is known, where a record that was lost is put back by it
-    given_up: GivenUp | None  #: the seat of this node, by it
+    stepped_down: SteppedDown | None  #: why this node steps down by it; None: it does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,35 +143,35 @@ class _Renew:
 
 @dataclass(frozen=True, slots=True)
 class _AskAgain:
-    """To itself: somebody whom to ask was not there."""
+    """To itself: an actor of the lessee was not there to be asked."""
 
     share: Share | None
 
 
-class RoleKeeper(GenServer):
+class Membership(GenServer):
     """See the module."""
 
     trap_exit: ClassVar[bool] = True
 
     def __init__(
-        self, table: RoleTable, group: str, node: Node, lease_seconds: float, holding: Holding, patience: Patience
+        self, table: RoleTable, group: str, node: Node, lease_seconds: float, lessee: Lessee, step_down: StepDown
     ) -> None:
         self._table = table
         self._group = group
-        self._holding = holding
+        self._lessee = lessee
         # Beats begin anywhere: a renewal of a keeper before this one, which comes late, is none of its own.
         self._lease = Lease(node, lease_seconds, beat=secrets.randbits(48))
-        self._pool = self.system.new_blocking_pool(ROLE_KEEPER, 1)
+        self._pool = self.system.new_blocking_pool(MEMBERSHIP, 1)
         self._is_calling = False
         self._renews_at_once = False  # when the call under way is over
         self._began_at_seconds = -inf  # of ``clock.boottime``; of the last renewal
         self._next_renewal: Timer | None = None
-        self._used: Share | None = None  # what is worked with
-        self._is_used = False  # whether anybody has been told of it
-        self._work = Work()  # as it was looked at last, while there is a seat
-        self._patience = patience
-        self._held_until_seconds = -inf  # likewise; as those who work have been told
-        self._was_over = True  # the lease; those who work may have stopped, and wait to be told
+        self._granted: Share | None = None  # what the lessee has
+        self._is_granted = False  # whether this actor has granted it
+        self._work = Work()  # as it was looked at last, while this node is active
+        self._step_down = step_down
+        self._held_until_seconds = -inf  # of ``clock.boottime``; as the lessee knows it
+        self._was_over = True  # the lease: the lessee may have stopped, and waits for a grant
         self._news = RoleNews(group, lambda noticed: self.cast(INCIDENTS, noticed))
 
     def init(self) -> Continue:
@@ -153,11 +227,11 @@ class RoleKeeper(GenServer):
             "waits_for_the_table": self._is_calling,
             "share_number": _number(share),
             "share_obeyed": lease.obeyed,
-            "share_used": _number(self._used),
+            "share_used": _number(self._granted),
             "share_held": None if share is None else asdict(share.held),
             "limits": asdict(lease.limits),
-            "unable_seconds": round(self._patience.unable_seconds(self._work, self.clock.boottime()), 3),
-            "patience_seconds": self._patience.seconds,
+            "unable_seconds": round(self._step_down.unable_seconds(self._work, self.clock.boottime()), 3),
+            "steps_down_after_seconds": self._step_down.seconds,
             "not_heard_of": sorted(lease.gone(self.clock.boottime())),
         }
 
@@ -180,34 +254,34 @@ class RoleKeeper(GenServer):
         now = self.clock.boottime()
         lease = self._lease
         gone = tuple(sorted(lease.gone(now)))
-        lost = (lease.standing, lease.group.version) if lease.puts_back else None
-        given_up = self._given_up(lease, now)
-        self._lease, content = lease.renewal(now, yields=given_up is not None)
-        label = _Write(content, attempt, gone, lost, given_up)
-        self._call(label, self._table.write, self._group, record_of(content), lease.standing)
+        lost = (lease.stored, lease.group.version) if lease.puts_back else None
+        stepped_down = self._stepped_down(lease, now)
+        self._lease, content = lease.renewal(now, steps_down=stepped_down is not None)
+        label = _Write(content, attempt, gone, lost, stepped_down)
+        self._call(label, self._table.write, self._group, record_of(content), lease.stored)
 
-    def _given_up(self, lease: Lease, now: float) -> GivenUp | None:
-        """Tell what is to be said if this node gives up its seat now; None: it keeps it."""
-        successor = lease.successor(now) if self._patience.is_over(self._work, now) else None
+    def _stepped_down(self, lease: Lease, now: float) -> SteppedDown | None:
+        """Say why this node steps down now; None: it does not."""
+        successor = lease.successor(now) if self._step_down.is_over(self._work, now) else None
         if successor is None:
             return None
-        return GivenUp(self._patience.unable_seconds(self._work, now), self._work.unavailable, successor)
+        return SteppedDown(self._step_down.unable_seconds(self._work, now), self._work.unavailable, successor)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """The table answered, or somebody said that limits are kept to."""
+        """The table answered, or the lessee says that limits are kept to."""
         if isinstance(label, _Obey):
             self._asked(label.share, value)
             return
         self._is_calling = False
         if isinstance(label, _Write) and value == record_of(label.content):
             self._looked(label.content)
-            self._news.renewed(self._lease, self.clock.boottime(), label.gone, label.lost, label.given_up)
+            self._news.renewed(self._lease, self.clock.boottime(), label.gone, label.lost, label.stepped_down)
             self._take_up()
             self._renew_later()
         elif self._read(value) and (not isinstance(label, _Write) or label.attempt < MAX_WRITES):
             self._write(label.attempt + 1 if isinstance(label, _Write) else 1)
         else:
-            self._news.stands(self._lease, self.clock.boottime())
+            self._news.tell_state(self._lease, self.clock.boottime())
             self._renew_later()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
@@ -219,7 +293,7 @@ class RoleKeeper(GenServer):
         self._renew_later()
 
     def _read(self, record: RoleRecord | None) -> bool:
-        """Look at what stands; False where it is nothing that could be gone on from."""
+        """Look at the record; False where it can't be read."""
         try:
             group = group_in(record)
         except ValueError as error:
@@ -233,16 +307,16 @@ class RoleKeeper(GenServer):
         now = self.clock.boottime()
         before, self._lease = self._lease, self._lease.looked(group, now)
         me = self._lease.me
-        self._work = Work() if me is None or me.token is None else self._holding.work()
-        self._patience = self._patience.looked(before, self._lease, self._work, now)
+        self._work = Work() if me is None or me.token is None else self._lessee.work()
+        self._step_down = self._step_down.looked(before, self._lease, self._work, now)
         if before.me is not None and self._lease.me is None:
             self._news.taken_out(self._lease, self.clock.boottime())
         share = self._lease.share
-        if share is None and not (self._is_used and self._used is None):
-            self._use(None)  # before anything is lent again
-        if share is not None and self._used is not None and not self._used.told.is_within(share.held):
-            self._use(share)  # what was lent more went to another node, and was lost
-        self._hold()
+        if share is None and not (self._is_granted and self._granted is None):
+            self._grant(None)  # before anything is lent again
+        if share is not None and self._granted is not None and not self._granted.told.is_within(share.held):
+            self._grant(share)  # what was lent more went to another node, and was lost
+        self._lend()
 
     def _renew_later(self) -> None:
         interval = self._lease.seconds / RENEWALS_PER_LEASE
@@ -261,34 +335,34 @@ class RoleKeeper(GenServer):
             case _Renew():
                 self._renew()
             case _AskAgain(share):
-                if _is_same(share, self._used):
-                    self._use(self._used)
+                if _is_same(share, self._granted):
+                    self._grant(self._granted)
             case _:
                 return super().handle_info(message)
         return None
 
-    # --- what is lent ---
+    # --- the lessee ---
 
-    def _hold(self) -> None:
-        """Pass on until when it is lent; what nobody has said yet, after a crash, is left as it was."""
+    def _lend(self) -> None:
+        """Pass on until when it is lent; after a crash that is left as it was, until it is known."""
         if self._lease.me is None or self._lease.held_until_seconds > -inf:
             self._was_over |= self.clock.boottime() >= self._held_until_seconds
             self._held_until_seconds = self._lease.held_until_seconds
-            self._holding.hold(self._held_until_seconds)
+            self._lessee.lend_until(self._held_until_seconds)
 
     def _take_up(self) -> None:
-        """Work with the share that has just been lent, or was lent again."""
+        """Grant the share that has just been lent, or was lent again."""
         share, me = self._lease.share, self._lease.me
-        if not _is_same(share, self._used) or self._was_over or not self._is_used:
-            self._use(share)
+        if not _is_same(share, self._granted) or self._was_over or not self._is_granted:
+            self._grant(share)
         self._was_over = False
         if me is not None and me.token is None:
-            self._holding.release()
-        self._news.stands(self._lease, self.clock.boottime())
+            self._lessee.release()
+        self._news.tell_state(self._lease, self.clock.boottime())
 
-    def _use(self, share: Share | None) -> None:
-        self._used, self._is_used = share, True
-        self.send_requests(self._holding.use(self._lease.limits), _Obey(share))
+    def _grant(self, share: Share | None) -> None:
+        self._granted, self._is_granted = share, True
+        self.send_requests(self._lessee.grant(self._lease.limits), _Obey(share))
 
     def _asked(self, asked: Share | None, replies: Sequence[Reply]) -> None:
         if any(reply.failure is not None for reply in replies):
@@ -312,7 +386,7 @@ class RoleKeeper(GenServer):
             if self._lease.me is None:
                 break
             left = self._lease.leave()
-            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left), self._lease.standing)
+            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left), self._lease.stored)
             reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _LEAVE)
             if reply.failure is not None:
                 self._news.left(self._lease, is_known=False)

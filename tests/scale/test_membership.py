@@ -10,14 +10,13 @@ from math import inf
 import pytest
 
 from receipt_actors.domain.limits import Limits, Share
-from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role
+from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role, StepDown, Work
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.nodes.role_keeper import ASK_AGAIN_SECONDS, MAX_WRITES, ROLE_KEEPER, RoleKeeper
+from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MAX_WRITES, MEMBERSHIP, Membership
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import RoleOverview, Standing
 from receipt_actors.testing import FakeRoles, ManualClock
@@ -31,12 +30,12 @@ LIMITS = Limits(100, 50, 200, 10.0)
 HALF = Limits(100, 25, 100, 5.0)
 FEW = Limits(100, 5, 20, 1.0)
 NOTHING = LIMITS.nothing
-PATIENCE = Patience(12.0)
+STEP_DOWN = StepDown(12.0)
 UNAVAILABLE = LedgerUnavailable("injected by a test")
 
 
 class Held:
-    """A ``Holding`` that notes what it is told; ``worker`` is who has to say that limits are kept to."""
+    """A ``Lessee`` that notes what it is told; ``worker`` is who has to say that limits are kept to."""
 
     def __init__(self, clock: ManualClock, worker: Ref | Name) -> None:
         self._clock = clock
@@ -49,10 +48,10 @@ class Held:
         self.answered = 0
         self.unable_since: float | None = None  #: of ``boottime``; an outage keeps everything away
 
-    def hold(self, until_seconds: float) -> None:
-        self.until_seconds = until_seconds
+    def lend_until(self, seconds: float) -> None:
+        self.until_seconds = seconds
 
-    def use(self, limits: Limits) -> Sequence[tuple[Ref | Name, object]]:
+    def grant(self, limits: Limits) -> Sequence[tuple[Ref | Name, object]]:
         self.limits = limits
         self.used.append(limits)
         return [(self._worker, ObeyLimits())]
@@ -117,7 +116,9 @@ class House:
         """Start a keeper, whose worker obeys at once, or when the test says so."""
         answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)
         held = Held(self.stage.clock, worker or self.stage.stand_in(answer=answer))
-        keeper = self.stage.actors.start(RoleKeeper, self.table, GROUP, node(name, role, limits), LEASE, held, PATIENCE)
+        keeper = self.stage.actors.start(
+            Membership, self.table, GROUP, node(name, role, limits), LEASE, held, STEP_DOWN
+        )
         self.stage.settle()
         return keeper, held
 
@@ -154,7 +155,7 @@ def house(stage: Stage) -> House:
 
 def view(keeper: Ref) -> RoleOverview:
     actor = keeper.process.actor
-    assert isinstance(actor, RoleKeeper)
+    assert isinstance(actor, Membership)
     return actor.outside_view()
 
 
@@ -200,15 +201,6 @@ def test_an_answer_that_was_lost_is_found_by_reading(house: House, stage: Stage)
     house.table.fail("write", UNAVAILABLE)
     stage.advance(INTERVAL)
     assert held.until_seconds == began + LEASE
-
-
-def test_many_nodes_find_their_places_at_once(house: House, stage: Stage) -> None:
-    """However often each of them finds that another one was faster."""
-    all_held = [house.start(f"n{number}")[1] for number in range(8)]
-    stage.advance(3 * LEASE)
-    assert len(house.record.members) == 8
-    assert all(held.is_held for held in all_held)
-    assert sum(held.limits.ledger_concurrency for held in all_held) == LIMITS.ledger_concurrency
 
 
 def test_who_finds_that_another_was_faster_goes_on_from_there(house: House, stage: Stage) -> None:
@@ -279,33 +271,6 @@ def test_an_outage_is_told_once_and_is_over_when_the_table_is_back(
     assert "is active" in house.told()[-1]
 
 
-def test_an_outage_before_the_first_look_is_told_as_well(house: House, stage: Stage) -> None:
-    """Else nobody would be alerted of a node that works as little as one that was cut off later."""
-    house.table.fail("read", UNAVAILABLE, times=2)
-    keeper, held = house.start("a")
-    assert house.told() == ["node a of group receipts has not found its place yet: the table of roles does not answer"]
-    stage.advance(INTERVAL)
-    assert len(house.told(IncidentKind.OUTAGE)) == 1
-    stage.advance(INTERVAL)
-    assert view(keeper).standing is Standing.ACTIVE
-    assert held.begins == LIMITS
-    assert len(house.told(IncidentKind.RECOVERED)) == 1
-
-
-def test_in_an_outage_of_the_table_nobody_is_gone(house: House, stage: Stage) -> None:
-    """All have been cut off alike: each finds its place as it left it."""
-    for name in "abc":
-        house.start(name, Role.ACTIVE_STANDBY)
-    stage.advance(LEASE)
-    members = {name: member.joined for name, member in house.record.members.items()}
-    for operation in ("read", "write"):
-        house.table.fail(operation, UNAVAILABLE, times=None)
-    stage.advance(5 * LEASE)
-    house.table.recover()
-    stage.advance(2 * LEASE)
-    assert {name: member.joined for name, member in house.record.members.items()} == members
-
-
 def test_a_record_that_nobody_can_read_is_a_fault_of_the_configuration(house: House, stage: Stage) -> None:
     """Told once; the lease runs out, the keeper goes on trying, and all is well when the record is gone."""
     keeper, held = house.start("a")
@@ -336,25 +301,6 @@ def test_who_stands_by_has_nothing_and_hands_back(house: House, stage: Stage) ->
     assert held.releases == 1
     stage.advance(INTERVAL)
     assert held.releases == 2
-
-
-def test_who_stands_by_though_all_were_to_work_says_why(house: House, stage: Stage) -> None:
-    """What is shared is too small, or somebody else's role is another one: nobody would guess either."""
-    few = replace(LIMITS, ledger_concurrency=2)
-    for name in "abc":
-        house.start(name, limits=few)
-    stage.advance(INTERVAL)
-    too_small = (
-        "node c of group receipts stands by for a, b: the limits that are shared are too small for one more node"
-    )
-    assert too_small in house.told()
-    house.start("d", Role.ACTIVE_STANDBY, limits=few)
-    stage.advance(INTERVAL)
-    assert (
-        "node b of group receipts stands by for a: one works at a time while d is here, whose role is active-standby"
-        in house.told()
-    )
-    assert "node d of group receipts stands by for a" in house.told()
 
 
 def test_who_stands_by_takes_over_when_the_active_one_is_not_heard_of(house: House, stage: Stage) -> None:
@@ -414,19 +360,6 @@ def test_another_has_taken_over_from_a_machine_that_is_suspended(house: House, s
     stage.advance(INTERVAL)
     assert (sleeper.limits, other.begins) == (NOTHING, LIMITS)
     assert "node a of group receipts stands by for b" in house.told()
-    far.stage.close()
-
-
-def test_who_was_suspended_takes_nobody_for_gone(house: House, stage: Stage) -> None:
-    """It has not looked meanwhile."""
-    far = House(Stage(), house.table)
-    house.start("a")
-    far.start("b")
-    stage.advance(INTERVAL)
-    stage.clock.suspend(10 * LEASE)
-    stage.advance(INTERVAL)
-    assert list(house.record.members) == ["a", "b"]
-    assert not house.told(IncidentKind.NODE_LOST)
     far.stage.close()
 
 
@@ -572,19 +505,6 @@ def test_a_share_that_was_given_back_costs_no_more_renewals(house: House, stage:
     assert house.table.count("write") - before == 10 * RENEWALS_PER_LEASE
 
 
-def test_a_rate_that_another_node_brings_holds_for_all(house: House, stage: Stage) -> None:
-    """Who has none of its own keeps to it while the other one is there."""
-    free = Limits(100, 50, 200)
-    _, held = house.start("a", Role.ACTIVE_STANDBY, limits=free)
-    assert held.begins == free
-    other, _ = house.start("b", Role.ACTIVE_STANDBY)
-    stage.advance(INTERVAL)
-    assert held.begins == LIMITS
-    other.exit(SHUTDOWN)
-    stage.advance(INTERVAL)
-    assert held.begins == free
-
-
 def test_what_the_group_is_like_is_seen_from_outside(house: House, stage: Stage) -> None:
     """Who is there, with what, and since when it has not been heard of."""
     keeper, _ = house.start("a")
@@ -609,8 +529,8 @@ def test_what_the_group_is_like_is_seen_from_outside(house: House, stage: Stage)
 
 def supervised(house: House, name: str, role: Role) -> tuple[Ref, Held]:
     held = Held(house.stage.clock, house.stage.stand_in(answer=lambda _: Done()))
-    start = Start(RoleKeeper, house.table, GROUP, node(name, role), LEASE, held, PATIENCE, name=ROLE_KEEPER)
-    spec = supervisor_spec("membership", ONE_FOR_ONE, [ChildSpec(ROLE_KEEPER, start)], intensity=5, period_seconds=10)
+    start = Start(Membership, house.table, GROUP, node(name, role), LEASE, held, STEP_DOWN, name=MEMBERSHIP)
+    spec = supervisor_spec("membership", ONE_FOR_ONE, [ChildSpec(MEMBERSHIP, start)], intensity=5, period_seconds=10)
     assert isinstance(spec.start, Start)
     supervisor = house.stage.actors.start(Supervisor, *spec.start.args, **spec.start.kwargs)
     house.stage.settle()
@@ -618,7 +538,7 @@ def supervised(house: House, name: str, role: Role) -> tuple[Ref, Held]:
 
 
 def keeper_of(stage: Stage) -> Ref:
-    keeper = stage.actors.whereis(ROLE_KEEPER)
+    keeper = stage.actors.whereis(MEMBERSHIP)
     assert keeper is not None
     return keeper
 
@@ -776,7 +696,7 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     _, second = house.start("b", Role.ACTIVE_STANDBY)
     stage.advance(LEASE)
     first.fall()
-    stage.advance(PATIENCE.seconds - 0.1)
+    stage.advance(STEP_DOWN.seconds - 0.1)
     assert first.begins == LIMITS
     with caplog.at_level(logging.WARNING):
         stage.advance(INTERVAL + 0.1)
@@ -784,98 +704,12 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     assert first.releases
     stage.advance(INTERVAL)
     assert second.begins == LIMITS
-    told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "gives up" in line)
-    assert told.startswith("node a gives up its seat: for 1")
-    assert told.endswith(" s nothing could be received (receive from receipts unavailable); b waits for it")
+    told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "steps down" in line)
+    assert told.startswith("node a steps down: for 1")
+    assert told.endswith(" s nothing could be received (receive from receipts unavailable); b takes over")
     assert told in caplog.text
     assert "node a of group receipts stands by for b" in house.told()
     assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]
-
-
-def test_a_seat_is_given_up_when_what_was_lent_is_given_back(house: House, stage: Stage) -> None:
-    """As long as anything is under way the other one waits."""
-    _, first = house.start("a", Role.ACTIVE_STANDBY, obeys=False)
-    other_keeper, second = house.start("b", Role.ACTIVE_STANDBY)
-    first.fall()
-    stage.advance(3 * LEASE)
-    assert (first.begins, second.begins) == (NOTHING, NOTHING)
-    assert view(other_keeper).standing is Standing.WAITING
-
-
-def test_nobody_gives_up_a_seat_that_nobody_waits_for(house: House, stage: Stage) -> None:
-    """Alone, among others that have seats, and beside one that is not heard of; then beside one that comes."""
-    _, first = house.start("a")
-    _, second = house.start("b")
-    stage.advance(LEASE)
-    first.fall()
-    stage.advance(5 * LEASE)
-    assert (first.begins, second.begins) == (HALF, HALF)
-    _, third = house.start("c", Role.ACTIVE_STANDBY)  # from now on there is one seat
-    advance_until(stage, lambda: second.begins != NOTHING and first.begins == NOTHING, LEASE)
-    assert third.begins == NOTHING
-
-
-def test_who_is_silent_is_given_nothing(house: House, stage: Stage) -> None:
-    """It may be gone; when that is known, and another one waits, that one has the seat."""
-    _, first = house.start("a", Role.ACTIVE_STANDBY)
-    dead, _ = house.start("b", Role.ACTIVE_STANDBY)
-    _, third = house.start("c", Role.ACTIVE_STANDBY)
-    first.fall()
-    stage.advance(PATIENCE.seconds - 0.9 * LEASE)
-    stage.crash(dead)
-    tokens = set()
-
-    def works() -> bool:
-        tokens.update(name for name, member in house.record.members.items() if member.token is not None)
-        return third.begins == LIMITS
-
-    advance_until(stage, works, 3 * LEASE)
-    assert tokens == {"a", "c"}
-
-
-def test_in_an_outage_for_all_seats_move_ever_more_seldom(house: House, stage: Stage) -> None:
-    """Each node waits twice as long as the last time, and no more than an hour."""
-    helds = {name: house.start(name, Role.ACTIVE_STANDBY)[1] for name in "ab"}
-    for held in helds.values():
-        held.fall()
-    moves = [
-        advance_until(stage, lambda held=helds[name]: held.begins != NOTHING, 100.0)  # type: ignore[misc]
-        for name in "bababa"
-    ]
-    for move, patience in zip(moves, [12, 12, 24, 24, 48, 48], strict=True):
-        assert patience <= move <= patience + 2 * INTERVAL
-
-
-def test_who_has_answered_something_has_as_little_patience_as_at_first(house: House, stage: Stage) -> None:
-    """What was before is over."""
-    _, first = house.start("a", Role.ACTIVE_STANDBY)
-    _, second = house.start("b", Role.ACTIVE_STANDBY)
-    first.fall()
-    second.fall()
-    advance_until(stage, lambda: second.begins != NOTHING, 20.0)
-    advance_until(stage, lambda: first.begins != NOTHING, 20.0)
-    first.rise()
-    second.rise()
-    first.answered += 1
-    stage.advance(LEASE)
-    first.fall()
-    assert advance_until(stage, lambda: second.begins != NOTHING, 20.0) >= PATIENCE.seconds
-
-
-def test_what_was_before_the_seat_or_a_cut_does_not_count(house: House, stage: Stage) -> None:
-    """Who was cut off from the table, and goes on, tries for as long as if it began."""
-    _, first = house.start("a", Role.ACTIVE_STANDBY)
-    house.start("b", Role.ACTIVE_STANDBY)
-    stage.advance(LEASE)
-    first.fall()
-    for operation in ("read", "write"):
-        house.table.fail(operation, UNAVAILABLE, times=None)
-    stage.advance(3 * LEASE)
-    house.table.recover()
-    stage.advance(PATIENCE.seconds - 0.1)
-    assert first.begins == LIMITS
-    stage.advance(INTERVAL + 0.2)
-    assert first.begins == NOTHING
 
 
 def test_a_successor_does_not_know_for_how_long_it_was_in_vain(house: House, stage: Stage) -> None:
@@ -883,10 +717,10 @@ def test_a_successor_does_not_know_for_how_long_it_was_in_vain(house: House, sta
     _, first = supervised(house, "a", Role.ACTIVE_STANDBY)
     house.start("b", Role.ACTIVE_STANDBY)
     first.fall()
-    stage.advance(PATIENCE.seconds - 1.0)
+    stage.advance(STEP_DOWN.seconds - 1.0)
     keeper_of(stage).cast(object())
     stage.settle()
-    stage.advance(PATIENCE.seconds - 0.1)
+    stage.advance(STEP_DOWN.seconds - 0.1)
     assert first.begins == LIMITS
     stage.advance(INTERVAL + 0.2)
     assert first.begins == NOTHING
@@ -898,21 +732,8 @@ def test_a_seat_given_up_by_a_write_whose_answer_was_lost_counts(house: House, s
     _, second = house.start("b", Role.ACTIVE_STANDBY)
     stage.advance(LEASE)
     first.fall()
-    stage.advance(PATIENCE.seconds - 0.1)
+    stage.advance(STEP_DOWN.seconds - 0.1)
     house.table.lose_answer("write", UNAVAILABLE, times=1)
     advance_until(stage, lambda: second.begins != NOTHING, LEASE)
     assert first.begins == NOTHING
-    assert keeper.process.actor.describe_state()["patience_seconds"] == 2 * PATIENCE.seconds  # type: ignore[union-attr]
-
-
-def test_a_record_that_was_lost_is_put_back_before_a_seat_is_given_up(house: House, stage: Stage) -> None:
-    """One thing after the other."""
-    _, first = house.start("a", Role.ACTIVE_STANDBY)
-    _, second = house.start("b", Role.ACTIVE_STANDBY)
-    stage.advance(LEASE)
-    first.fall()
-    stage.advance(PATIENCE.seconds - 0.1)
-    house.table.forget(GROUP)
-    advance_until(stage, lambda: second.begins != NOTHING, LEASE)
-    assert first.begins == NOTHING
-    assert set(house.record.members) == {"a", "b"}
+    assert keeper.process.actor.describe_state()["steps_down_after_seconds"] == 2 * STEP_DOWN.seconds  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Patience: when a seat that is held in vain is given up, how that changes, and who begins with little."""
+"""StepDown: when a seat that is held in vain is given up, how that changes, and who begins with little."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from math import inf
 import pytest
 
 from receipt_actors.domain.limits import Limits
-from receipt_actors.domain.patience import LONGEST_PATIENCE_SECONDS, Patience, Work
-from receipt_actors.domain.roles import Group, Lease, Node, Role
+from receipt_actors.domain.roles import LONGEST_STEP_DOWN_SECONDS, Group, Lease, Node, Role, StepDown, Work
 
 SECONDS = 10.0
 LIMITS = Limits(100, 50, 200, 10.0)
@@ -21,32 +20,32 @@ class Player:
 
     def __init__(self, name: str = "a") -> None:
         self.lease = Lease(Node(name, Role.ACTIVE_STANDBY, LIMITS), SECONDS)
-        self.patience = Patience(FIRST)
+        self.step_down = StepDown(FIRST)
         self.other = Node("other", Role.ACTIVE_STANDBY, LIMITS)
         self.now = 100.0
 
     def look(self, group: Group, work: Work = NOTHING_DONE) -> None:
         before, self.lease = self.lease, self.lease.looked(group, self.now)
-        self.patience = self.patience.looked(before, self.lease, work, self.now)
+        self.step_down = self.step_down.looked(before, self.lease, work, self.now)
 
-    def renew(self, work: Work = NOTHING_DONE, *, yields: bool = False) -> None:
+    def renew(self, work: Work = NOTHING_DONE, *, steps_down: bool = False) -> None:
         obeyed = self.lease.share
         lease = self.lease if obeyed is None else self.lease.obeys(obeyed.number)
-        self.lease, written = lease.renewal(self.now, yields=yields)
+        self.lease, written = lease.renewal(self.now, steps_down=steps_down)
         self.look(written, work)
 
-    def other_renews(self, *, yields: bool = False) -> None:
+    def other_renews(self, *, steps_down: bool = False) -> None:
         group = self.lease.group
         member = group.members.get("other")
         obeyed = None if member is None or member.share is None else member.share.number
-        self.look(group.renewed(self.other, group.version, SECONDS, obeyed=obeyed, yields=yields))
+        self.look(group.renewed(self.other, group.version, SECONDS, obeyed=obeyed, steps_down=steps_down))
 
     def yield_and_be_back(self) -> None:
         """Give up the seat, which the other one gives up as well."""
-        self.renew(yields=True)
+        self.renew(steps_down=True)
         self.renew()
         self.other_renews()
-        self.other_renews(yields=True)
+        self.other_renews(steps_down=True)
         self.other_renews()
         self.renew()
         assert self.lease.is_held(self.now)
@@ -64,51 +63,51 @@ def player() -> Player:
 @pytest.mark.parametrize(("lease", "wait", "seconds"), [(10.0, 10.0, 12.0), (2.0, 1.0, 3.0), (20.0, 5.0, 24.0)])
 def test_it_lasts_longer_than_a_lease_and_a_receive(lease: float, wait: float, seconds: float) -> None:
     """A hiccup is over by then, and a receive that was tried again has come back."""
-    assert Patience.of(lease, wait).seconds == seconds
+    assert StepDown.of(lease, wait).seconds == seconds
 
 
 def test_it_is_over_when_nothing_was_taken_in_for_so_long(player: Player) -> None:
     """To the moment; who says that it can work has all the patience."""
     player.now += FIRST
-    assert not player.patience.is_over(Work(), player.now)
-    assert not player.patience.is_over(Work(unable_seconds=FIRST - 0.1), player.now)
-    assert player.patience.is_over(Work(unable_seconds=FIRST), player.now)
+    assert not player.step_down.is_over(Work(), player.now)
+    assert not player.step_down.is_over(Work(unable_seconds=FIRST - 0.1), player.now)
+    assert player.step_down.is_over(Work(unable_seconds=FIRST), player.now)
 
 
 def test_what_was_before_the_seat_does_not_count(player: Player) -> None:
     """Whatever somebody says of the time at which nothing was lent to it."""
     player.now += 1.0
-    assert player.patience.unable_seconds(Work(unable_seconds=50.0), player.now) == 1.0
+    assert player.step_down.unable_seconds(Work(unable_seconds=50.0), player.now) == 1.0
     player.now += FIRST  # and nothing was renewed: the lease is over
     player.look(player.lease.group)
-    assert player.patience.since_seconds == inf
-    assert player.patience.unable_seconds(Work(unable_seconds=50.0), player.now) == 0.0
+    assert player.step_down.since_seconds == inf
+    assert player.step_down.unable_seconds(Work(unable_seconds=50.0), player.now) == 0.0
     player.renew()
-    assert player.patience.since_seconds == player.now
+    assert player.step_down.since_seconds == player.now
 
 
 def test_each_time_it_is_twice_as_long_and_at_most_an_hour(player: Player) -> None:
     """However often."""
     seen = []
     for _ in range(40):
-        seen.append(player.patience.seconds)
+        seen.append(player.step_down.seconds)
         player.yield_and_be_back()
     assert seen[:4] == [12.0, 24.0, 48.0, 96.0]
-    assert set(seen[9:]) == {LONGEST_PATIENCE_SECONDS}
+    assert set(seen[9:]) == {LONGEST_STEP_DOWN_SECONDS}
 
 
 def test_a_lease_longer_than_that_is_the_least() -> None:
     """What it lasts at first it lasts always."""
-    assert Patience(5000.0, times=3).seconds == 5000.0
+    assert StepDown(5000.0, times=3).seconds == 5000.0
 
 
 def test_it_begins_anew_with_an_answer(player: Player) -> None:
     """One that was posted since the seat was given: that it has been able to receive says nothing of the rest."""
     player.yield_and_be_back()
     player.renew(Work(answered=0))
-    assert player.patience.seconds == 24.0
+    assert player.step_down.seconds == 24.0
     player.renew(Work(answered=1))
-    assert player.patience.seconds == 12.0
+    assert player.step_down.seconds == 12.0
 
 
 def test_who_was_taken_for_gone_has_not_given_up_anything(player: Player) -> None:
@@ -117,4 +116,4 @@ def test_who_was_taken_for_gone_has_not_given_up_anything(player: Player) -> Non
     player.look(group.renewed(player.other, 500, SECONDS, gone=frozenset("a")))
     assert player.lease.me is None
     player.renew()
-    assert player.patience.seconds == FIRST
+    assert player.step_down.seconds == FIRST

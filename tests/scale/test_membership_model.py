@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from receipt_actors.domain.limits import Limits
-from receipt_actors.domain.patience import Patience, Work
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in
-from receipt_actors.domain.roles import Node, Role
+from receipt_actors.domain.roles import Node, Role, StepDown, Work
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import SHUTDOWN, Ref
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.nodes.role_keeper import RoleKeeper
+from receipt_actors.scale.nodes.membership import Membership
 from receipt_actors.testing import FakeRoles, Hold
 from receipt_actors.testing._faults import Fake
 from tests.pipeline.stand_ins import SILENT, Stage
@@ -30,7 +29,7 @@ GROUP = "receipts"
 LEASE = 10.0
 LIMITS = Limits(100, 12, 24, 10.0)
 MAX_NODES = 4
-PATIENCE = Patience(12.0)
+STEP_DOWN = StepDown(12.0)
 DOWN = LedgerUnavailable("injected by a test")
 
 
@@ -73,17 +72,17 @@ class KeptNode:
 
     def start_keeper(self) -> None:
         node = Node(self.name, self.role, LIMITS, shares_app_store_concurrency=True)
-        self.keeper: Ref = self.stage.actors.start(RoleKeeper, self.table, GROUP, node, LEASE, self, PATIENCE)
+        self.keeper: Ref = self.stage.actors.start(Membership, self.table, GROUP, node, LEASE, self, STEP_DOWN)
         self.stage.settle()
 
-    # --- as ``Holding`` ---
+    # --- as ``Lessee`` ---
 
-    def hold(self, until_seconds: float) -> None:
-        self.until_seconds = until_seconds
-        if until_seconds == -inf:
+    def lend_until(self, seconds: float) -> None:
+        self.until_seconds = seconds
+        if seconds == -inf:
             self.in_use = 0  # it is out of the group, and what it had begun is no more of that
 
-    def use(self, limits: Limits) -> Sequence[tuple[Ref, object]]:
+    def grant(self, limits: Limits) -> Sequence[tuple[Ref, object]]:
         self.limits = limits
         return [(self.worker, ObeyLimits())]
 
@@ -304,5 +303,8 @@ class Keepers(RuleBasedStateMachine):
 
 TestKeepers = Keepers.TestCase
 TestKeepers.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=settings.default.max_examples // 3,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
