@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"receipt_actors\.domain\.(receipts|ports\.Taken)\b.*"),
     (r"py:.*", r"receipt_actors\.stores\.apple\.(verify_receipt|server_api|ports)\b.*"),
     # How pydantic writes an annotated type.
-    (r"py:.*", r"(pydantic\..*|\w+=.*|receipt_actors\.telemetry\.latencies\.Annotated)"),
+    (r"py:.*", r"(pydantic\..*|\w+=.*|receipt_actors\.telemetry\.(json_values|latencies)\..*)"),
     (r"py:.*", r"receipt_actors\.telemetry\.trace_exporter\..*"),
 ]
 autodoc_member_order = "bysource"
