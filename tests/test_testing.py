@@ -341,7 +341,7 @@ def test_services_know_transactions_by_their_ids() -> None:
         backend="aws",
         bundle_ids=("com.example.game",),
         app_receipts="server-api",
-        server_api_key="a key that nobody looks at",
+        server_api_key="-----BEGIN PRIVATE KEY----- that is not looked at",
         server_api_key_id="K1",
         server_api_issuer_id="I1",
     )
