@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.stores.apple.signatures.roots import apple_root
+from receipt_actors.stores.apple.signatures.trust import apple_root
 from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program, Programs

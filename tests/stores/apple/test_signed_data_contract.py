@@ -16,8 +16,8 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedData, SignedDataCalls, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.stores.apple.signatures.jws import MAX_AHEAD_SECONDS, MAX_SIGNED_CHARACTERS
-from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
-from receipt_actors.stores.apple.signatures.signed_data import Trust
+from receipt_actors.stores.apple.signatures.process import SignedDataProcess
+from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
 from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, Waiting, part
 from tests.transport.places import running
@@ -43,7 +43,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     elif request.param == "library":
         yield Subject(AppleSignedData([APPLE.root.der]), APPLE.sign, STRANGER.sign)
     else:
-        with running(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
+        with running(SignedDataProcess(lambda: Trust([APPLE.root.der]))) as processes:
             yield Subject(Waiting(processes), APPLE.sign, STRANGER.sign)
 
 
@@ -170,7 +170,7 @@ def calls(request: pytest.FixtureRequest) -> Iterator[tuple[SignedDataCalls, Cal
         fake = FakeSignedData()
         yield fake, fake.sign
     else:
-        with running(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
+        with running(SignedDataProcess(lambda: Trust([APPLE.root.der]))) as processes:
             yield processes, APPLE.sign
 
 

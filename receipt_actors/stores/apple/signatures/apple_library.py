@@ -1,4 +1,4 @@
-"""``AppleSignedData``: what Apple signed, verified by Apple's own library. Needs it; ``signed_data`` opens it.
+"""``AppleSignedData``: what Apple signed, verified by Apple's own library. Needs it; ``trust`` opens it.
 
 Apple's ``SignedDataVerifier`` is made for one app in one environment, and checks that a payload is of both. Here the
 app is for the policy to judge, later, and an installation may serve several; so for each JWS a verifier is made (it
