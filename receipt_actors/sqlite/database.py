@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from receipt_actors.errors import ConfigurationError, UnavailableError
+from receipt_actors.errors import ConfigurationError, LedgerUnavailable, UnavailableError
 from receipt_actors.sqlite.gate import Gate
 
 APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
@@ -162,8 +162,6 @@ _UNAVAILABLE_CODES = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-#: No room on the disk for what processes share of a file; alone, a process does without it.
-_NO_ROOM_TO_SHARE = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMMAP})
 _NOT_WRITABLE_CODES = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 
 _gates: WeakValueDictionary[str, Gate] = WeakValueDictionary()
@@ -177,10 +175,8 @@ class Database:
     (``transaction`` and ``connection`` do), wait at it for what others change.
     """
 
-    def __init__(self, path: Path, unavailable: type[UnavailableError], *, is_for_a_look: bool = False) -> None:
+    def __init__(self, path: Path, unavailable: type[UnavailableError]) -> None:
         """Open or create the file; ``unavailable`` is what passing trouble is raised as.
-
-        For a look that is over soon, a file on a full disk is locked against other processes, if there are none.
 
         Raises ``ConfigurationError`` for a missing directory, a file that cannot be written, is no database, is
         another program's, or has the schema of a newer version.
@@ -190,7 +186,7 @@ class Database:
         self._closed = False
         self.gate = _gate(path)
         with self.gate:
-            self._connection = _open(path, unavailable, is_for_a_look)
+            self._connection = _open(path, unavailable)
             self._identity = _identity(path)
 
     @contextmanager
@@ -252,6 +248,26 @@ class Database:
             self._connection.close()
 
 
+class EmbeddedTables:
+    """Tables of the SQLite file ``database``, which queues, other tables and other processes may share.
+
+    Passing trouble with the file is ``LedgerUnavailable``, and so is any call after ``close``; a file that cannot be
+    used at all is a ``ConfigurationError`` of the constructor.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._database = Database(database, LedgerUnavailable)
+
+    def check(self) -> None:
+        """See that the file is there; the constructor has refused a wrong one already."""
+        with self._database.connection():
+            pass
+
+    def close(self) -> None:
+        """Close the file. Closing twice is fine."""
+        self._database.close()
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """Tell which file that is; None where none can be seen."""
     try:
@@ -270,18 +286,13 @@ def _gate(path: Path) -> Gate:
         return gate
 
 
-def _open(path: Path, unavailable: type[UnavailableError], is_for_a_look: bool) -> sqlite3.Connection:
+def _open(path: Path, unavailable: type[UnavailableError]) -> sqlite3.Connection:
     if not path.parent.is_dir():
         raise _fault(path, f"there is no directory {path.parent}", "create it, or set `database` to another path")
     if path.is_dir():
         raise _fault(path, "it is a directory", "set `database` to the path of a file")
     try:
-        try:
-            return _connect(path)
-        except sqlite3.OperationalError as error:
-            if not is_for_a_look or error.sqlite_errorcode not in _NO_ROOM_TO_SHARE:
-                raise
-            return _connect(path, shares=False)
+        return _connect(path)
     except sqlite3.Error as error:
         code = _primary_code(error)
         if code == sqlite3.SQLITE_NOTADB:
@@ -297,14 +308,12 @@ def _open(path: Path, unavailable: type[UnavailableError], is_for_a_look: bool) 
         raise
 
 
-def _connect(path: Path, *, shares: bool = True) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
     )
     with ExitStack() as closed_on_error:
         closed_on_error.callback(connection.close)
-        if not shares:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         _prepare(path, connection)
         closed_on_error.pop_all()
     return connection

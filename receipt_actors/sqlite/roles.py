@@ -5,23 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.errors import LedgerUnavailable
-from receipt_actors.sqlite.database import ROLE_GROUPS, Database
+from receipt_actors.sqlite.database import ROLE_GROUPS, EmbeddedTables
 
 
-class EmbeddedRoles:
-    """``RoleTable`` in the SQLite file ``database``.
-
-    Passing trouble with the file is ``LedgerUnavailable``; a file that cannot be used at all is a
-    ``ConfigurationError`` of the constructor. A table that somebody has dropped is made anew by the next write.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._path = database
-        self._database = Database(database, LedgerUnavailable)
+class EmbeddedRoles(EmbeddedTables):
+    """``RoleTable``. A table that somebody has dropped is made anew by the next write."""
 
     def read(self, group: str) -> RoleRecord | None:
         with self._changed_table_is_an_outage(), self._database.connection() as connection:
@@ -41,14 +32,6 @@ class EmbeddedRoles:
             )
         return record
 
-    def check(self) -> None:
-        """See ``RoleTable.check``; the constructor has refused a wrong file already, so this only reads it once."""
-        self.read("")
-
-    def close(self) -> None:
-        """Close the file; any later call is ``LedgerUnavailable``. Closing twice is fine."""
-        self._database.close()
-
     @contextmanager
     def _changed_table_is_an_outage(self) -> Iterator[None]:
         """An operator may put it right while nodes run."""
@@ -56,7 +39,7 @@ class EmbeddedRoles:
             yield
         except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
             wish = "drop that table, it is made anew"
-            raise LedgerUnavailable(f"database {self._path}: table role_groups: {error}; {wish}") from error
+            raise LedgerUnavailable(f"table role_groups: {error}; {wish}") from error
 
 
 def _read(connection: sqlite3.Connection, group: str) -> RoleRecord | None:

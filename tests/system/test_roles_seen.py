@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.aws.roles import KEY
+from receipt_actors.aws import AwsRoles
 from receipt_actors.cli import EXIT_DONE
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from tests.patience import PATIENCE_SECONDS
@@ -85,7 +85,7 @@ class Node:
 
 def prepare(world: World) -> Inbox:
     if isinstance(world, AwsWorld):
-        world.create_table("RoleTable", KEY)
+        world.create_table("RoleTable", AwsRoles.key)
     return Inbox(world)
 
 
@@ -149,7 +149,7 @@ def lose_the_table(world: World, active: Node) -> None:
     if isinstance(world, AwsWorld):
         world.delete_table("RoleTable")
         active.wait_for("waiting")
-        world.create_table("RoleTable", KEY)
+        world.create_table("RoleTable", AwsRoles.key)
     elif isinstance(world, EmbeddedWorld):
         with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection:
             connection.execute("DROP TABLE role_groups")
