@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TypeAlias
+
+from appstoreserverlibrary.models.NotificationTypeV2 import NotificationTypeV2
 
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.values import is_name, json_type
@@ -24,37 +25,10 @@ MAX_BODY_BYTES = 256 * 1024  #: of a POST; Apple's have some 10 to 20 KB
 MAX_MILLISECONDS = 253_402_300_800_000  #: of a date: the year 10000
 
 
-class NotificationType(StrEnum):
-    """Every ``notificationType`` that Apple documents (November 2026), and one for all others."""
-
-    CONSUMPTION_REQUEST = "CONSUMPTION_REQUEST"
-    DID_CHANGE_RENEWAL_PREF = "DID_CHANGE_RENEWAL_PREF"
-    DID_CHANGE_RENEWAL_STATUS = "DID_CHANGE_RENEWAL_STATUS"
-    DID_FAIL_TO_RENEW = "DID_FAIL_TO_RENEW"
-    DID_RENEW = "DID_RENEW"
-    EXPIRED = "EXPIRED"
-    EXTERNAL_PURCHASE_TOKEN = "EXTERNAL_PURCHASE_TOKEN"
-    GRACE_PERIOD_EXPIRED = "GRACE_PERIOD_EXPIRED"
-    METADATA_UPDATE = "METADATA_UPDATE"
-    MIGRATION = "MIGRATION"
-    OFFER_REDEEMED = "OFFER_REDEEMED"
-    ONE_TIME_CHARGE = "ONE_TIME_CHARGE"
-    PRICE_CHANGE = "PRICE_CHANGE"
-    PRICE_INCREASE = "PRICE_INCREASE"
-    REFUND = "REFUND"
-    REFUND_DECLINED = "REFUND_DECLINED"
-    REFUND_REVERSED = "REFUND_REVERSED"
-    RENEWAL_EXTENDED = "RENEWAL_EXTENDED"
-    RENEWAL_EXTENSION = "RENEWAL_EXTENSION"
-    RESCIND_CONSENT = "RESCIND_CONSENT"
-    REVOKE = "REVOKE"
-    SUBSCRIBED = "SUBSCRIBED"
-    TEST = "TEST"
-    UNKNOWN = "unknown"  #: not Apple's word: a type that Apple has added since
-
-
-_TAKES_BACK = frozenset({NotificationType.REFUND, NotificationType.REVOKE})
-_CHANGES_SOMETHING = _TAKES_BACK | {NotificationType.REFUND_REVERSED}
+_TYPES = frozenset(each.value for each in NotificationTypeV2)
+UNKNOWN_TYPE = "unknown"  #: not Apple's word: a type that Apple has added since
+_TAKES_BACK = frozenset({"REFUND", "REVOKE"})
+_GIVES_BACK = "REFUND_REVERSED"
 
 #: Of a payload; it has one of them, which says whose it is.
 _PARTS = ("data", "summary", "appData", "externalPurchaseToken")
@@ -72,7 +46,7 @@ class Notification:
     """A verified payload, as far as it matters here."""
 
     uuid: str
-    type: NotificationType
+    type: str  #: as Apple spells it, or ``UNKNOWN_TYPE``
     signed_at_seconds: float  #: UNIX time
     bundle_id: str | None  #: None where the payload does not say
     environment: str | None  #: as Apple spells it; None where the payload does not say
@@ -142,10 +116,10 @@ def read_notification(payload: Mapping[str, object]) -> Notification | Unreadabl
     signed_at_seconds = _seconds(payload.get("signedDate"))
     if signed_at_seconds is None:
         return Unreadable("signedDate: expected a UNIX time in milliseconds")
-    known_type = _TYPES.get(type_, NotificationType.UNKNOWN)
+    known_type = type_ if type_ in _TYPES else UNKNOWN_TYPE
     part = next((each for name in _PARTS if isinstance(each := payload.get(name), Mapping)), {})
     signed_transaction = None
-    if known_type in _CHANGES_SOMETHING:
+    if known_type in _TAKES_BACK or known_type == _GIVES_BACK:
         signed = part.get("signedTransactionInfo")
         if not isinstance(signed, str):
             return Unreadable(f"{known_type}: signedTransactionInfo: expected a string, found {json_type(signed)}")
@@ -179,7 +153,7 @@ def decide(notification: Notification, transaction: Mapping[str, object] | None,
         return ForeignApp(f"app {foreign[0]} is not in bundle_ids")
     if not environments <= {*policy.environments, None}:
         return Nothing("its environment does not count here")
-    if notification.type not in _CHANGES_SOMETHING:
+    if notification.signed_transaction is None:
         return Nothing("nothing to do")
     if transaction is None:
         return Unreadable(f"{notification.type}: no transaction")
@@ -196,7 +170,7 @@ def _change(notification: Notification, transaction: Mapping[str, object]) -> Re
     transaction_id = apple_fields.read_id(transaction, "transactionId")  # as the claim's was read
     if transaction_id is None:
         raise apple_fields.Unreadable("transactionId: missing")
-    if notification.type is NotificationType.REFUND_REVERSED:
+    if notification.type == _GIVES_BACK:
         return RefundReversed(transaction_id, notification.signed_at_seconds)
     revoked_at_seconds = _seconds(transaction.get("revocationDate"))
     return Refund(
@@ -205,9 +179,6 @@ def _change(notification: Notification, transaction: Mapping[str, object]) -> Re
         apple_fields.read_revocation_type(transaction),
         apple_fields.read_revocation_percentage(transaction),
     )
-
-
-_TYPES = {type_.value: type_ for type_ in NotificationType if type_ is not NotificationType.UNKNOWN}
 
 
 def _name(value: object) -> str | None:

@@ -231,7 +231,7 @@ class NotificationHandler:
         )
 
     def _answer(self, notification: Notification | None, outcome: _Outcome) -> HandlerAnswer:
-        type_ = NO_TYPE if notification is None else notification.type.value
+        type_ = NO_TYPE if notification is None else notification.type
         with self._lock:
             self._counts[type_, outcome.done] += 1
         what = "a POST" if notification is None else f"notification {notification.uuid} ({type_})"
