@@ -89,6 +89,14 @@ def with_payload(content: bytes) -> str:
 LEAF, INTERMEDIATE, ROOT = (each.x5c for each in APPLE.chain)
 TEXT = json.dumps(TRANSACTION)
 
+
+def serial_of_leaf(first_byte: int) -> str:
+    """The leaf with another serial number, of which this is the first byte."""
+    der = bytearray(APPLE.leaf.der)
+    der[der.index(b"\xa0\x03\x02\x01\x02\x02") + 7] = first_byte
+    return base64.b64encode(der).decode()
+
+
 HOSTILE: dict[str, tuple[str, Reason]] = {
     # not a JWS
     "nothing": ("", Reason.JWS_MALFORMED),
@@ -160,6 +168,10 @@ HOSTILE: dict[str, tuple[str, Reason]] = {
     "a chain that is a string": (with_header(x5c=LEAF), Reason.JWS_CHAIN_LENGTH),
     "a certificate that is a number": (with_x5c(LEAF, INTERMEDIATE, 3), Reason.JWS_CERTIFICATE),
     "a certificate that is garbled": (with_x5c(LEAF[:200], INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
+    "a certificate with a negative serial number": (
+        with_x5c(serial_of_leaf(0xFF), INTERMEDIATE, ROOT),
+        Reason.JWS_CERTIFICATE,
+    ),
     "a certificate that is empty": (with_x5c("", INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
     "a certificate in PEM": (
         with_x5c(f"-----BEGIN CERTIFICATE-----\n{LEAF}\n-----END CERTIFICATE-----", INTERMEDIATE, ROOT),

@@ -20,6 +20,7 @@ when it changes.
 
 from __future__ import annotations
 
+import re
 import threading
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
@@ -42,6 +43,12 @@ MAX_CHAINS = 64  #: Apple has a handful
 NAMES = ("leaf", "intermediate", "root")
 #: What marks the certificates that sign for the App Store, and those that issue them.
 APPLE_EXTENSIONS = (ObjectIdentifier("1.2.840.113635.100.6.11.1"), ObjectIdentifier("1.2.840.113635.100.6.2.1"))
+
+# Looked for before ``cryptography`` reads the certificate: that only warns, on behalf of a stranger.
+_LENGTH = rb"(?:[\x00-\x7f]|\x81.|\x82..)"
+_POSITIVE_SERIAL_NUMBER = re.compile(
+    rb"\x30%b\x30%b(?:\xa0\x03\x02\x01.)?\x02(?:\x01[\x01-\x7f]|[\x02-\x7f][\x00-\x7f])" % (_LENGTH, _LENGTH), re.DOTALL
+)
 
 
 class ChainRefused(VerificationException):
@@ -127,8 +134,8 @@ class Chains(_ChainVerifier):
 def _certificate(name: str, encoded: str) -> Certificate:
     try:
         der = b64decode(encoded, validate=True)
-        if b64encode(der).decode("ascii") != encoded:
-            raise ValueError("another spelling")
+        if b64encode(der).decode("ascii") != encoded or not _POSITIVE_SERIAL_NUMBER.match(der):
+            raise ValueError("another spelling, or a serial number that RFC 5280 forbids")
         return load_der_x509_certificate(der)
     except ValueError:  # binascii.Error is one
         raise ChainRefused(Reason.JWS_CERTIFICATE, f"{name}: expected the base64 of a certificate (DER)") from None

@@ -242,5 +242,5 @@ def test_nothing_in_a_payload_is_too_much(payload_changes: dict[str, Any], trans
         assert transaction is not None
         assert (transaction["bundleId"], transaction["environment"]) == ("com.example.game", "Production")
         assert decision.transaction_id == str(transaction["transactionId"])
-        assert notification.type.value in CHANGING
+        assert notification.type in CHANGING
         json.dumps(decision.at_seconds, allow_nan=False)
