@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from receipt_actors.domain.ports import RoleRecord
-from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.sqlite.database import ROLE_GROUPS, EmbeddedTables
 
 
@@ -15,13 +12,13 @@ class EmbeddedRoles(EmbeddedTables):
     """``RoleTable``. A table that somebody has dropped is made anew by the next write."""
 
     def read(self, group: str) -> RoleRecord | None:
-        with self._changed_table_is_an_outage(), self._database.connection() as connection:
+        with self._database.connection() as connection:
             there_is_one = "SELECT 1 FROM sqlite_master WHERE name = 'role_groups'"
             return None if connection.execute(there_is_one).fetchone() is None else _read(connection, group)
 
     def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
         before = record.version - 1 if before is None else before
-        with self._changed_table_is_an_outage(), self._database.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(ROLE_GROUPS)
             standing = _read(connection, group)
             if before != (0 if standing is None else standing.version):
@@ -31,15 +28,6 @@ class EmbeddedRoles(EmbeddedTables):
                 (group, record.version, record.content),
             )
         return record
-
-    @contextmanager
-    def _changed_table_is_an_outage(self) -> Iterator[None]:
-        """An operator may put it right while nodes run."""
-        try:
-            yield
-        except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
-            wish = "drop that table, it is made anew"
-            raise LedgerUnavailable(f"table role_groups: {error}; {wish}") from error
 
 
 def _read(connection: sqlite3.Connection, group: str) -> RoleRecord | None:

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.aws import AwsCalls, AwsLedger, AwsQueues
+from receipt_actors.aws import AwsCalls, AwsLedger, AwsNotifications, AwsQueues, AwsRoles
 from receipt_actors.aws.ledger import ATTRIBUTES, NO_USER_ID, _to_attributes
+from receipt_actors.aws.table import AwsTable
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage, Tombstone
 from receipt_actors.errors import (
@@ -210,18 +211,13 @@ LEDGER_CALLS: dict[str, Callable[[AwsLedger], object]] = {
 
 
 @pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
-def test_trouble_with_a_queue_is_unavailable(fake: FakeAws, queues: AwsQueues, reply: Reply) -> None:
-    """Whatever stands between us and SQS, every operation says the one thing: not now. boto3 retries nothing."""
-    for operation, call in QUEUE_CALLS.items():
+def test_trouble_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger, reply: Reply) -> None:
+    """Nothing is confirmed, and nothing refused, by anything but the service's own word. boto3 retries nothing."""
+    for operation, ask in QUEUE_CALLS.items():
         fake.answer(operation, reply)
         with pytest.raises(QueueUnavailable):
-            call(queues)
+            ask(queues)
     assert len(fake.requests) == len(QUEUE_CALLS) + 1  # one more for the URL, which is asked for once
-
-
-@pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
-def test_trouble_with_the_table_is_unavailable(fake: FakeAws, ledger: AwsLedger, reply: Reply) -> None:
-    """A claim is never confirmed, and never refused, by anything but DynamoDB's own word. boto3 retries nothing."""
     for operation, call in LEDGER_CALLS.items():
         fake.answer(operation, reply)
         with pytest.raises(LedgerUnavailable):
@@ -557,6 +553,9 @@ def test_the_layout_of_an_item(moto: Aws) -> None:
         "Quantity": {"N": "3"},
         "SchemaVersion": {"N": "2"},
     }
+    ledger.mark_refunded("1", 1_800_000_000.5)  # a tombstone: an operator sees at once that it is no claim
+    tombstone = moto.dynamodb.get_item(TableName=table, Key={"TransactionId": {"S": "1"}})["Item"]
+    assert tombstone == {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000.5"}}
 
 
 @pytest.mark.parametrize(
@@ -614,32 +613,14 @@ def test_a_reversal_frees_no_item_of_another_program(moto: Aws, foreign: dict[st
     assert ledger.claim(ITEM) is not None
 
 
-def test_a_refund_of_an_item_of_another_program_keeps_what_it_has(moto: Aws) -> None:
-    """One attribute is added."""
-    table, ledger = table_of(moto)
-    item = {"TransactionId": {"S": "1"}, "Owner": {"S": "somebody"}}
-    moto.dynamodb.put_item(TableName=table, Item=item)
-    ledger.mark_refunded("1", 5.5)
-    marked = moto.dynamodb.get_item(TableName=table, Key={"TransactionId": {"S": "1"}})["Item"]
-    assert marked == {**item, "RefundedAt": {"N": "5.5"}}
-
-
 def test_an_item_of_version_1_is_read_as_before(moto: Aws) -> None:
-    """It does not say how many were bought; all else is what it was, and it can be refunded in part."""
+    """It does not say how many were bought; all else is what it was."""
     table, ledger = table_of(moto)
     ledger.claim(replace(ITEM, quantity=None, schema_version=1))
     key = {"TransactionId": {"S": ITEM.transaction_id}}
     written = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
     assert "Quantity" not in written and written["SchemaVersion"] == {"N": "1"}
     assert ledger.get(ITEM.transaction_id) == replace(ITEM, quantity=None, schema_version=1)
-    ledger.mark_refunded(ITEM.transaction_id, 5.0, "REFUND_PRORATED", 33333)
-    marked = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
-    assert marked == {
-        **written,
-        "RefundedAt": {"N": "5.0"},
-        "RevocationType": {"S": "REFUND_PRORATED"},
-        "RevocationPercentage": {"N": "33333"},
-    }
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "2.5", "1E+20", "NaN"])
@@ -652,14 +633,6 @@ def test_a_quantity_that_is_none_is_unknown(fake: FakeAws, ledger: AwsLedger, nu
     assert (standing.quantity, standing.revocation_percentage) == (None, None)
 
 
-def test_a_tombstone_is_a_key_and_a_time(moto: Aws) -> None:
-    """An operator who reads the table sees at once that it is no claim."""
-    table, ledger = table_of(moto)
-    ledger.mark_refunded("1", 1_800_000_000.5)
-    (item,) = moto.dynamodb.scan(TableName=table)["Items"]
-    assert item == {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000.5"}}
-
-
 @pytest.mark.parametrize("answer", [{}, {"Attributes": {}}, {"Attributes": []}, {"Attributes": {"UserId": {"N": "1"}}}])
 def test_an_update_that_is_answered_without_its_item_is_not_done(
     fake: FakeAws, ledger: AwsLedger, answer: dict[str, Any]
@@ -668,14 +641,6 @@ def test_an_update_that_is_answered_without_its_item_is_not_done(
     fake.answer("UpdateItem", Reply(answer))
     with pytest.raises(LedgerUnavailable):
         ledger.mark_refunded("1", 5.0)
-
-
-def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Aws) -> None:
-    """Whole numbers and fractions are read alike."""
-    table, ledger = table_of(moto)
-    moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000"}})
-    standing = ledger.get("1")
-    assert standing is not None and standing.refunded_at_seconds == 1_800_000_000.0
 
 
 def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
@@ -689,12 +654,7 @@ def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, le
     assert put["ConditionExpression"] == "attribute_not_exists(TransactionId)"
     assert put["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD"
     assert get["ConsistentRead"] is True
-
-
-def test_an_item_in_the_way_that_nobody_can_find_is_unavailable(fake: FakeAws, ledger: AwsLedger) -> None:
-    """Neither ours nor anybody's: no answer is invented."""
-    fake.answer("PutItem", error("ConditionalCheckFailedException"))
-    fake.answer("GetItem", Reply({}))
+    fake.answer("GetItem", Reply({}))  # neither ours nor anybody's: no answer is invented
     with pytest.raises(LedgerUnavailable, match="stood in the way"):
         ledger.claim(ITEM)
 
@@ -713,25 +673,32 @@ def test_a_later_mark_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: A
         ledger.mark_refunded("1", 5.0)
 
 
-@pytest.mark.parametrize("keys", [("Id",), ("TransactionId", "UserId")], ids=["another key", "a range key too"])
-def test_a_table_with_another_key_fails_the_check(moto: Aws, keys: tuple[str, ...]) -> None:
-    """The fault says which key was expected."""
-    ledger = AwsLedger(moto.create_table(*keys), moto.session)
-    with pytest.raises(LedgerRefused, match=r"expected .* TransactionId of type S"):
-        ledger.check()
+ADAPTERS: list[Callable[[str, boto3.Session], AwsTable]] = [
+    AwsLedger,
+    AwsNotifications,
+    lambda table, session: AwsRoles(table, 60.0, session),
+]
 
 
-def test_a_missing_table_fails_the_check(moto: Aws) -> None:
-    """The fault names the table and says what to do; a claim meanwhile is unavailable, never a verdict."""
-    ledger = AwsLedger("nowhere", moto.session)
-    with pytest.raises(LedgerRefused, match=r"'nowhere'.*create the table"):
-        ledger.check()
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=["ledger", "notifications", "roles"])
+def test_a_wrong_table_is_refused(moto: Aws, adapter: Callable[[str, boto3.Session], AwsTable]) -> None:
+    """The check says what to do; later the table is unavailable, never a verdict."""
+    right = adapter("nowhere", moto.session)
+    for keys, wish in (
+        ((), f"create the table, or set `{right.setting}`"),
+        (("Id",), f"expected a table whose only key is the hash key {right.key} of type S"),
+        ((right.key, "UserId"), "expected a table whose only key"),
+    ):
+        table = moto.create_table(*keys) if keys else "nowhere"
+        with closing(adapter(table, moto.session)) as wrong, pytest.raises(LedgerRefused, match=f"'{table}'.*{wish}"):
+            wrong.check()
     with pytest.raises(LedgerUnavailable, match="ResourceNotFound"):
-        ledger.claim(ITEM)
+        AwsLedger("nowhere", moto.session).claim(ITEM)
+    with closing(adapter(moto.create_table(right.key), moto.session)) as table:
+        table.check()
 
 
-def test_a_table_that_may_not_be_read_fails_the_check(fake: FakeAws, ledger: AwsLedger) -> None:
-    """The fault says which permission is missing."""
+def test_a_table_that_may_not_be_read_is_refused(fake: FakeAws, ledger: AwsLedger) -> None:
     fake.answer("GetItem", error("AccessDeniedException"))
     with pytest.raises(LedgerRefused, match="dynamodb:GetItem"):
         ledger.check()
@@ -748,34 +715,25 @@ def expire(aws: Aws, table: str, attribute: str) -> None:
 
 
 @pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
-@pytest.mark.parametrize("attribute", ["ClaimedAt", "RefundedAt", "UserId"])
 def test_a_table_that_deletes_claims_fails_the_check(
-    request: pytest.FixtureRequest, way: Callable[[Any], Any], emulator: str, attribute: str
-) -> None:
-    """A transaction whose claim is gone would get OK once more. The fault says what is wrong, and what to do."""
-    aws: Aws = request.getfixturevalue(emulator)
-    table = aws.create_table("TransactionId")
-    with closing(way(AwsLedger(table, aws.session))) as ledger:
-        ledger.check()
-        expire(aws, table, attribute)
-        with pytest.raises(
-            LedgerRefused, match=rf"'{table}'.* deletes claims by their {attribute}; turn it off"
-        ) as told:
-            ledger.check()
-    assert "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
-def test_a_time_to_live_of_what_no_claim_has_is_no_matter(
     request: pytest.FixtureRequest, way: Callable[[Any], Any], emulator: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It deletes none of ours; other programs may keep items there."""
+    """A transaction whose claim is gone would get OK once more. Items of other programs may be deleted."""
     aws: Aws = request.getfixturevalue(emulator)
     table = aws.create_table("TransactionId")
-    expire(aws, table, "ExpiresAt")
     with closing(way(AwsLedger(table, aws.session))) as ledger:
         ledger.check()
-    assert caplog.records == []
+        expire(aws, table, "ExpiresAt")
+        ledger.check()
+        assert caplog.records == []
+    table = aws.create_table("TransactionId")
+    expire(aws, table, "ClaimedAt")
+    with (
+        closing(way(AwsLedger(table, aws.session))) as ledger,
+        pytest.raises(LedgerRefused, match=f"'{table}'.* deletes claims by their ClaimedAt; turn it off") as told,
+    ):
+        ledger.check()
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("status", ["ENABLING", "ENABLED", "DISABLING"])
@@ -889,20 +847,16 @@ def test_a_batch_that_is_answered_in_the_wrong_shape_is_unavailable(
         ledger.claim_all(ITEMS)
 
 
-@pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException", "ValidationException"])
-def test_a_batch_refused_as_a_whole_says_that_batches_are(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
-    """No permission, no PartiQL, or another dialect: single claims are left, and a word for the operator."""
-    fake.answer("BatchExecuteStatement", error(code))
-    with pytest.raises(BatchesRefused, match=f"'claims'.*{code}"):
-        ledger.claim_all(ITEMS)
-
-
-@pytest.mark.parametrize("code", ["AccessDenied", "ValidationError"])
-def test_a_batch_of_which_no_statement_is_let_pass_says_so_too(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
-    """The same, said entry by entry."""
-    fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
-    with pytest.raises(BatchesRefused, match=code):
-        ledger.claim_all(ITEMS)
+def test_batches_that_are_refused_are_told_as_such(fake: FakeAws, ledger: AwsLedger) -> None:
+    """No permission, no PartiQL, or another dialect, said as a whole or entry by entry: single claims are left."""
+    for code in ("AccessDeniedException", "UnknownOperationException", "ValidationException"):
+        fake.answer("BatchExecuteStatement", error(code))
+        with pytest.raises(BatchesRefused, match=f"'claims'.*{code}"):
+            ledger.claim_all(ITEMS)
+    for code in ("AccessDenied", "ValidationError"):
+        fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
+        with pytest.raises(BatchesRefused, match=code):
+            ledger.claim_all(ITEMS)
 
 
 @pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingError", "ResourceNotFound", "SomethingNobodyKnows"])

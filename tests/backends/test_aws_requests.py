@@ -15,7 +15,6 @@ import zlib
 from calendar import timegm
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from functools import partial
 from pathlib import Path
 from time import strptime
 from typing import Any
@@ -41,7 +40,6 @@ from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import make_certificate, tls_server
 from tests.transport.wire import Asked, Wire
 
-CALLS, AT_ONCE = 400, 30
 CONFIRMED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -155,17 +153,6 @@ def test_a_bundle_of_the_environment_or_the_profile_is_used(
     begun.claim(session)
     assert [asked.connection for asked in secured.asked] == [0, 0]
     assert is_ours(secured.asked[0])
-
-
-def test_a_certificate_of_another_host_is_refused(
-    secured: Wire, certificate: Path, caller: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever vouches for it."""
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", secured.url.replace("127.0.0.1", "localhost"))
-    with pytest.raises(LedgerUnavailable, match="certificate verify failed|doesn't match"):
-        caller.claim(session)
-    assert secured.asked == []
 
 
 # --- what travels -----------------------------------------------------------------------------------------------------
@@ -432,9 +419,6 @@ def answer_as_sqs(asked: Asked) -> bytes:
     match asked.headers["x-amz-target"].rpartition(".")[2]:
         case "GetQueueUrl":
             return json_answer({"QueueUrl": f"http://sqs/1/{fields['QueueName']}"})
-        case "SendMessageBatch":
-            confirmed = [{"Id": entry["Id"], "MD5OfMessageBody": md5(entry)} for entry in fields["Entries"]]
-            return json_answer({"Successful": confirmed})
         case _:
             handle = str(fields["VisibilityTimeout"])
             message = {"MessageId": "m", "ReceiptHandle": handle, "Body": "b" * int(handle), "MD5OfBody": "5"}
@@ -454,63 +438,6 @@ class Outcomes:
 def begin_receive(calls: AwsCalls, queues: AwsQueues, visibility: int, done: Callable[[Any], object]) -> None:
     how = {"max_messages": 1, "wait_seconds": 0, "visibility_timeout_seconds": visibility}
     calls.begin(queues.receive, (QUEUE,), how, done)
-
-
-def test_every_call_gets_its_own_answer(serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls) -> None:
-    """Dozens at once from several threads, on connections that are used again and now and then cut or closed."""
-
-    def answer(asked: Asked) -> bytes | None:
-        answered = answer_as_sqs(asked)
-        number = json.loads(asked.body).get("VisibilityTimeout", 1)
-        if number % 7 == 0:
-            return answered + Wire.CLOSE
-        if number % 11 == 0:
-            return answered[: len(answered) // 2] + Wire.CLOSE
-        return answered
-
-    serve(answer)
-    outcomes = Outcomes()
-
-    may_begin = threading.Semaphore(AT_ONCE)
-
-    def begin_some(first: int) -> None:
-        for number in range(first, CALLS, 4):
-            assert may_begin.acquire(timeout=PATIENCE_SECONDS)
-            begin_receive(calls, queues, number, partial(done, number))
-
-    def done(number: int, outcome: object) -> None:
-        outcomes.told.put((number, outcome))
-        may_begin.release()
-
-    with closing(AwsQueues(session, max_connections=8)) as queues:
-        threads = [threading.Thread(target=begin_some, args=(first,)) for first in range(4)]
-        for thread in threads:
-            thread.start()
-        told = dict(outcomes.next() for _ in range(CALLS))
-        for thread in threads:
-            thread.join()
-    assert told.keys() == set(range(CALLS))
-    for number, outcome in told.items():
-        if number % 11 == 0 and number % 7:
-            assert isinstance(outcome, QueueUnavailable)
-        else:
-            assert not isinstance(outcome, Exception), (number, outcome)
-            (message,) = outcome
-            assert (message.receipt_handle, len(message.body)) == (str(number), number)
-
-
-def test_a_request_of_any_size_is_sent_whole(
-    serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls
-) -> None:
-    """Larger than what the system takes at once."""
-    serve(answer_as_sqs)
-    outcomes = Outcomes()
-    messages = [OutgoingMessage(letter * 100_000) for letter in "abcdefghij"]
-    with closing(AwsQueues(session)) as queues:
-        for _ in range(3):
-            calls.begin(queues.send, (QUEUE, messages), {}, outcomes.told.put)
-        for _ in range(3):
-            assert outcomes.next() == [None] * 10
 
 
 def test_calls_under_way_end_with_the_transport(
