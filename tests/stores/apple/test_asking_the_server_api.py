@@ -13,7 +13,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
-from receipt_actors.pipeline.protocol import IN_FLIGHT, Broken, ServiceAvailable, ServiceUnavailable, VerifyReceipt
+from receipt_actors.pipeline.protocol import IN_FLIGHT, ServiceAvailable, ServiceUnavailable, VerifyReceipt
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
 from receipt_actors.stores.apple.asking import by_server_api
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
@@ -126,15 +126,6 @@ def test_a_wrong_key_is_no_verdict(stage: Stage, code: int) -> None:
     assert "check server_api_key" in noticed.summary
 
 
-@pytest.mark.parametrize("code", [4040002, 5000000, 5000001])
-def test_apples_own_trouble_is_tried_again(stage: Stage, code: int) -> None:
-    """As a time-out is."""
-    house = House(stage)
-    receipt_data = house.api.sell("2000")
-    house.api.script("2000", {"errorCode": code}, {"errorCode": code}, signed_info(house, "2000"))
-    assert isinstance(house.verified(receipt_data), Genuine)
-
-
 def signed_info(house: House, transaction_id: str) -> dict[str, object]:
     return {"signedTransactionInfo": house.apple.sell(transaction_id)}
 
@@ -182,17 +173,6 @@ def test_a_failure_that_has_a_wish_is_about_its_own_message(stage: Stage) -> Non
     assert isinstance(stage.reply_to(first), Genuine)
 
 
-@pytest.mark.parametrize("answer", [{}, {"signedTransactionInfo": 5}, {"errorCode": 4711}, {"errorCode": "x"}])
-def test_an_answer_that_makes_no_sense_is_no_verdict(stage: Stage, answer: dict[str, object]) -> None:
-    """It is asked for again, and then ends as unanswerable."""
-    house = House(stage)
-    house.api.script("2000", answer)
-    meaning = house.verified(house.api.receipt_of("2000"))
-    assert isinstance(meaning, TryAgain)
-    assert (meaning.reason, meaning.then_unanswerable) == (Reason.UNKNOWN_STATUS, True)
-    assert house.requests("2000") == (3, 0)
-
-
 def test_another_transaction_than_was_asked_for_is_no_verdict(stage: Stage) -> None:
     """Whoever answers: the ledger must not be asked for what nobody sent."""
     house = House(stage)
@@ -213,25 +193,6 @@ def test_a_signed_transaction_is_not_asked_about(stage: Stage) -> None:
     house = House(stage)
     assert isinstance(house.verified(house.apple.sell("2000")), Genuine)
     assert house.requests("2000") == (0, 0)
-
-
-def test_requests_keep_to_the_rate(stage: Stage) -> None:
-    """50 a second is what Apple takes."""
-    house = House(stage)
-    house.limits.change(Limits(20, 20, 20, 0.1))
-    first, second = (house.verify(house.api.sell(f"{number}"), number) for number in (1, 2))
-    assert [bool(stage.replies(asking)) for asking in (first, second)] == [True, False]
-    stage.advance(11)
-    assert stage.replies(second)
-
-
-@pytest.mark.parametrize("operation", ["transaction_id_of", "get_transaction_info"])
-def test_a_bug_in_the_client_is_passed_on(stage: Stage, operation: str) -> None:
-    """It crashes the validator that asked, not the gateway."""
-    house = House(stage)
-    house.api.fail(operation, KeyError("bug"))
-    assert isinstance(house.verified(house.api.sell("2000")), Broken)
-    assert house.gateway.is_alive()
 
 
 @pytest.mark.parametrize("environments", [(PRODUCTION,), (PRODUCTION, SANDBOX)])

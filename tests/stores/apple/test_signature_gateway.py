@@ -16,7 +16,6 @@ from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     SIGNATURE_GATEWAY,
-    Broken,
     DescribeService,
     GaveUp,
     ServiceAvailable,
@@ -285,14 +284,6 @@ def test_a_crash_of_who_keeps_signatures_hands_their_messages_back(stage: Stage)
     asking = house.verify(house.apple.sell("2000"))
     stage.crash(house.signatures)
     assert isinstance(stage.reply_to(asking), GaveUp)
-
-
-def test_a_bug_in_who_verifies_is_passed_on(stage: Stage) -> None:
-    """It crashes the validator that asked, not the gateway."""
-    house = House(stage)
-    house.apple.fail("verify_transaction", KeyError("bug"))
-    assert isinstance(house.verified(house.apple.sell("2000")), Broken)
-    assert house.gateway.is_alive()
 
 
 def test_signatures_are_counted_beside_the_requests_to_apple(stage: Stage) -> None:
