@@ -416,7 +416,6 @@ def confirmation(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_deletes_and_extensions_read_what_failed(fake: FakeAws, queues: AwsQueues) -> None:
-    """The other two batches are read as closely."""
     answer = {
         "Successful": [{"Id": "1"}],
         "Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": "no", "SenderFault": True}],
@@ -738,7 +737,6 @@ def test_a_table_that_deletes_claims_fails_the_check(
 
 @pytest.mark.parametrize("status", ["ENABLING", "ENABLED", "DISABLING"])
 def test_a_time_to_live_that_is_being_turned_off_still_deletes(fake: FakeAws, ledger: AwsLedger, status: str) -> None:
-    """DynamoDB takes up to an hour for it."""
     fake.answer("GetItem", Reply({}))
     description = {"TimeToLiveStatus": status, "AttributeName": "ClaimedAt"}
     fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": description}))
@@ -841,7 +839,6 @@ def test_an_entry_that_says_nothing_confirms_nothing(fake: FakeAws, ledger: AwsL
 def test_a_batch_that_is_answered_in_the_wrong_shape_is_unavailable(
     fake: FakeAws, ledger: AwsLedger, responses: object
 ) -> None:
-    """No claim of it is taken for made."""
     fake.answer("BatchExecuteStatement", Reply({"Responses": responses}))
     with pytest.raises(LedgerUnavailable):
         ledger.claim_all(ITEMS)
@@ -861,7 +858,6 @@ def test_batches_that_are_refused_are_told_as_such(fake: FakeAws, ledger: AwsLed
 
 @pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingError", "ResourceNotFound", "SomethingNobodyKnows"])
 def test_a_batch_of_which_every_claim_fails_is_unavailable(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
-    """The table is in trouble, not these claims."""
     fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
     with pytest.raises(LedgerUnavailable, match=code):
         ledger.claim_all(ITEMS)

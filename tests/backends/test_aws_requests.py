@@ -353,7 +353,6 @@ def test_a_mock_of_the_application_answers(serve: Callable[..., Wire], caller: C
 def test_a_wrong_checksum_confirms_nothing(
     serve: Callable[..., Wire], caller: Caller, session: boto3.Session, is_right: bool
 ) -> None:
-    """DynamoDB sends one with each answer."""
     checksum = zlib.crc32(b"{}") + (not is_right)
     serve(lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Amz-CRC32: %d\r\n\r\n{}" % checksum)
     if is_right:

@@ -122,7 +122,6 @@ def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_polling")
 def test_a_send_and_a_hand_back_wake_a_long_poll(queues: EmbeddedQueues, pool: ThreadPoolExecutor) -> None:
-    """Also one that begins after an interruption."""
     queues.interrupt()
     poll = long_poll(pool, queues)
     queues.send(QUEUE, [OutgoingMessage("x")])
@@ -394,7 +393,6 @@ def test_a_missing_directory_and_one_in_the_place_of_the_file_are_refused(tmp_pa
 
 
 def test_a_file_of_another_format_is_refused_and_left_alone(database: Path) -> None:
-    """A file that is no database is not overwritten."""
     text = "these are my notes\n" * 500
     database.write_text(text)
     assert "not an SQLite database" in refusal(database)

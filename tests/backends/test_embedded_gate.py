@@ -46,7 +46,6 @@ def waiters() -> Iterator[Waiters]:
 
 
 def test_a_change_wakes_those_who_wait_for_that_queue(waiters: Waiters, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them, and no others."""
     monkeypatch.setattr(gate, "LOOK_SECONDS", LONG_SECONDS)
     first, second, other = waiters.wait("a"), waiters.wait("a"), waiters.wait("b")
     with waiters.gate:

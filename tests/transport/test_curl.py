@@ -146,7 +146,6 @@ def test_http_2_carries_many_questions_on_one_connection(certificate: Path) -> N
 
 
 def test_a_slow_answer_over_http_2_is_given_up_alone(certificate: Path) -> None:
-    """The others on its connection go on."""
 
     def is_in_time(seconds: float) -> bool:
         outcomes: Outcomes = queue.SimpleQueue()
@@ -233,14 +232,12 @@ def test_close_answers_what_is_under_way() -> None:
 
 
 def test_a_client_that_was_never_asked_is_closed() -> None:
-    """It has no thread then, and needs none."""
     with client_of("http://127.0.0.1:1/") as client:
         client.close()
         client.close()
 
 
 def test_a_callback_may_close_the_client(recorder: Recorder) -> None:
-    """The thread does not wait for itself."""
     closed: queue.SimpleQueue[str] = queue.SimpleQueue()
     with client_of(recorder.url) as client:
         client.begin(RECEIPT, PRODUCTION, lambda _outcome: (client.close(), closed.put("closed")))

@@ -136,7 +136,6 @@ def test_receipt_and_secret_are_posted_to_the_endpoint_of_the_environment(
 
 
 def test_a_receipt_of_another_app_goes_with_that_apps_secret(recorder: Recorder, client_of: ClientOf) -> None:
-    """And only that one; no error quotes either."""
     with client_of(recorder.url) as client:
         client.verify_receipt(RECEIPT, Environment.PRODUCTION, shared_secret="the other's")
         client.verify_receipt(RECEIPT, Environment.PRODUCTION)
@@ -322,7 +321,6 @@ def test_an_outage_means_unavailable_and_passes(fault: Fault, client_of: ClientO
 
 
 def test_no_server_means_unavailable(client_of: ClientOf) -> None:
-    """A refused connection is an outage, and named."""
     with SimulatedAppStore() as store:
         pass
     with client_of(store.production_url, store.sandbox_url) as client:
@@ -701,7 +699,6 @@ def test_a_folder_of_authorities_vouches(
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_is_recent(certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
-    """TLS 1.2 will do, and less will not."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     for newest in (ssl.TLSVersion.MAXIMUM_SUPPORTED, ssl.TLSVersion.TLSv1_2):
         tls = tls_server(certificate, newest=newest)

@@ -83,7 +83,6 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_production_is_asked_first(stage: Stage) -> None:
-    """And nobody else, where it knows the receipt."""
     house = House(stage, SANDBOX)
     house.script(genuine("t-1"))
     meaning = house.verified()
@@ -101,7 +100,6 @@ def test_a_sandbox_receipt_is_sent_to_the_sandbox_where_policy_allows(stage: Sta
 
 
 def test_a_sandbox_receipt_is_refused_where_policy_does_not_allow_it(stage: Stage) -> None:
-    """The sandbox is not even asked."""
     house = House(stage, PRODUCTION)
     house.script({"status": 21007})
     assert house.verified() == OTHER_ENVIRONMENT_REFUSED
@@ -144,7 +142,6 @@ def test_malformed_and_unknown_end_as_unanswerable(stage: Stage, status: int, re
 
 
 def test_a_wrong_secret_is_no_verdict(stage: Stage) -> None:
-    """21004 speaks of our configuration."""
     house = House(stage)
     house.script({"status": 21004})
     assert isinstance(house.verified(), Misconfigured)
@@ -213,7 +210,6 @@ def test_a_final_refusal_is_remembered_for_its_message(stage: Stage, status: int
 
 
 def test_a_refusal_is_forgotten_after_a_while(stage: Stage) -> None:
-    """Apple may have been wrong."""
     house = House(stage)
     house.script({"status": 21003}, genuine("t-1"))
     house.verified()

@@ -104,7 +104,6 @@ def test_a_receipt_without_an_id_is_refused_without_asking(stage: Stage) -> None
 
 
 def test_a_receipt_without_an_id_says_nothing_of_apple(stage: Stage) -> None:
-    """In an outage it must not pass for an answer."""
     house = House(stage)
     house.api.fail("get_transaction_info", AppStoreUnavailable("503"), times=None)
     for message in range(5):

@@ -77,7 +77,6 @@ class House:
 
 
 def test_a_refusal_stands_once_apple_vouches_for_somebody_else(stage: Stage) -> None:
-    """Apple works: nothing more has to be asked."""
     house = House(stage)
     house.verified(1)
     asking = house.verify(FORGED)

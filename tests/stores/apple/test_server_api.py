@@ -81,20 +81,17 @@ def test_codes_that_nobody_documented_are_unknown(asked: Environment, code: obje
 @BOTH
 @pytest.mark.parametrize("signed", [None, "", 5, ["a.b.c"], {}])
 def test_an_answer_without_a_transaction_is_unknown(asked: Environment, signed: object) -> None:
-    """A 200 of another shape."""
     assert_unknown(interpret({"signedTransactionInfo": signed}, asked))
     assert_unknown(interpret({}, asked))
 
 
 def test_the_table_says_what_every_code_means() -> None:
-    """It is documentation as well."""
     assert all(row.meaning for row in CODE_TABLE.values())
     assert all(4_000_000 <= code < 5_010_000 for code in CODE_TABLE)
 
 
 @given(st.dictionaries(st.sampled_from(["errorCode", "signedTransactionInfo"]), JSON), st.sampled_from(Environment))
 def test_any_json_has_a_meaning(fields: dict[str, Any], asked: Environment) -> None:
-    """No answer can raise."""
     assert isinstance(interpret(fields, asked), Interpretation | Signed)
 
 

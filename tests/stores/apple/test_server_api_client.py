@@ -201,7 +201,6 @@ def test_a_clock_that_was_set_spoils_one_token_only(recorder: Recorder) -> None:
 
 
 def test_a_new_token_that_is_refused_is_not_made_again(recorder: Recorder) -> None:
-    """Then it is the key that is wrong."""
     recorder.reply = Reply(401, b"Unauthenticated")
     with client_of(recorder.url) as client:
         assert client.get_transaction_info("2000", PRODUCTION) == {"errorCode": UNAUTHORIZED}
@@ -235,7 +234,6 @@ def test_a_key_that_is_none_is_a_fault_of_the_configuration(text: str) -> None:
 
 @pytest.mark.parametrize("code", [4000006, 4040010, 4040001, 4030000])
 def test_an_error_that_apple_documents_is_an_answer(code: int, recorder: Recorder) -> None:
-    """What it means is not the client's affair."""
     body = {"errorCode": code, "errorMessage": "in words"}
     recorder.reply = Reply(code // 10_000, json.dumps(body).encode())
     with client_of(recorder.url) as client:
@@ -273,7 +271,6 @@ def test_whatever_may_pass_is_unavailable(reply: Reply, is_unknown: bool, record
 
 
 def test_retry_after_is_a_time_in_milliseconds(recorder: Recorder) -> None:
-    """As Apple documents for 429."""
     until_ms = round((time.time() + 90) * 1000)
     recorder.reply = Reply(429, b'{"errorCode": 4290000}', {"Retry-After": str(until_ms)})
     with client_of(recorder.url) as client:
@@ -304,7 +301,6 @@ def test_retry_after_is_bounded(value: str | None, seconds: float | None) -> Non
 
 
 def test_no_error_shows_the_token(recorder: Recorder) -> None:
-    """Not even where a server echoes it."""
     token = Clocks().token()
     text, _ = token.current()
     recorder.reply = Reply(500, f"you sent {text}".encode())

@@ -187,7 +187,6 @@ def test_the_first_signed_transaction_in_an_outage_opens_the_gate(stage: Stage) 
 
 
 def test_what_apple_did_not_sign_opens_no_gate(stage: Stage) -> None:
-    """Anybody can send that."""
     house = House(stage)
     house.verified("eyJh.eyJi.c2ln")
     house.lose_apple()
@@ -206,7 +205,6 @@ def test_what_an_outage_keeps_leaves_room_for_signed_transactions(stage: Stage) 
 
 
 def test_a_new_intake_hears_whether_the_gate_is_open(stage: Stage) -> None:
-    """It asks when it is restarted."""
     house = House(stage)
     house.verified(house.apple.sell("2000"))
     house.lose_apple()
@@ -287,7 +285,6 @@ def test_a_crash_of_who_keeps_signatures_hands_their_messages_back(stage: Stage)
 
 
 def test_signatures_are_counted_beside_the_requests_to_apple(stage: Stage) -> None:
-    """And not among them."""
     house = House(stage)
     house.verified(house.apple.sell("2000"))
     calls = stage.counted().calls

@@ -101,7 +101,6 @@ def test_the_one_is_not_the_other(subject: Subject) -> None:
 
 
 def test_what_another_has_signed_is_refused(subject: Subject) -> None:
-    """However well it is signed."""
     assert (
         refused(subject.signed_data.verify_transaction(subject.sign_as_another(TRANSACTION))) is Reason.JWS_FOREIGN_ROOT
     )
@@ -143,7 +142,6 @@ def test_a_date_of_signing_that_has_not_come_says_that_the_clock_is_wrong(subjec
 
 
 def test_many_threads_share_an_adapter(subject: Subject) -> None:
-    """Every thread gets the payload of its own JWS."""
     texts = [subject.sign({**TRANSACTION, "transactionId": str(number)}) for number in range(8)]
     found: dict[int, set[object]] = {number: set() for number in range(8)}
 

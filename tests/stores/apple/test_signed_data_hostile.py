@@ -340,7 +340,6 @@ def test_a_clock_may_be_a_quarter_of_an_hour_behind(signed_data: AppleSignedData
 
 
 def test_a_signed_transaction_is_no_notification(signed_data: AppleSignedData) -> None:
-    """However genuine it is."""
     assert isinstance(signed_data.verify_notification(GENUINE), SignatureRefused)
 
 

@@ -128,7 +128,6 @@ def test_stop_signals_do_not_concern_it() -> None:
 
 
 def test_one_that_is_killed_is_replaced_and_its_work_is_done_again() -> None:
-    """Each outcome is told once, and rightly."""
     with running() as signed_data:
         victim = id_of(signed_data)
         told: Told = queue.SimpleQueue()
@@ -141,7 +140,6 @@ def test_one_that_is_killed_is_replaced_and_its_work_is_done_again() -> None:
 
 
 def test_one_that_is_killed_idle_is_replaced() -> None:
-    """By the next work, which does not notice."""
     with running() as signed_data:
         victim = id_of(signed_data)
         os.kill(victim, signal.SIGKILL)

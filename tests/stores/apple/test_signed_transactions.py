@@ -91,7 +91,6 @@ def test_a_payload_is_one_transaction() -> None:
 
 @pytest.mark.parametrize("named", list(ProductType))
 def test_every_type_of_apples_is_known(named: ProductType) -> None:
-    """Spelled as Apple spells it."""
     assert transaction(type=str(named)).product_type is named
 
 
@@ -115,14 +114,12 @@ def test_any_quantity_of_apples_is_read(quantity: object) -> None:
 
 
 def test_upgrades_and_family_sharing_are_read() -> None:
-    """As booleans, and by Apple's words."""
     assert transaction(isUpgraded=True).is_upgraded
     assert not transaction(isUpgraded=False).is_upgraded
     assert transaction(inAppOwnershipType="FAMILY_SHARED").is_family_shared
 
 
 def test_what_apple_leaves_out_is_unknown_not_made_up() -> None:
-    """A payload needs its id and its environment."""
     read = interpret({"transactionId": "7", "environment": "Sandbox"})
     assert read == Genuine(SANDBOX, None, (Transaction("7", None, None, 1, None, None, cancelled=False),))
 
@@ -175,13 +172,11 @@ def test_whatever_has_a_dot_is_meant_as_a_signed_transaction(receipt_data: str, 
 
 @given(st.binary(min_size=1, max_size=200).filter(lambda receipt: not receipt.startswith(b"eyJ")))
 def test_no_app_receipt_is_taken_for_a_signed_transaction(receipt: bytes) -> None:
-    """Base64 of either alphabet has no dot."""
     for encode in (base64.b64encode, base64.urlsafe_b64encode, base64.encodebytes):
         assert signed_transaction_of(encode(receipt).decode()) is None
 
 
 def test_a_refused_signature_names_no_transaction() -> None:
-    """Whoever made it up also made up its id."""
     refused = refusal(SignatureRefused(Reason.JWS_FOREIGN_ROOT, "the root is not Apple's"))
     assert isinstance(refused, Unidentified)
     assert refused.reason is Reason.JWS_FOREIGN_ROOT

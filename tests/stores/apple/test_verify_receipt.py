@@ -170,7 +170,6 @@ class TestReceipts:
         assert genuine(unified()).transactions == ()
 
     def test_an_ios_6_style_receipt_has_one_purchase(self) -> None:
-        """It is flat, and calls the bundle id ``bid``."""
         assert genuine(flat()) == Genuine(PRODUCTION, "com.example.game", (COINS_READ,))
 
     def test_renewals_are_united_with_the_receipt(self) -> None:
@@ -196,7 +195,6 @@ class TestReceipts:
 
     @pytest.mark.parametrize("key", ["cancellation_date", "cancellation_date_ms"])
     def test_a_cancellation_date_means_refunded(self, key: str) -> None:
-        """Either form of it; null is no date."""
         assert genuine(unified({**COINS, key: "2013-08-02 00:00:00 Etc/GMT"})).transactions[0].cancelled
         assert not genuine(unified({**COINS, key: None})).transactions[0].cancelled
 
@@ -233,7 +231,6 @@ class TestReceipts:
     def test_the_environment_is_the_answers_else_the_receipts_else_the_endpoints(
         self, named: str | None, receipt_type: str | None, asked: Environment, environment: Environment
     ) -> None:
-        """The most explicit word counts."""
         answer = unified(COINS, environment=named)
         answer["receipt"]["receipt_type"] = receipt_type
         assert genuine(answer, asked).environment is environment
@@ -252,7 +249,6 @@ class TestReceipts:
 
     @pytest.mark.parametrize("place", [0, 1])
     def test_what_only_one_of_two_entries_says_is_kept(self, place: int) -> None:
-        """An omission says nothing."""
         told = {"in_app_ownership_type": "FAMILY_SHARED", "is_upgraded": "true", "app_account_token": "a" * 36}
         entries = [dict(GOLD), dict(GOLD)]
         entries[place] |= told

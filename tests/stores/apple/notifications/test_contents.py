@@ -121,13 +121,11 @@ def test_a_type_that_nobody_has_documented_is_no_fault(type_: str) -> None:
     ],
 )
 def test_a_payload_that_lacks_something_is_unreadable(changes: dict[str, object]) -> None:
-    """Nothing is guessed of what changes the ledger."""
     assert isinstance(read_notification({**payload(), **changes}), Unreadable)
 
 
 @pytest.mark.parametrize("part", ["data", "summary", "appData", "externalPurchaseToken"])
 def test_it_is_said_in_one_of_four_places_whose_it_is(part: str) -> None:
-    """Which of them depends on the type."""
     about = {"data": None, part: {"bundleId": "com.example.other", "environment": "Sandbox"}}
     notification = read("RENEWAL_EXTENSION", **about)
     assert (notification.bundle_id, notification.environment) == ("com.example.other", "Sandbox")
@@ -168,13 +166,11 @@ def test_a_refund_of_a_garbled_part_is_no_refund_of_the_whole(garbled: dict[str,
 
 
 def test_a_reversal_gives_it_back() -> None:
-    """At the time of the notification."""
     assert decide(read("REFUND_REVERSED"), TRANSACTION, POLICY) == RefundReversed("1000", 1_800_000_000.25)
 
 
 @pytest.mark.parametrize("type_", sorted({each.value for each in NotificationTypeV2} - set(CHANGING)))
 def test_every_other_type_changes_nothing(type_: str) -> None:
-    """Its transaction is not even to be verified."""
     notification = read(type_)
     assert (notification.type, notification.signed_transaction) == (type_, None)
     assert isinstance(decide(notification, None, POLICY), Nothing)
@@ -213,7 +209,6 @@ def test_an_environment_that_does_not_count_is_acknowledged(type_: str, environm
     ],
 )
 def test_a_transaction_that_lacks_something_is_unreadable(type_: str, changes: dict[str, object]) -> None:
-    """An id that is none, or nobody's purchase."""
     assert isinstance(decide(read(type_), {**TRANSACTION, **changes}, POLICY), Unreadable)
 
 

@@ -258,7 +258,6 @@ def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
 
 
 def test_a_reversal_at_the_same_moment_leaves_a_later_refund(house: House) -> None:
-    """The mark that its refund finds is not its own."""
     house.ledger.claim(CLAIM)
     house.handle(Posted(transaction=transaction(revocationDate=NOW_MS + 1000)))
     with house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(1) as pool:
@@ -404,7 +403,6 @@ def test_each_is_one_line_without_what_was_posted(house: House, caplog: pytest.L
 
 
 def test_no_secret_of_a_post_is_logged_or_told(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither of what is forged nor of what fails."""
     caplog.set_level(logging.DEBUG)
     house.ledger.fail("mark_refunded", LEDGER_DOWN)
     bodies = [Posted().body, Posted(authority=Authority(b"another")).body, b'{"signedPayload": "s3cr3t.s3cr3t.s3cr3t"}']

@@ -76,7 +76,6 @@ def test_settings_that_cannot_work_are_told(tmp_path: Path, roots: Path) -> None
 
 
 def test_a_table_of_notifications_is_not_the_ledger() -> None:
-    """Their items expire, and they have another key."""
     with pytest.raises(ConfigurationError, match="a table other than ledger_table"):
         Settings(backend="aws", bundle_ids=(BUNDLE_ID,), ledger_table="claims", notifications_table="claims")
 

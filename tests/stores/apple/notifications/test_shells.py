@@ -59,7 +59,6 @@ def test_statuses_are_the_handlers(house: House, client: Client) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
 def test_other_methods_are_refused(house: House, client: Client, method: str) -> None:
-    """With what would be right."""
     status, text, headers = client.ask(method, "/", None, {})
     assert (status, headers["Allow"]) == (405, "POST")
     assert text == ("" if method == "HEAD" else "expected a POST\n")
@@ -75,7 +74,6 @@ def test_neither_the_path_nor_the_content_type_decides(house: House, client: Cli
 
 
 def test_a_body_that_is_announced_too_large_is_not_waited_for(client: Client) -> None:
-    """Its sender is told before it has sent it."""
     with client.connect() as connection:
         connection.sendall(HEAD + b"Content-Length: 1000000000000\r\n\r\n{")
         assert connection.recv(1000).split(b" ")[1] == b"413"
@@ -84,7 +82,6 @@ def test_a_body_that_is_announced_too_large_is_not_waited_for(client: Client) ->
 
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "٣", "9" * 30])
 def test_a_length_that_is_none_is_refused(house: House, client: Client, length: str) -> None:
-    """By the server or by us; it is no crash."""
     with client.connect() as connection:
         connection.sendall(HEAD + f"Content-Length: {length}\r\nConnection: close\r\n\r\n{{}}".encode())
         with suppress(OSError):  # it has been refused and cut off already
@@ -116,7 +113,6 @@ def test_a_body_that_is_cut_short_changes_nothing(house: House, client: Client) 
 
 
 def test_a_body_may_come_in_pieces(house: House, client: Client) -> None:
-    """As TCP likes it."""
     request = raw_post(Posted().body, b"Connection: close\r\n")
     with client.connect() as connection:
         for start in range(0, len(request), 997):
@@ -129,7 +125,6 @@ def test_a_body_may_come_in_pieces(house: House, client: Client) -> None:
     "junk", [b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"\xff" * 100_000, b"\r\n" * 1000]
 )
 def test_what_is_no_http_harms_nobody(client: Client, junk: bytes) -> None:
-    """The next one is served as ever."""
     with client.connect() as connection:
         try:
             connection.sendall(junk)
@@ -154,7 +149,6 @@ def test_junk_that_follows_a_notification_on_its_connection_changes_nothing(hous
 
 
 def test_a_chunked_body_is_taken_up_to_its_bound(house: House) -> None:
-    """Whatever it does not say of its length."""
     house.ledger.claim(CLAIM)
     with serving(house, "asgi") as client:
         body = Posted().body
@@ -236,7 +230,6 @@ def test_slow_bodies_keep_out_no_notification(house: House, monkeypatch: pytest.
 
 
 def test_a_client_that_does_not_wait_for_the_answer_changes_nothing(house: House) -> None:
-    """What was begun is finished, whoever has gone."""
     house.ledger.claim(CLAIM)
     with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold:
         posted = Posted()
@@ -249,7 +242,6 @@ def test_a_client_that_does_not_wait_for_the_answer_changes_nothing(house: House
 
 
 def test_a_bug_is_answered_with_500_and_the_next_one_is_served(house: House) -> None:
-    """Which to Apple means: again."""
     house.ledger.claim(CLAIM)
     house.ledger.fail("mark_refunded", AssertionError("a bug"))
     with serving(house, "asgi") as client:
