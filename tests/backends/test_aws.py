@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -36,6 +35,7 @@ from receipt_actors.errors import (
 )
 from tests.backends.conftest import Begun, plain_session
 from tests.patience import PATIENCE_SECONDS
+from tests.transport.wire import Asked, Wire
 
 if TYPE_CHECKING:
     from tests.backends.conftest import Aws
@@ -101,62 +101,43 @@ TROUBLE = {
 }
 
 
-class FakeAws:
-    """An HTTP server on loopback that takes down every request and answers as ``answer(operation, request)`` says."""
+class FakeAws(Wire):
+    """A server that takes down every request and answers as ``answer(operation, request)`` says."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Callable[[dict[str, Any]], Reply]] = {}
         self.stopping = threading.Event()
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                operation = self.headers["X-Amz-Target"].rpartition(".")[2]
-                fake.requests.append((operation, request))
-                reply = fake.answers[operation](request)
-                if reply.status == 0:
-                    self.close_connection = True
-                    return
-                body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-                self.send_response(reply.status)
-                for name, value in reply.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body) + reply.missing_bytes))
-                self.send_header("Connection", "close")  # boto3 must not race the close with its next request
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                """Keep the tests' output quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        super().__init__(self._answer_to)
         self.answer("GetQueueUrl", lambda request: Reply({"QueueUrl": f"{self.url}/1/{request['QueueName']}"}))
 
     def answer(self, operation: str, reply: Reply | Callable[[dict[str, Any]], Reply]) -> None:
         self.answers[operation] = (lambda request: reply) if isinstance(reply, Reply) else reply
 
-    def asked(self, operation: str) -> list[dict[str, Any]]:
+    def asked_for(self, operation: str) -> list[dict[str, Any]]:
         return [request for asked, request in self.requests if asked == operation]
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self.stopping.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().close()
+
+    def _answer_to(self, asked: Asked) -> bytes | None:
+        request, operation = json.loads(asked.body), asked.headers["x-amz-target"].rpartition(".")[2]
+        self.requests.append((operation, request))
+        reply = self.answers[operation](request)
+        if reply.status == 0:
+            return None
+        body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        # boto3 must not race the close with its next request.
+        headers = {**reply.headers, "Content-Length": str(len(body) + reply.missing_bytes), "Connection": "close"}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"HTTP/1.1 {reply.status} X\r\n{lines}\r\n".encode() + body + self.CLOSE
 
 
 @pytest.fixture
 def fake() -> Iterator[FakeAws]:
-    server = FakeAws()
-    yield server
-    server.stop()
+    with closing(FakeAws()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +203,7 @@ def test_trouble_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLed
         fake.answer(operation, reply)
         with pytest.raises(LedgerUnavailable):
             call(ledger)
-        assert len(fake.asked(operation)) == 1
+        assert len(fake.asked_for(operation)) == 1
     with pytest.raises(LedgerUnavailable):
         ledger.check()
 
@@ -274,7 +255,7 @@ def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, 
 
 def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger) -> None:
     """A refused connection names the endpoint that was tried."""
-    fake.stop()
+    fake.close()
     with pytest.raises(QueueUnavailable, match=fake.url):
         QUEUE_CALLS["ReceiveMessage"](queues)
     with pytest.raises(LedgerUnavailable, match=fake.url):
@@ -338,7 +319,7 @@ def test_a_queue_that_may_not_be_used_is_refused(fake: FakeAws, queues: AwsQueue
     fake.answer("GetQueueUrl", Reply({"QueueUrl": f"{fake.url}/2/{QUEUE}"}))
     fake.answer("DeleteMessageBatch", Reply({"Successful": [{"Id": "0"}], "Failed": []}))
     assert queues.delete(QUEUE, ["handle"]) == [None]
-    assert fake.asked("DeleteMessageBatch")[-1]["QueueUrl"] == f"{fake.url}/2/{QUEUE}"
+    assert fake.asked_for("DeleteMessageBatch")[-1]["QueueUrl"] == f"{fake.url}/2/{QUEUE}"
 
 
 # --- queues ---------------------------------------------------------------------------------------------------------
@@ -359,7 +340,7 @@ def test_a_name_becomes_a_url_once_and_by_sqs_alone(fake: FakeAws, queues: AwsQu
     fake.answer("SendMessageBatch", sent)
     for _ in range(3):
         assert queues.send(QUEUE, [OutgoingMessage("a")]) == [None]
-    assert [request["QueueName"] for request in fake.asked("GetQueueUrl")] == [QUEUE]
+    assert [request["QueueName"] for request in fake.asked_for("GetQueueUrl")] == [QUEUE]
     before = len(fake.requests)
     for name in (f"{fake.url}/1/{QUEUE}", f"arn:aws:sqs:eu-west-1:1:{QUEUE}", f"../{QUEUE}"):
         with pytest.raises(QueueRefused):
@@ -477,7 +458,7 @@ def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueu
     assert message.attributes == {"submission_id": "s", "count": "7", "blob": "", "nothing": ""}
     assert (message.approximate_receive_count, message.sent_at_seconds) == (3, 1_700_000_000.125)
     assert message.aws_trace_header == "Root=1-5759e988-bd862e3fe1be46a994272793"
-    (request,) = fake.asked("ReceiveMessage")
+    (request,) = fake.asked_for("ReceiveMessage")
     assert (request["MaxNumberOfMessages"], request["WaitTimeSeconds"], request["VisibilityTimeout"]) == (7, 1, 120)
     assert request["MessageAttributeNames"] == ["All"]
     assert sorted(request["MessageSystemAttributeNames"]) == [
@@ -647,9 +628,9 @@ def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, le
     fake.answer("PutItem", Reply({}))
     assert ledger.claim(ITEM) is None
     fake.answer("PutItem", error("ConditionalCheckFailedException"))
-    fake.answer("GetItem", Reply({"Item": fake.asked("PutItem")[0]["Item"]}))
+    fake.answer("GetItem", Reply({"Item": fake.asked_for("PutItem")[0]["Item"]}))
     assert ledger.claim(ITEM) == ITEM
-    (_, put), (get,) = fake.asked("PutItem"), fake.asked("GetItem")
+    (_, put), (get,) = fake.asked_for("PutItem"), fake.asked_for("GetItem")
     assert put["ConditionExpression"] == "attribute_not_exists(TransactionId)"
     assert put["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD"
     assert get["ConsistentRead"] is True
@@ -665,7 +646,7 @@ def test_a_later_mark_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: A
         fake.answer("UpdateItem", error("ConditionalCheckFailedException", **({"Item": marked} if is_told else {})))
         fake.answer("GetItem", Reply({"Item": marked}))
         assert ledger.mark_refunded("1", 5.0) == Tombstone("1", 7.0)
-        assert len(fake.asked("GetItem")) == (0 if is_told else 1)
+        assert len(fake.asked_for("GetItem")) == (0 if is_told else 1)
     fake.answer("UpdateItem", error("ConditionalCheckFailedException"))
     fake.answer("GetItem", Reply({}))
     with pytest.raises(LedgerUnavailable, match="is gone"):
@@ -795,8 +776,8 @@ def test_a_batch_is_one_insert_each_with_every_value_as_a_parameter(fake: FakeAw
     for item in items:
         ledger.claim(item)
     assert ledger.claim_all(items) == [None, None]
-    (batch,) = fake.asked("BatchExecuteStatement")
-    for statement, put in zip(batch["Statements"], fake.asked("PutItem"), strict=True):
+    (batch,) = fake.asked_for("BatchExecuteStatement")
+    for statement, put in zip(batch["Statements"], fake.asked_for("PutItem"), strict=True):
         inserted = re.fullmatch(r"INSERT INTO \"claims\" VALUE \{(('\w+': \?(, )?)+)\}", statement["Statement"])
         assert inserted is not None
         names = re.findall(r"\w+", inserted[1])

@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,14 @@ from receipt_actors.stores.apple.client.verify_receipt_client import VerifyRecei
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import (
-    Recorder,
     answers,
     http2_server,
     make_certificate,
     raw_server,
-    recording,
     tls_server,
 )
 from tests.transport.places import running
+from tests.transport.wire import Recorder
 
 LONGER_AND_LONGER = (0.3, 1.2, 4.8, 19.2)  #: time-outs to try, for a machine that is too slow for the shorter ones
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)))
@@ -53,7 +52,7 @@ def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> I
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    with recording() as server:
+    with closing(Recorder()) as server:
         yield server
 
 

@@ -40,16 +40,14 @@ from receipt_actors.transport.curl import CurlTransport
 from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, MEMORY
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import (
-    Recorder,
-    Reply,
     answers,
     make_certificate,
     raw_server,
-    recording,
     tls_server,
     tunnelling_proxy,
 )
 from tests.transport.places import running
+from tests.transport.wire import Recorder, Reply
 
 PRODUCTION_URL = "https://buy.example.com/verifyReceipt"
 SANDBOX_URL = "https://sandbox.example.com/verifyReceipt"
@@ -106,7 +104,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    with recording() as server:
+    with closing(Recorder()) as server:
         yield server
 
 
@@ -127,12 +125,12 @@ def test_receipt_and_secret_are_posted_to_the_endpoint_of_the_environment(
     with client_of(f"{recorder.url}/Production?x=1", f"{recorder.url}/Sandbox?x=1") as client:
         assert client.verify_receipt(RECEIPT, environment) == {"status": 0}
     (asked,) = recorder.asked
-    assert asked.path == f"/{environment}?x=1"
+    assert asked.target == f"/{environment}?x=1"
     assert json.loads(asked.body) == {"receipt-data": RECEIPT, "password": SECRET}
-    assert asked.headers["Content-Type"] == "application/json"
-    assert asked.headers["User-Agent"] == "receipt-actors"
-    assert asked.headers["Accept-Encoding"] == "gzip"
-    assert "Expect" not in asked.headers
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["user-agent"] == "receipt-actors"
+    assert asked.headers["accept-encoding"] == "gzip"
+    assert "expect" not in asked.headers
 
 
 def test_a_receipt_of_another_app_goes_with_that_apps_secret(recorder: Recorder, client_of: ClientOf) -> None:
@@ -537,8 +535,8 @@ def test_connections_are_kept_and_cookies_are_not(recorder: Recorder, client_of:
     with client_of(f"{recorder.url}/verifyReceipt") as client:
         for _ in range(5):
             client.verify_receipt(RECEIPT, Environment.PRODUCTION)
-    assert len(recorder.connections) == 1
-    assert not any("Cookie" in asked.headers for asked in recorder.asked)
+    assert {asked.connection for asked in recorder.asked} == {0}
+    assert not any("cookie" in asked.headers for asked in recorder.asked)
 
 
 @only_blocking
@@ -546,11 +544,11 @@ def test_a_proxy_of_the_environment_is_used(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
     """Where the process environment names one when the client is made; as with curl, it needs no scheme."""
-    monkeypatch.setenv("http_proxy", f"localhost:{recorder.server_port}")
+    monkeypatch.setenv("http_proxy", f"localhost:{recorder.port}")
     with client_of("http://store.invalid/verifyReceipt") as client:
         monkeypatch.delenv("http_proxy")
         assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
-    assert [asked.path for asked in recorder.asked] == ["http://store.invalid/verifyReceipt"]
+    assert [asked.target for asked in recorder.asked] == ["http://store.invalid/verifyReceipt"]
 
 
 def test_no_proxy_is_for_the_hosts_that_it_names(
@@ -610,6 +608,7 @@ def test_a_proxy_that_refuses_is_an_outage(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
     """A proxy that knows no CONNECT gives no answer of Apple's."""
+    recorder.reply = Reply(501)
     monkeypatch.setenv("https_proxy", recorder.url)
     with client_of("https://store.invalid/verifyReceipt") as client:
         assert "gave no answer" in str(unavailable(client))

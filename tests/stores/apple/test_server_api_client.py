@@ -35,8 +35,8 @@ from receipt_actors.stores.apple.ports import UNAUTHORIZED
 from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
-from tests.stores.apple.app_store_servers import Recorder, Reply, recording
 from tests.transport.places import running
+from tests.transport.wire import Recorder, Reply
 
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -107,13 +107,13 @@ def client_of(
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    with recording() as server:
+    with closing(Recorder()) as server:
         server.reply = Reply(body=FOUND)
         yield server
 
 
 def tokens(recorder: Recorder) -> list[str]:
-    return [asked.headers["Authorization"].removeprefix("Bearer ") for asked in recorder.asked]
+    return [asked.headers["authorization"].removeprefix("Bearer ") for asked in recorder.asked]
 
 
 def unavailable(client: ServerApiClient) -> AppStoreUnavailable:
@@ -130,7 +130,7 @@ def test_a_transaction_is_looked_up_where_it_is_asked_for(recorder: Recorder) ->
     with client_of(f"{recorder.url}/production/", f"{recorder.url}/sandbox") as client:
         assert client.get_transaction_info("2000", PRODUCTION) == {"signedTransactionInfo": "a.b.c"}
         assert client.get_transaction_info("2001", SANDBOX) == {"signedTransactionInfo": "a.b.c"}
-    paths = [asked.path for asked in recorder.asked]
+    paths = [asked.target for asked in recorder.asked]
     assert paths == ["/production/inApps/v1/transactions/2000", "/sandbox/inApps/v1/transactions/2001"]
 
 
