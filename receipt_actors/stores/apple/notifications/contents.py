@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from enum import StrEnum
 
 from appstoreserverlibrary.models.NotificationTypeV2 import NotificationTypeV2
 
@@ -36,7 +36,7 @@ _PARTS = ("data", "summary", "appData", "externalPurchaseToken")
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Not what Apple sends."""
+    """A body that is not what Apple sends."""
 
     detail: str  #: one short line, nothing of what was sent
 
@@ -71,21 +71,28 @@ class RefundReversed:
     at_seconds: float  #: UNIX time at which the notification was signed
 
 
+class Done(StrEnum):
+    """What became of a POST."""
+
+    POSTED = "posted"  #: the claim is marked as refunded, and ``INVALID`` was posted
+    TOMBSTONE = "tombstone"  #: nobody had claimed the transaction; nobody can any more
+    NOT_OURS = "not_ours"  #: marked, but the claim is another program's: nobody got an answer from us
+    REVERSED = "reversed"  #: the mark was taken back, and ``OK`` was posted; or the tombstone was
+    OVERTAKEN = "overtaken"  #: a refund that came after its reversal, or a reversal after a newer refund: nothing to do
+    KNOWN = "known"  #: it had been carried out before
+    NOTHING = "nothing"  #: there is nothing to do for it
+    FOREIGN_APP = "foreign_app"  #: refused: of an app that is not in ``bundle_ids``
+    REFUSED = "refused"  #: refused: Apple did not sign it
+    UNREADABLE = "unreadable"  #: refused: not what Apple sends
+    FAILED = "failed"  #: to come again
+
+
 @dataclass(frozen=True, slots=True)
-class Nothing:
-    """There is nothing to do but to acknowledge it."""
+class Settled:
+    """What became of a notification, and why."""
 
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignApp:
-    """It is about an app that is not ours, or that the settings have forgotten."""
-
-    detail: str
-
-
-Decision: TypeAlias = Refund | RefundReversed | Nothing | ForeignApp | Unreadable
+    done: Done
+    detail: str  #: one short line
 
 
 def read_body(body: bytes) -> str | Unreadable:
@@ -106,23 +113,23 @@ def read_body(body: bytes) -> str | Unreadable:
     return Unreadable(f"signedPayload: expected a string, found {json_type(signed)}")
 
 
-def read_notification(payload: Mapping[str, object]) -> Notification | Unreadable:
+def read_notification(payload: Mapping[str, object]) -> Notification | Settled:
     """Read a verified payload. A type that is not documented is ``UNKNOWN``, and no fault."""
     uuid, type_ = payload.get("notificationUUID"), payload.get("notificationType")
     if not is_name(uuid):
-        return Unreadable(f"notificationUUID: expected an id, found {json_type(uuid)}")
+        return _unreadable(f"notificationUUID: expected an id, found {json_type(uuid)}")
     if not is_name(type_):
-        return Unreadable(f"notificationType: expected a name, found {json_type(type_)}")
+        return _unreadable(f"notificationType: expected a name, found {json_type(type_)}")
     signed_at_seconds = _seconds(payload.get("signedDate"))
     if signed_at_seconds is None:
-        return Unreadable("signedDate: expected a UNIX time in milliseconds")
+        return _unreadable("signedDate: expected a UNIX time in milliseconds")
     known_type = type_ if type_ in _TYPES else UNKNOWN_TYPE
     part = next((each for name in _PARTS if isinstance(each := payload.get(name), Mapping)), {})
     signed_transaction = None
     if known_type in _TAKES_BACK or known_type == _GIVES_BACK:
         signed = part.get("signedTransactionInfo")
         if not isinstance(signed, str):
-            return Unreadable(f"{known_type}: signedTransactionInfo: expected a string, found {json_type(signed)}")
+            return _unreadable(f"{known_type}: signedTransactionInfo: expected a string, found {json_type(signed)}")
         signed_transaction = signed
     return Notification(
         uuid=uuid,
@@ -134,7 +141,9 @@ def read_notification(payload: Mapping[str, object]) -> Notification | Unreadabl
     )
 
 
-def decide(notification: Notification, transaction: Mapping[str, object] | None, policy: Policy) -> Decision:
+def decide(
+    notification: Notification, transaction: Mapping[str, object] | None, policy: Policy
+) -> Refund | RefundReversed | Settled:
     """Say what to do. ``transaction`` is the payload of ``notification.signed_transaction``, verified.
 
     An app that is not in ``bundle_ids`` is refused, not acknowledged: where the settings have forgotten one of ours,
@@ -150,19 +159,19 @@ def decide(notification: Notification, transaction: Mapping[str, object] | None,
             environments.add(notification.environment)
     foreign = [] if policy.bundle_ids is None else sorted(map(str, bundle_ids - policy.bundle_ids - {None}))
     if foreign:
-        return ForeignApp(f"app {foreign[0]} is not in bundle_ids")
+        return Settled(Done.FOREIGN_APP, f"app {foreign[0]} is not in bundle_ids")
     if not environments <= {*policy.environments, None}:
-        return Nothing("its environment does not count here")
+        return Settled(Done.NOTHING, "its environment does not count here")
     if notification.signed_transaction is None:
-        return Nothing("nothing to do")
+        return Settled(Done.NOTHING, "nothing to do")
     if transaction is None:
-        return Unreadable(f"{notification.type}: no transaction")
+        return _unreadable(f"{notification.type}: no transaction")
     if None in bundle_ids or None in environments:
-        return Unreadable(f"{notification.type}: a transaction that does not say of which app and environment it is")
+        return _unreadable(f"{notification.type}: a transaction that does not say of which app and environment it is")
     try:
         return _change(notification, transaction)
     except apple_fields.Unreadable as unreadable:
-        return Unreadable(f"{notification.type}: {unreadable}")
+        return _unreadable(f"{notification.type}: {unreadable}")
 
 
 def _change(notification: Notification, transaction: Mapping[str, object]) -> Refund | RefundReversed:
@@ -179,6 +188,10 @@ def _change(notification: Notification, transaction: Mapping[str, object]) -> Re
         apple_fields.read_revocation_type(transaction),
         apple_fields.read_revocation_percentage(transaction),
     )
+
+
+def _unreadable(detail: str) -> Settled:
+    return Settled(Done.UNREADABLE, f"its signature holds, and yet: {detail}")
 
 
 def _name(value: object) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -15,11 +16,11 @@ from receipt_actors.domain.ports import REMEMBERED_SECONDS, Environment
 from receipt_actors.stores.apple.notifications.contents import (
     MAX_BODY_BYTES,
     UNKNOWN_TYPE,
-    ForeignApp,
-    Nothing,
+    Done,
     Notification,
     Refund,
     RefundReversed,
+    Settled,
     Unreadable,
     decide,
     read_body,
@@ -55,6 +56,12 @@ def read(type_: object = "REFUND", **changes: object) -> Notification:
     notification = read_notification(payload(type_, **changes))
     assert isinstance(notification, Notification)
     return notification
+
+
+def done(notification: Notification, transaction: Mapping[str, object] | None, policy: Policy = POLICY) -> Done | None:
+    """What becomes of it; None where the ledger is to be changed."""
+    decision = decide(notification, transaction, policy)
+    return decision.done if isinstance(decision, Settled) else None
 
 
 def test_what_apples_history_has_is_remembered() -> None:
@@ -100,7 +107,7 @@ def test_no_body_is_too_much(body: bytes) -> None:
 def test_a_type_that_nobody_has_documented_is_no_fault(type_: str) -> None:
     """It is acknowledged like all that changes nothing."""
     assert read(type_).type == UNKNOWN_TYPE
-    assert isinstance(decide(read(type_), None, POLICY), Nothing)
+    assert done(read(type_), None) is Done.NOTHING
 
 
 @pytest.mark.parametrize(
@@ -121,7 +128,9 @@ def test_a_type_that_nobody_has_documented_is_no_fault(type_: str) -> None:
     ],
 )
 def test_a_payload_that_lacks_something_is_unreadable(changes: dict[str, object]) -> None:
-    assert isinstance(read_notification({**payload(), **changes}), Unreadable)
+    unreadable = read_notification({**payload(), **changes})
+    assert isinstance(unreadable, Settled)
+    assert unreadable.done is Done.UNREADABLE
 
 
 @pytest.mark.parametrize("part", ["data", "summary", "appData", "externalPurchaseToken"])
@@ -129,7 +138,7 @@ def test_it_is_said_in_one_of_four_places_whose_it_is(part: str) -> None:
     about = {"data": None, part: {"bundleId": "com.example.other", "environment": "Sandbox"}}
     notification = read("RENEWAL_EXTENSION", **about)
     assert (notification.bundle_id, notification.environment) == ("com.example.other", "Sandbox")
-    assert isinstance(decide(notification, None, POLICY), ForeignApp)
+    assert done(notification, None) is Done.FOREIGN_APP
 
 
 # --- what to do ---
@@ -161,7 +170,7 @@ def test_a_refund_says_how_much() -> None:
 )
 def test_a_refund_of_a_garbled_part_is_no_refund_of_the_whole(garbled: dict[str, object]) -> None:
     """It is told as unreadable, and Apple comes again: all that a player has is not taken on a guess."""
-    assert isinstance(decide(read(), {**TRANSACTION, **garbled}, POLICY), Unreadable)
+    assert done(read(), {**TRANSACTION, **garbled}) is Done.UNREADABLE
     assert isinstance(decide(read("REFUND_REVERSED"), {**TRANSACTION, **garbled}, POLICY), RefundReversed)
 
 
@@ -173,17 +182,17 @@ def test_a_reversal_gives_it_back() -> None:
 def test_every_other_type_changes_nothing(type_: str) -> None:
     notification = read(type_)
     assert (notification.type, notification.signed_transaction) == (type_, None)
-    assert isinstance(decide(notification, None, POLICY), Nothing)
+    assert done(notification, None) is Done.NOTHING
 
 
 @pytest.mark.parametrize("type_", [*CHANGING, "TEST"])
 def test_an_app_that_is_not_ours_is_refused(type_: str) -> None:
     """Whether the notification says so or the transaction in it; who accepts any app has no foreign ones."""
     foreign = {"bundleId": "com.example.other", "environment": "Production", "signedTransactionInfo": "a.b.c"}
-    assert isinstance(decide(read(type_, data=foreign), TRANSACTION, POLICY), ForeignApp)
+    assert done(read(type_, data=foreign), TRANSACTION) is Done.FOREIGN_APP
     inner = {**TRANSACTION, "bundleId": "com.example.other"}
-    assert isinstance(decide(read(type_), inner, POLICY), ForeignApp)
-    assert not isinstance(decide(read(type_), inner, ANY_APP), ForeignApp)
+    assert done(read(type_), inner) is Done.FOREIGN_APP
+    assert done(read(type_), inner, ANY_APP) is not Done.FOREIGN_APP
 
 
 @pytest.mark.parametrize("type_", CHANGING)
@@ -191,8 +200,8 @@ def test_an_app_that_is_not_ours_is_refused(type_: str) -> None:
 def test_an_environment_that_does_not_count_is_acknowledged(type_: str, environment: str) -> None:
     """There are no claims of it; and in the Sandbox Apple would not come again anyhow."""
     outer = {"bundleId": "com.example.game", "environment": environment, "signedTransactionInfo": "a.b.c"}
-    assert isinstance(decide(read(type_, data=outer), TRANSACTION, POLICY), Nothing)
-    assert isinstance(decide(read(type_), {**TRANSACTION, "environment": environment}, POLICY), Nothing)
+    assert done(read(type_, data=outer), TRANSACTION) is Done.NOTHING
+    assert done(read(type_), {**TRANSACTION, "environment": environment}) is Done.NOTHING
 
 
 @pytest.mark.parametrize("type_", CHANGING)
@@ -209,7 +218,7 @@ def test_an_environment_that_does_not_count_is_acknowledged(type_: str, environm
     ],
 )
 def test_a_transaction_that_lacks_something_is_unreadable(type_: str, changes: dict[str, object]) -> None:
-    assert isinstance(decide(read(type_), {**TRANSACTION, **changes}, POLICY), Unreadable)
+    assert done(read(type_), {**TRANSACTION, **changes}) is Done.UNREADABLE
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just("REFUND")
@@ -230,7 +239,7 @@ names = st.sampled_from([*payload(), *TRANSACTION, "summary", "appData", "extern
 def test_nothing_in_a_payload_is_too_much(payload_changes: dict[str, Any], transaction: Any, type_: str) -> None:
     """Whatever JSON it holds, there is a decision; and only our own app's transactions are ever touched."""
     notification = read_notification({**payload(type_), **payload_changes})
-    if isinstance(notification, Unreadable):
+    if isinstance(notification, Settled):
         return
     decision = decide(notification, transaction, POLICY)
     if isinstance(decision, Refund | RefundReversed):
