@@ -285,11 +285,7 @@ def test_an_error_is_read_as_boto3_reads_it(
 
 @pytest.mark.parametrize("reason", ["a path", "a proxy"])
 def test_what_is_not_plain_is_boto3s_business(
-    serve: Callable[..., Wire],
-    caller: Caller,
-    session: boto3.Session,
-    monkeypatch: pytest.MonkeyPatch,
-    reason: str,
+    serve: Callable[..., Wire], caller: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     """Every call works that way, too. A proxy is asked with a whole URL; it may be the server itself."""
     server = serve(answer_as_aws)
@@ -518,10 +514,7 @@ def test_a_renewal_of_credentials_holds_up_nobody(
 
     slow_session = plain_session(region_name="eu-west-1")
     slow_session._session._credentials = SlowCredentials("testing", "testing")
-    with (
-        closing(AwsQueues(slow_session)) as slow,
-        closing(AwsQueues(session)) as fast,
-    ):
+    with closing(AwsQueues(slow_session)) as slow, closing(AwsQueues(session)) as fast:
         begin_receive(calls, slow, 1, outcomes.told.put)
         assert renewing.wait(PATIENCE_SECONDS)
         begin_receive(calls, fast, 2, outcomes.told.put)

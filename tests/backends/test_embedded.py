@@ -21,13 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.domain.ports import (
-    Environment,
-    LedgerItem,
-    OutgoingMessage,
-    ReceivedMessage,
-    Tombstone,
-)
+from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage, ReceivedMessage, Tombstone
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueRefused, QueueUnavailable
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedQueues
 from receipt_actors.sqlite.database import SCHEMA_VERSION, Database

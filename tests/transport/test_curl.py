@@ -25,13 +25,7 @@ from receipt_actors.stores.apple.client.endpoints import endpoints_at
 from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptTransfers
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
-from tests.stores.apple.app_store_servers import (
-    answers,
-    http2_server,
-    make_certificate,
-    raw_server,
-    tls_server,
-)
+from tests.stores.apple.app_store_servers import answers, http2_server, make_certificate, raw_server, tls_server
 from tests.transport.places import running
 from tests.transport.wire import Recorder
 

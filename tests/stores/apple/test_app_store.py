@@ -39,13 +39,7 @@ from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
 from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, MEMORY
 from tests.patience import PATIENCE_SECONDS
-from tests.stores.apple.app_store_servers import (
-    answers,
-    make_certificate,
-    raw_server,
-    tls_server,
-    tunnelling_proxy,
-)
+from tests.stores.apple.app_store_servers import answers, make_certificate, raw_server, tls_server, tunnelling_proxy
 from tests.transport.places import running
 from tests.transport.wire import Recorder, Reply
 

@@ -19,11 +19,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt
-from receipt_actors.stores.apple.client.answers import (
-    MAX_ANSWER_BYTES,
-    MAX_RETRY_AFTER_SECONDS,
-    retry_after_unix_ms,
-)
+from receipt_actors.stores.apple.client.answers import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_SECONDS, retry_after_unix_ms
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
 from receipt_actors.stores.apple.client.server_api_client import (
     RENEWED_SECONDS,

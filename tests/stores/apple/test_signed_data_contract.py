@@ -172,9 +172,7 @@ def calls(request: pytest.FixtureRequest) -> Iterator[tuple[SignedDataCalls, Cal
             yield processes, APPLE.sign
 
 
-def test_what_is_begun_is_done_once(
-    calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]],
-) -> None:
+def test_what_is_begun_is_done_once(calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]) -> None:
     """Each of a hundred, of both kinds and refusals among them, is told once, and what the method returns."""
     begin, sign = calls[0].begin, calls[1]
     told: list[tuple[int, object]] = []
@@ -203,9 +201,7 @@ def test_what_is_begun_is_done_once(
     assert len(told) == 100
 
 
-def test_a_done_that_raises_harms_nobody(
-    calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]],
-) -> None:
+def test_a_done_that_raises_harms_nobody(calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]) -> None:
     """What ``done`` raises is logged, and those behind it are told all the same."""
     if isinstance(calls[0], FakeSignedData):
         pytest.skip("the fake tells on the caller's own thread, where a test wants to see what is raised")

@@ -187,14 +187,8 @@ HOSTILE: dict[str, tuple[str, Reason]] = {
     ),
     "a certificate in letters of no alphabet": (with_x5c("é", INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
     "a foreign root": (STRANGER.sign(), Reason.JWS_FOREIGN_ROOT),
-    "a foreign root of the same name": (
-        signed(chain_with(root=certify("root")), TRANSACTION),
-        Reason.JWS_FOREIGN_ROOT,
-    ),
-    "a foreign chain under our root": (
-        signed([*STRANGER.chain[:2], APPLE.root], TRANSACTION),
-        Reason.JWS_FOREIGN_ROOT,
-    ),
+    "a foreign root of the same name": (signed(chain_with(root=certify("root")), TRANSACTION), Reason.JWS_FOREIGN_ROOT),
+    "a foreign chain under our root": (signed([*STRANGER.chain[:2], APPLE.root], TRANSACTION), Reason.JWS_FOREIGN_ROOT),
     "a foreign leaf under our intermediate": (
         signed([STRANGER.leaf, APPLE.intermediate, APPLE.root], TRANSACTION),
         Reason.JWS_FOREIGN_ROOT,
@@ -210,10 +204,7 @@ HOSTILE: dict[str, tuple[str, Reason]] = {
         Reason.JWS_FOREIGN_ROOT,
     ),
     "an intermediate that is no authority": (
-        signed(
-            chain_with(intermediate=lambda root: certify_intermediate(root, is_authority=False)),
-            TRANSACTION,
-        ),
+        signed(chain_with(intermediate=lambda root: certify_intermediate(root, is_authority=False)), TRANSACTION),
         Reason.JWS_CERTIFICATE,
     ),
     "an expired leaf": (
@@ -265,10 +256,7 @@ HOSTILE: dict[str, tuple[str, Reason]] = {
         APPLE.sign(signedDate=int(BEFORE.timestamp()) * 1000),
         Reason.JWS_EXPIRED_CERTIFICATE,
     ),
-    "signed when the chain is long over": (
-        APPLE.sign(signedDate=YEAR_10000_MS - 1),
-        Reason.JWS_EXPIRED_CERTIFICATE,
-    ),
+    "signed when the chain is long over": (APPLE.sign(signedDate=YEAR_10000_MS - 1), Reason.JWS_EXPIRED_CERTIFICATE),
     "signed in the year 10000": (APPLE.sign(signedDate=YEAR_10000_MS), Reason.JWS_SIGNED_DATE),
     "signed beyond all time": (APPLE.sign(signedDate=10**300), Reason.JWS_SIGNED_DATE),
     "signed at no time": (APPLE.sign(signedDate=None), Reason.JWS_SIGNED_DATE),

@@ -35,10 +35,7 @@ class AppleSignedData:
     """
 
     def __init__(
-        self,
-        roots: Sequence[bytes],
-        app_apple_ids: Collection[int] = (),
-        now_seconds: Callable[[], float] = time.time,
+        self, roots: Sequence[bytes], app_apple_ids: Collection[int] = (), now_seconds: Callable[[], float] = time.time
     ) -> None:
         self.chains = Chains(roots)
         self._app_apple_ids = frozenset(app_apple_ids)

@@ -85,10 +85,7 @@ class SignedDataProcess(NetworkLoop[_Job]):
     """
 
     def __init__(
-        self,
-        read_trust: Callable[[], Trust],
-        answer_seconds: float = ANSWER_SECONDS,
-        program: Sequence[str] = PROGRAM,
+        self, read_trust: Callable[[], Trust], answer_seconds: float = ANSWER_SECONDS, program: Sequence[str] = PROGRAM
     ) -> None:
         super().__init__()
         self._read_trust = read_trust

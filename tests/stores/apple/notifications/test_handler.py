@@ -462,13 +462,7 @@ def test_a_step_that_fails_loses_nothing(house: House, step: Step, carried_out: 
 @pytest.mark.parametrize("carried_out", [False, True], ids=["not done", "done, answer lost"])
 @pytest.mark.parametrize(
     "step",
-    [
-        LOOK,
-        Step("notifications", "record_reversal"),
-        Step("ledger", "unmark_refunded"),
-        POST,
-        RECORD,
-    ],
+    [LOOK, Step("notifications", "record_reversal"), Step("ledger", "unmark_refunded"), POST, RECORD],
     ids=lambda step: step.operation,
 )
 def test_a_reversal_that_fails_comes_again(house: House, step: Step, carried_out: bool) -> None:

@@ -198,11 +198,7 @@ def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pyte
     """What waits is bounded, whatever stands behind us."""
     monkeypatch.setattr(shells, "MAX_WAITING", 2)
     house.ledger.claim(CLAIM)
-    with (
-        serving(house, "asgi") as client,
-        house.ledger.hold("mark_refunded") as hold,
-        ThreadPoolExecutor(2) as pool,
-    ):
+    with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(2) as pool:
         first = [pool.submit(client.post, Posted().body) for _ in range(2)]
         hold.wait_for_call(2)
         assert client.post(Posted().body) == 503
