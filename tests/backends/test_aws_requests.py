@@ -170,6 +170,9 @@ def answer_as_aws(asked: Asked) -> bytes:
         "GetQueueAttributes": {"Attributes": {"ApproximateNumberOfMessages": "7"}},
         "BatchExecuteStatement": {"Responses": [{"TableName": "claims"}] * len(fields.get("Statements", ()))},
     }
+    if operation == "ReceiveMessage":
+        message = {"MessageId": "m", "ReceiptHandle": str(fields["VisibilityTimeout"]), "Body": "b", "MD5OfBody": "5"}
+        answers = {operation: {"Messages": [message]}}
     content = json.dumps(answers.get(operation, {"Successful": confirmed} if entries else {})).encode()
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content)
 
@@ -403,33 +406,6 @@ def test_an_answer_of_another_shape_is_trouble_for_boto3_as_well(
 # --- begun calls ------------------------------------------------------------------------------------------------------
 
 
-def json_answer(content: object) -> bytes:
-    body = json.dumps(content).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-
-
-def answer_as_sqs(asked: Asked) -> bytes:
-    """Confirm everything; what a receive is to bring stands in the name of the queue."""
-    fields = json.loads(asked.body)
-    match asked.headers["x-amz-target"].rpartition(".")[2]:
-        case "GetQueueUrl":
-            return json_answer({"QueueUrl": f"http://sqs/1/{fields['QueueName']}"})
-        case _:
-            handle = str(fields["VisibilityTimeout"])
-            message = {"MessageId": "m", "ReceiptHandle": handle, "Body": "b" * int(handle), "MD5OfBody": "5"}
-            return json_answer({"Messages": [message]})
-
-
-class Outcomes:
-    """What calls came to: one at a time, in the order in which it was told."""
-
-    def __init__(self) -> None:
-        self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def next(self) -> Any:
-        return self.told.get(timeout=PATIENCE_SECONDS)
-
-
 def begin_receive(calls: AwsCalls, queues: AwsQueues, visibility: int, done: Callable[[Any], object]) -> None:
     how = {"max_messages": 1, "wait_seconds": 0, "visibility_timeout_seconds": visibility}
     calls.begin(queues.receive, (QUEUE,), how, done)
@@ -447,58 +423,58 @@ def test_calls_under_way_end_with_the_transport(
         release.wait(PATIENCE_SECONDS)
 
     serve(silence)
-    outcomes = Outcomes()
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with closing(AwsQueues(session)) as queues, closing(AwsLedger("claims", session)) as ledger:
-        calls.begin(queues.delete, (QUEUE, ["handle"]), {}, outcomes.told.put)
-        calls.begin(ledger.claim, (ITEM,), {}, outcomes.told.put)
+        calls.begin(queues.delete, (QUEUE, ["handle"]), {}, outcomes.put)
+        calls.begin(ledger.claim, (ITEM,), {}, outcomes.put)
         for _ in range(2):
             assert asked_both.acquire(timeout=PATIENCE_SECONDS)
         transport: Any = calls._transport
         transport.close()
-        assert {type(outcomes.next()) for _ in range(2)} == {QueueUnavailable, LedgerUnavailable}
-        calls.begin(ledger.get, ("1",), {}, outcomes.told.put)
-        assert isinstance(outcomes.next(), LedgerUnavailable)
+        assert {type(outcomes.get(timeout=PATIENCE_SECONDS)) for _ in range(2)} == {QueueUnavailable, LedgerUnavailable}
+        calls.begin(ledger.get, ("1",), {}, outcomes.put)
+        assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), LedgerUnavailable)
         calls.close()
         transport.close()
         release.set()
-        assert outcomes.told.empty()
+        assert outcomes.empty()
 
 
 def test_a_bug_of_the_transport_loses_no_call(
     serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything under way ends with the bug, which is no outage, and the next call begins anew."""
-    serve(answer_as_sqs)
-    outcomes = Outcomes()
+    serve(answer_as_aws)
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with closing(AwsQueues(session)) as queues, monkeypatch.context() as broken:
         broken.setattr(curl._Multi, "_collect", raise_attribute_error)
-        begin_receive(calls, queues, 1, outcomes.told.put)
-        assert isinstance(outcomes.next(), AttributeError)
+        begin_receive(calls, queues, 1, outcomes.put)
+        assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), AttributeError)
         broken.undo()
-        serve_again = Outcomes()
-        begin_receive(calls, queues, 2, serve_again.told.put)
-        assert serve_again.next()[0].receipt_handle == "2"
+        later: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        begin_receive(calls, queues, 2, later.put)
+        assert later.get(timeout=PATIENCE_SECONDS)[0].receipt_handle == "2"
 
 
 def test_other_peoples_methods_are_called_on_a_thread(calls: AwsCalls) -> None:
     """Whoever wraps the adapters gets the calls; one that blocks holds up nobody."""
-    outcomes = Outcomes()
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     release = threading.Event()
-    calls.begin(release.wait, (PATIENCE_SECONDS,), {}, outcomes.told.put)
-    calls.begin("{}-{x}".format, ("a",), {"x": "b"}, outcomes.told.put)
-    assert outcomes.next() == "a-b"
-    calls.begin(int, ("no number",), {}, outcomes.told.put)
-    assert isinstance(outcomes.next(), ValueError)
+    calls.begin(release.wait, (PATIENCE_SECONDS,), {}, outcomes.put)
+    calls.begin("{}-{x}".format, ("a",), {"x": "b"}, outcomes.put)
+    assert outcomes.get(timeout=PATIENCE_SECONDS) == "a-b"
+    calls.begin(int, ("no number",), {}, outcomes.put)
+    assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), ValueError)
     release.set()
-    assert outcomes.next() is True
+    assert outcomes.get(timeout=PATIENCE_SECONDS) is True
 
 
 def test_a_renewal_of_credentials_holds_up_nobody(
     serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls
 ) -> None:
     """It may take as long as it likes: calls with other credentials go on."""
-    serve(answer_as_sqs)
-    outcomes = Outcomes()
+    serve(answer_as_aws)
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     renewing, go_on = threading.Event(), threading.Event()
 
     class SlowCredentials(Credentials):
@@ -515,9 +491,9 @@ def test_a_renewal_of_credentials_holds_up_nobody(
     slow_session = plain_session(region_name="eu-west-1")
     slow_session._session._credentials = SlowCredentials("testing", "testing")
     with closing(AwsQueues(slow_session)) as slow, closing(AwsQueues(session)) as fast:
-        begin_receive(calls, slow, 1, outcomes.told.put)
+        begin_receive(calls, slow, 1, outcomes.put)
         assert renewing.wait(PATIENCE_SECONDS)
-        begin_receive(calls, fast, 2, outcomes.told.put)
-        assert outcomes.next()[0].receipt_handle == "2"
+        begin_receive(calls, fast, 2, outcomes.put)
+        assert outcomes.get(timeout=PATIENCE_SECONDS)[0].receipt_handle == "2"
         go_on.set()
-        assert outcomes.next()[0].receipt_handle == "1"
+        assert outcomes.get(timeout=PATIENCE_SECONDS)[0].receipt_handle == "1"
