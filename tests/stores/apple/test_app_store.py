@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import pytest
 from hypothesis import example, given
@@ -49,37 +49,21 @@ SECRET = "5f0c8e6d9b7a41c2a3d4e5f60718293a"
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)), padding_bytes=2000)
 
 
-class ClientOf(Protocol):
-    """Opens a client on one of the transports."""
-
-    def __call__(
-        self,
-        production_url: str,
-        sandbox_url: str = SANDBOX_URL,
-        *,
-        shared_secret: str | None = SECRET,
-        connect_timeout_seconds: float = 5.0,
-        read_timeout_seconds: float = 10.0,
-    ) -> AbstractContextManager[VerifyReceiptClient]: ...
+ClientOf: TypeAlias = Callable[..., AbstractContextManager[VerifyReceiptClient]]
 
 
 @pytest.fixture(params=["blocking", "curl"])
 def client_of(request: pytest.FixtureRequest) -> ClientOf:
-    """The client on each transport in turn: both keep the same promises."""
+    """Opens a client on each transport in turn: both keep the same promises."""
 
     @contextmanager
     def open_client(
-        production_url: str,
-        sandbox_url: str = SANDBOX_URL,
-        *,
-        shared_secret: str | None = SECRET,
-        connect_timeout_seconds: float = 5.0,
-        read_timeout_seconds: float = 10.0,
+        production_url: str, sandbox_url: str = SANDBOX_URL, **time_outs: float
     ) -> Iterator[VerifyReceiptClient]:
-        endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
+        seconds = {"connect_timeout_seconds": 5.0, "read_timeout_seconds": 10.0} | time_outs
         opened = closing(BlockingTransport(4)) if request.param == "blocking" else running(CurlTransport(4))
         with opened as transport:
-            yield VerifyReceiptClient(transport, endpoints, shared_secret)
+            yield VerifyReceiptClient(transport, endpoints_at(production_url, sandbox_url, **seconds), SECRET)
 
     return open_client
 
