@@ -69,7 +69,7 @@ from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
 from receipt_actors.scale.nodes.membership import MEMBERSHIP, Lessee, Membership
-from receipt_actors.settings import Settings
+from receipt_actors.settings import Settings, node_name
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
 from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
 from receipt_actors.stores.apple.opening import policy_of
@@ -150,7 +150,7 @@ def supervision_tree(
 def membership_spec(settings: Settings, table: RoleTable, processes: int, lessee: Lessee) -> ChildSpec:
     """Describe what keeps this node's place in its group; its name is one that no node had before."""
     node = Node(
-        f"{settings.effective_node_name}-{secrets.token_hex(3)}",
+        f"{node_name()}-{secrets.token_hex(3)}",
         Role(settings.role),
         settings.limits_of(processes),
         processes,
@@ -158,9 +158,7 @@ def membership_spec(settings: Settings, table: RoleTable, processes: int, lessee
     )
     lease_seconds = settings.lease_seconds
     step_down = StepDown.of(lease_seconds, settings.receive_wait_seconds)
-    actor = Start(
-        Membership, table, settings.effective_role_group, node, lease_seconds, lessee, step_down, name=MEMBERSHIP
-    )
+    actor = Start(Membership, table, settings.source_queue, node, lease_seconds, lessee, step_down, name=MEMBERSHIP)
     return supervisor_spec("nodes", ONE_FOR_ONE, [ChildSpec("membership", actor, shutdown=LEAVE_SECONDS)], **BUSY_GROUP)
 
 

@@ -21,7 +21,7 @@ from receipt_actors.settings._all import SETTINGS, NotificationSettings, Setting
 from receipt_actors.settings._backend import BackendSettings, LedgerSettings, QueueSettings
 from receipt_actors.settings._loading import CONFIG_VARIABLE, load_settings, load_some_settings, load_source_settings
 from receipt_actors.settings._operations import LogSettings, OperationsSettings
-from receipt_actors.settings._roles import RoleSettings
+from receipt_actors.settings._roles import RoleSettings, node_name
 from receipt_actors.settings._work import WorkSettings, uses_curl
 from receipt_actors.settings_model.fields import VARIABLE_PREFIX, Setting
 from receipt_actors.settings_model.model import SomeSettings
@@ -57,5 +57,6 @@ __all__ = [
     "load_settings",
     "load_some_settings",
     "load_source_settings",
+    "node_name",
     "uses_curl",
 ]

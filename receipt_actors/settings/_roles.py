@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, RENEWALS_PER_LEASE
 from receipt_actors.settings._backend import LedgerSettings, QueueSettings
-from receipt_actors.settings_model.fields import Expected, TableName
-
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_EXPECTED = "1 to 128 letters, digits, _, ., : and -"
-
-
-def _name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"expected {_EXPECTED}")
-    return name
-
-
-OptionalName = Annotated[Annotated[str, AfterValidator(_name)] | None, Expected(_EXPECTED)]
+from receipt_actors.settings_model.fields import TableName
 
 
 class RoleSettings(LedgerSettings, QueueSettings, frozen=True):
@@ -30,21 +19,12 @@ class RoleSettings(LedgerSettings, QueueSettings, frozen=True):
 
     role: Literal["alone", "active-standby", "load-balanced"] = Field(
         default="alone",
-        description="How this command shares the work with those on other machines. alone: it knows of none. "
-        "active-standby: one works, the others wait to take over. load-balanced: all work, and share the limits that "
-        "are said to be of all processes.",
-    )
-    role_group: OptionalName = Field(
-        default=None,
-        description="Nodes of the same name here share the work, and the limits. Left out: the name of source_queue.",
+        description="How this command shares the work with those on other machines that take receipts from the same "
+        "source_queue. alone: it knows of none. active-standby: one works, the others wait to take over. "
+        "load-balanced: all work, and share the limits that are said to be of all processes.",
     )
     role_table: TableName = Field(
         default="RoleTable", description="DynamoDB table by which nodes agree on their roles; unused where alone."
-    )
-    node_name: OptionalName = Field(
-        default=None,
-        description="What this node is called in logs and pages; more is added, so that it is never mistaken for "
-        "another. Left out: the name of the machine.",
     )
     lease_seconds: float = Field(
         default=10,
@@ -67,12 +47,8 @@ class RoleSettings(LedgerSettings, QueueSettings, frozen=True):
         """Whether no other node shares the work."""
         return self.role == "alone"
 
-    @property
-    def effective_role_group(self) -> str:
-        """Whom the work is shared with."""
-        return self.role_group or self.source_queue
 
-    @property
-    def effective_node_name(self) -> str:
-        """What people call this node."""
-        return self.node_name or socket.gethostname()[:100] or "node"
+def node_name() -> str:
+    """What people call this node: the variable HOSTNAME, which containers have, else the name of the machine."""
+    name = os.environ.get("HOSTNAME") or socket.gethostname()
+    return re.sub(r"[^A-Za-z0-9_.:-]", "-", name)[:100] or "node"

@@ -39,9 +39,11 @@ class Nodes:
         self._stack = ExitStack()
         self.nodes: dict[str, Tree] = {}
         for name in names:
-            changes = {"role": role, "node_name": name, "lease_seconds": LEASE_SECONDS}
+            changes = {"role": role, "lease_seconds": LEASE_SECONDS}
             settings = SETTINGS.model_copy(update=changes)
-            tree = Tree(settings, ServicesOfNode(settings, self.table))
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setenv("HOSTNAME", name)
+                tree = Tree(settings, ServicesOfNode(settings, self.table))
             self.nodes[name] = self._stack.enter_context(closing(tree))
         self.advance(A_MOMENT_SECONDS)
 
