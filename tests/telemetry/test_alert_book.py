@@ -11,22 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.telemetry.alert_book import (
-    MAX_LINE_CHARACTERS,
-    MAX_STORY_LINES,
+    DEAD_LETTERS,
     MAX_SUMMARIES,
+    OUTAGE_SECONDS,
     PERIOD_SECONDS,
+    Alert,
     AlertBook,
     AlertKind,
-    AlertLimits,
-    Gathered,
     Origin,
 )
+from receipt_actors.telemetry.incidents import MAX_LINE_CHARACTERS, MAX_STORY_LINES
 from receipt_actors.telemetry.overview import Incident
 
 AT_SECONDS = 1_750_000_000.0
 ORIGIN = Origin("host-1", "worker-2", "ReceiptsSQS", "1.2.3")
-OUTAGE_SECONDS = 60.0
-DEAD_LETTERS = 10
 INCIDENT_KINDS = [
     "crash",
     "restart",
@@ -40,16 +38,16 @@ INCIDENT_KINDS = [
 
 
 def book() -> AlertBook:
-    return AlertBook(AlertLimits(OUTAGE_SECONDS, DEAD_LETTERS))
+    return AlertBook(ORIGIN)
 
 
 def incident(kind: str, summary: str = "it happened", at: float = 0.0, count: int = 1, subject: str = "") -> Incident:
     return Incident(AT_SECONDS + at, kind, summary, ("first this", "then that"), count=count, subject=subject)
 
 
-def only(due: list[Gathered]) -> Gathered:
-    (gathered,) = due
-    return gathered
+def only(due: list[Alert]) -> Alert:
+    (alert,) = due
+    return alert
 
 
 @pytest.mark.parametrize("kind", INCIDENT_KINDS)
@@ -71,9 +69,9 @@ def test_what_follows_is_summed_up_for_a_minute() -> None:
         alerts.note(incident("crash", f"{'ab'[second % 2]} crashed", at=second), float(second))
         assert alerts.take_due(float(second)) == []
     assert alerts.next_due_seconds() == PERIOD_SECONDS
-    rest = only(alerts.take_due(PERIOD_SECONDS)).alert(ORIGIN)
+    rest = only(alerts.take_due(PERIOD_SECONDS))
     assert (rest.count, rest.first_at_seconds, rest.last_at_seconds) == (30, AT_SECONDS + 1, AT_SECONDS + 30)
-    assert rest.story == ("15 x b crashed", "15 x a crashed", "first this", "then that")
+    assert rest.as_json()["story"] == ["15 x b crashed", "15 x a crashed", "first this", "then that"]
 
 
 def test_what_others_have_no_part_in_is_not_held_up() -> None:
@@ -197,7 +195,7 @@ def test_a_body_says_everything_in_json() -> None:
     """The format of version 1, as the manual has it."""
     alerts = book()
     alerts.note(Incident(AT_SECONDS, "crash", "validator crashed", ("a line",), message_id="m-1"), 0.0)
-    body = only(alerts.take_due(0.0)).alert(ORIGIN).body
+    body = only(alerts.take_due(0.0)).body
     assert json.loads(body) == {
         "version": 1,
         "kind": "crash",
@@ -218,7 +216,7 @@ def test_nothing_that_looks_like_a_receipt_or_a_key_gets_into_it() -> None:
     secret = "MIITtgYJKoZIhvcNAQcCoIITpzCCE6MCAQExCzAJBgUrDgMCGgUAMIIDVwYJKoZI"
     alerts = book()
     alerts.note(Incident(AT_SECONDS, "crash", f"choked on {secret}", (f"body: {secret}",)), 0.0)
-    assert secret[:40] not in only(alerts.take_due(0.0)).alert(ORIGIN).body
+    assert secret[:40] not in only(alerts.take_due(0.0)).body
 
 
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=40), st.text(max_size=40))
@@ -230,10 +228,11 @@ def test_a_body_is_bounded_and_can_be_sent(lines: list[str], summary: str) -> No
     for line in lines:
         story = tuple(line * 100 for line in lines)
         alerts.note(Incident(AT_SECONDS, "storm", f"{line[:5]} {summary * 100}", story), 1.0)
-    alert = only(alerts.take_all(2.0)).alert(ORIGIN)
+    alert = only(alerts.take_all(2.0))
+    story = alert.as_json()["story"]
     assert alert.count == len(lines)
-    assert len(alert.story) <= MAX_STORY_LINES + MAX_SUMMARIES + 1
-    assert all(len(line) <= MAX_LINE_CHARACTERS + len("1234 x ") for line in (alert.summary, *alert.story))
+    assert len(story) <= MAX_STORY_LINES + MAX_SUMMARIES + 1
+    assert all(len(line) <= MAX_LINE_CHARACTERS + len("1234 x ") for line in (alert.summary, *story))
     assert len(alert.body.encode()) < 40_000
     assert json.loads(alert.body)["count"] == len(lines)
 

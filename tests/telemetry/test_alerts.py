@@ -14,17 +14,11 @@ from receipt_actors.domain.ports import EntryFailure
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, ActorSystem, ManualClock, Ref
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, AlertLimits, Origin
-from receipt_actors.telemetry.alerts import (
-    SUBSCRIBE_AGAIN_SECONDS,
-    AlertFunction,
-    Alerts,
-    AlertSink,
-    AlertsQueue,
-)
-from receipt_actors.telemetry.incidents import INCIDENTS, IncidentSeen, SubscribeIncidents
+from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, Origin
+from receipt_actors.telemetry.alerts import ALERTS, AlertFunction, Alerts, AlertSink, AlertsQueue
+from receipt_actors.telemetry.incidents import INCIDENTS
 from receipt_actors.telemetry.overview import Incident
-from receipt_actors.testing import PATIENCE_SECONDS, FakeQueues, settle, wait_until
+from receipt_actors.testing import PATIENCE_SECONDS, FakeQueues, settle
 from tests.pipeline.stand_ins import StandIn
 
 QUEUE = "AlertsSQS"
@@ -41,28 +35,16 @@ class Desk:
         self.queues = FakeQueues(self.clock)
         self.queues.create_queue(QUEUE)
         self.untold: tuple[Incident, ...] = ()
-        self.incidents = self.start_incidents()
-
-    def start_incidents(self) -> Ref:
-        return self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
+        self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
 
     def start(self, sink: AlertSink | None = None) -> Ref:
-        """Start it, and wait until it has subscribed."""
         sink = sink or AlertsQueue(lambda: self.queues, QUEUE)
-        alerts = self.actors.start(Alerts, sink, AlertLimits(60.0, 10), ORIGIN)
-        wait_until(lambda: bool(self.subscriptions()), self.actors)
-        return alerts
+        return self.actors.start(Alerts, ALERTS, sink, ORIGIN, name=ALERTS)
 
     def happen(self, kind: str, summary: str = "it happened", **fields: Any) -> None:
-        """Tell whoever has subscribed."""
-        incident = Incident(self.clock.time(), kind, summary, **fields)
-        for subscription in self.subscriptions():
-            subscription.subscriber.cast(IncidentSeen(incident))
-
-    def subscriptions(self) -> list[SubscribeIncidents]:
-        actor = self.incidents.process.actor
-        assert isinstance(actor, StandIn)
-        return [told for told in actor.told if isinstance(told, SubscribeIncidents)]
+        alerts = self.actors.whereis(ALERTS)
+        assert alerts is not None
+        alerts.cast(Incident(self.clock.time(), kind, summary, **fields))
 
     def sent(self) -> list[dict[str, Any]]:
         return [json.loads(message.body) for message in self.queues.messages(QUEUE)]
@@ -207,21 +189,6 @@ def test_it_listens_while_a_send_hangs(desk: Desk) -> None:
             desk.happen("storm")
         desk.wait_for(alerts, sent=0, waiting=2)
     desk.wait_for(alerts, sent=2)
-
-
-def test_it_subscribes_anew_where_who_tells_of_incidents_was_restarted(desk: Desk) -> None:
-    """Also where the successor takes its time."""
-    alerts = desk.start()
-    desk.wait_for(alerts, sent=0)
-    desk.incidents.kill()
-    desk.incidents.wait(PATIENCE_SECONDS)
-    desk.wait_for(alerts, sent=0)
-    desk.incidents = desk.start_incidents()
-    desk.advance(SUBSCRIBE_AGAIN_SECONDS)
-    desk.wait_for(alerts, sent=0)
-    wait_until(lambda: bool(desk.subscriptions()), desk.actors)
-    desk.happen("crash")
-    desk.wait_for(alerts, sent=1)
 
 
 def test_at_the_end_everything_is_sent(desk: Desk) -> None:

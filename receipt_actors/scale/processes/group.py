@@ -5,8 +5,8 @@ The parent's whole supervision tree::
     root             one_for_one; ends when ``workers`` gives up
     ├─ telemetry     one_for_one; ends quietly rather than take anyone along
     │  ├─ incidents
-    │  ├─ queue_depths  only where other nodes share the work: workers that wait for them can't look
-    │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
+    │  ├─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
+    │  └─ queue_depths  only where other nodes share the work: workers that wait for them can't look
     ├─ nodes         one_for_one; only where other nodes share the work
     │  └─ membership
     └─ workers       one_for_one; each is an actor that owns a process
@@ -73,10 +73,9 @@ from receipt_actors.scale.processes.protocol import (
 from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.alert_book import AlertLimits
-from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, alert_specs
+from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, incident_specs
 from receipt_actors.telemetry.control import Trace, TraceRequest
-from receipt_actors.telemetry.incidents import INCIDENTS, Incidents, listen_to_reports
+from receipt_actors.telemetry.incidents import listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from receipt_actors.telemetry.tracing import tracer_of
@@ -372,18 +371,14 @@ class _Shared:
 
 def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Shared | None) -> ChildSpec:
     """Describe the whole tree; see the module."""
-    alerts: Sequence[ChildSpec] = ()
-    if settings.alerts_queue is not None:
-        limits = AlertLimits()
-        sinks = {ALERTS: AlertsQueue(queues.open, settings.alerts_queue)}
-        alerts = alert_specs(sinks, limits, settings.source_queues, PARENT)
+    queue = settings.alerts_queue
+    sinks = {} if queue is None else {ALERTS: AlertsQueue(queues.open, queue)}
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
         [
-            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+            *incident_specs(sinks, settings.source_queues, PARENT),
             *([] if shared is None else [shared.queue_depths]),
-            *alerts,
         ],
         intensity=10,
         period_seconds=10,
