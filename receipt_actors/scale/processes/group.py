@@ -60,14 +60,12 @@ from receipt_actors.scale.processes.group_inspection import (
     fresh_reports,
 )
 from receipt_actors.scale.processes.group_trace import GroupTrace
-from receipt_actors.scale.processes.messages import Release, StopTrace, settings_as_json
+from receipt_actors.scale.processes.messages import Drain, Release, StopTrace
 from receipt_actors.scale.processes.protocol import (
     AwaitEnd,
-    DrainWorker,
     Group,
     JoinTrace,
     PauseChanged,
-    TellProcess,
     cast_to_workers,
 )
 from receipt_actors.scale.processes.shares import Shares
@@ -139,7 +137,8 @@ class ProcessGroup:
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
-        group = Group(names, tuple(program), settings_as_json(settings), whole, Shares(whole), on_refusal, on_complete)
+        of_workers = settings.model_copy(update={"admin": None, "admin_token": None, "role": "alone"})
+        group = Group(names, tuple(program), of_workers, whole, Shares(whole), on_refusal, on_complete)
         queues = ParentQueues(settings)
         running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, pause)
         with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
@@ -268,7 +267,7 @@ class ProcessGroup:
         number = next(self._trace_numbers)
 
         def stop_workers() -> None:
-            self._tell_workers(TellProcess(StopTrace(number)))
+            self._tell_workers(StopTrace(number))
 
         def end(why: str) -> None:
             self._group.traces.pop(number, None)
@@ -292,7 +291,7 @@ class ProcessGroup:
         self._group.is_closing = True
         workers = [worker for name in self._group.names if (worker := self._actors.whereis(name)) is not None]
         for worker in workers:
-            worker.cast(DrainWorker(seconds))
+            worker.cast(Drain(seconds))
         for worker in workers:
             with suppress(pykka.ActorDeadError, pykka.Timeout):
                 worker.call(AwaitEnd(), max(0.0, deadline + 1.0 - time.monotonic()))
@@ -349,7 +348,7 @@ class GroupLessee:
 
     def release(self) -> None:
         """See ``Lessee``."""
-        cast_to_workers(self._actors, self._group, TellProcess(Release()))
+        cast_to_workers(self._actors, self._group, Release())
 
     def work(self) -> Work:
         """See ``Lessee``. As long as one worker receives something, or may for all that is known, the node can."""

@@ -34,24 +34,22 @@ from receipt_actors.scale.processes.messages import (
     LimitsObeyed,
     Loaded,
     Message,
+    Release,
     Report,
     Reported,
     Started,
     StartRefused,
     Stop,
     Stopped,
+    StopTrace,
     TraceEnded,
     TraceEvent,
 )
 from receipt_actors.scale.processes.protocol import (
     AwaitEnd,
-    DescribeActorOf,
-    DrainWorker,
     Group,
     JoinTrace,
     PauseChanged,
-    TellProcess,
-    WorkerReport,
     WorkerView,
 )
 from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, described
@@ -234,13 +232,13 @@ class Worker(GenServer):
                     trace.ended_in(self._name, lost)
             case Reported():
                 self._is_unanswered = False
-                collect(self.system, WorkerReport(self._name, process.pid, said))
+                collect(self.system, self._name, process.pid, said)
             case Draining(seconds):
                 self._phase = _Phase.DRAINING  # it says by itself how that goes
                 self._is_unanswered = False
                 self.send_after(seconds + GRACE_SECONDS, _Overdue(process))
             case Stopped():
-                collect(self.system, WorkerReport(self._name, process.pid, said))
+                collect(self.system, self._name, process.pid, said)
             case StartRefused():
                 self._refusal = said
 
@@ -327,13 +325,13 @@ class Worker(GenServer):
                 self._looks_at_queues = True
             case PauseChanged():
                 self._grant()
-            case DrainWorker(seconds):
+            case Drain(seconds):
                 if self._process is not None:
-                    self._tell_to_end(self._process, Drain(seconds))
+                    self._tell_to_end(self._process, request)
                     self.send_after(seconds + GRACE_SECONDS, _Overdue(self._process))
-            case TellProcess(message):
+            case Release() | StopTrace():
                 if self._process is not None and self._phase in _CONSUMING:
-                    self._process.send(message)
+                    self._process.send(request)
             case JoinTrace(number):
                 if self._process is not None and self._phase is _Phase.RUNNING:
                     self._join_trace(self._process, number)
@@ -384,12 +382,12 @@ class Worker(GenServer):
             case ObeyLimits():
                 self._obeying.append(from_)
                 self._tell_who_waits()
-            case DescribeActorOf(name):
+            case DescribeActor(name):
                 if self._process is None or self._phase is not _Phase.RUNNING:
                     return None
                 self._described += 1
                 self._describing[self._described] = from_
-                self._process.send(DescribeActor(self._described, name))
+                self._process.send(DescribeActor(name, self._described))
             case AwaitEnd():
                 if self._process is None:
                     return None

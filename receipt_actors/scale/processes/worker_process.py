@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
+import pickle  # nosec B403 # between a program and itself
 import signal
 import socket
+import struct
 import subprocess  # nosec B404 # our own interpreter and nothing that anybody else names
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
-from receipt_actors.scale.processes.messages import Configure, Message, StartRefused, decode, encode
+from receipt_actors.scale.processes.messages import Configure, Message, StartRefused
+from receipt_actors.settings import Settings
 
 _READ_BYTES = 1 << 16
+_LENGTH = struct.Struct("!I")
+
+
+def _encode(message: Message) -> bytes:
+    data = pickle.dumps(message)
+    return _LENGTH.pack(len(data)) + data
 
 
 class Channel:
-    """Sends and receives messages over a stream socket. One thread reads, any may send."""
+    """Sends and receives messages over a stream socket, pickled. One thread reads, any may send."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -38,20 +46,27 @@ class Channel:
         except OSError:  # reset: it ended before it had read everything
             data = b""
         self.is_over = not data
-        *lines, self._read = (self._read + data).split(b"\n")
-        return [decode(line) for line in lines]
+        self._read += data
+        messages: list[Message] = []
+        while len(self._read) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._read)[0]
+            if len(self._read) < end:
+                break
+            messages.append(pickle.loads(self._read[_LENGTH.size : end]))  # nosec B301 # our own process's
+            self._read = self._read[end:]
+        return messages
 
     def send(self, message: Message) -> None:
         """Send, and wait while the other end does not read; nothing happens when it has closed."""
         with self._sending, suppress(OSError):
-            self._connection.sendall(encode(message))
+            self._connection.sendall(_encode(message))
 
     def send_at_once(self, message: Message) -> bool:
         """Send without ever waiting; False when the other end does not read: the channel is of no use any more then.
 
         Nothing happens when it has closed.
         """
-        data = encode(message)
+        data = _encode(message)
         with self._sending:
             try:
                 return self._connection.send(data, socket.MSG_DONTWAIT) == len(data)
@@ -120,7 +135,7 @@ class WorkerProcess:
         self,
         name: str,
         program: Sequence[str],
-        settings: Mapping[str, Any],
+        settings: Settings,
         deliver: Callable[[MessageFrom | ProcessEnded], None],
         *,
         is_replacement: bool = False,
