@@ -146,11 +146,9 @@ class AlertBook:
         self._moves: Alert | None = None  # of that minute; None: it has been told
 
     def __len__(self) -> int:
-        """How many alerts wait to be sent."""
         return len(self._waiting)
 
     def note(self, incident: Incident, now: float) -> None:
-        """Take an incident down."""
         match incident.kind:
             case "outage":
                 # A gateway that is restarted in an outage forgets it, and meets it anew.

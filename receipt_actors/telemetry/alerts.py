@@ -114,7 +114,6 @@ class Alerts(GenServer):
         self._sent = self._failed = self._dropped = 0
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
-        """Send what there is, unless this is a crash."""
         if not isinstance(reason, Crash):
             return self._finish()
         self._pool.close()
@@ -170,7 +169,6 @@ class Alerts(GenServer):
         self._look()
 
     def _settle(self, reply: Reply) -> None:
-        """Note what the sink has taken; after a failure that is not known."""
         batch, self._under_way = self._under_way, ()
         if reply.failure is not None:
             error = reply.failure.exception if isinstance(reply.failure, Crash) else None

@@ -179,7 +179,6 @@ class MetricsLog(Watcher):
         self._dimensions = dimensions
 
     def close(self) -> None:
-        """Write what happened since the last line, and end."""
         super().close()
         self._writer.close()
 

@@ -63,7 +63,6 @@ class TextLines(logging.Formatter):
         super().__init__(f"%(asctime)s %(levelname)s {name}%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write the line, and a traceback below it."""
         text = super().format(record)
         return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
 
@@ -80,7 +79,6 @@ class JsonLines(logging.Formatter):
         self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write the line."""
         line: dict[str, Any] = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z",
             "level": record.levelname,
@@ -140,7 +138,6 @@ class FloodGuard(logging.Handler):
         self._floods: OrderedDict[tuple[str, int, str], _Flood] = OrderedDict()  # oldest first
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand the record on, or count it."""
         now = self._clock()
         self._sum_up(now)
         if record.levelno < logging.INFO or hasattr(record, "event"):
@@ -160,7 +157,6 @@ class FloodGuard(logging.Handler):
             flood.last = record
 
     def close(self) -> None:
-        """Say what has been left out until now."""
         self.acquire()
         try:
             self._sum_up(float("inf"))
@@ -217,7 +213,6 @@ class LogWriter(logging.StreamHandler["_Lines"]):
         return self.format(record) + self.terminator
 
     def close(self) -> None:
-        """Write what waits, for a while."""
         self.stream.close(self._flush_seconds)
         super().close()
 

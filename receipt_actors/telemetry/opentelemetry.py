@@ -89,7 +89,6 @@ class OpenTelemetryExporter:
         self._rng = random.Random()  # seeded by the operating system
 
     def context(self, parent: TraceContext | None) -> TraceContext:
-        """See ``TraceExporter``."""
         trace_id = (self._rng.getrandbits(128) or 1) if parent is None else parent.trace_id
         around = Context()
         if parent is not None:
@@ -98,7 +97,6 @@ class OpenTelemetryExporter:
         return TraceContext(trace_id, self._rng.getrandbits(64) or 1, decision is Decision.RECORD_AND_SAMPLE)
 
     def over(self, delivery: FinishedDelivery) -> None:
-        """See ``TraceExporter``."""
         for span in self._spans(delivery):
             self._processor.on_end(span)
 

@@ -60,11 +60,9 @@ class StatisticsSnapshot(JsonValue):
         return sum(self.results.values())
 
     def count(self, fate: str) -> int:
-        """Count the messages of one fate."""
         return sum(count for (name, _reason), count in self.fates.items() if name == fate)
 
     def merged(self, other: StatisticsSnapshot) -> StatisticsSnapshot:
-        """Return what both have counted together."""
         steps, calls = dict(self.steps), dict(self.calls)
         for step, latencies in other.steps.items():
             steps[step] = steps.get(step, Latencies()).merged(latencies)
@@ -123,7 +121,6 @@ class StatisticsTable:
                 calls.latencies.record(seconds)
 
     def request_failed(self, service: str) -> None:
-        """Count a request that a service did not answer."""
         with self._lock:
             self._calls[service].failures += 1
 
@@ -133,12 +130,10 @@ class StatisticsTable:
             self._calls[service].retries += 1
 
     def messages_received(self, count: int) -> None:
-        """Count what a receive brought."""
         with self._lock:
             self._received += count
 
     def result_posted(self, verdict: Verdict, reason: Reason) -> None:
-        """Count an answer that its post queue confirmed."""
         with self._lock:
             self._results[verdict, reason] += 1
 
@@ -161,18 +156,15 @@ class StatisticsTable:
                 self._steps[step].record(step_seconds)
 
     def incident_noticed(self, kind: str) -> None:
-        """Count something that an operator may want to know of."""
         with self._lock:
             self._incidents[kind] += 1
 
     @property
     def answered(self) -> int:
-        """How many results post queues have confirmed."""
         with self._lock:
             return sum(self._results.values())
 
     def snapshot(self) -> StatisticsSnapshot:
-        """Return what has been counted, all at one moment."""
         with self._lock:
             return StatisticsSnapshot(
                 self._received,

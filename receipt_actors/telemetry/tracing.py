@@ -95,7 +95,6 @@ class RunningTrace:
         return self._end is not None
 
     def stop(self) -> None:
-        """End it, and tell no more events; ``on_end`` is called unless it was."""
         with self._lock:
             if self._end is None:
                 self._waiting.clear()
@@ -111,12 +110,10 @@ class RunningTrace:
         self._tracer.forget(self)
 
     def lose(self, events: int = 1) -> None:
-        """Count events that were not looked at."""
         with self._lock:
             self._lost += events
 
     def watches(self, ref: Ref) -> bool:
-        """Tell whether an event of an actor can match."""
         return self._wanted.accepts("actor", actor_name(ref))
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
@@ -181,7 +178,6 @@ class Tracer:
 
     @property
     def clock(self) -> Clock:
-        """The clock of the system."""
         return self._system.clock
 
     def start(
@@ -215,7 +211,6 @@ class Tracer:
         return trace
 
     def close(self) -> None:
-        """End every trace: the system ends. None can be started any more."""
         with self._lock:
             self._is_closed = True
             traces = self._traces
@@ -228,7 +223,6 @@ class Tracer:
             self._change(tuple(other for other in self._traces if other is not trace))
 
     def unwatch(self, trace: RunningTrace) -> None:
-        """Leave nothing behind of a trace that is over."""
         if trace.timer is not None:
             trace.timer.cancel()
         if trace.kinds:

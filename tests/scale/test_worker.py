@@ -71,7 +71,6 @@ class House:
     def __init__(self, stage: Stage, program: str, *, was_complete: bool = False, has_share: bool = True) -> None:
         self.stage = stage
         self.consumes, self.is_refused = threading.Event(), threading.Event()
-        wakes = self.is_refused.set, self.consumes.set
         self.shares = Shares(LIMITS if has_share else LIMITS.nothing)
         self.group = Group(
             (NAME,), ("-c", program), SETTINGS, LIMITS, self.shares, self.is_refused.set, self.consumes.set

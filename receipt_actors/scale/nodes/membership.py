@@ -89,20 +89,16 @@ class ProcessLessee:
         limits.held_until_seconds = -inf
 
     def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
-        """See ``Lessee``."""
         self._limits.change(limits)
         return [(name, ObeyLimits()) for name in LIMITED]
 
     def lend_until(self, seconds: float) -> None:
-        """See ``Lessee``."""
         self._limits.held_until_seconds = seconds
 
     def release(self) -> None:
-        """See ``Lessee``."""
         release(self._actors)
 
     def work(self) -> Work:
-        """See ``Lessee``."""
         intake = self._actors.whereis(IN_FLIGHT)
         status = None if intake is None else look_at(intake, 0).view
         answered = statistics_of(self._actors).answered
@@ -175,15 +171,12 @@ class Membership(GenServer):
         self._news = RoleNews(group, lambda noticed: self.cast(INCIDENTS, noticed))
 
     def init(self) -> Continue:
-        """Look at the table first."""
         return Continue()
 
     def handle_continue(self, term: Any) -> None:
-        """Join."""
         self._renew()
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
-        """Leave the group, unless this is a crash: then a successor goes on."""
         if not isinstance(reason, Crash):
             return self._leave()
         self._pool.close()
@@ -217,7 +210,6 @@ class Membership(GenServer):
         )
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``. What is ``seen`` from outside says the rest."""
         lease = self._lease
         share = lease.share
         return {
@@ -261,14 +253,12 @@ class Membership(GenServer):
         self._call(label, self._table.write, self._group, record_of(content), lease.stored)
 
     def _stepped_down(self, lease: Lease, now: float) -> SteppedDown | None:
-        """Say why this node steps down now; None: it does not."""
         successor = lease.successor(now) if self._step_down.is_over(self._work, now) else None
         if successor is None:
             return None
         return SteppedDown(self._step_down.unable_seconds(self._work, now), self._work.unavailable, successor)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """The table answered, or the lessee says that limits are kept to."""
         if isinstance(label, _Obey):
             self._asked(label.share, value)
             return
@@ -285,7 +275,6 @@ class Membership(GenServer):
             self._renew_later()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """The table did not answer."""
         self._is_calling = False
         if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
             raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
@@ -293,7 +282,6 @@ class Membership(GenServer):
         self._renew_later()
 
     def _read(self, record: RoleRecord | None) -> bool:
-        """Look at the record; False where it can't be read."""
         try:
             group = group_in(record)
         except ValueError as error:
@@ -330,7 +318,6 @@ class Membership(GenServer):
         self._next_renewal = self.send_after(pause, _Renew())
 
     def handle_info(self, message: Any) -> Any:
-        """It is time."""
         match message:
             case _Renew():
                 self._renew()
@@ -407,7 +394,6 @@ class Membership(GenServer):
 
 
 def _number(share: Share | None) -> int:
-    """Return the number of a share, of which the first is 1."""
     return 0 if share is None else share.number
 
 

@@ -116,7 +116,6 @@ class RoleNews:
         self._fault = None
 
     def taken_out(self, lease: Lease, now_seconds: float) -> None:
-        """Tell that others have not heard of this node."""
         self._tell(lease, now_seconds, "the others have taken this node for gone: it joins again", logging.WARNING)
 
     def tell_state(self, lease: Lease, now_seconds: float) -> None:
@@ -148,7 +147,6 @@ class RoleNews:
         self._tell(lease, now_seconds, words, logging.WARNING if is_worse else logging.INFO, kind)
 
     def left(self, lease: Lease, *, is_known: bool) -> None:
-        """Tell that this node ends, and whether the others know."""
         if is_known:
             logger.info("node %s has left group %s", lease.node.name, self._group)
         else:
@@ -172,7 +170,6 @@ class RoleNews:
 
 
 def _counted(lease: Lease) -> str:
-    """Put the number of nodes into words."""
     number = len(lease.group.members)
     return "1 node" if number == 1 else f"{number} nodes"
 

@@ -240,7 +240,6 @@ class ProcessGroup:
         self._tell_workers(PauseChanged())
 
     def resume(self) -> None:
-        """Undo ``pause``."""
         self._group.is_paused = False
         logger.warning("resumed")
         self._tell_workers(PauseChanged())
@@ -338,16 +337,13 @@ class GroupLessee:
         group.shares.lend_until(-inf)
 
     def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
-        """See ``Lessee``."""
         self._group.shares.divide(limits)
         return [(name, ObeyLimits()) for name in self._group.names]
 
     def lend_until(self, seconds: float) -> None:
-        """See ``Lessee``."""
         self._group.shares.lend_until(seconds)
 
     def release(self) -> None:
-        """See ``Lessee``."""
         cast_to_workers(self._actors, self._group, Release())
 
     def work(self) -> Work:
@@ -369,7 +365,6 @@ class _Shared:
 
 
 def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Shared | None) -> ChildSpec:
-    """Describe the whole tree; see the module."""
     queue = settings.alerts_queue
     sinks = {} if queue is None else {ALERTS: AlertsQueue(queues.open, queue)}
     telemetry = supervisor_spec(
@@ -422,7 +417,6 @@ class ParentQueues:
         self._opened: tuple[Queues, Callable[[], None]] | None = None
 
     def open(self) -> Queues:
-        """Open them, unless they are open."""
         from receipt_actors.backends import open_queues
         from receipt_actors.sources import MAX_LOOKS
 
@@ -433,7 +427,6 @@ class ParentQueues:
             return self._opened[0]
 
     def close(self) -> None:
-        """Close them, where they have been opened. Closing twice is fine."""
         with self._opening:
             opened, self._opened = self._opened, None
         if opened is not None:

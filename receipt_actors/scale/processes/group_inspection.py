@@ -64,7 +64,6 @@ class Collected:
 
     @property
     def statistics(self) -> StatisticsSnapshot:
-        """What all of them have counted."""
         total = self.before
         for heard in self.heard.values():
             total = total.merged(heard.statistics)
@@ -80,7 +79,6 @@ class Collected:
         return _newest(chain(others, self.former_incidents, *(each.incidents for each in self.heard.values())))
 
     def having(self, name: str, pid: int, said: Reported | Stopped, now: float) -> Collected:
-        """Return what it is when a worker has said this."""
         before, former_incidents = self.before, self.former_incidents
         heard = self.heard.get(name)
         is_new = heard is None or heard.pid != pid
@@ -148,7 +146,6 @@ class GroupInspection:
         self._lookers = cycle(group.names)  # so that each worker has its turn
 
     def overview(self, *, looks_at_queues: bool) -> Overview:
-        """Look at everything."""
         queue_depths = self._actors.whereis(QUEUE_DEPTHS)
         looker = queue_depths or self._next_looker()
         if looker is not None and looks_at_queues:
@@ -177,7 +174,6 @@ class GroupInspection:
         )
 
     def _next_looker(self) -> Ref | None:
-        """Choose a worker that looks at the queues, unless one has a moment ago."""
         if self._actors.clock.monotonic() >= self._look_again_at_seconds:
             for name in islice(self._lookers, len(self._group.names)):
                 if self._view(name).is_running:
@@ -221,7 +217,6 @@ class GroupInspection:
         return view if isinstance(view, WorkerView) else WorkerView(0, False, False)
 
     def actor_state(self, name: str) -> dict[str, Any]:
-        """See ``ProcessGroup``."""
         workers = [(process, self._actors.whereis(process)) for process in self._group.names]
         asked = [
             (process, worker.ask(DescribeActor(name), block=False))
@@ -248,7 +243,6 @@ class GroupInspection:
 
 
 def _unheard(name: str, pid: int) -> ProcessOverview:
-    """Describe a process that is being started, or has not said yet how it goes."""
     return ProcessOverview(
         name, pid, 0.0, State.STARTING, 0, 0, (), Usage(0.0, 0, 0, 0), (), None, StatisticsSnapshot()
     )

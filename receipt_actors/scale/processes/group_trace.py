@@ -70,7 +70,6 @@ class GroupTrace:
         return 0 if self._ours is None else self._ours.lost
 
     def stop(self) -> None:
-        """See ``Trace``."""
         if self._ours is not None:
             self._ours.stop()
 
@@ -80,7 +79,6 @@ class GroupTrace:
             self._ours.accept(event)
 
     def ended_in(self, worker: str, lost: int = 0) -> None:
-        """Note that a worker traces no more."""
         with self._changed:
             self._waited_for.discard(worker)
             self._changed.notify()

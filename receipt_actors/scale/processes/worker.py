@@ -133,7 +133,6 @@ class Worker(GenServer):
         self._described = 0  # questions
 
     def outside_view(self) -> WorkerView:
-        """See ``Actor``."""
         process, phase = self._process, self._phase
         if process is None:
             return WorkerView(0, False, False)
@@ -142,7 +141,6 @@ class Worker(GenServer):
     # --- life ---
 
     def init(self) -> None:
-        """Start the process, unless everything is about to end."""
         self._leave()  # the actor before this one is dead, and its process with it
         self._start_process()
 
@@ -161,7 +159,6 @@ class Worker(GenServer):
             self._join()  # else it has to be loaded first: until then the living keep its share
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
-        """Have the process end; the supervisor gives it time to hand back what is in flight."""
         return None if isinstance(reason, Crash) or self._process is None else self._see_off(self._process)
 
     def _see_off(self, process: WorkerProcess) -> Receiving:
@@ -179,7 +176,6 @@ class Worker(GenServer):
     # --- the process says ---
 
     def handle_info(self, message: Any) -> Any:
-        """The process said something, or has ended; or a time is over."""
         match message:
             case MessageFrom(process, said):
                 if process is self._process:
@@ -314,7 +310,6 @@ class Worker(GenServer):
         self._tell_who_waits()
 
     def handle_cast(self, request: Any) -> Any:
-        """Take another share, pass something on, or drain."""
         match request:
             case ChangeShare(share, until_seconds):
                 self._take_share(share, until_seconds)
@@ -377,7 +372,6 @@ class Worker(GenServer):
     # --- questions ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Say when the process keeps to its share, how it goes, or when it is over."""
         match request:
             case ObeyLimits():
                 self._obeying.append(from_)
@@ -421,7 +415,6 @@ class Worker(GenServer):
 
 
 def _described(code: int) -> str:
-    """Put an exit status into words."""
     if code >= 0:
         return f"ended with exit status {code}"
     return f"was killed by signal {-code} ({signal.strsignal(-code)})"

@@ -36,7 +36,6 @@ class Channel:
         self.is_over = False  #: the other end has closed, most likely because its process has ended
 
     def fileno(self) -> int:
-        """Return what ``select`` waits for."""
         return self._connection.fileno()
 
     def receive(self) -> Sequence[Message]:
@@ -76,7 +75,6 @@ class Channel:
                 return True
 
     def close(self) -> None:
-        """Let the other end know that nothing comes any more."""
         self._connection.close()
 
 
