@@ -38,7 +38,7 @@ class Latencies:
         (percentile,) = _percentiles(sorted(self._buckets.items()), (percent,))
         return percentile
 
-    def merged(self, other: Latencies) -> Latencies:
+    def __add__(self, other: Latencies) -> Latencies:
         return Latencies(self._buckets + other._buckets)
 
     def since(self, earlier: Latencies) -> Latencies:

@@ -7,10 +7,12 @@ table, so that no crash forgets what was counted. A ``StatisticsSnapshot`` is wh
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
@@ -30,15 +32,6 @@ class ServiceCalls(JsonValue):
     failures: int = 0  #: requests that it did not answer
     retries: int = 0  #: entries that were tried again
     latencies: Histogram = field(default_factory=Latencies)  #: of requests that it answered; not of long polls
-
-    def __add__(self, other: ServiceCalls) -> ServiceCalls:
-        return ServiceCalls(
-            self.requests + other.requests,
-            self.entries + other.entries,
-            self.failures + other.failures,
-            self.retries + other.retries,
-            self.latencies.merged(other.latencies),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +56,23 @@ class StatisticsSnapshot(JsonValue):
         return sum(count for (name, _reason), count in self.fates.items() if name == fate)
 
     def merged(self, other: StatisticsSnapshot) -> StatisticsSnapshot:
-        steps, calls = dict(self.steps), dict(self.calls)
-        for step, latencies in other.steps.items():
-            steps[step] = steps.get(step, Latencies()).merged(latencies)
-        for service, count in other.calls.items():
-            calls[service] = calls.get(service, ServiceCalls()) + count
-        return StatisticsSnapshot(
-            self.received + other.received,
-            Counter(self.results) + Counter(other.results),
-            Counter(self.fates) + Counter(other.fates),
-            self.latencies.merged(other.latencies),
-            steps,
-            calls,
-            Counter(self.incidents) + Counter(other.incidents),
-        )
+        """Return what both have counted."""
+        both: StatisticsSnapshot = combined(operator.add, self, other)
+        return both
+
+
+def combined(function: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
+    """Apply a function to each count and each histogram of two snapshots; what only one has is empty in the other."""
+    if isinstance(one, ServiceCalls | StatisticsSnapshot):
+        values = (combined(function, getattr(one, it.name), getattr(other, it.name)) for it in fields(one))
+        return type(one)(*values)
+    if not isinstance(one, Mapping):
+        return function(one, other)
+    counts: dict[Any, Any] = {}
+    for key, either in {**one, **other}.items():
+        empty = type(either)()
+        counts[key] = combined(function, one.get(key, empty), other.get(key, empty))
+    return {key: count for key, count in counts.items() if count != 0}
 
 
 class _Calls:

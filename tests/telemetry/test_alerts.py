@@ -141,18 +141,6 @@ def test_while_the_queue_is_down_alerts_are_kept_and_summed_up(desk: Desk, caplo
     assert "alerts are sent to queue AlertsSQS again" in caplog.text
 
 
-def test_a_queue_that_does_not_exist_harms_nobody(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """It is tried again: an operator may create it."""
-    desk.queues.delete_queue(QUEUE)
-    alerts = desk.start()
-    desk.happen("crash")
-    desk.wait_for(alerts, failed=1, waiting=1)
-    desk.queues.create_queue(QUEUE)
-    desk.advance(LONGEST_PAUSE_SECONDS)
-    desk.wait_for(alerts, sent=1)
-    assert "no alert can be sent" in caplog.text
-
-
 def test_an_entry_that_failed_is_sent_again_alone(desk: Desk) -> None:
     """What SQS has confirmed is not told twice."""
     alerts = desk.start()
@@ -177,18 +165,6 @@ def test_an_alert_that_can_never_be_sent_is_dropped_and_said_so(desk: Desk, capl
     desk.happen("storm")
     desk.wait_for(alerts, sent=1)
     assert "queue AlertsSQS does not take the alert crash" in caplog.text
-
-
-def test_it_listens_while_a_send_hangs(desk: Desk) -> None:
-    """Nobody who tells of an incident ever waits for the queue."""
-    alerts = desk.start()
-    with desk.queues.hold("send") as hold:
-        desk.happen("crash")
-        hold.wait_for_call()
-        for _ in range(100):
-            desk.happen("storm")
-        desk.wait_for(alerts, sent=0, waiting=2)
-    desk.wait_for(alerts, sent=2)
 
 
 def test_at_the_end_everything_is_sent(desk: Desk) -> None:
@@ -234,15 +210,6 @@ def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None
 
 
 # --- a function of an embedding program ---
-
-
-def test_a_function_gets_each_alert(desk: Desk) -> None:
-    """As a value, on a thread of the system."""
-    heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
-    desk.start(AlertFunction(heard.put))
-    desk.happen("storm", "gives up")
-    alert = heard.get(timeout=PATIENCE_SECONDS)
-    assert (alert.kind, alert.summary, alert.origin) == (AlertKind.STORM, "gives up", ORIGIN)
 
 
 def test_a_function_that_raises_loses_this_alert_alone(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

@@ -121,18 +121,6 @@ def test_a_child_that_was_killed_is_a_restart(house: House) -> None:
     assert restart.story == ("group: restart 1, 3 allowed in 5 s",)
 
 
-def test_a_supervisor_that_gives_up_is_a_storm(house: House) -> None:
-    """And its own supervisor starts it again."""
-    for _ in range(4):
-        house.find("fragile").kill()
-        house.stage.settle()
-    kinds = [incident.kind for incident in house.incidents()]
-    assert sorted(kinds) == ["restart", "restart", "storm"]
-    (storm,) = [incident for incident in house.incidents() if incident.kind == "storm"]
-    assert storm.subject == "group"
-    assert "reached_max_restart_intensity" in storm.summary
-
-
 def test_the_story_of_a_storm_is_the_crash_that_was_too_much(house: House) -> None:
     """Whoever is told that a supervisor gave up learns of what its child crashed, and where."""
     for _ in range(4):

@@ -244,16 +244,6 @@ def test_nobody_waits_for_an_agent_that_hangs() -> None:
     protection._thread.join(PATIENCE_SECONDS)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://["])
-def test_an_agent_that_is_not_there_is_no_trouble(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told once, and asked again."""
-    system = System(SLOW)
-    with ScaleInProtection(url, QUICK) as protection:
-        protection.watch(system)
-        system.wait_for_looks(5)
-    assert caplog.text.count("does not change the protection") == 1
-
-
 KEYS = st.sampled_from(["protection", "ProtectionEnabled", "failure", "Reason", "error", "Code"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)

@@ -119,18 +119,6 @@ def test_a_message_is_followed_from_receive_to_delete(tree: Tree, listener: List
     assert [event["seconds_since_received"] for event in events[1:]] == [0.0] * 8  # the clock stands still
 
 
-def test_who_claimed_first_is_told(tree: Tree, listener: Listener) -> None:
-    """A replay by another user: the ledger's answer, the verdict and its reason."""
-    trace = listener.trace(tree.actors, "claimed replied", user_id="8")
-    receipt = tree.services.app_store.sell("t-1")
-    for user_id in (7, 8):
-        tree.services.submit(receipt, user_id=user_id)
-        go_on(tree)
-    claimed, replied = listener.told(trace)
-    assert claimed["outcome"] == "other_user"
-    assert (replied["verdict"], replied["reason"]) == ("INVALID", "claimed_by_another_user")
-
-
 def test_what_can_not_be_answered_is_followed_to_the_dead_letter_queue(tree: Tree, listener: Listener) -> None:
     """The reason is told when it is received, when it is to be moved, and when it is gone."""
     trace = listener.trace(tree.actors, "received move moved delete", receive_count="1")
@@ -188,15 +176,6 @@ def test_one_of_several_source_queues_is_traced(listener: Listener) -> None:
     assert {event["source_queue"] for event in events} == {second}
     assert {event["event"] for event in events} == set(MESSAGE_EVENTS) - {"look_up"}
     tree.close()
-
-
-def test_a_corrupt_copy_is_told(tree: Tree, listener: Listener) -> None:
-    """Its MD5 is wrong: it is left."""
-    trace = listener.trace(tree.actors, "left")
-    tree.services.queues.corrupt_next()
-    submit(tree, 1, user_id=7)
-    (event,) = listener.told(trace)
-    assert event["reason"] == "body_md5_mismatch"
 
 
 # --- actors ---
