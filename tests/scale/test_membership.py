@@ -348,21 +348,6 @@ def test_a_machine_that_is_suspended_has_no_lease_left_when_it_wakes(house: Hous
     assert held.used[-2:] == [LIMITS, LIMITS]  # so that who has stopped goes on
 
 
-def test_another_has_taken_over_from_a_machine_that_is_suspended(house: House, stage: Stage) -> None:
-    """It begins nothing when it wakes, and finds that it stands by."""
-    far = House(Stage(), house.table)
-    _, sleeper = house.start("a", Role.ACTIVE_STANDBY)
-    _, other = far.start("b", Role.ACTIVE_STANDBY)
-    far.stage.advance(2 * LEASE)
-    assert (sleeper.begins, other.begins) == (LIMITS, LIMITS)
-    stage.clock.suspend(2 * LEASE)
-    assert (sleeper.begins, other.begins) == (NOTHING, LIMITS)
-    stage.advance(INTERVAL)
-    assert (sleeper.limits, other.begins) == (NOTHING, LIMITS)
-    assert "node a of group receipts stands by for b" in house.told()
-    far.stage.close()
-
-
 # --- a record that is lost ---
 
 
@@ -399,25 +384,6 @@ def test_who_had_been_lent_more_than_is_known_stops_at_once(house: House, stage:
         stage.advance(INTERVAL)
         assert second.begins == FEW
         assert first.begins == HALF
-
-
-def test_a_table_that_is_missing_is_an_outage(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """The keeper lives, says what its client says, and finds its place when the table is there again, empty."""
-    keeper, held = house.start("a", Role.ACTIVE_STANDBY)
-    _, standby = house.start("b", Role.ACTIVE_STANDBY)
-    stage.advance(LEASE)
-    token = house.record.members["a"].token
-    house.table.fail("read", LedgerUnavailable("no table; create it"), times=None)
-    house.table.forget(GROUP)
-    with caplog.at_level(logging.WARNING):
-        stage.advance(3 * LEASE)
-    assert "could not be renewed: no table; create it" in caplog.text
-    assert held.begins == standby.begins == NOTHING
-    house.table.recover()
-    stage.advance(INTERVAL)
-    assert keeper.is_alive()
-    assert (held.begins, standby.begins) == (LIMITS, NOTHING)
-    assert house.record.members["a"].token == token
 
 
 def test_who_leaves_puts_back_what_was_lost(house: House, stage: Stage) -> None:
@@ -543,20 +509,6 @@ def keeper_of(stage: Stage) -> Ref:
     return keeper
 
 
-def test_a_crash_loses_nothing(house: House, stage: Stage) -> None:
-    """What is held stays held; the successor finds its place and goes on renewing it."""
-    supervised(house, "a", Role.LOAD_BALANCED)
-    _, other = house.start("b")
-    stage.advance(LEASE)
-    joined = house.record.members["a"].joined
-    for _ in range(4):
-        keeper_of(stage).cast(object())  # a bug
-        stage.advance(INTERVAL)
-    stage.advance(2 * LEASE)
-    assert house.record.members["a"].joined == joined
-    assert other.begins == HALF
-
-
 def test_what_is_held_stays_held_in_a_crash(house: House, stage: Stage) -> None:
     """And ends when it would have ended, where the successor does not reach the table."""
     _, held = supervised(house, "a", Role.ACTIVE_STANDBY)
@@ -633,15 +585,6 @@ def test_who_leaves_while_it_joins_is_not_left_behind(house: House, stage: Stage
     assert (house.record.version, dict(house.record.members)) == (2, {})
 
 
-def test_who_leaves_while_others_write_tries_again(house: House, stage: Stage) -> None:
-    """It takes leave of what stands, not of what it knew."""
-    keeper, _ = house.start("a")
-    house.start("b")
-    assert view(keeper).nodes[-1].name == "a"  # it has not looked since
-    leave(stage, keeper)
-    assert list(house.record.members) == ["b"]
-
-
 @pytest.mark.parametrize("operation", ["read", "write"])
 def test_who_cannot_leave_ends_all_the_same(
     house: House, stage: Stage, operation: str, caplog: pytest.LogCaptureFixture
@@ -657,15 +600,6 @@ def test_who_cannot_leave_ends_all_the_same(
         assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
     assert list(house.record.members) == ["a"]
     assert "could not leave its group" in caplog.text
-
-
-def test_who_never_joined_has_nothing_to_leave(house: House, stage: Stage) -> None:
-    """Nothing is written."""
-    house.table.fail("read", UNAVAILABLE, times=None)
-    keeper, _ = house.start("a")
-    leave(stage, keeper)
-    assert not keeper.is_alive()
-    assert house.table.standing(GROUP) is None
 
 
 def test_who_finds_garbage_when_it_leaves_leaves_that_alone(house: House, stage: Stage) -> None:
@@ -710,20 +644,6 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     assert told in caplog.text
     assert "node a of group receipts stands by for b" in house.told()
     assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]
-
-
-def test_a_successor_does_not_know_for_how_long_it_was_in_vain(house: House, stage: Stage) -> None:
-    """It begins anew."""
-    _, first = supervised(house, "a", Role.ACTIVE_STANDBY)
-    house.start("b", Role.ACTIVE_STANDBY)
-    first.fall()
-    stage.advance(STEP_DOWN.seconds - 1.0)
-    keeper_of(stage).cast(object())
-    stage.settle()
-    stage.advance(STEP_DOWN.seconds - 0.1)
-    assert first.begins == LIMITS
-    stage.advance(INTERVAL + 0.2)
-    assert first.begins == NOTHING
 
 
 def test_a_seat_given_up_by_a_write_whose_answer_was_lost_counts(house: House, stage: Stage) -> None:

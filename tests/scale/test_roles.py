@@ -84,37 +84,11 @@ def test_the_least_that_any_node_says_is_the_whole() -> None:
     assert told(group) == dict.fromkeys("ab", Limits(9, 10, 30, 3.5))
 
 
-@pytest.mark.parametrize("role", [Role.ACTIVE_STANDBY, Role.LOAD_BALANCED])
-def test_a_rate_that_comes_and_goes_is_another_share(role: Role) -> None:
-    """Who had no limit has to be told that there is one, and again that there is none: by another number."""
-    free, limited = node("a", role, replace(LIMITS, app_store_rate_per_second=None)), node("b", role)
-    group = Group().renewed(free, 1, SECONDS)
-    before = group.members["a"].share
-    group = group.renewed(limited, 1, SECONDS)
-    after = group.members["a"].share
-    group = group.without("b")
-    again = group.members["a"].share
-    assert before is not None
-    assert after is not None
-    assert again is not None
-    assert before.told.app_store_rate_per_second is None
-    assert after.told.app_store_rate_per_second is not None
-    assert again.told.app_store_rate_per_second is None
-    assert before.number < after.number < again.number
-
-
 def test_one_works_and_the_others_stand_by() -> None:
     """In the order of joining, whatever their names; who stands by has no token and nothing to use."""
     group = group_of(*(node(name, Role.ACTIVE_STANDBY) for name in "cab"))
     assert told(group) == {"c": LIMITS, "a": None, "b": None}
     assert {name: member.token for name, member in group.members.items()} == {"c": 1, "a": None, "b": None}
-
-
-def test_who_leaves_is_followed_by_the_next_one() -> None:
-    """At once, with a higher token."""
-    group = group_of(*(node(name, Role.ACTIVE_STANDBY) for name in "cab")).without("c")
-    assert told(group) == {"a": LIMITS, "b": None}
-    assert group.members["a"].token == group.version
 
 
 def test_who_is_gone_is_followed_by_the_next_one() -> None:
@@ -162,26 +136,6 @@ def test_who_yields_goes_to_the_end_of_the_line_and_the_next_one_has_its_seat() 
     assert (share.told, share.held, told(group)["a"]) == (LIMITS.nothing, LIMITS, None)
     group = group.renewed(nodes[0], 10, SECONDS, obeyed=share.number)
     assert told(group) == {"a": LIMITS, "b": None, "c": None}
-
-
-def test_of_several_seats_one_changes_hands() -> None:
-    """The others keep what they have, by the same tokens."""
-    few = replace(LIMITS, ledger_concurrency=2)
-    nodes = [node(name, limits=few) for name in "abc"]
-    group = group_of(*nodes)
-    token = group.members["b"].token
-    group = group.renewed(nodes[0], 9, SECONDS, steps_down=True)
-    assert (seated(group), group.members["b"].token) == (["b", "c"], token)
-    assert told(group)["c"] is None
-    assert told(group_of(*nodes, group=group)) == {"b": told(group)["b"], "c": told(group)["b"], "a": None}
-
-
-def test_who_yields_where_nobody_waits_is_seated_again() -> None:
-    """By another token; ``Lease.successor`` sees to it that nobody does."""
-    group = group_of(node("a"))
-    group = group.renewed(node("a"), 9, SECONDS, steps_down=True)
-    assert (group.members["a"].token, group.members["a"].joined) == (group.version, group.version)
-    assert told(group) == {"a": LIMITS}
 
 
 # --- a lease ---
@@ -242,33 +196,6 @@ def test_nothing_is_given_up_while_another_one_is_taken_out() -> None:
     assert seat.lease.successor(12.0) is None
     seat.renew(seat.lease.group, 12.0)
     assert seated(seat.lease.group) == ["a", "c"]
-
-
-def test_nothing_is_given_up_before_a_lost_record_is_put_back() -> None:
-    """Who waits is known again then."""
-    seat = Seat("a")
-    group = seat.renew(Group(), 0.0)
-    seat.renew(group_of(node("b", Role.ACTIVE_STANDBY), group=group), 1.0)
-    assert seat.lease.successor(1.0) == "b"
-    seat.lease = seat.lease.looked(Group(), 2.0)
-    assert seat.lease.successor(2.0) is None
-
-
-def test_a_renewal_that_was_not_carried_out_counts_for_nothing() -> None:
-    """The one before it still does."""
-    seat = Seat()
-    group = seat.renew(Group(), 100.0)
-    lease, _lost = seat.lease.renewal(104.0)
-    assert lease.looked(group, 106.0).held_until_seconds == 110.0
-
-
-def test_who_reads_that_it_is_out_holds_nothing() -> None:
-    """Others have taken it for gone."""
-    seat = Seat()
-    group = seat.renew(Group(), 100.0)
-    out = seat.lease.looked(group.renewed(node("b"), 1, SECONDS, gone=frozenset("a")), 101.0)
-    assert not out.is_held(101.0)
-    assert (out.me, out.share, out.limits) == (None, None, LIMITS.nothing)
 
 
 def test_others_wait_longer_than_the_lease() -> None:
@@ -341,25 +268,6 @@ def test_a_record_that_is_gone_is_put_back_as_it_was() -> None:
     assert active.is_held(105.0)
     assert active.held_until_seconds == seats["a"].lease.held_until_seconds
     assert active.share == seats["a"].lease.share
-
-
-def test_what_is_to_be_put_back_takes_the_place_of_nothing_else() -> None:
-    """It is written on condition that nothing stands, or what was read; who has nothing to put back begins anew."""
-    seats, _ = group_at_rest("a")
-    lost = seats["a"].lease.looked(Group(), 101.0)
-    assert (lost.puts_back, lost.stored) == (True, 0)
-    fresh = Lease(node("b"), SECONDS).looked(Group(), 101.0)
-    assert (fresh.puts_back, fresh.stored) == (False, 0)
-
-
-def test_all_go_on_from_what_was_put_back_first() -> None:
-    """Also who knew something newer; and no write that was on its way fits."""
-    seats, group = group_at_rest("a", "b")
-    newer = seats["a"].renew(group, 102.0)
-    back = seats["b"].renew(Group(), 103.0)
-    following = seats["a"].lease.looked(back, 104.0)
-    assert newer.version < back.version == following.stored == following.group.version
-    assert not following.puts_back
 
 
 def test_who_was_started_when_the_record_was_lost_joins_the_others() -> None:
@@ -436,15 +344,6 @@ def test_a_share_of_another_record_is_another_share_whatever_its_number() -> Non
     other = Group(group.version + 5, {"a": replace(group.members["a"], share=less)})
     assert obeying.looked(other, 1.0).obeyed is None
     assert obeying.looked(Group(group.version + 5, group.members), 1.0).obeyed == share.number
-
-
-def test_who_leaves_puts_back_what_was_lost_without_itself() -> None:
-    """The others find their places; nothing is left of it."""
-    seats, group = group_at_rest("a", "b")
-    seats["a"].renew(group, 103.0)
-    left = seats["a"].lease.looked(Group(), 104.0).leave()
-    assert left.version == group.version + LEAP + 2
-    assert tokens(left) == {"b": left.version}
 
 
 # --- the record ---

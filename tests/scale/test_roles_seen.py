@@ -126,29 +126,6 @@ def test_a_table_that_does_not_answer_is_an_outage(pair: Nodes) -> None:
         assert pair.kinds(name) == ["role", "outage", "recovered"]
 
 
-def test_a_node_that_is_paused_keeps_its_seat(pair: Nodes) -> None:
-    """Nobody takes over: an operator wished that nothing be done. It goes on when it is resumed."""
-    pair.nodes["a"].system.pause()
-    pair.advance(5 * LEASE_SECONDS)
-    assert [pair.look(name).state for name in ("a", "b")] == [State.PAUSED, State.STANDBY]
-    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.ACTIVE, Standing.STANDBY]
-    pair.nodes["a"].system.resume()
-    assert pair.look("a").state is State.CONSUMING
-
-
-def test_a_node_that_stands_by_can_be_paused(pair: Nodes) -> None:
-    """It says that it is, and takes nothing in when it takes over."""
-    pair.nodes["b"].system.pause()
-    assert pair.look("b").state is State.PAUSED
-    pair.advance(2 * LEASE_SECONDS, without="a")
-    assert pair.role("b").standing is Standing.ACTIVE
-    assert pair.look("b").state is State.PAUSED
-    assert pair.look("b").processes[0].reserved == 0
-    pair.nodes["b"].system.resume()
-    pair.advance(A_MOMENT_SECONDS)
-    assert pair.look("b").processes[0].reserved > 0
-
-
 def test_the_keeper_tells_what_it_knows(pair: Nodes) -> None:
     """For people: the whole group, the lease, and what is done with the share; nothing but JSON's types."""
     described = pair.nodes["a"].system.actor_state("membership")
