@@ -2,22 +2,6 @@
 
 What comes first of a kind is due at once. What follows within ``PERIOD_SECONDS`` is summed up, and due at their end: so
 there are never more alerts in a minute than there are kinds, whatever happens.
-
-==================  ===================================================================================================
-kind                says
-==================  ===================================================================================================
-``crash``           an actor, or a worker process, crashed
-``restart``         a supervisor started something anew
-``storm``           a supervisor gave up: more restarts than it allows
-``unknown_answer``  a service gave an undocumented answer: a status, a body, an HTTP code
-``configuration``   a service refuses us for what only an operator can put right, such as Apple's 21004
-``outage``          a service has been unavailable for ``OUTAGE_SECONDS``
-``recovered``       a service whose outage was told is available again
-``dead_letters``    more than ``DEAD_LETTERS`` messages were moved to the dead-letter queue within a minute
-``abandoned``       a drain was over before all messages were finished, and handed them back
-``node_lost``       a node that shares the work is not heard of any more; the others have its part now
-``seat_given_up``   a node that shares the work could receive nothing; another one tries in its place
-==================  ===================================================================================================
 """
 
 from __future__ import annotations
@@ -41,19 +25,19 @@ MAX_SUMMARIES = 8  #: different ones that are told apart
 
 
 class AlertKind(StrEnum):
-    """See the module."""
+    """What an alert is about."""
 
-    CRASH = "crash"
-    RESTART = "restart"
-    STORM = "storm"
-    UNKNOWN_ANSWER = "unknown_answer"
-    CONFIGURATION = "configuration"
-    OUTAGE = "outage"
-    RECOVERED = "recovered"
-    DEAD_LETTERS = "dead_letters"
-    ABANDONED = "abandoned"
-    NODE_LOST = "node_lost"
-    SEAT_GIVEN_UP = "seat_given_up"
+    CRASH = "crash"  #: an actor, or a worker process, crashed
+    RESTART = "restart"  #: a supervisor started something anew
+    STORM = "storm"  #: a supervisor gave up: more restarts than it allows
+    UNKNOWN_ANSWER = "unknown_answer"  #: a service gave an undocumented answer: a status, a body, an HTTP code
+    CONFIGURATION = "configuration"  #: a service refuses us for what only an operator can put right: Apple's 21004, say
+    OUTAGE = "outage"  #: a service has been unavailable for ``OUTAGE_SECONDS``
+    RECOVERED = "recovered"  #: a service whose outage was told is available again
+    DEAD_LETTERS = "dead_letters"  #: more than ``DEAD_LETTERS`` messages were moved to that queue within a minute
+    ABANDONED = "abandoned"  #: a drain was over before all messages were finished, and handed them back
+    NODE_LOST = "node_lost"  #: a node that shares the work is not heard of any more; the others have its part now
+    SEAT_GIVEN_UP = "seat_given_up"  #: a node that shares the work could receive nothing; another one tries now
 
 
 _SOMETIMES = {AlertKind.OUTAGE, AlertKind.RECOVERED, AlertKind.DEAD_LETTERS}

@@ -7,24 +7,6 @@ differs in numbers and ids only, or it is about messages and has the same reason
 after a moment, when its story is complete, and those that were alike when the period is over; the beginning and the
 end of an outage at once, each time, so that they come in order.
 
-==================  ===================================================================================================
-kind                says
-==================  ===================================================================================================
-``crash``           an actor crashed, could not be started, or did not end as it was told
-``restart``         a supervisor started an actor again that had not crashed itself: it was killed, say
-``storm``           a supervisor gave up: more restarts than it allows
-``unknown_answer``  a service gave an answer that is not documented
-``configuration``   a service refuses us for what only an operator can put right, such as Apple's 21004
-``outage``          a service is unavailable
-``recovered``       it is available again
-``handed_back``     a message was given up for this delivery; it comes back
-``moved``           a message was moved to the dead-letter queue
-``abandoned``       a drain was over before all messages were finished, and handed them back
-``role``            this node took up work that other nodes share, stands by, or lost its place
-``node_lost``       this node took another one, which is not heard of any more, out of their group
-``seat_given_up``   this node could receive nothing for a while, and gave up its seat to one that waited for it
-==================  ===================================================================================================
-
 It owns what it has not told yet; the incidents themselves are kept by the actor system, so that a crash of this actor
 forgets none of them.
 """
@@ -65,21 +47,21 @@ MAX_CRASHES = 1_000  #: whose incident is remembered for what is still to be sai
 
 
 class IncidentKind(StrEnum):
-    """See the module."""
+    """What happened."""
 
-    CRASH = "crash"
-    RESTART = "restart"
-    STORM = "storm"
-    UNKNOWN_ANSWER = "unknown_answer"
-    CONFIGURATION = "configuration"
-    OUTAGE = "outage"
-    RECOVERED = "recovered"
-    HANDED_BACK = "handed_back"
-    MOVED = "moved"
-    ABANDONED = "abandoned"
-    ROLE = "role"
-    NODE_LOST = "node_lost"
-    SEAT_GIVEN_UP = "seat_given_up"
+    CRASH = "crash"  #: an actor crashed, could not be started, or did not end as it was told
+    RESTART = "restart"  #: a supervisor started an actor again that had not crashed itself: it was killed, say
+    STORM = "storm"  #: a supervisor gave up: more restarts than it allows
+    UNKNOWN_ANSWER = "unknown_answer"  #: a service gave an answer that is not documented
+    CONFIGURATION = "configuration"  #: a service refuses us for what only an operator can put right: Apple's 21004, say
+    OUTAGE = "outage"  #: a service is unavailable
+    RECOVERED = "recovered"  #: it is available again
+    HANDED_BACK = "handed_back"  #: a message was given up for this delivery; it comes back
+    MOVED = "moved"  #: a message was moved to the dead-letter queue
+    ABANDONED = "abandoned"  #: a drain was over before all messages were finished, and handed them back
+    ROLE = "role"  #: this node took up work that other nodes share, stands by, or lost its place
+    NODE_LOST = "node_lost"  #: this node took another one, which is not heard of any more, out of their group
+    SEAT_GIVEN_UP = "seat_given_up"  #: this node could receive nothing for a while, and made room for one that waited
 
 
 OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  #: alike where their reason is the same

@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -151,7 +149,7 @@ class ProcessGroup:
         self._heartbeat = Heartbeat(self._actors)
         listen_to_reports(self._actors)
         tracer_of(self._actors).process = PARENT
-        shared = None if settings.is_alone else self._join_others(settings, processes)
+        shared = () if settings.is_alone else self._join_others(settings, processes)
         start = _tree(settings, self._group, self._queues, shared).start
         assert isinstance(start, Start)
         try:
@@ -160,8 +158,8 @@ class ProcessGroup:
             raise _cause(error) from error
         root.process.add_monitor(self._root_ended)
 
-    def _join_others(self, settings: Settings, processes: int) -> _Shared:
-        """Describe what keeps this node's place among others; what it takes is imported where there are any."""
+    def _join_others(self, settings: Settings, processes: int) -> tuple[ChildSpec, ChildSpec]:
+        """Describe ``nodes`` and ``queue_depths``; what they take is imported only where there are other nodes."""
         from receipt_actors.application import membership_spec, queue_depths_spec
         from receipt_actors.backends import open_roles
         from receipt_actors.sources import look_at_sources, start_retrying
@@ -172,10 +170,8 @@ class ProcessGroup:
         retrying(table.check)
         queues = self._queues.open()
         sources = look_at_sources(settings, queues, retrying, may_be_missing=False)
-        return _Shared(
-            membership_spec(settings, table, processes, GroupLessee(self._group, self._actors)),
-            queue_depths_spec(settings, queues, sources),
-        )
+        nodes = membership_spec(settings, table, processes, GroupLessee(self._group, self._actors))
+        return nodes, queue_depths_spec(settings, queues, sources)
 
     def check(self) -> None:
         """Stop and complain if a worker could not start before all of them had been started once.
@@ -356,24 +352,13 @@ class GroupLessee:
         return Work(answered, min(process.unable_seconds for process in reports), tuple(unavailable))
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What there is only where other nodes share the work."""
-
-    membership: ChildSpec
-    queue_depths: ChildSpec
-
-
-def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Shared | None) -> ChildSpec:
+def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: Sequence[ChildSpec]) -> ChildSpec:
     queue = settings.alerts_queue
     sinks = {} if queue is None else {ALERTS: AlertsQueue(queues.open, queue)}
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
-        [
-            *incident_specs(sinks, settings.source_queues, PARENT),
-            *([] if shared is None else [shared.queue_depths]),
-        ],
+        [*incident_specs(sinks, settings.source_queues, PARENT), *shared[1:]],
         intensity=10,
         period_seconds=10,
         restart=TRANSIENT,
@@ -390,7 +375,7 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Share
     return supervisor_spec(
         "root",
         ONE_FOR_ONE,
-        [telemetry, *([] if shared is None else [shared.membership]), workers],
+        [telemetry, *shared[:1], workers],
         intensity=3,
         period_seconds=60,
         auto_shutdown=ANY_SIGNIFICANT,
@@ -409,25 +394,23 @@ def _cause(error: StartError) -> Exception:
 
 
 class ParentQueues:
-    """See the module. Any thread may open them; what ``open`` raises is what ``open_queues`` raises."""
+    """The queues, opened when they are needed first: before the tree starts, or by the one thread that sends alerts."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._opening = threading.Lock()
-        self._opened: tuple[Queues, Callable[[], None]] | None = None
+        self._close: Callable[[], None] | None = None
 
     def open(self) -> Queues:
+        """Open them. Raises what ``open_queues`` raises."""
         from receipt_actors.backends import open_queues
         from receipt_actors.sources import MAX_LOOKS
 
-        with self._opening:
-            if self._opened is None:
-                queues = open_queues(self._settings, max_connections=MAX_LOOKS)
-                self._opened = queues, queues.close
-            return self._opened[0]
+        if self._close is None:
+            queues = open_queues(self._settings, max_connections=MAX_LOOKS)
+            self._queues, self._close = queues, queues.close
+        return self._queues
 
     def close(self) -> None:
-        with self._opening:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened[1]()
+        close, self._close = self._close, None
+        if close is not None:
+            close()

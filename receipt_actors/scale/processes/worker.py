@@ -14,8 +14,9 @@ from __future__ import annotations
 import enum
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, ClassVar
 
@@ -71,31 +72,11 @@ class WorkerDied(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Overdue:
-    """To itself: this process has had its time to drain, or to answer."""
+class _Later:
+    """To itself: do this now, unless it has another process than it had."""
 
-    process: WorkerProcess
-    asked: int | None = None  #: the number of the question; None: it was to drain
-
-
-@dataclass(frozen=True, slots=True)
-class _StartOverdue:
-    """To itself: this process has had its time to get beyond this phase."""
-
-    process: WorkerProcess
-    phase: _Phase
-
-
-@dataclass(frozen=True, slots=True)
-class _StartAgain:
-    """To itself: the pause after a start that was refused is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """To itself: it is time to ask the process how it goes."""
-
-    process: WorkerProcess
+    process: WorkerProcess | None
+    act: Callable[[], object]
 
 
 class _Phase(enum.Enum):
@@ -151,7 +132,7 @@ class Worker(GenServer):
         process = WorkerProcess(name, group.program, group.settings, me.send, is_replacement=group.is_complete)
         self._process, self._phase, self._refusal = process, _Phase.LOADING, None
         group.processes[name] = process
-        self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.LOADING))
+        self._later(HANG_SECONDS, partial(self._give_up_start, process, _Phase.LOADING))
         me.process.add_monitor(lambda _down: process.kill())
         if group.is_closing:  # since a moment ago: nobody else may have seen it
             process.kill()
@@ -182,21 +163,19 @@ class Worker(GenServer):
                     self._said(process, said)
             case ProcessEnded(process, code):
                 return self._ended(process, code)
-            case _Overdue(process, asked):
-                if process is self._process and (asked is None or (self._is_unanswered and asked == self._asked)):
-                    what = "ended" if asked is None else "answered"
-                    logger.error("%s has not %s in its time: it is killed", self._title(process), what)
-                    process.kill()
-            case _StartOverdue(process, phase):
-                if process is self._process and self._phase is phase:
-                    self._give_up_start(process)
-            case _StartAgain():
-                self._start_process()
-            case _Ask(process):
-                self._ask(process)
+            case _Later(process, act):
+                if process is self._process:
+                    act()
             case _:
                 return super().handle_info(message)
         return None
+
+    def _later(self, seconds: float, act: Callable[[], object]) -> None:
+        self.send_after(seconds, _Later(self._process, act))
+
+    def _kill(self, process: WorkerProcess, what: str) -> None:
+        logger.error("%s has not %s in its time: it is killed", self._title(process), what)
+        process.kill()
 
     def _said(self, process: WorkerProcess, said: Message) -> None:
         match said:
@@ -232,13 +211,15 @@ class Worker(GenServer):
             case Draining(seconds):
                 self._phase = _Phase.DRAINING  # it says by itself how that goes
                 self._is_unanswered = False
-                self.send_after(seconds + GRACE_SECONDS, _Overdue(process))
+                self._later(seconds + GRACE_SECONDS, partial(self._kill, process, "ended"))
             case Stopped():
                 collect(self.system, self._name, process.pid, said)
             case StartRefused():
                 self._refusal = said
 
-    def _give_up_start(self, process: WorkerProcess) -> None:
+    def _give_up_start(self, process: WorkerProcess, phase: _Phase) -> None:
+        if self._phase is not phase:
+            return
         what = "loaded" if self._phase is _Phase.LOADING else "started"
         fault = f"{self._title(process)} has not {what} within {HANG_SECONDS:g} s and was killed"
         self._refusal = StartRefused([fault], False)
@@ -285,7 +266,7 @@ class Worker(GenServer):
         logger.error(
             "%s cannot start and is started again in %.0f s: %s", self._name, pause_seconds, "; ".join(refusal.faults)
         )
-        self.send_after(pause_seconds, _StartAgain())
+        self._later(pause_seconds, self._start_process)
 
     def _note_last_end(self, process: WorkerProcess, code: int) -> None:
         if code != 0 and self._phase in _CONSUMING and self._group.refusal is None:
@@ -323,7 +304,7 @@ class Worker(GenServer):
             case Drain(seconds):
                 if self._process is not None:
                     self._tell_to_end(self._process, request)
-                    self.send_after(seconds + GRACE_SECONDS, _Overdue(self._process))
+                    self._later(seconds + GRACE_SECONDS, partial(self._kill, self._process, "ended"))
             case Release() | StopTrace():
                 if self._process is not None and self._phase in _CONSUMING:
                     self._process.send(request)
@@ -349,7 +330,7 @@ class Worker(GenServer):
 
     def _begin(self, process: WorkerProcess) -> None:
         self._phase = _Phase.STARTING
-        self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
+        self._later(HANG_SECONDS, partial(self._give_up_start, process, _Phase.STARTING))
         self._grant()
 
     def _grant(self) -> None:
@@ -403,15 +384,19 @@ class Worker(GenServer):
 
     def _ask(self, process: WorkerProcess) -> None:
         """Ask how it goes, and again in a second, for as long as it consumes."""
-        if process is not self._process or self._phase is not _Phase.RUNNING or self._group.is_closing:
+        if self._phase is not _Phase.RUNNING or self._group.is_closing:
             return
         if not self._is_unanswered:
             self._asked += 1
             self._is_unanswered = True
             process.send(Report(self._looks_at_queues))
             self._looks_at_queues = False
-            self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
-        self.send_after(REPORT_SECONDS, _Ask(process))
+            self._later(HANG_SECONDS, partial(self._expect_answer, process, self._asked))
+        self._later(REPORT_SECONDS, partial(self._ask, process))
+
+    def _expect_answer(self, process: WorkerProcess, asked: int) -> None:
+        if self._is_unanswered and asked == self._asked:
+            self._kill(process, "answered")
 
 
 def _described(code: int) -> str:
