@@ -104,10 +104,7 @@ class StatisticsTable:
     def request_answered(self, service: str, entries: int, seconds: float | None = None) -> None:
         """Count a request that a service answered: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
 
-        Args:
-            service: which.
-            entries: how many messages, claims or deletes it was for.
-            seconds: how long it took; None: that says nothing, as of a long poll.
+        It was for so many messages, claims or deletes. ``seconds`` None: they say nothing, as of a long poll.
         """
         with self._lock:
             calls = self._calls[service]
@@ -136,13 +133,9 @@ class StatisticsTable:
     def message_finished(
         self, fate: str, reason: Reason | None, seconds: float, steps: Sequence[tuple[str, float]] = ()
     ) -> None:
-        """Count a message that left the house.
+        """Count a message that left the house, after so many seconds; ``steps`` say what took how many of them.
 
-        Args:
-            fate: ``answered`` (and deleted), ``moved``, ``handed_back``, or ``left`` as it is.
-            reason: why, unless it was answered.
-            seconds: since it was received.
-            steps: what took how many of these seconds, such as ``verifying``.
+        Its fate is ``answered`` (and deleted), ``moved``, ``handed_back``, or ``left`` as it is; the reason says why.
         """
         with self._lock:
             self._fates[fate, reason] += 1

@@ -42,12 +42,7 @@ def standing_of_member(member: Member) -> Standing:
 
 
 class RoleNews:
-    """See the module.
-
-    Args:
-        group: what the nodes have in common.
-        notice: gets the incidents.
-    """
+    """See the module. ``notice`` gets the incidents."""
 
     def __init__(self, group: str, notice: Callable[[Noticed], object]) -> None:
         self._group = group
@@ -67,12 +62,8 @@ class RoleNews:
     ) -> None:
         """Tell what a renewal has done for all: of all nodes only the one that did so says it.
 
-        Args:
-            lease: after it.
-            now_seconds: by the clock of the lease.
-            gone: nodes that were taken out by it.
-            lost: the version that stood, and the one that was known, where a record that was lost is put back by it.
-            stepped_down: where this node has given up its seat by it.
+        It has taken out the nodes ``gone``; where it has put a record back that was ``lost``, that is the version that
+        stood and the one that was known.
         """
         self._is_failing = False
         if lost is not None:
