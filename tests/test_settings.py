@@ -70,9 +70,7 @@ class TestLayers:
         """An operator can be shown the flag, variable, key or reason behind a value; defaults are not listed."""
         toml.write_text("max_receive_count = 1\n")
         settings = load_settings(
-            {"bundle_ids": "a"},
-            environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"},
-            config=toml,
+            {"bundle_ids": "a"}, environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"}, config=toml
         )
         assert settings.origins == {
             "bundle_ids": "--bundle-ids",
@@ -164,11 +162,7 @@ class TestRoles:
 
     def test_everything_can_be_said(self) -> None:
         """By flags as by variables."""
-        given = {
-            "role": "load-balanced",
-            "role_table": "Roles",
-            "lease_seconds": "2.5",
-        }
+        given = {"role": "load-balanced", "role_table": "Roles", "lease_seconds": "2.5"}
         by_variables = load(environ={f"RECEIPT_ACTORS_{name.upper()}": value for name, value in given.items()})
         for settings in (load(given), by_variables):
             assert not settings.is_alone

@@ -46,10 +46,7 @@ class TestPolicy:
                 "non-consumable, AUTO-RENEWABLE-SUBSCRIPTION",
                 [ProductType.NON_CONSUMABLE, ProductType.AUTO_RENEWABLE_SUBSCRIPTION],
             ),
-            (
-                ["Non-Renewing Subscription", "non renewing subscription"],
-                [ProductType.NON_RENEWING_SUBSCRIPTION],
-            ),
+            (["Non-Renewing Subscription", "non renewing subscription"], [ProductType.NON_RENEWING_SUBSCRIPTION]),
         ],
     )
     def test_product_types_are_apples_words_in_any_spelling(self, written: object, types: list[ProductType]) -> None:
@@ -118,10 +115,7 @@ class TestServerApi:
         """Unless somebody tests with another one."""
         settings = load(**SERVER_API)
         assert settings.uses_server_api
-        assert settings.server_api_urls == (
-            "https://api.storekit.apple.com",
-            "https://api.storekit-sandbox.apple.com",
-        )
+        assert settings.server_api_urls == ("https://api.storekit.apple.com", "https://api.storekit-sandbox.apple.com")
         assert settings.verify_receipt_urls == (
             "https://buy.itunes.apple.com/verifyReceipt",
             "https://sandbox.itunes.apple.com/verifyReceipt",

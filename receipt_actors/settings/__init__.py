@@ -26,12 +26,7 @@ from receipt_actors.settings._work import WorkSettings, uses_curl
 from receipt_actors.settings_model.fields import VARIABLE_PREFIX, Setting
 from receipt_actors.settings_model.model import SomeSettings
 from receipt_actors.settings_model.sources import SOURCE_SETTINGS, SourceSettings
-from receipt_actors.stores.apple.settings import (
-    AppStoreSettings,
-    PolicySettings,
-    ServerApiSettings,
-    SignatureSettings,
-)
+from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, ServerApiSettings, SignatureSettings
 
 __all__ = [
     "CONFIG_VARIABLE",

@@ -211,8 +211,7 @@ class Incidents(GenServer):
             incident = opened.incident
             lines = (*incident.story, *(line for line in _lines(story) if line not in incident.story))
             self._change(
-                opened,
-                replace(incident, story=lines[:MAX_STORY_LINES], message_id=message_id or incident.message_id),
+                opened, replace(incident, story=lines[:MAX_STORY_LINES], message_id=message_id or incident.message_id)
             )
 
     def _change(self, opened: _Open, incident: Incident) -> None:

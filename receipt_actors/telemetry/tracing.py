@@ -168,10 +168,7 @@ class Tracer:
         return self._system.clock
 
     def start(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> RunningTrace:
         """Begin a trace, on a thread of its own; see ``SystemControl.trace``. ``on_end`` gets a ``TraceEnd``.
 

@@ -192,17 +192,6 @@ def test_the_lease_counts_from_when_it_was_asked_for(house: House, stage: Stage)
     assert held.until_seconds == began + LEASE
 
 
-def test_an_answer_that_was_lost_is_found_by_reading(house: House, stage: Stage) -> None:
-    """The renewal was carried out: it counts, from when it was sent."""
-    began = stage.clock.boottime()
-    house.table.lose_answer("write", UNAVAILABLE)
-    _, held = house.start("a")
-    assert not held.is_held
-    house.table.fail("write", UNAVAILABLE)
-    stage.advance(INTERVAL)
-    assert held.until_seconds == began + LEASE
-
-
 def test_who_finds_that_another_was_faster_goes_on_from_there(house: House, stage: Stage) -> None:
     """Its own renewal counts from when it was sent again."""
     _, held = house.start("a")
@@ -422,26 +411,6 @@ def test_a_share_goes_to_another_node_only_when_it_is_not_used_any_more(house: H
     assert view(keeper).standing is view(second_keeper).standing is Standing.ACTIVE
 
 
-def test_an_answer_that_comes_after_another_share_confirms_nothing(house: House, stage: Stage) -> None:
-    """It was about more than is lent now."""
-    _, first = house.start("a", obeys=False)
-    worker = first._worker
-    assert isinstance(worker, Ref)
-    stage.answer(worker, Done(), 0)  # that nothing is used, in the beginning
-    house.start("b")
-    stage.advance(INTERVAL)
-    assert first.limits == HALF
-    stage.answer(worker, Done(), 1)  # about all of it
-    stage.advance(INTERVAL)
-    share = house.record.members["a"].share
-    assert share is not None
-    assert (share.told, share.held) == (HALF, LIMITS)
-    stage.answer(worker, Done(), 2)
-    share = house.record.members["a"].share
-    assert share is not None
-    assert share.held == HALF
-
-
 def test_who_is_asked_may_be_restarted_meanwhile(house: House, stage: Stage) -> None:
     """It is asked again: a crash of a gateway does not keep others waiting."""
     house.start("a", worker="gateway")
@@ -469,25 +438,6 @@ def test_a_share_that_was_given_back_costs_no_more_renewals(house: House, stage:
     stage.advance(10 * LEASE)
     assert keeper.is_alive()
     assert house.table.count("write") - before == 10 * RENEWALS_PER_LEASE
-
-
-def test_what_the_group_is_like_is_seen_from_outside(house: House, stage: Stage) -> None:
-    """Who is there, with what, and since when it has not been heard of."""
-    keeper, _ = house.start("a")
-    other, _ = house.start("b")
-    stage.advance(LEASE)
-    stage.crash(other)
-    stage.advance(LEASE / 2)
-    seen = view(keeper)
-    assert (seen.role, seen.group, seen.node, seen.lease_seconds) == ("load-balanced", GROUP, "a", LEASE)
-    assert seen.whole is not None
-    assert seen.whole["ledger_concurrency"] == 50
-    mine, others = seen.nodes
-    assert (mine.name, others.name) == ("a", "b")
-    assert mine.seconds_since_heard == 0.0
-    assert LEASE / 2 - INTERVAL <= others.seconds_since_heard <= LEASE / 2 + INTERVAL
-    assert others.share is not None
-    assert others.share["ledger_concurrency"] == 25
 
 
 # --- crashes ---
@@ -576,15 +526,6 @@ def test_who_leaves_while_it_waits_for_the_table_leaves_with_what_that_says(
     assert not house.record.members
 
 
-def test_who_leaves_while_it_joins_is_not_left_behind(house: House, stage: Stage) -> None:
-    """Its first write is waited for."""
-    with house.table.hold("write", times=1):
-        keeper, _ = house.start("a")
-        leave(stage, keeper)
-    assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
-    assert (house.record.version, dict(house.record.members)) == (2, {})
-
-
 @pytest.mark.parametrize("operation", ["read", "write"])
 def test_who_cannot_leave_ends_all_the_same(
     house: House, stage: Stage, operation: str, caplog: pytest.LogCaptureFixture
@@ -614,16 +555,6 @@ def test_who_finds_garbage_when_it_leaves_leaves_that_alone(house: House, stage:
 # --- giving up a seat ---
 
 
-def advance_until(stage: Stage, condition: Callable[[], bool], at_most_seconds: float) -> float:
-    """Let time pass in small steps until something is so, and say how much has."""
-    passed = 0.0
-    while not condition():
-        assert passed < at_most_seconds
-        stage.advance(0.25)
-        passed += 0.25
-    return passed
-
-
 def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """When that has lasted for its patience, and it looks next; both are told of, and it hands back what it has."""
     _, first = house.start("a", Role.ACTIVE_STANDBY)
@@ -644,16 +575,3 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     assert told in caplog.text
     assert "node a of group receipts stands by for b" in house.told()
     assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]
-
-
-def test_a_seat_given_up_by_a_write_whose_answer_was_lost_counts(house: House, stage: Stage) -> None:
-    """It stands by, and has more patience the next time."""
-    keeper, first = house.start("a", Role.ACTIVE_STANDBY)
-    _, second = house.start("b", Role.ACTIVE_STANDBY)
-    stage.advance(LEASE)
-    first.fall()
-    stage.advance(STEP_DOWN.seconds - 0.1)
-    house.table.lose_answer("write", UNAVAILABLE, times=1)
-    advance_until(stage, lambda: second.begins != NOTHING, LEASE)
-    assert first.begins == NOTHING
-    assert keeper.process.actor.describe_state()["steps_down_after_seconds"] == 2 * STEP_DOWN.seconds  # type: ignore[union-attr]

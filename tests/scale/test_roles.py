@@ -183,21 +183,6 @@ def test_the_first_in_line_is_who_follows() -> None:
     assert seat.lease.successor(13.0) is None
 
 
-def test_nothing_is_given_up_while_another_one_is_taken_out() -> None:
-    """Without it there may be a seat for everybody."""
-    seat = Seat("a", Role.LOAD_BALANCED)
-    only_one, third = node("b", Role.ACTIVE_STANDBY), node("c")
-    group = seat.renew(group_of(only_one, third, group=seat.renew(Group(), 0.0)), 1.0)
-    for now in (4.0, 8.0, 11.0):
-        assert seat.lease.successor(now) == ("b" if now == 4.0 else None)
-        group = seat.renew(group.renewed(third, 100 + round(now), SECONDS), now)
-    seat.lease = seat.lease.looked(group.renewed(third, 200, SECONDS), 12.0)
-    assert seat.lease.gone(12.0) == {"b"}
-    assert seat.lease.successor(12.0) is None
-    seat.renew(seat.lease.group, 12.0)
-    assert seated(seat.lease.group) == ["a", "c"]
-
-
 def test_others_wait_longer_than_the_lease() -> None:
     """By their own clock, from when they saw the beat first; a beat that goes on begins anew."""
     group = Seat("a").renew(Group(), 0.0)
@@ -289,22 +274,6 @@ def test_who_has_not_looked_for_long_takes_what_others_have_begun() -> None:
     assert list(back.members) == ["c", "a"]
     assert tokens(back) == {"c": back.version, "a": None}
     assert back.version == group.version + LEAP + 1
-
-
-def test_who_puts_back_what_others_have_begun_follows_them_until_it_is_written() -> None:
-    """Somebody joins while its first write is under way: that one is in what it writes next."""
-    seats, group = group_at_rest("a", "b")
-    for now in range(102, 130):
-        group = seats["a"].renew(group, now)
-    stranger = Group().renewed(node("c"), 1, SECONDS)
-    lease, _ = seats["a"].lease.looked(stranger, 200.0).renewal(200.0)
-    with_another = stranger.renewed(node("d"), 1, SECONDS)
-    lease, back = lease.looked(with_another, 200.1).renewal(200.1)
-    assert lease.stored == with_another.version
-    assert set(back.members) == {"a", "c", "d"}
-    following = lease.looked(back, 200.2)
-    assert not following.puts_back
-    assert following.looked(stranger, 200.3).puts_back  # lost once more, and known: nobody has begun anew
 
 
 def test_tokens_go_up_though_one_that_is_known_was_lost() -> None:

@@ -138,14 +138,6 @@ def test_a_crash_of_the_actor_kills_the_process(open_house: Callable[[str], Hous
     process.wait(PATIENCE_SECONDS)
 
 
-def test_a_smaller_share_is_kept_to_by_a_process_that_knows_of_none(build_house: Callable[..., House]) -> None:
-    """It joined at its start, as all do at first, and was told its share before its process was loaded."""
-    house = build_house(PROGRAM + "time.sleep(600)")
-    house.shares.divide(LESS)
-    asking = house.stage.ask(NAME, ObeyLimits())
-    assert house.stage.reply_to(asking) == Done()
-
-
 def test_a_smaller_share_is_kept_to_when_the_process_says_so(
     open_house: Callable[[str], House], tmp_path: Path
 ) -> None:
@@ -211,15 +203,6 @@ def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callabl
     assert house.worker.is_alive()
     house.stage.advance(1)
     assert "was killed by signal 9" in house.died_of()
-
-
-def test_a_process_that_drains_says_by_itself_how_it_goes(open_house: Callable[[str], House]) -> None:
-    """Nobody asks it any more; what it says goes to whoever shows it."""
-    house = open_house("channel.send(Draining(100.0))" + REPORTS + "time.sleep(600)")
-    wait_until(lambda: collected_by(house.stage.actors).heard)
-    said = collected_by(house.stage.actors).heard[NAME].process
-    assert said is not None
-    assert said.in_flight == 7
 
 
 def test_a_process_is_asked_every_second_once_it_has_answered(open_house: Callable[[str], House]) -> None:

@@ -300,15 +300,7 @@ class TestSettings:
         assert Settings(bundle_ids=("a",), database="x.db", emf_dimensions=("A=b",)).emf_dimensions == ("A=b",)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
-        "dimensions",
-        [
-            "Stage",
-            "Stage=",
-            "SourceQueue=x",
-            "A=1,A=2",
-            ":A=1",
-            ",".join(f"D{n}=1" for n in range(30)),
-        ],
+        "dimensions", ["Stage", "Stage=", "SourceQueue=x", "A=1,A=2", ":A=1", ",".join(f"D{n}=1" for n in range(30))]
     )
     def test_dimensions_that_cloudwatch_would_drop_are_refused(self, dimensions: str) -> None:
         """It says nothing of it otherwise: the metrics are just not there."""

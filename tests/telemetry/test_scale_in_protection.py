@@ -282,13 +282,3 @@ def test_no_http_client_is_loaded_where_there_is_no_agent() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.returncode, done.stderr) == (1, "\n"), done.stderr
-
-
-@pytest.mark.parametrize("part", ["Reason", "Detail"])
-def test_what_the_agent_says_can_forge_no_line_of_the_log(part: str) -> None:
-    """Nor say more than a line holds."""
-    failure = {"Reason": "NO", "Detail": "because", part: "NO\nERROR receipt_actors: all is lost\ud800" + 1000 * "!"}
-    told = failure_in(400, json.dumps({"failure": failure}).encode(), True)
-    assert told is not None
-    assert "NO\\nERROR receipt_actors: all is lost\\ud800!!!" in told
-    assert len(told) <= MAX_TOLD_CHARACTERS + 10

@@ -89,10 +89,7 @@ def test_it_is_ready_once_it_consumes(manager: Manager, address: str) -> None:
         notifier.watch(system)
         assert manager.receive() == [f"STATUS=starting: {COUNTS}; it is being started"]
         system.state = State.CONSUMING
-        assert manager.receive() == [
-            "READY=1",
-            f"STATUS=consuming: {COUNTS}",
-        ]
+        assert manager.receive() == ["READY=1", f"STATUS=consuming: {COUNTS}"]
         notifier.stopping()
         assert manager.receive() == ["STOPPING=1"]
     assert not manager.has_more()

@@ -51,21 +51,10 @@ from receipt_actors.otp import (
     supervisor_spec,
 )
 from receipt_actors.pipeline.protocol import IntakeStatus, ObeyLimits
-from receipt_actors.scale.processes.group_inspection import (
-    PARENT,
-    GroupInspection,
-    collected_by,
-    fresh_reports,
-)
+from receipt_actors.scale.processes.group_inspection import PARENT, GroupInspection, collected_by, fresh_reports
 from receipt_actors.scale.processes.group_trace import GroupTrace
 from receipt_actors.scale.processes.messages import Drain, Release, StopTrace
-from receipt_actors.scale.processes.protocol import (
-    AwaitEnd,
-    Group,
-    JoinTrace,
-    PauseChanged,
-    cast_to_workers,
-)
+from receipt_actors.scale.processes.protocol import AwaitEnd, Group, JoinTrace, PauseChanged, cast_to_workers
 from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
@@ -249,10 +238,7 @@ class ProcessGroup:
         return self._inspection.actor_state(name)
 
     def trace(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> Trace:
         """Trace all processes at once; limit and time are of all of them together. See ``ReceiptSystem.trace``.
 

@@ -18,14 +18,7 @@ from typing import Any
 
 import pykka
 
-from receipt_actors.inspection import (
-    STATE_SECONDS,
-    actor_overview,
-    actor_state,
-    role_in,
-    state_with_role,
-    version,
-)
+from receipt_actors.inspection import STATE_SECONDS, actor_overview, actor_state, role_in, state_with_role, version
 from receipt_actors.otp import ActorSystem, Ref, look_at
 from receipt_actors.scale.nodes.membership import MEMBERSHIP
 from receipt_actors.scale.processes.messages import DescribeActor, Reported, Stopped

@@ -46,13 +46,7 @@ from receipt_actors.scale.processes.messages import (
     TraceEnded,
     TraceEvent,
 )
-from receipt_actors.scale.processes.protocol import (
-    AwaitEnd,
-    Group,
-    JoinTrace,
-    PauseChanged,
-    WorkerView,
-)
+from receipt_actors.scale.processes.protocol import AwaitEnd, Group, JoinTrace, PauseChanged, WorkerView
 from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, described
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 from receipt_actors.telemetry.queue_depths import LookAtQueues
