@@ -10,13 +10,14 @@ from math import inf
 import pytest
 
 from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.domain.places import MAX_WRITES
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role, StepDown, Work
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MAX_WRITES, MEMBERSHIP, Membership
+from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MEMBERSHIP, Membership
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import RoleOverview, Standing
 from receipt_actors.testing import FakeRoles, ManualClock

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from receipt_actors.domain.places import SteppedDown
 from receipt_actors.domain.roles import Lease, Member, Role
 from receipt_actors.telemetry.incidents import IncidentKind, Noticed
 from receipt_actors.telemetry.overview import Standing
@@ -17,15 +17,6 @@ from receipt_actors.telemetry.overview import Standing
 logger = logging.getLogger(__name__)
 
 ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut off from it
-
-
-@dataclass(frozen=True, slots=True)
-class SteppedDown:
-    """Why an active node steps down, and for which one."""
-
-    unable_seconds: float  #: for how long nothing could be received
-    unavailable: tuple[str, ...]  #: services, which are why
-    successor: str
 
 
 def standing_of(lease: Lease, now_seconds: float) -> Standing:
