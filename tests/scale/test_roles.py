@@ -153,16 +153,6 @@ class Seat:
         return written
 
 
-def test_a_lease_counts_from_when_its_renewal_was_sent() -> None:
-    """However late its node hears that it was carried out; and whether it hears that as an answer or by reading."""
-    lease, written = Lease(node("a"), SECONDS).looked(Group(), 100.0).renewal(100.0)
-    assert not lease.is_held(100.0)
-    heard = lease.looked(written, 105.0)
-    assert heard.held_until_seconds == 110.0
-    assert heard.is_held(109.9)
-    assert not heard.is_held(110.0)
-
-
 def test_the_first_in_line_is_who_follows() -> None:
     """As long as it is heard of, and this node has a seat to give."""
     seat, first, second = Seat("a"), node("b", Role.ACTIVE_STANDBY), node("c", Role.ACTIVE_STANDBY)
@@ -211,18 +201,6 @@ def test_who_could_not_look_takes_nobody_for_gone() -> None:
     assert other.gone(30.0) == {"a"}
     other = other.looked(group, 30.0)
     assert other.gone(30.0) == frozenset()
-
-
-def test_what_was_obeyed_is_forgotten_when_another_share_is_lent() -> None:
-    """Only the share that it keeps to is confirmed, and only where it is still the newest."""
-    seat = Seat("a", Role.LOAD_BALANCED)
-    group = seat.renew(Group(), 0.0)
-    share = seat.lease.share
-    assert share is not None
-    obeying = seat.lease.obeys(share.number)
-    assert obeying.obeyed == share.number
-    assert seat.lease.obeys(share.number + 1).obeyed is None
-    assert obeying.looked(group.renewed(node("b"), 1, SECONDS), 1.0).obeyed is None
 
 
 # --- a record that is lost ---
