@@ -107,7 +107,7 @@ class ProcessGroup:
         on_complete: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> ProcessGroup:
-        """Start the workers; does not wait until they consume.
+        """Start so many workers, which share these settings; does not wait until they consume.
 
         Args:
             settings: of all of them together.
@@ -117,10 +117,8 @@ class ProcessGroup:
             on_complete: called likewise when all workers consume for the first time.
             pause: see ``ReceiptSystem.start``.
 
-        Raises:
-            OSError: what a process needs can't be had, such as a socket.
-            ConfigurationError, LedgerRefused, QueueRefused, UnavailableError: of the table of roles and the queues,
-                where there are other nodes.
+        Raises ``OSError`` where a process can't have what it needs, such as a socket; and, where there are other nodes,
+        what opening the table of roles and the queues raises.
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
@@ -163,11 +161,9 @@ class ProcessGroup:
         return nodes, queue_depths_spec(settings, queues, sources)
 
     def check(self) -> None:
-        """Stop and complain if a worker could not start before all of them had been started once.
+        """Stop, and raise what a worker said that could not start before all of them had been started once.
 
-        Raises:
-            ConfigurationError: for what it said of its settings.
-            WorkersRefused: for what it said of the world.
+        That is a ``ConfigurationError`` about its settings, or ``WorkersRefused`` about the world.
         """
         refusal = self._group.refusal
         if refusal is not None:
@@ -190,8 +186,7 @@ class ProcessGroup:
     def in_flight(self) -> IntakeStatus:
         """Tell what is in flight in all workers, and how long nothing has been in any of them, as of a second ago.
 
-        Raises:
-            pykka.ActorDeadError: one of them does not consume just now.
+        Raises ``pykka.ActorDeadError`` where one of them does not consume just now.
         """
         reports = fresh_reports(self._group, self._actors)
         if reports is None:
@@ -212,10 +207,6 @@ class ProcessGroup:
     # --- operating it: see ``telemetry.control.SystemControl`` ---
 
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
-        """Look at all processes: what each has said a second ago at most, and what the parent sees itself.
-
-        It waits for nobody. A process that has not said anything for ``SILENT_SECONDS`` is ``silent``.
-        """
         return self._inspection.overview(looks_at_queues=looks_at_queues)
 
     def pause(self) -> None:
@@ -230,21 +221,13 @@ class ProcessGroup:
         self._tell_workers(PauseChanged())
 
     def actor_state(self, name: str) -> dict[str, Any]:
-        """Describe the state of the actors that are called so, by process: each worker may have one, and the parent.
-
-        Raises:
-            UnknownActor: no process has one.
-        """
+        """Describe the state of the actors that are called so, by process: each worker may have one, and the parent."""
         return self._inspection.actor_state(name)
 
     def trace(
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> Trace:
-        """Trace all processes at once; limit and time are of all of them together. See ``ReceiptSystem.trace``.
-
-        Raises:
-            TraceRefused: see there.
-        """
+        """Trace all processes at once; limit and time are of all of them together."""
         number = next(self._trace_numbers)
 
         def stop_workers() -> None:

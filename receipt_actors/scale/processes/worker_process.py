@@ -100,8 +100,8 @@ class ProcessEnded:
 class _Child(subprocess.Popen[bytes]):
     """Makes itself known before it starts the process.
 
-    ``Popen`` returns when the process has become the program that it is to be. One that is stopped before that never
-    does, and can be killed all the same: its id is known since it was forked.
+    ``Popen`` returns when the process has become the program that it is to be. One that is stopped before that can be
+    killed all the same: its id is known since it was forked.
     """
 
     pid = 0  #: until there is one; ``Popen`` has None there for a moment
@@ -114,19 +114,9 @@ class _Child(subprocess.Popen[bytes]):
 class WorkerProcess:
     """Runs ``python PROGRAM NAME DESCRIPTOR``, where the last is the worker's end of the channel.
 
-    It is started on a thread of its own, which may take as long as the system likes.
-
-    Args:
-        name: the worker's.
-        program: what follows the interpreter on its command line.
-        settings: what it is sent first.
-        deliver: gets what the process says, and at last that it has ended; called on a thread of its own. Where no
-            process can be started that is a ``StartRefused``, and its end.
-        is_replacement: see ``Configure``.
-
-    Raises:
-        OSError: no socket can be made.
-        RuntimeError: no thread can be started.
+    It is started on a thread of its own, which may take as long as the system likes, and is sent its settings first.
+    ``deliver`` gets, on that thread, what the process says, and at last that it has ended; where none can be started
+    that is a ``StartRefused``, and its end. Raises ``OSError`` where no socket can be made.
     """
 
     def __init__(
