@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import inf
 
 import pytest
 
-from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.places import MAX_WRITES
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
@@ -29,7 +28,6 @@ LEASE = 10.0
 INTERVAL = LEASE / RENEWALS_PER_LEASE
 LIMITS = Limits(100, 50, 200, 10.0)
 HALF = Limits(100, 25, 100, 5.0)
-FEW = Limits(100, 5, 20, 1.0)
 NOTHING = LIMITS.nothing
 STEP_DOWN = StepDown(12.0)
 UNAVAILABLE = LedgerUnavailable("injected by a test")
@@ -133,12 +131,6 @@ class House:
         wanted = kinds or frozenset(IncidentKind) - {IncidentKind.CONFIGURATION}
         return [noticed.summary for noticed in self.stage.told(self.incidents, Noticed) if noticed.kind in wanted]
 
-    def overtake(self, group: Group) -> None:
-        """Write what another node would have written."""
-        with self.table._changed:
-            assert group.version == self.record.version + 1
-            self.table._records[GROUP] = record_of(group)
-
     def write_garbage(self) -> RoleRecord:
         garbage = RoleRecord(self.record.version + 1, "no record")
         self.table.write(GROUP, garbage)
@@ -191,19 +183,6 @@ def test_the_lease_counts_from_when_it_was_asked_for(house: House, stage: Stage)
         assert not held.is_held
     stage.settle()
     assert held.until_seconds == began + LEASE
-
-
-def test_who_finds_that_another_was_faster_goes_on_from_there(house: House, stage: Stage) -> None:
-    """Its own renewal counts from when it was sent again."""
-    _, held = house.start("a")
-    with house.table.hold("write", times=1) as hold:
-        stage.advance(INTERVAL)
-        hold.wait_for_call()
-        house.overtake(house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE))
-        stage.advance(1.0)
-    stage.settle()
-    assert list(house.record.members) == ["a", "b"]
-    assert held.until_seconds == stage.clock.boottime() + LEASE
 
 
 def test_who_is_slower_every_time_tries_again_later(house: House, stage: Stage) -> None:
@@ -360,22 +339,6 @@ def test_a_record_that_was_lost_is_put_back(house: House, stage: Stage, role: Ro
     assert not house.told(IncidentKind.NODE_LOST, IncidentKind.OUTAGE)
 
 
-def test_who_had_been_lent_more_than_is_known_stops_at_once(house: House, stage: Stage) -> None:
-    """What was lost had moved to it from another node, which has it again."""
-    _, first = house.start("a")
-    _, second = house.start("b")
-    stage.advance(LEASE)
-    assert second.begins == HALF
-    known = house.record
-    less = replace(known.members["b"], share=Share(1, FEW, FEW))
-    older = Group(known.version + 9, {**known.members, "b": less})
-    house.table.write(GROUP, record_of(older), known.version)
-    with house.table.hold("write"):
-        stage.advance(INTERVAL)
-        assert second.begins == FEW
-        assert first.begins == HALF
-
-
 def test_who_leaves_puts_back_what_was_lost(house: House, stage: Stage) -> None:
     """So that the others need not find it out."""
     keeper, _ = house.start("a")
@@ -474,21 +437,6 @@ def test_what_is_held_stays_held_in_a_crash(house: House, stage: Stage) -> None:
     house.table.recover()
     stage.advance(INTERVAL)
     assert held.begins == LIMITS
-
-
-def test_a_successor_finds_that_it_was_taken_for_gone(house: House, stage: Stage) -> None:
-    """What the one before had is used no more before anything is lent again."""
-    _, held = supervised(house, "a", Role.LOAD_BALANCED)
-    house.table.fail("read", UNAVAILABLE, times=None)
-    stage.advance(3 * LEASE)
-    taken = house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE, gone=frozenset("a"))
-    house.table.write(GROUP, record_of(taken))
-    house.table.recover()
-    used = len(held.used)
-    keeper_of(stage).cast(object())
-    stage.settle()
-    assert held.used[used:][0] == NOTHING
-    assert held.limits == NOTHING  # b has everything, and has not given any of it back
 
 
 # --- leaving ---

@@ -161,23 +161,6 @@ def test_a_node_that_cannot_receive_gives_up_its_seat(pair: Nodes) -> None:
     assert len(b.results()) == 1
 
 
-def test_what_it_has_in_flight_is_handed_back(pair: Nodes) -> None:
-    """As by any node that stands by."""
-    a, _ = pair.nodes.values()
-    a.services.app_store.hold("verify_receipt", times=1)
-    a.services.submit(a.services.app_store.sell("t-1"), user_id=1)
-    a.settle()
-    assert pair.look("a").processes[0].in_flight == 1
-    cut_off_from_its_queue(a)
-    pair.advance(2.5 * LEASE_SECONDS)
-    assert pair.role("b").standing is Standing.WAITING  # for Apple's answer, which counts as under way
-    a.services.recover()
-    pair.advance(LEASE_SECONDS)
-    assert pair.role("b").standing is Standing.ACTIVE
-    assert pair.look("a").processes[0].in_flight == 0
-    assert a.system.statistics().count("handed_back") == 1
-
-
 @pytest.mark.parametrize("service", ["app_store", "ledger"])
 def test_a_node_that_reaches_its_queue_alone_keeps_its_seat(pair: Nodes, service: str) -> None:
     """And what it has taken in: each of those messages would lose a delivery, for the sake of what nobody knows."""

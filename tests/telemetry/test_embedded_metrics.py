@@ -269,26 +269,6 @@ class TestMetricsLog:
         (line,) = lines_of(lambda log: log.watch(System()), 3600)  # type: ignore[arg-type]
         assert line["Answered"] == 20
 
-    def test_nobody_waits_for_a_reader_that_reads_nothing(self) -> None:
-        """The pipe is full; the system goes on, and ends."""
-        system = System()
-        reading, writing = os.pipe()
-        try:
-            os.set_blocking(writing, False)
-            while True:
-                try:
-                    os.write(writing, b" " * 4096)
-                except BlockingIOError:
-                    break
-            os.set_blocking(writing, True)
-            log = MetricsLog(writing, interval_seconds=0.001)
-            log.watch(system)
-            system.wait_for(20)
-            os.close(reading)
-            log.close()
-        finally:
-            os.close(writing)
-
 
 class TestSettings:
     def test_dimensions_are_pairs(self) -> None:

@@ -227,18 +227,6 @@ def test_a_collector_that_hangs_holds_up_nobody(
     collector.may_answer.set()
 
 
-def test_what_there_is_at_the_end_is_still_exported(
-    collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A drain loses no trace, though the next batch would not have been due for long."""
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
-    exporter = opened()
-    for _ in range(250):
-        exporter.over(delivery(exporter))
-    exporter.close(PATIENCE_SECONDS)
-    assert len(collector.spans()) == 250 * 5
-
-
 # --- in the house ---
 
 

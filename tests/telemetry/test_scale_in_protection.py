@@ -29,7 +29,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import StandInSystem
 
-from .ecs_agent import NO_ANSWER, EcsAgent, answer, error, failure
+from .ecs_agent import EcsAgent, answer, error, failure
 
 PROTECT = {"ProtectionEnabled": True, "ExpiresInMinutes": EXPIRES_IN_MINUTES}
 TIMING = Timing()
@@ -229,19 +229,6 @@ def test_a_task_of_no_service_is_asked_about_once(caplog: pytest.LogCaptureFixtu
         protection.close()
         assert agent.wishes == [PROTECT]
     assert "no service of ECS owns this task" in caplog.text
-
-
-def test_nobody_waits_for_an_agent_that_hangs() -> None:
-    """Not even the end of the program: the thread that does is left behind."""
-    with EcsAgent(always=lambda _wish: NO_ANSWER) as agent:
-        protection = ScaleInProtection(agent.url, replace(QUICK, close_seconds=0.05))
-        protection.watch(System(SLOW))
-        agent.wait_for(1)
-        protection.close()
-        assert protection._thread is not None
-        assert protection._thread.is_alive()
-        assert protection._thread.daemon
-    protection._thread.join(PATIENCE_SECONDS)
 
 
 KEYS = st.sampled_from(["protection", "ProtectionEnabled", "failure", "Reason", "error", "Code"])
