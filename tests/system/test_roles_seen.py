@@ -45,7 +45,8 @@ class Node:
     """A program that shares the work with others, and whoever looks at it."""
 
     def __init__(self, world: World, store: SimulatedAppStore, name: str, role: str, **settings: object) -> None:
-        sharing = {"role": role, "node_name": name, "lease_seconds": LEASE_SECONDS}
+        sharing = {"role": role, "lease_seconds": LEASE_SECONDS}
+        world.environment["HOSTNAME"] = name
         self._world = world
         self.name = name
         self.program: Program = world.start(store, admin=ANY_PORT, **sharing, **settings)
