@@ -766,7 +766,7 @@ class Process:
         if self.trap_exit:
             if sender is None or sender is self.parent:
                 self.put(ParentExitEnvelope(reason))
-            else:
+            elif self.actor is None or not self.actor._otp_takes_exit(sender.ref, reason):
                 self.put(Envelope(Exit(sender.ref, reason)))
         elif not isinstance(reason, Normal) or sender is self:
             if self._exit_signal is None:  # the first one counts

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pykka._envelope import Envelope
 
@@ -55,6 +55,7 @@ from receipt_actors.otp._messages import (
     StartResult,
     Stop,
 )
+from receipt_actors.otp._process import RUNNING, Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown, is_orderly
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import (
@@ -64,9 +65,7 @@ from receipt_actors.otp._reports import (
     report_progress,
     report_supervisor,
 )
-
-if TYPE_CHECKING:
-    from receipt_actors.otp._process import Process
+from receipt_actors.otp._scheduler import context
 
 
 # --- answers ---
@@ -855,6 +854,30 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             self._note_zombie(ref)
             return self._too_many_zombies(self._spec, ref)
         return self._failed(ref, args, reason)
+
+    def _otp_takes_exit(self, ref: Ref, reason: ExitReason) -> bool:
+        """Forget a child whose end has no consequences, on its own last turn: no message, no turn of the supervisor.
+
+        Signals of different senders have no order, so this is as if its ``Exit`` had overtaken all that waits. It is
+        done only where nothing can tell the difference or be disturbed: on the supervisor's own thread, while none of
+        its callbacks is at work there, ``sys`` watches nothing, and no subclass looks at its messages.
+        """
+        process = self._otp_process
+        running = process._scheduler.running
+        if (
+            self._spec.restart is Restart.PERMANENT
+            or not is_orderly(reason)
+            or process.state is not RUNNING
+            or process.observed
+            or context.running is not running
+            or running.is_inside(process)
+            or ref.is_zombie
+            or type(self).handle_info is not SupervisorBase.handle_info
+            or self._children.pop(ref, None) is None
+        ):
+            return False
+        self._streaks.pop(ref, None)
+        return True
 
     def _failed(self, ref: Ref, args: Sequence[Any], reason: ExitReason) -> Any:
         spec = self._spec
