@@ -769,7 +769,7 @@ class GenStateMachine(Actor):
                     if timer is not None:
                         timer.cancel()
                 case Stop():
-                    for timer in self.__timers.values():
+                    for timer in list(self.__timers.values()):
                         timer.cancel()
                     self.__timers.clear()
                     return effect
