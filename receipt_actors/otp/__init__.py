@@ -22,7 +22,7 @@ Everything hangs on an ``ActorSystem``. An actor is a real ``pykka.Actor``, a ``
 =========================  ============================================================================================
 module                     what stands there, from what one uses to what it rests on
 =========================  ============================================================================================
-``gen_statem``             ``GenStateMachine``: state machines; ``_statem_rules`` has their rules, without any actor
+``gen_statem``             ``GenStateMachine``: state machines
 ``sys``                    looking into a running actor, holding it, watching it
 ``_supervisor``            both supervisors, ``supervisor_spec``, and what one asks a supervisor
 ``_child_spec``            ``ChildSpec``, ``Start``, strategies, restart intensity, ``Backoff``

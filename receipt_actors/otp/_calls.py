@@ -172,7 +172,7 @@ class From:
             return
         owner = self._owner
         if owner.debug is not None and context.running.process is owner:  # its events are noted on its own turns
-            owner.debug.replied(value)
+            owner.debug.sent(value)
 
     def _answer(self, value: object) -> None:
         reply_to, self._reply_to = self._reply_to, None

@@ -148,6 +148,10 @@ class Actor(pykka.Actor):
             return NO_REPLY
         return result
 
+    def _otp_takes_exit(self, _ref: Ref, _reason: ExitReason) -> bool:
+        """Deal with the ``Exit`` of a linked actor here and now; False: it is to come as a message."""
+        return False
+
     # --- what an actor can do ---
 
     @property

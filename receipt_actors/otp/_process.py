@@ -293,12 +293,9 @@ class Process:
 
     def watch(self, debug: Debug | None) -> None:
         """Begin being watched by ``sys``, go on otherwise, or end it, where nothing is watched any more."""
-        if debug is not None:
-            debug.changed()
-            debug = None if debug.is_idle else debug
         with self.system.lock:
-            self.debug = debug
-            self.observed = debug is not None or self._state is EXITED
+            self.debug = debug if debug is not None and debug.functions else None
+            self.observed = self.debug is not None or self._state is EXITED
 
     def send_later(self, seconds: float, envelope: Envelope[Any]) -> Timer:
         """Put a message into its own mailbox after that many seconds, unless it has ended by then."""
@@ -606,7 +603,7 @@ class Process:
                 is_unanswered = self._current is envelope
                 is_sent = self._scheduler.running.send(self._answer, envelope, reply)
                 if self.debug is not None and is_unanswered and is_sent:
-                    self.debug.replied(reply)
+                    self.debug.sent(reply)
         if type(result) is Continue:
             # Not here and now: it may return Continue again, and who waits for the start is told before (OTP).
             self._put_first(ContinueEnvelope(result.term))
@@ -766,7 +763,7 @@ class Process:
         if self.trap_exit:
             if sender is None or sender is self.parent:
                 self.put(ParentExitEnvelope(reason))
-            else:
+            elif self.actor is None or not self.actor._otp_takes_exit(sender.ref, reason):
                 self.put(Envelope(Exit(sender.ref, reason)))
         elif not isinstance(reason, Normal) or sender is self:
             if self._exit_signal is None:  # the first one counts

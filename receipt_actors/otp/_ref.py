@@ -142,7 +142,7 @@ class Ref(pykka.ActorRef[Any]):
         if sender.is_set():
             return False
         if sender.debug is not None:
-            sender.debug.sent(self, message)
+            sender.debug.sent(message, self)
         return True  # what watches it may have ended it: ``has_ended`` is looked at once more
 
     # --- OTP ---

@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from pykka._envelope import Envelope
 
@@ -55,6 +55,7 @@ from receipt_actors.otp._messages import (
     StartResult,
     Stop,
 )
+from receipt_actors.otp._process import RUNNING, Process
 from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown, is_orderly
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import (
@@ -64,10 +65,7 @@ from receipt_actors.otp._reports import (
     report_progress,
     report_supervisor,
 )
-
-if TYPE_CHECKING:
-    from receipt_actors.otp._process import Process
-
+from receipt_actors.otp._scheduler import context
 
 # --- answers ---
 
@@ -152,8 +150,7 @@ class CountChildren:
 # --- what both kinds share ---
 
 
-@dataclass(frozen=True, slots=True)
-class RestartPlan:
+class RestartPlan(NamedTuple):
     """What is to become of a child that should be restarted."""
 
     allowed: bool  #: False: the supervisor gives up
@@ -161,18 +158,45 @@ class RestartPlan:
     note: str  #: the same for a report
 
 
-@dataclass(frozen=True, slots=True)
-class _TryAgain:
-    """To itself: the restart of this child failed; try once more, behind what is in the mailbox."""
-
-    child: Hashable  #: its id; of simple_one_for_one the ref of the one that ended
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class _DelayOver:
-    """To itself: this child's ``Backoff`` has waited; restart it, unless that was cancelled (then it is another's)."""
+class _Retry:
+    """To itself: try to start this child again, unless that was cancelled (then it is no more the child's ``retry``).
 
-    child: Hashable  #: as in ``_TryAgain``
+    After its ``Backoff`` has waited; or because the last restart failed, behind what was in the mailbox then.
+    """
+
+    child: _Child
+    is_delayed: bool
+
+
+class _Child:
+    """A child of a fixed list; or one of simple_one_for_one between its end and its next start."""
+
+    __slots__ = ("args", "ended", "ref", "retry", "spec", "streak", "timer")
+
+    def __init__(self, spec: ChildSpec, args: Sequence[Any] = (), ended: Ref | None = None) -> None:
+        self.spec = spec
+        self.args = args
+        self.ended = ended  # of simple_one_for_one: by which it is still known
+        self.ref: Ref | None = None
+        self.retry: _Retry | None = None
+        self.timer: Timer | None = None
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Count its restarts from none: an operator has taken it in hand."""
+        self.streak = None if self.spec.backoff is None else Streak()
+
+    @property
+    def state(self) -> Ref | Literal["restarting"] | None:
+        return self.ref if self.retry is None else "restarting"
+
+    def clear(self) -> None:
+        """It does not run, and nothing is under way to change that."""
+        self.ref = self.retry = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
 
 def is_orphaned(process: Process) -> bool:
@@ -211,11 +235,8 @@ class SupervisorBase(GenServer):
 
     # What the two kinds do each in its own way.
     _exited: Callable[[Ref, ExitReason], Any]
-    _delay_over: Callable[[_DelayOver], Any]
-    _try_again: Callable[[Any], Any]
-    _restart_now: Callable[[Any], Any]
-    _restart_later: Callable[[Any, float], Any]
-    _mark_restarting: Callable[[Any], None]
+    _restart_now: Callable[[_Child], Any]
+    _restart_later: Callable[[_Child, float], Any]
     _start_child: Callable[[Any], Any]
     _terminate_child: Callable[[Any], Any]
     _restart_child: Callable[[Any], Any]
@@ -251,15 +272,12 @@ class SupervisorBase(GenServer):
             result = spec.start(*args)
         except BaseException as error:
             return NotStarted(Crash(error))
-        if isinstance(result, Started) and isinstance(result.ref, Ref):
-            return result
+        match result:
+            case Started(ref) if isinstance(ref, Ref):
+                return result
+            case Starting(ref) if isinstance(ref, Ref) and ref.process.parent is self._otp_process:
+                return result
         if isinstance(result, NotStarted) or result is IGNORE:
-            return result
-        if (
-            isinstance(result, Starting)
-            and isinstance(result.ref, Ref)
-            and result.ref.process.parent is self._otp_process
-        ):
             return result
         wrong = TypeError(
             f"start of child {spec.id!r} must return what start_link() gave it, or Started(ref), NotStarted(reason) or "
@@ -276,23 +294,18 @@ class SupervisorBase(GenServer):
             result = finished.result
         return result
 
-    def _start_and_wait(self, spec: ChildSpec, args: Sequence[Any] = ()) -> Generator[Receive, Any, StartResult]:
-        result = self._start(spec, args)
+    def _start_and_wait(self, spec: ChildSpec) -> Generator[Receive, Any, StartResult]:
+        result = self._start(spec)
         if isinstance(result, NotStarted) and isinstance(result.reason, AlreadyStarted):
-            has_name = result.reason.ref
-            if is_orphaned(has_name.process) and not is_orphaned(self._otp_process):
-                yield from self._see_off(spec, has_name)
-                result = self._start(spec, args)
+            orphan = result.reason.ref
+            if is_orphaned(orphan.process) and not is_orphaned(self._otp_process):
+                # It has the child's name, and ends because a supervisor above it was killed. It gets the time that the
+                # spec gives a child to end; then it is killed, and counts as a child that was. (OTP would try again at
+                # once, and may use up its restart intensity before the name is free.)
+                yield from self._await_end(spec, orphan, self.monitor(orphan))
+                self._note_zombie(orphan)
+                result = self._start(spec)
         return (yield from self._await_start(result)) if isinstance(result, Starting) else result
-
-    def _see_off(self, spec: ChildSpec, orphan: Ref) -> Generator[Receive, Any, None]:
-        """Wait for the end of one who has the child's name, and ends because a supervisor above it was killed.
-
-        It gets the time that the spec gives a child to end; then it is killed, and counts as a child that was. (OTP
-        would try again at once, and may use up its restart intensity before the name is free.)
-        """
-        yield from self._await_end(spec, orphan, self.monitor(orphan))
-        self._note_zombie(orphan)
 
     # --- stopping ---
 
@@ -320,11 +333,9 @@ class SupervisorBase(GenServer):
         if spec.shutdown is not BRUTAL_KILL:
             ref.exit(SHUTDOWN)
         was_late = yield from self._await_end(spec, ref, monitor)
-        self._has_been_stopped(spec, ref, f"it did not end within {seconds_to_end(spec)} s" if was_late else "")
-
-    def _has_been_stopped(self, spec: ChildSpec, ref: Ref, note: str) -> None:
         reason = ref.process.exit_reason
         if not ended_as_told(spec, reason):
+            note = f"it did not end within {seconds_to_end(spec)} s" if was_late else ""
             self._report(ReportContext.SHUTDOWN_ERROR, spec, ref, reason, note)
         self._note_zombie(ref)
 
@@ -369,21 +380,23 @@ class SupervisorBase(GenServer):
                 return self._count_children()
         return super().handle_call(request, from_)
 
-    def handle_cast(self, request: Any) -> Any:
-        return self._try_again(request.child) if type(request) is _TryAgain else super().handle_cast(request)
-
     def handle_info(self, message: Any) -> Any:
         kind = type(message)
         if kind is Exit:
             return self._exited(message.ref, message.reason)
-        if kind is _DelayOver:
-            return self._delay_over(message)
+        if kind is _Retry:
+            child = message.child
+            if child.retry is not message:
+                return None
+            if message.is_delayed:
+                return self._restart_now(child)
+            return self._carry_out(self._count_restart(child), child, child.ended)
         # A start whose result was there before this message needs no second one.
         return None if kind is StartFinished else super().handle_info(message)
 
     # --- restarting ---
 
-    def _carry_out(self, plan: RestartPlan, child: Any, ref: Ref | None) -> Any:
+    def _carry_out(self, plan: RestartPlan, child: _Child, ref: Ref | None) -> Any:
         if not plan.allowed:
             child.clear()
             self._report(ReportContext.SHUTDOWN, child.spec, ref, "reached_max_restart_intensity", plan.note)
@@ -392,20 +405,24 @@ class SupervisorBase(GenServer):
             return self._restart_now(child)
         return self._restart_later(child, plan.delay_seconds)
 
-    def _start_failed(self, child: Any, ref: Ref | None, result: NotStarted) -> Any:
+    def _retry_after(self, child: _Child, delay_seconds: float) -> None:
+        child.retry = _Retry(child, is_delayed=True)
+        child.timer = self.send_after(delay_seconds, child.retry)
+
+    def _start_failed(self, child: _Child, result: NotStarted) -> Any:
         """Count one more restart after its delay; without one it is tried again behind what is in the mailbox."""
         self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
         if child.streak is not None:
-            return self._carry_out(self._count_restart(child.spec, child.streak), child, ref)
-        self._mark_restarting(child)
-        self.ref.cast(_TryAgain(child.key))
+            return self._carry_out(self._count_restart(child), child, child.ended)
+        child.retry = _Retry(child, is_delayed=False)
+        self.ref.send(child.retry)
         return None
 
-    def _count_restart(self, spec: ChildSpec, streak: Streak | None) -> RestartPlan:
+    def _count_restart(self, child: _Child) -> RestartPlan:
         """Count a restart and decide about it."""
-        now = self.clock.monotonic()
-        if spec.backoff is not None and streak is not None:
-            delay_seconds = streak.count_restart(spec.backoff, now)
+        now, backoff, streak = self.clock.monotonic(), child.spec.backoff, child.streak
+        if backoff is not None and streak is not None:
+            delay_seconds = streak.count_restart(backoff, now)
             if delay_seconds is None:
                 return RestartPlan(False, None, f"restarted {streak.restarts} times in a row")
             return RestartPlan(True, delay_seconds, f"restart {streak.restarts} in a row, in {delay_seconds:g} s")
@@ -417,20 +434,10 @@ class SupervisorBase(GenServer):
     # --- reporting ---
 
     def _report(
-        self,
-        context: ReportContext,
-        spec: ChildSpec,
-        ref: Ref | None,
-        reason: object,
-        note: str = "",
-        *,
-        children: int = 1,
-        level: int = logging.ERROR,
+        self, context: ReportContext, spec: ChildSpec, ref: Ref | None, reason: object, note: str = "", **how: Any
     ) -> None:
         restarts = len(self._window.restarts)
-        report_supervisor(
-            self.ref, context, spec, ref, reason, restarts=restarts, note=note, children=children, level=level
-        )
+        report_supervisor(self.ref, context, spec, ref, reason, restarts=restarts, note=note, **how)
 
     def _report_termination(self, spec: ChildSpec, ref: Ref, reason: ExitReason, plan: RestartPlan | None) -> None:
         """Report an end that is to be reported: none that is orderly, unless the child is permanent."""
@@ -485,52 +492,6 @@ def ended_as_told(spec: ChildSpec, reason: ExitReason | None) -> bool:
 # --- a fixed list of children ---
 
 
-class _Child:
-    __slots__ = ("_delay", "ref", "restarting", "spec", "streak")
-
-    def __init__(self, spec: ChildSpec) -> None:
-        self.spec = spec
-        self.ref: Ref | None = None
-        self.restarting = False
-        self.begin_anew()
-        self._delay: tuple[_DelayOver, Timer] | None = None
-
-    def begin_anew(self) -> None:
-        """Count its restarts from none: an operator has taken it in hand."""
-        self.streak = None if self.spec.backoff is None else Streak()
-
-    @property
-    def key(self) -> Hashable:
-        return self.spec.id
-
-    @property
-    def state(self) -> Ref | Literal["restarting"] | None:
-        return "restarting" if self.restarting else self.ref
-
-    @property
-    def is_known_to_run(self) -> bool:
-        return self.ref is not None or self.restarting
-
-    def wait_for(self, over: _DelayOver, timer: Timer) -> None:
-        self.restarting, self._delay = True, (over, timer)
-
-    @property
-    def waits(self) -> bool:
-        """Tell whether its ``Backoff`` is under way, after which it is started, and so is who shares its fate."""
-        return self._delay is not None
-
-    def waits_for(self, over: _DelayOver) -> bool:
-        return self._delay is not None and self._delay[0] is over
-
-    def clear(self) -> None:
-        """It does not run, and nothing is under way to change that."""
-        self.ref = None
-        self.restarting = False
-        if self._delay is not None:
-            self._delay[1].cancel()
-            self._delay = None
-
-
 class Supervisor(SupervisorBase):
     """Starts, restarts and stops a list of children; see the module, ``supervisor_spec`` and ``SupervisorBase``."""
 
@@ -551,8 +512,7 @@ class Supervisor(SupervisorBase):
         self._running: dict[Ref, _Child] = {}  # so that the end of one costs the same however many there are
 
     def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
-        """See ``SupervisorBase``; all of them, for they are a fixed list."""
-        return [ChildInfo(id_, child.state, child.spec.type) for id_, child in list(self._children.items())], 0
+        return self._which_children(), 0
 
     # --- start and end ---
 
@@ -562,16 +522,15 @@ class Supervisor(SupervisorBase):
             result = yield from self._start_one(child)
             if isinstance(result, NotStarted):
                 self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
-                yield from self._stop_children(list(self._children))
-                return Stop(Shutdown(FailedToStartChild(child.spec.id, result.reason)))
-            give_up = self._too_many_zombies(child.spec, None)
+                give_up: Stop | None = Stop(Shutdown(FailedToStartChild(child.spec.id, result.reason)))
+            else:
+                give_up = self._too_many_zombies(child.spec, None)
             if give_up is not None:
                 yield from self._stop_children(list(self._children))
                 return give_up
         return None
 
     def terminate(self, reason: ExitReason) -> Receiving:
-        """Stop the children, last to first."""
         yield from self._stop_children(list(self._children))
 
     def _start_one(self, child: _Child) -> Receiving:
@@ -610,22 +569,12 @@ class Supervisor(SupervisorBase):
         child = self._running.get(ref)
         return None if child is None else self._child_ended(child, ref, reason)
 
-    def _delay_over(self, message: _DelayOver) -> Any:
-        child = self._children.get(message.child)
-        return self._restart_now(child) if child is not None and child.waits_for(message) else None
-
-    def _try_again(self, child_id: Hashable) -> Any:
-        child = self._children.get(child_id)
-        if child is None or not child.restarting:
-            return None
-        return self._carry_out(self._count_restart(child.spec, child.streak), child, None)
-
     def _child_ended(self, child: _Child, ref: Ref, reason: ExitReason) -> Receiving | Stop | None:
         self._clear(child)
         self._note_zombie(ref)
         spec, orderly = child.spec, is_orderly(reason)
         if spec.restart is Restart.PERMANENT or (spec.restart is Restart.TRANSIENT and not orderly):
-            plan = self._count_restart(spec, child.streak)
+            plan = self._count_restart(child)
             self._report_termination(spec, ref, reason, plan)
             return self._too_many_zombies(spec, ref) or self._carry_out(plan, child, ref)
         if not orderly:
@@ -643,10 +592,10 @@ class Supervisor(SupervisorBase):
 
     def _has_significant_left(self) -> bool:
         """Tell whether a significant child runs, or is to be started again after a ``Backoff``."""
-        waiting = [child for child in self._children.values() if child.waits]
-        due = {member for child in waiting for member in restart_group(self.strategy, self._children, child.spec.id)}
+        waiting = [id_ for id_, child in self._children.items() if child.retry is not None and child.retry.is_delayed]
+        due = {member for id_ in waiting for member in restart_group(self.strategy, self._children, id_)}
         return any(
-            child.spec.significant and (child.is_known_to_run or id_ in due) for id_, child in self._children.items()
+            child.spec.significant and (child.state is not None or id_ in due) for id_, child in self._children.items()
         )
 
     # --- restarting ---
@@ -664,20 +613,15 @@ class Supervisor(SupervisorBase):
                 continue
             result = yield from self._start_one(sibling)
             if isinstance(result, NotStarted):
-                return self._start_failed(sibling, None, result)
+                return self._start_failed(sibling, result)
             if isinstance(result, Started):
                 self.system.count_restart(self.ref, child_id)
         return self._too_many_zombies(child.spec, None)
 
-    def _mark_restarting(self, child: _Child) -> None:
-        child.restarting = True
-
     def _restart_later(self, child: _Child, delay_seconds: float) -> Receiving:
         """Stop who shares the child's fate, and have all of them started after the delay."""
-        group = restart_group(self.strategy, self._children, child.spec.id)
-        yield from self._stop_children(group)
-        over = _DelayOver(child.spec.id)
-        child.wait_for(over, self.send_after(delay_seconds, over))
+        yield from self._stop_children(restart_group(self.strategy, self._children, child.spec.id))
+        self._retry_after(child, delay_seconds)
         return self._too_many_zombies(child.spec, None)
 
     # --- requests ---
@@ -703,11 +647,7 @@ class Supervisor(SupervisorBase):
 
     def _restart_child(self, child_id: Hashable) -> Any:
         child = self._children.get(child_id)
-        return self._why_not_at_rest(child) if child is None or child.is_known_to_run else self._start_again(child)
-
-    def _start_again(self, child: _Child) -> Receiving:
-        result = yield from self._start_one(child)
-        return self._answer_unless_too_many_zombies(child.spec, None, result)
+        return self._start_added(child) if child is not None and child.state is None else self._why_not_at_rest(child)
 
     def _terminate_child(self, child_id: Hashable) -> Any:
         child = self._children.get(child_id)
@@ -721,7 +661,7 @@ class Supervisor(SupervisorBase):
 
     def _delete_child(self, child_id: Hashable) -> ChildError | None:
         child = self._children.get(child_id)
-        if child is None or child.is_known_to_run:
+        if child is None or child.state is not None:
             return self._why_not_at_rest(child)
         del self._children[child_id]
         return None
@@ -730,14 +670,14 @@ class Supervisor(SupervisorBase):
     def _why_not_at_rest(child: _Child | None) -> ChildError:
         if child is None:
             return ChildError.NOT_FOUND
-        return ChildError.RESTARTING if child.restarting else ChildError.RUNNING
+        return ChildError.RUNNING if child.retry is None else ChildError.RESTARTING
 
     def _get_child_spec(self, child_id: Hashable) -> ChildSpec | ChildError:
         child = self._children.get(child_id)
         return ChildError.NOT_FOUND if child is None else child.spec
 
     def _which_children(self) -> list[ChildInfo]:
-        return [ChildInfo(id_, child.state, child.spec.type) for id_, child in self._children.items()]
+        return [ChildInfo(id_, child.state, child.spec.type) for id_, child in list(self._children.items())]
 
     def _count_children(self) -> ChildCounts:
         children = self._children.values()
@@ -748,26 +688,11 @@ class Supervisor(SupervisorBase):
 
 # --- simple_one_for_one ---
 
+_FORGOTTEN: Final = ((), None)
+
 
 class _TimeIsUp:
     """To itself: who has not ended by now is killed."""
-
-
-class _Restarting:
-    """A child between its end and its next start."""
-
-    __slots__ = ("args", "key", "spec", "streak", "timer")
-
-    def __init__(self, spec: ChildSpec, ended: Ref, args: Sequence[Any], streak: Streak | None) -> None:
-        self.spec = spec
-        self.key = ended
-        self.args = args
-        self.streak = streak
-        self.timer: Timer | None = None
-
-    def clear(self) -> None:
-        if self.timer is not None:
-            self.timer.cancel()
 
 
 class SimpleOneForOneSupervisor(SupervisorBase):
@@ -788,14 +713,11 @@ class SimpleOneForOneSupervisor(SupervisorBase):
     ) -> None:
         super().__init__([spec], Strategy.SIMPLE_ONE_FOR_ONE, intensity, period_seconds, auto_shutdown, max_zombies)
         self._spec = spec
-        # A temporary child is never started again, so its arguments need not be kept.
-        self._keeps_args = spec.restart is not Restart.TEMPORARY
-        self._children: dict[Ref, Sequence[Any]] = {}
-        self._restarting: dict[Ref, _Restarting] = {}  # by the ref of the child that ended
-        self._streaks: dict[Ref, Streak] = {}  # of the children that run; empty without a backoff
+        # Its arguments and its streak. A temporary child is never started again: nothing of it need be kept.
+        self._children: dict[Ref, tuple[Sequence[Any], Streak | None]] = {}
+        self._restarting: dict[Ref, _Child] = {}  # by the ref of the child that ended
 
     def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
-        """See ``SupervisorBase``; the oldest of those that run."""
         spec, running = self._spec, list(self._children)
         left_out = max(0, len(running) - max_on_demand) + len(self._restarting)
         return [ChildInfo(spec.id, ref, spec.type) for ref in running[:max_on_demand]], left_out
@@ -843,65 +765,65 @@ class SimpleOneForOneSupervisor(SupervisorBase):
     # --- a child ended ---
 
     def _exited(self, ref: Ref, reason: ExitReason) -> Any:
-        args = self._children.pop(ref, None)
-        if args is None:
+        known = self._children.pop(ref, None)
+        if known is None:
             return None
-        orderly = is_orderly(reason)
-        if orderly and self._spec.restart is not Restart.PERMANENT:
-            if self._streaks:
-                self._streaks.pop(ref, None)
-            if not ref.is_zombie:
-                return None
-            self._note_zombie(ref)
-            return self._too_many_zombies(self._spec, ref)
-        return self._failed(ref, args, reason)
-
-    def _failed(self, ref: Ref, args: Sequence[Any], reason: ExitReason) -> Any:
         spec = self._spec
         self._note_zombie(ref)
+        if is_orderly(reason) and spec.restart is not Restart.PERMANENT:
+            return self._too_many_zombies(spec, ref)
         if spec.restart is Restart.TEMPORARY:
             self._report_termination(spec, ref, reason, None)
             return self._too_many_zombies(spec, ref)
-        waiting = _Restarting(spec, ref, args, self._streaks.pop(ref, None))
-        plan = self._count_restart(spec, waiting.streak)
+        args, streak = known
+        child = self._restarting[ref] = _Child(spec, args, ref)
+        child.streak = streak
+        plan = self._count_restart(child)
         self._report_termination(spec, ref, reason, plan)
-        return self._too_many_zombies(spec, ref) or self._carry_out(plan, waiting, ref)
+        return self._too_many_zombies(spec, ref) or self._carry_out(plan, child, ref)
+
+    def _otp_takes_exit(self, ref: Ref, reason: ExitReason) -> bool:
+        """Forget a child whose end has no consequences, on its own last turn: no message, no turn of the supervisor.
+
+        Signals of different senders have no order, so this is as if its ``Exit`` had overtaken all that waits. It is
+        done only where nothing can tell the difference or be disturbed: on the supervisor's own thread, while none of
+        its callbacks is at work there, ``sys`` watches nothing, and no subclass looks at its messages.
+        """
+        process = self._otp_process
+        running = process._scheduler.running
+        if (
+            self._spec.restart is Restart.PERMANENT
+            or not is_orderly(reason)
+            or process.state is not RUNNING
+            or process.observed
+            or context.running is not running
+            or running.is_inside(process)
+            or ref.is_zombie
+            or type(self).handle_info is not SupervisorBase.handle_info
+        ):
+            return False
+        return self._children.pop(ref, None) is not None
 
     # --- restarting ---
 
-    def _restart_later(self, waiting: _Restarting, delay_seconds: float) -> None:
-        waiting.timer = self.send_after(delay_seconds, _DelayOver(waiting.key))
-        self._mark_restarting(waiting)
+    def _restart_later(self, child: _Child, delay_seconds: float) -> None:
+        self._retry_after(child, delay_seconds)
 
-    def _mark_restarting(self, waiting: _Restarting) -> None:
-        self._restarting[waiting.key] = waiting
+    def _restart_now(self, child: _Child) -> Any:
+        result = self._start(self._spec, child.args)
+        return self._finish_restart(result, child) if isinstance(result, Starting) else self._restarted(result, child)
 
-    def _restart_now(self, waiting: _Restarting) -> Any:
-        result = self._start(self._spec, waiting.args)
-        if isinstance(result, Starting):
-            return self._finish_restart(result, waiting)
-        return self._restarted(result, waiting)
-
-    def _finish_restart(self, starting: Starting, waiting: _Restarting) -> Receiving:
+    def _finish_restart(self, starting: Starting, child: _Child) -> Receiving:
         result = yield from self._await_start(starting)
-        return self._restarted(result, waiting)
+        return self._restarted(result, child)
 
-    def _restarted(self, result: StartResult, waiting: _Restarting) -> Any:
-        self._add(result, waiting.args, waiting.streak)
-        return self._start_failed(waiting, waiting.key, result) if isinstance(result, NotStarted) else None
-
-    def _try_again(self, ended: Hashable) -> Any:
-        waiting = self._take_restarting(ended)  # None: terminate_child came first
-        if waiting is None:
-            return None
-        return self._carry_out(self._count_restart(self._spec, waiting.streak), waiting, waiting.key)
-
-    def _delay_over(self, message: _DelayOver) -> Any:
-        waiting = self._take_restarting(message.child)
-        return None if waiting is None else self._restart_now(waiting)
-
-    def _take_restarting(self, ended: Any) -> _Restarting | None:
-        return self._restarting.pop(ended, None)
+    def _restarted(self, result: StartResult, child: _Child) -> Any:
+        if isinstance(result, NotStarted):
+            return self._start_failed(child, result)
+        assert child.ended is not None
+        del self._restarting[child.ended]
+        self._add(result, child.args, child.streak)
+        return None
 
     # --- requests ---
 
@@ -918,11 +840,11 @@ class SimpleOneForOneSupervisor(SupervisorBase):
 
     def _add(self, result: StartResult, args: Sequence[Any], streak: Streak | None = None) -> StartResult:
         if isinstance(result, Started):
-            ref = result.ref
-            self._children[ref] = args if self._keeps_args else ()
-            if self._spec.backoff is not None:
-                streak = self._streaks[ref] = streak or Streak()
+            spec = self._spec
+            if spec.backoff is not None:
+                streak = streak or Streak()
                 streak.started(self.clock.monotonic())
+            self._children[result.ref] = _FORGOTTEN if spec.restart is Restart.TEMPORARY else (args, streak)
         return result
 
     def _knows(self, ref: Ref) -> bool:
@@ -937,7 +859,6 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         waiting = self._restarting.pop(ref, None)
         if waiting is not None:
             waiting.clear()
-        self._streaks.pop(ref, None)
         return self._stop_child(ref) if self._children.pop(ref, None) is not None else None
 
     def _stop_child(self, ref: Ref) -> Receiving:
@@ -947,8 +868,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
     def _restart_child(self, _child_id: Hashable) -> ChildError:
         return ChildError.SIMPLE_ONE_FOR_ONE
 
-    def _delete_child(self, _child_id: Hashable) -> ChildError:
-        return ChildError.SIMPLE_ONE_FOR_ONE
+    _delete_child = _restart_child
 
     def _get_child_spec(self, id_or_ref: Hashable) -> ChildSpec | ChildError:
         known = self._knows(id_or_ref) if isinstance(id_or_ref, Ref) else id_or_ref == self._spec.id

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -33,7 +33,7 @@ from receipt_actors.otp._reasons import SHUTDOWN, Crash
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import Report, log
 from receipt_actors.otp._scheduler import Runtime, Scheduler, context, current_process, forget_current_process
-from receipt_actors.otp.sys import Watched
+from receipt_actors.otp.sys import Chooser, EventKind, watch_as_chosen
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
 #: Who holds it may be interrupted on the same thread, by a finalizer or a signal handler that kills or sends: it is
@@ -111,7 +111,8 @@ class ActorSystem:
         tables and counters are kept). It outlives them; what is in it must be safe to use from several threads.
         """
         self._register_with_pykka = register_with_pykka
-        self.watched: Watched | None = None  # what ``sys`` was asked to watch of all of them
+        # What ``sys`` was asked to watch of all of them; replaced, never changed.
+        self.watched: Mapping[Hashable, tuple[Chooser, frozenset[EventKind]]] | None = None
         self._names: dict[Name, Process] = {}
         # These three are the runtime's own; ``processes`` and so on are for others.
         self.alive: dict[Process, None] = {}
@@ -190,7 +191,7 @@ class ActorSystem:
         if taken is None:
             process = Process(self, actor_class, name=name, parent=parent)
             if self.watched is not None:
-                self.watched.begin(process)
+                watch_as_chosen(process, self.watched)
             try:
                 taken = self._enter(process)
             except BaseException:

@@ -78,7 +78,6 @@ class EventKind(enum.Enum):
     EXITED = "exited"  #: it has ended
 
 
-ALL_KINDS = frozenset(EventKind)
 _MESSAGES_IN = frozenset({EventKind.CALL, EventKind.CAST, EventKind.INFO, EventKind.REPLY})
 
 
@@ -102,6 +101,8 @@ class Event:
 
 #: What ``sys.install`` takes; called on the process's own thread, so it must be short. True from it: remove it.
 DebugFunction: TypeAlias = Callable[[Event], object]
+#: Chooses which actors are watched, and by which function each; None: not this one.
+Chooser: TypeAlias = Callable[[Ref], DebugFunction | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,26 +228,22 @@ def statistics(
     """
 
     def do(process: Process) -> Statistics | None:
-        now = process.system.clock.monotonic()
-        counters = None if process.debug is None else process.debug.counters
+        counters = _installed(process, _Counters)
         if enable is not None:
-            debug = process.debug or Debug(process)
-            debug.counters = (counters or Counters(now)) if enable else None
-            process.watch(debug)
-        if counters is None:
-            return None
-        return Statistics(now - counters.started_at_seconds, counters.messages_in, counters.messages_out)
+            new = (counters or _Counters(process)) if enable else None
+            _watch(lambda debug: debug.install(_Counters, new), process)
+        return None if counters is None else counters.read()
 
     return _ask(ref, do, timeout)
 
 
 def trace(ref: Ref, enable: bool, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Log each event of the actor at level INFO, without contents (``sys:trace/2``); the record has it as ``event``."""
+    _ask(ref, partial(_watch, lambda debug: debug.install(_trace, _trace if enable else None)), timeout)
 
-    def change(debug: Debug) -> None:
-        debug.traced = enable
 
-    _ask(ref, partial(_watch, change), timeout)
+def _trace(event: Event) -> None:
+    write_log(logging.INFO, "trace: %s", event, extra={"event": event})
 
 
 def log(ref: Ref, size: int, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -258,15 +255,16 @@ def log(ref: Ref, size: int, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) ->
     if size < 0:
         raise ValueError(f"size must be 0 or more events, not {size}")
 
-    def change(debug: Debug) -> None:
-        debug.log = deque(debug.log or (), maxlen=size) if size else None
+    def keep(process: Process) -> None:
+        kept = _installed(process, _Log)
+        _watch(lambda debug: debug.install(_Log, _Log(kept or (), maxlen=size) if size else None), process)
 
-    _ask(ref, partial(_watch, change), timeout)
+    _ask(ref, keep, timeout)
 
 
 def get_log(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> list[Event]:
     """Return the events that ``log`` keeps, oldest first (``sys:get_log/1``)."""
-    return _ask(ref, lambda process: [] if process.debug is None else list(process.debug.log or ()), timeout)
+    return _ask(ref, lambda process: list(_installed(process, _Log) or ()), timeout)
 
 
 def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -280,7 +278,7 @@ def install(ref: Ref, id: Hashable, function: DebugFunction, timeout: float | No
 
 def remove(ref: Ref, id: Hashable, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
     """Undo ``install`` (``sys:remove/2``)."""
-    _ask(ref, partial(_watch, lambda debug: debug.functions.pop(id, None)), timeout)
+    _ask(ref, partial(_watch, lambda debug: debug.install(id, None)), timeout)
 
 
 def no_debug(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
@@ -306,33 +304,22 @@ def install_everywhere(
     chooser = (choose, frozenset(kinds))
 
     def begin(process: Process) -> None:
-        watched = system.watched
-        if watched is not None and watched.choosers.get(id) is chooser:  # otherwise it is over already
-            Watched({id: chooser}).begin(process)
+        if (system.watched or {}).get(id) is chooser:  # otherwise it is over already
+            watch_as_chosen(process, {id: chooser})
 
     with system.lock:
-        choosers = {} if system.watched is None else dict(system.watched.choosers)
-        choosers[id] = chooser
-        system.watched = Watched(choosers)
+        system.watched = {**(system.watched or {}), id: chooser}
     for ref in system.processes():
         ref.process.put(SystemEnvelope(partial(begin, ref.process)))
 
 
 def remove_everywhere(system: ActorSystem, id: Hashable) -> None:
     """Undo ``install_everywhere``; it does not wait either."""
-
-    def end(process: Process) -> None:
-        if process.debug is not None:
-            process.debug.functions.pop(id, None)
-            process.watch(process.debug)
-
     with system.lock:
-        choosers = {} if system.watched is None else dict(system.watched.choosers)
-        choosers.pop(id, None)
-        system.watched = Watched(choosers) if choosers else None
+        system.watched = {other: chooser for other, chooser in (system.watched or {}).items() if other != id} or None
     for ref in system.processes():
         if ref.process.debug is not None:
-            ref.process.put(SystemEnvelope(partial(end, ref.process)))
+            ref.process.put(SystemEnvelope(partial(_watch, lambda debug: debug.install(id, None), ref.process)))
 
 
 def _watch(change: Callable[[Debug], object], process: Process) -> None:
@@ -355,44 +342,58 @@ def _actor_of(process: Process) -> Any:
 
 
 # --- what has been asked for, of one process or of all of a system ---
-#
-# There is none, and it costs nothing, until something is asked. A ``Debug`` belongs to its process: ``sent`` is called
-# on the process's thread, ``exited`` on the one that the end comes from (a killer's, say), and everything else on the
-# process's own turns. What a debug function (or a log handler, of ``trace``) does itself is no event.
 
 
-@dataclass(slots=True)
-class Counters:
-    """What ``sys.statistics`` counts."""
+class _Counters:
+    """What ``statistics`` installs."""
 
-    started_at_seconds: float
-    messages_in: int = 0
-    messages_out: int = 0
+    def __init__(self, process: Process) -> None:
+        self._clock = process.system.clock
+        self._started_at_seconds = self._clock.monotonic()
+        self._messages_in = self._messages_out = 0
+
+    def __call__(self, event: Event) -> None:
+        self._messages_in += event.kind in _MESSAGES_IN
+        self._messages_out += event.kind is EventKind.SENT
+
+    def read(self) -> Statistics:
+        return Statistics(self._clock.monotonic() - self._started_at_seconds, self._messages_in, self._messages_out)
+
+
+class _Log(deque[Event]):
+    """What ``log`` installs."""
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+
+
+def _installed(process: Process, kind: type[T]) -> T | None:
+    functions = {} if process.debug is None else process.debug.functions
+    return next((function for function, _kinds in functions.values() if isinstance(function, kind)), None)
 
 
 class Debug:
+    """What is called at the events of one process. There is none, and it costs nothing, until something is asked for.
+
+    ``sent`` is called on the process's thread, ``exited`` on the one that the end comes from (a killer's, say), and
+    everything else on the process's own turns. What a debug function does itself is no event.
+    """
+
     def __init__(self, process: Process) -> None:
         self._process = process
         self.functions: dict[Hashable, tuple[DebugFunction, frozenset[EventKind]]] = {}
-        self.counters: Counters | None = None
-        self.log: deque[Event] | None = None
-        self.traced = False
-        self._wanted: frozenset[EventKind] = ALL_KINDS  # by anybody
+        self._wanted: frozenset[EventKind] = frozenset()  # by any function
         self._noting_thread: int | None = None  # which is in the middle of telling of an event
 
-    def install(self, id: Hashable, function: DebugFunction, kinds: frozenset[EventKind] = ALL_KINDS) -> None:
-        """Have events of these kinds told to a function."""
-        self.functions[id] = (function, kinds)
-
-    def changed(self) -> None:
-        if self.counters is not None or self.log is not None or self.traced:
-            self._wanted = ALL_KINDS
+    def install(
+        self, id: Hashable, function: DebugFunction | None, kinds: frozenset[EventKind] = frozenset(EventKind)
+    ) -> None:
+        """Have a function called at events of these kinds; None: no longer."""
+        if function is None:
+            self.functions.pop(id, None)
         else:
-            self._wanted = frozenset().union(*(kinds for _function, kinds in list(self.functions.values())))
-
-    @property
-    def is_idle(self) -> bool:
-        return not (self.functions or self.counters or self.traced or self.log is not None)
+            self.functions[id] = (function, kinds)
+        self._wanted = frozenset().union(*(kinds for _function, kinds in list(self.functions.values())))
 
     def received(self, envelope: Envelope[Any]) -> None:
         if type(envelope) is ReplyEnvelope:
@@ -403,11 +404,8 @@ class Debug:
             kind = EventKind.CAST if type(envelope) is CastEnvelope else EventKind.INFO
         self._note(kind, envelope.message)
 
-    def sent(self, peer: Ref, message: object) -> None:
+    def sent(self, message: object, peer: Ref | None = None) -> None:
         self._note(EventKind.SENT, message, peer)
-
-    def replied(self, reply: object) -> None:
-        self._note(EventKind.SENT, reply)
 
     def crashed(self, error: BaseException) -> None:
         self._note(EventKind.CRASHED, error)
@@ -416,61 +414,39 @@ class Debug:
         self._note(EventKind.EXITED, reason)
 
     def _note(self, kind: EventKind, content: object, peer: Ref | None = None) -> None:
-        if kind not in self._wanted:
-            return
         thread = threading.get_ident()
-        if self._noting_thread == thread:
+        if kind not in self._wanted or self._noting_thread == thread:
             return
         before, self._noting_thread = self._noting_thread, thread
         try:
-            self._tell(kind, content, peer)
+            self._tell(Event(self._process.ref, kind, content, peer, self._process.system.clock.monotonic()))
         finally:
             self._noting_thread = before
 
-    def _tell(self, kind: EventKind, content: object, peer: Ref | None) -> None:
-        if self.counters is not None:
-            self.counters.messages_in += kind in _MESSAGES_IN
-            self.counters.messages_out += kind is EventKind.SENT
-        event = Event(self._process.ref, kind, content, peer, self._process.system.clock.monotonic())
-        if self.log is not None:
-            self.log.append(event)
-        if self.traced:
-            write_log(logging.INFO, "trace: %s", event, extra={"event": event})
+    def _tell(self, event: Event) -> None:
         for id_, (function, kinds) in list(self.functions.items()):
-            if kind not in kinds:
+            if event.kind not in kinds:
                 continue
             try:
                 done = function(event)
             except BaseException:  # it is the watcher that is at fault, not who is watched
-                write_log(
-                    logging.ERROR, "debug function %r of %s failed and goes", id_, self._process.ref, exc_info=True
-                )
+                write_log(logging.ERROR, "debug function %r of %s failed and goes", id_, event.ref, exc_info=True)
                 done = True
             if done is True:
-                self.functions.pop(id_, None)
+                self.install(id_, None)
                 if not self._process.is_set():
                     self._process.watch(self)
 
 
-#: Chooses which actors are watched, and by which function each; None: not this one.
-Chooser: TypeAlias = "Callable[[Ref], DebugFunction | None]"
-
-
-class Watched:
-    """What is watched of every actor of a system, those included that are started later. Replaced, never changed."""
-
-    def __init__(self, choosers: Mapping[Hashable, tuple[Chooser, frozenset[EventKind]]]) -> None:
-        self.choosers = choosers
-
-    def begin(self, process: Process) -> None:
-        """Watch a process: one that has not begun yet, or on its own turn."""
-        for id_, (choose, kinds) in self.choosers.items():
-            try:
-                function = choose(process.ref)
-            except BaseException:  # who starts an actor is not at fault
-                write_log(logging.ERROR, "%s can't be chosen or not by %r", process.ref, id_, exc_info=True)
-                continue
-            if function is not None:
-                debug = process.debug or Debug(process)
-                debug.install(id_, function, kinds)
-                process.watch(debug)
+def watch_as_chosen(process: Process, choosers: Mapping[Hashable, tuple[Chooser, frozenset[EventKind]]]) -> None:
+    """Watch a process: one that has not begun yet, or on its own turn."""
+    for id_, (choose, kinds) in choosers.items():
+        try:
+            function = choose(process.ref)
+        except BaseException:  # who starts an actor is not at fault
+            write_log(logging.ERROR, "%s can't be chosen or not by %r", process.ref, id_, exc_info=True)
+            continue
+        if function is not None:
+            debug = process.debug or Debug(process)
+            debug.install(id_, function, kinds)
+            process.watch(debug)

@@ -13,8 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.otp._statem_rules import (
+from receipt_actors.otp.gen_statem import (
+    CANCEL,
+    UPDATE,
     CancelTimer,
+    Cast,
+    Enter,
+    EventTimeout,
+    GenericTimeout,
+    Info,
+    Internal,
     KeepState,
     NextEvent,
     NextState,
@@ -23,21 +31,11 @@ from receipt_actors.otp._statem_rules import (
     SetTimeout,
     StartTimer,
     StateMachineLoop,
-    kind_of,
-)
-from receipt_actors.otp.gen_statem import (
-    CANCEL,
-    UPDATE,
-    Cast,
-    Enter,
-    EventTimeout,
-    GenericTimeout,
-    Info,
-    Internal,
     StateTimeout,
     event_timeout,
     generic_timeout,
     keep_state,
+    kind_of,
     next_event,
     next_state,
     postpone,

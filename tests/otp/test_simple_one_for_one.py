@@ -43,6 +43,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
+from receipt_actors.otp import sys as otp_sys
 from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Seen, WatchedClock, exit_reason_of, run_in
 
 BUG = Crash(ValueError("bug"))
@@ -99,6 +100,30 @@ def test_start_child_appends_its_arguments(system: ActorSystem, job: type[Job], 
     assert run_in(second, lambda actor: actor.arguments) == ("fixed", None)
     assert which_children(supervisor) == [(None, first, ChildType.WORKER), (None, second, ChildType.WORKER)]
     assert count_children(supervisor) == ChildCounts(specs=1, active=2, supervisors=0, workers=2)
+
+
+def test_an_orderly_end_costs_the_supervisor_no_message(system: ActorSystem, seen: Seen) -> None:
+    """A temporary child that has ended is forgotten on its own last turn, unless ``sys`` watches the supervisor."""
+    supervisor = start_supervisor(system, Job, seen)
+    infos, bystander = Seen(), system.start(Pooled)
+
+    def handled() -> int:
+        run_in(bystander, lambda _: None)  # its turn comes after the supervisor's, which counts at its end
+        return supervisor.process.messages_handled
+
+    def end_one() -> None:
+        job = start_job(supervisor)
+        run_in(job, lambda _: Stop(NORMAL, None))
+        job.wait(WAIT_SECONDS)
+
+    before = handled()
+    end_one()
+    assert children(supervisor) == []
+    assert handled() == before + 2  # the start, and the list of the children
+    otp_sys.install(supervisor, "infos", lambda event: infos.put(event.kind))
+    end_one()
+    assert children(supervisor) == []
+    assert otp_sys.EventKind.INFO in infos.rest()
 
 
 def test_a_start_that_fails_leaves_nothing(system: ActorSystem, job: type[Job], seen: Seen) -> None:
