@@ -45,9 +45,9 @@ from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     IN_FLIGHT,
     LEDGER_GATEWAY,
-    IntakeStatus,
+    InFlightStatus,
     ObeyLimits,
-    ReleaseCustodians,
+    ReleaseMessages,
 )
 from receipt_actors.scale.nodes.role_news import RoleNews, SteppedDown, standing_of, standing_of_member
 from receipt_actors.telemetry.incidents import INCIDENTS
@@ -103,19 +103,19 @@ class ProcessLessee:
 
     def work(self) -> Work:
         """See ``Lessee``."""
-        intake = self._actors.whereis(IN_FLIGHT)
-        status = None if intake is None else look_at(intake, 0).view
+        in_flight = self._actors.whereis(IN_FLIGHT)
+        status = None if in_flight is None else look_at(in_flight, 0).view
         answered = statistics_of(self._actors).answered
-        if not isinstance(status, IntakeStatus):  # it is being started
+        if not isinstance(status, InFlightStatus):  # it is being started
             return Work(answered)
         return Work(answered, status.unable_seconds, tuple(sorted(status.troubles)))
 
 
 def release(actors: ActorSystem) -> None:
     """Have what is in flight in this process handed back."""
-    intake = actors.whereis(IN_FLIGHT)
-    if intake is not None:
-        intake.cast(ReleaseCustodians())
+    in_flight = actors.whereis(IN_FLIGHT)
+    if in_flight is not None:
+        in_flight.cast(ReleaseMessages())
 
 
 @dataclass(frozen=True, slots=True)
