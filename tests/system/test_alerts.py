@@ -70,14 +70,6 @@ def test_a_wrong_shared_secret_is_told_at_once(world: World, store: SimulatedApp
     assert program.wait_for_end() == EXIT_DONE
 
 
-def test_a_status_that_nobody_knows_is_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """With the status, which stands in no manual."""
-    inbox = Inbox(embedded)
-    embedded.send([with_status(29999)])
-    program = embedded.start(store, alerts_queue=ALERTS)
-    assert "29999" in inbox.wait_for("unknown_answer", program)["summary"]
-
-
 @pytest.mark.short
 def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
     """Once each, and everything is answered afterwards."""
@@ -92,34 +84,6 @@ def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: Simu
     assert program.wait_for_end() == EXIT_DONE
     assert len(inbox.of("recovered")) == len(inbox.of("outage")) == 1
     assert embedded.total(RESULTS) == 20
-
-
-def test_many_dead_letters_are_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """A producer that sends garbage: how many, and why."""
-    inbox = Inbox(embedded)
-    (message,) = genuine_messages(1, 9)
-    embedded.send([replace(message, body=f"garbage {number}") for number in range(12)])
-    program = embedded.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=1)
-    assert program.wait_for_end() == EXIT_DONE
-    (alert,) = inbox.of("dead_letters")
-    assert alert["count"] == 12
-    assert "not_json" in alert["summary"]
-
-
-def test_a_drain_that_abandons_messages_tells_before_the_process_ends(
-    embedded: EmbeddedWorld, store: SimulatedAppStore
-) -> None:
-    """Apple hangs, the time is over: what is handed back is told."""
-    inbox = Inbox(embedded)
-    embedded.send(genuine_messages(3, 10))
-    store.outage(Fault.hang(600))
-    program = embedded.start(store, alerts_queue=ALERTS, receive_wait_seconds=0, drain_seconds=6)
-    program.wait_until(lambda: embedded.visible(SOURCE) == 0, "it has taken all in")
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == EXIT_DONE
-    (alert,) = inbox.of("abandoned")
-    assert "3 messages" in alert["summary"]
-    assert embedded.visible(SOURCE) == 3
 
 
 def test_a_storm_is_told_before_the_process_ends(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
@@ -149,14 +113,6 @@ def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, stor
 
 
 # --- several processes ---
-
-
-def test_of_several_processes_each_sends_its_own(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """With its name, so that an operator knows whose state to look at."""
-    inbox = Inbox(embedded)
-    embedded.send([with_status(21004)])
-    program = embedded.start(store, alerts_queue=ALERTS, processes=2)
-    assert inbox.wait_for("configuration", program)["process"] in ("worker-1", "worker-2")
 
 
 def test_the_parent_tells_of_workers_that_die_and_of_the_storm_that_ends_it(

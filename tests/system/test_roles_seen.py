@@ -60,10 +60,6 @@ class Node:
         nodes = partial(self.metric, "receipt_actors_role_nodes", standing=standing)
         self.program.wait_until(lambda: nodes() == count, f"{self.name} sees {count} that are {standing}")
 
-    def wait_for_share(self, requests: int) -> None:
-        share = partial(self.metric, "receipt_actors_role_share", limit="ledger_concurrency")
-        self.program.wait_until(lambda: share() == requests, f"{self.name} may have {requests} requests to the ledger")
-
     def probes(self) -> tuple[int, int]:
         return self.port.status("/healthz"), self.port.status("/readyz")
 
@@ -194,18 +190,6 @@ def test_a_machine_that_was_suspended_often_is_like_any_other(
     other.wait_for("consuming")
 
 
-def test_one_that_only_ever_stood_by_ends_when_it_is_told_to(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """Its processes have not even begun: there is nothing to drain, and nobody waits for it."""
-    active = Node(embedded, store, "one", "active-standby")
-    active.wait_for("consuming")
-    standby = Node(embedded, store, "two", "active-standby", processes=2)
-    standby.wait_for("standby")
-    active.wait_for_nodes(1, "standby")
-    standby.program.send_signal(signal.SIGTERM)
-    assert standby.program.wait_for_end() == EXIT_DONE
-    active.wait_for_nodes(0, "standby")
-
-
 def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
     """The one that stands by goes on standing by; one that is paused while it stands by says that it is paused."""
     active = Node(embedded, store, "one", "active-standby")
@@ -224,18 +208,3 @@ def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, s
     embedded.send(GENUINE)
     assert standby.command("resume")[0] == EXIT_DONE
     standby.program.wait_until(lambda: embedded.visible(RESULTS) == len(GENUINE), "all are answered")
-
-
-def test_nodes_that_share_the_limits_show_parts_that_sum_up(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """Each shows the same; and what its keeper knows can be asked for."""
-    nodes = [Node(embedded, store, name, "load-balanced", processes=2) for name in ("one", "two")]
-    for node in nodes:
-        node.wait_for_nodes(2, "active")
-        node.wait_for("consuming")
-    for node in nodes:
-        node.wait_for_share(25)
-        assert node.metric("receipt_actors_role_whole", limit="ledger_concurrency") == 50
-    code, text = nodes[0].command("status", "--actor", "membership")
-    assert code == EXIT_DONE
-    seen = json.loads(text)["parent"]["seen"]
-    assert sum(node["share"]["ledger_concurrency"] for node in seen["nodes"]) == 50
