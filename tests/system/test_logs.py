@@ -33,13 +33,17 @@ def objects(program: Program) -> list[dict[str, Any]]:
 def test_every_line_is_an_object_and_every_answer_has_one(
     programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
 ) -> None:
-    """With all that the answer said; where there are several processes a line says whose it is."""
+    """With all that the answer said; where there are several processes a line says whose it is.
+
+    A log that goes into a file is for machines unless told otherwise; its last line is written before the end.
+    """
     embedded.send(SCENARIO.messages)
     program = embedded.start(
-        store, log_format="json", log_decisions="all", processes=processes, exit_when_idle_seconds=1
+        store, log_format="auto", log_decisions="all", processes=processes, exit_when_idle_seconds=1
     )
     assert program.wait_for_end() == 0
     lines = objects(program)
+    assert lines[-1]["message"].startswith("stopped: ")
     logged = {
         (line["message_id"], line["user_id"], each["transaction_id"], each["verdict"], each["reason"])
         for line in lines

@@ -100,6 +100,9 @@ def test_one_works_and_another_stands_by_until_it_is_needed(
     standby = Node(world, store, "two", "active-standby", processes=processes, alerts_queue=ALERTS)
     standby.wait_for("standby")
     assert active.probes() == standby.probes() == (200, 200)
+    assert "consumers take receipts" not in standby.program.stderr
+    if processes == 1:
+        assert "while this node is active, they take receipts from" in standby.program.stderr
     active.wait_for_nodes(1, "standby")
     assert (active.metric("receipt_actors_role_active"), standby.metric("receipt_actors_role_active")) == (1, 0)
     code, text = standby.command("status")

@@ -36,7 +36,7 @@ def test_a_reviewers_purchase_is_refused_until_the_sandbox_counts(world: World) 
 
         world.bring_back(DEAD_LETTERS)
         assert world.command("redrive", "--reason", "sandbox_refused").wait_for_end() == 0
-        counting = world.start(store, environments="Production,Sandbox", exit_when_idle_seconds=1)
+        counting = world.start(store, environments="Production,Sandbox", processes=2, exit_when_idle_seconds=1)
         assert counting.wait_for_end() == 0
         assert [counting.stderr.count(told) for told in (REFUSED, COUNTING)] == [0, 1]
     (answer,) = world.take(RESULTS)
