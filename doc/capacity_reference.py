@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from types import ModuleType
 from typing import ClassVar
 
@@ -15,8 +14,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from receipt_actors.domain import measured_costs, service_limits
-from receipt_actors.domain.capacity import Call, Load, Setup, plan_capacity, roles_taken
+from receipt_actors.domain import capacity, service_limits
+from receipt_actors.domain.capacity import COSTS, CURL, Call, Load, plan_capacity, roles_taken
 from receipt_actors.domain.roles import Role
 
 
@@ -82,17 +81,17 @@ class ListPrices(_Table):
 class MeasuredCosts(_Table):
     """What a receipt was measured to cost, with each client."""
 
-    source = measured_costs
+    source = capacity
     titles = ("Client", "CPU of a receipt", "with requests a receipt", "at Apple at once, at most", "memory")
     widths = (15, 15, 30, 15, 25)
 
     def words(self) -> str:
         """Return what was measured."""
-        return f"Measured on {measured_costs.MACHINE}."
+        return f"Measured on {CURL.machine}."
 
     def rows(self) -> Iterable[Sequence[str]]:
         """Return a row for each client."""
-        for cost in (measured_costs.CURL, measured_costs.REQUESTS):
+        for cost in COSTS.values():
             requests = ", ".join(f"{call} {cost.requests[call]:g}" for call in Call)
             memory = f"{cost.process_bytes / 1e6:.0f} MB, and {cost.in_flight_bytes / 1024:.0f} KiB a message in flight"
             most = f"{cost.max_concurrency:,}"
@@ -102,26 +101,26 @@ class MeasuredCosts(_Table):
 class ScalingPlan(_Table):
     """What ``plan`` says of some rates, alone and with roles."""
 
-    source = measured_costs
+    source = capacity
     titles = ("Receipts a second", "tasks", "in flight", "max_in_flight, of each", "ledger_concurrency, of all", "USD")
     widths = (15, 20, 15, 15, 15, 20)
 
     def words(self) -> str:
         """Return what was planned."""
         return (
-            f"Costs of a receipt: {measured_costs.MACHINE}, with curl. USD a month at list prices of us-east-1, "
+            f"Costs of a receipt: {CURL.machine}, with curl. USD a month at list prices of us-east-1, "
             f"{service_limits.PRICES_AS_OF}: alone, and load-balanced."
         )
 
     def rows(self) -> Iterable[Sequence[str]]:
         """Return a row for each rate."""
         for rate in (100.0, 1_000.0, 5_000.0, 20_000.0, 40_000.0):
-            setups = [replace(Setup(), role=role) for role in (Role.ALONE, Role.LOAD_BALANCED)]
-            alone, balanced = (plan_capacity(Load(rate), setup, measured_costs.CURL) for setup in setups)
+            loads = [Load(rate, role=role) for role in (Role.ALONE, Role.LOAD_BALANCED)]
+            alone, balanced = (plan_capacity(load, CURL) for load in loads)
             usd = [f"{sum(each.usd_per_month.values()):,.0f}" for each in (alone, balanced)]
             yield (
                 f"{rate:,.0f}",
-                f"{alone.tasks_needed:,} and {alone.setup.spare_tasks} spare",
+                f"{alone.tasks_needed:,} and {alone.load.spare_tasks} spare",
                 f"{alone.in_flight:,.0f}",
                 f"{alone.settings.max_in_flight:,}",
                 f"{balanced.settings.ledger_concurrency:,}",
@@ -139,8 +138,7 @@ class RoleCosts(_Table):
     def rows(self) -> Iterable[Sequence[str]]:
         """Return a row for each size of a group, and length of a lease."""
         for nodes_, lease_seconds in ((2, 10.0), (8, 10.0), (50, 10.0), (50, 60.0)):
-            setup = replace(Setup(), role=Role.LOAD_BALANCED, lease_seconds=lease_seconds)
-            taken = roles_taken(setup, nodes_)
+            taken = roles_taken(Load(1.0, role=Role.LOAD_BALANCED, lease_seconds=lease_seconds), nodes_)
             assert taken is not None
             usd, units = taken.usd_per_month, taken.write_units_per_second
             yield f"{nodes_}", f"{lease_seconds:g}", f"{units:.3g}", f"{usd:,.0f}", f"{taken.takeover_seconds:g} s"

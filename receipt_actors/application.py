@@ -37,7 +37,7 @@ An actor that crashes alone is restarted alone; whoever waits for its answer ask
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 from receipt_actors.backends import Backend
@@ -69,27 +69,26 @@ from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
 from receipt_actors.scale.nodes.membership import MEMBERSHIP, Lessee, Membership
-from receipt_actors.settings import Settings
+from receipt_actors.settings import Settings, node_name
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
 from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
 from receipt_actors.stores.apple.opening import policy_of
 from receipt_actors.stores.apple.signature_gateway import SignatureGateway
-from receipt_actors.telemetry.alert_book import Alert, AlertLimits
+from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.alerts import (
     ALERT_LISTENER,
     ALERTS,
     AlertFunction,
     AlertSink,
     AlertsQueue,
-    alert_specs,
+    incident_specs,
 )
-from receipt_actors.telemetry.incidents import INCIDENTS, Incidents
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
 
 LEAVE_SECONDS = 3.0  #: for a node to leave its group
 HAND_BACK_SECONDS = 5.0  #: of a drain, kept for handing back what could not be finished
 CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; whoever does not drain has no time for them
-CUSTODIAN_SHUTDOWN_SECONDS = 5.0
+PROCESSOR_SHUTDOWN_SECONDS = 5.0
 
 
 class Restarts(TypedDict):
@@ -140,8 +139,7 @@ def supervision_tree(
         period_seconds=30,
     )
     listeners = [] if on_result is None else [_listeners(settings, backend, on_result)]
-    alerts = _alerts(settings, backend, on_alert, process)
-    telemetry = _telemetry(settings, backend, sources, alerts)
+    telemetry = _telemetry(settings, backend, sources, _alert_sinks(settings, backend, on_alert), process)
     members = [] if membership is None else [membership]
     children = [telemetry, *members, *listeners, pipeline]
     return supervisor_spec("root", ONE_FOR_ONE, children, intensity=3, period_seconds=60)
@@ -150,7 +148,7 @@ def supervision_tree(
 def membership_spec(settings: Settings, table: RoleTable, processes: int, lessee: Lessee) -> ChildSpec:
     """Describe what keeps this node's place in its group; its name is one that no node had before."""
     node = Node(
-        f"{settings.effective_node_name}-{secrets.token_hex(3)}",
+        f"{node_name()}-{secrets.token_hex(3)}",
         Role(settings.role),
         settings.limits_of(processes),
         processes,
@@ -158,9 +156,7 @@ def membership_spec(settings: Settings, table: RoleTable, processes: int, lessee
     )
     lease_seconds = settings.lease_seconds
     step_down = StepDown.of(lease_seconds, settings.receive_wait_seconds)
-    actor = Start(
-        Membership, table, settings.effective_role_group, node, lease_seconds, lessee, step_down, name=MEMBERSHIP
-    )
+    actor = Start(Membership, table, settings.source_queue, node, lease_seconds, lessee, step_down, name=MEMBERSHIP)
     return supervisor_spec("nodes", ONE_FOR_ONE, [ChildSpec("membership", actor, shutdown=LEAVE_SECONDS)], **BUSY_GROUP)
 
 
@@ -172,31 +168,29 @@ def queue_depths_spec(settings: Settings, queues: Queues, sources: Sequence[Sour
 
 
 def _telemetry(
-    settings: Settings, backend: Backend, sources: Sequence[Source], alerts: Sequence[ChildSpec]
+    settings: Settings, backend: Backend, sources: Sequence[Source], sinks: Mapping[str, AlertSink], process: str
 ) -> ChildSpec:
     return supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
         [
-            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+            *incident_specs(sinks, settings.source_queues, process),
             queue_depths_spec(settings, backend.queues, sources),
-            *alerts,  # they end before the incidents, and ask for what has not been told
         ],
         **BUSY_GROUP,
         restart=TRANSIENT,  # giving up is an orderly end: the pipeline goes on without it
     )
 
 
-def _alerts(
-    settings: Settings, backend: Backend, on_alert: Callable[[Alert], object] | None, process: str
-) -> Sequence[ChildSpec]:
+def _alert_sinks(
+    settings: Settings, backend: Backend, on_alert: Callable[[Alert], object] | None
+) -> Mapping[str, AlertSink]:
     sinks: dict[str, AlertSink] = {}
     if settings.alerts_queue is not None:
         sinks[ALERTS] = AlertsQueue(lambda: backend.queues, settings.alerts_queue)
     if on_alert is not None:
         sinks[ALERT_LISTENER] = AlertFunction(on_alert)
-    limits = AlertLimits()
-    return alert_specs(sinks, limits, settings.source_queues, process)
+    return sinks
 
 
 def _listeners(settings: Settings, backend: Backend, on_result: Callable[[PostedResult], object]) -> ChildSpec:
@@ -323,12 +317,12 @@ def _batchers(settings: Settings, backend: Backend, sources: Sequence[Source], l
 
 
 def _movers() -> ChildSpec:
-    mover = ChildSpec("mover", Start(Mover), restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
+    mover = ChildSpec("mover", Start(Mover), restart=TEMPORARY, shutdown=PROCESSOR_SHUTDOWN_SECONDS)
     return supervisor_spec(protocol.MOVERS, SIMPLE_ONE_FOR_ONE, [mover])
 
 
 def _validators() -> ChildSpec:
-    validator = ChildSpec("validator", Start(Validator), restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
+    validator = ChildSpec("validator", Start(Validator), restart=TEMPORARY, shutdown=PROCESSOR_SHUTDOWN_SECONDS)
     return supervisor_spec(protocol.VALIDATORS, SIMPLE_ONE_FOR_ONE, [validator])
 
 

@@ -25,7 +25,8 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.settings import NotificationSettings
 from receipt_actors.sources import start_retrying
 from receipt_actors.sqlite import EmbeddedQueues
-from receipt_actors.stores.apple.notifications.handler import Done, HandlerAnswer, NotificationHandler
+from receipt_actors.stores.apple.notifications.contents import Done
+from receipt_actors.stores.apple.notifications.handler import HandlerAnswer, NotificationHandler
 from receipt_actors.stores.apple.notifications.shells import asgi_app, wsgi_app
 from receipt_actors.stores.apple.opening import open_signatures
 

@@ -39,13 +39,6 @@ class Worker(GenServer):
     """Has nothing to do."""
 
 
-class Tough(GenServer):
-    """Minds nothing."""
-
-    def handle_cast(self, request: Any) -> None:
-        """Take it."""
-
-
 class Fragile(GenServer):
     """Starts as long as ``starts`` says so."""
 
@@ -162,14 +155,6 @@ def test_temporary_children_are_free(actors: ActorSystem, root: Ref) -> None:
     assert is_whole(actors, TREE)
 
 
-@pytest.mark.parametrize("limit", [None, 3])
-def test_a_child_that_waits_for_its_restart_is_free_without_a_limit(actors: ActorSystem, limit: int | None) -> None:
-    """Delayed restarts don't count; where their number is limited the monkey can't know, and spares the child."""
-    backoff = Backoff(first_seconds=1.0, give_up_after=limit)
-    actors.start(Supervisor, [ChildSpec("one", Start(Worker, name="one"), backoff=backoff)], intensity=0)
-    assert (Monkey(actors, random.Random(0)).strike() is None) == (limit is not None)
-
-
 def test_a_storm_ends_the_tree(actors: ActorSystem, root: Ref) -> None:
     """Without budgets the supervisors give up, one after the other, and at last nobody is left to strike."""
     monkey = Monkey(actors, random.Random(0), respects_budgets=False)
@@ -206,21 +191,6 @@ def test_the_seed_chooses(clock: ManualClock) -> None:
             return [(strike.place, strike.manner) for strike in monkey.strikes]
 
     assert strikes(1) == strikes(1) != strikes(2)
-
-
-def test_who_minds_no_cast_is_told_apart(actors: ActorSystem) -> None:
-    """An actor that swallows whatever comes does not crash, and the record says that it did not end."""
-    actors.start(Supervisor, [ChildSpec("tough", Start(Tough))], intensity=9)
-    monkey = Monkey(actors, random.Random(0), kills=0.0, patience_seconds=0.01)
-    strike = monkey.strike()
-    assert strike is not None
-    assert not strike.ended
-
-
-def test_who_has_no_supervisor_is_spared(actors: ActorSystem) -> None:
-    """Nobody would start it again."""
-    actors.start(Worker, name="alone")
-    assert Monkey(actors, random.Random(0), respects_budgets=False).strike() is None
 
 
 @pytest.mark.parametrize("wrong", [{"weights": {"one": -1}}, {"elsewhere": -1}, {"kills": 1.1}, {"kills": -0.1}])

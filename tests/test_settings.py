@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from receipt_actors.settings import (
     Settings,
     load_settings,
     load_some_settings,
+    node_name,
 )
 from receipt_actors.settings_model.removed import REMOVED
 
@@ -70,9 +70,7 @@ class TestLayers:
         """An operator can be shown the flag, variable, key or reason behind a value; defaults are not listed."""
         toml.write_text("max_receive_count = 1\n")
         settings = load_settings(
-            {"bundle_ids": "a"},
-            environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"},
-            config=toml,
+            {"bundle_ids": "a"}, environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"}, config=toml
         )
         assert settings.origins == {
             "bundle_ids": "--bundle-ids",
@@ -147,28 +145,28 @@ class TestLayers:
 
 class TestRoles:
     def test_a_node_is_alone_unless_it_is_told_otherwise(self) -> None:
-        """Then its group is that of its source queue, and its name that of the machine."""
         settings = load()
         assert settings.is_alone
-        assert settings.effective_role_group == settings.source_queue
-        assert settings.effective_node_name == (socket.gethostname()[:100] or "node")
         assert (settings.role_table, settings.lease_seconds) == ("RoleTable", 10)
+
+    @pytest.mark.parametrize(
+        ("host", "called"), [("ip-10-0-0-1.eu", "ip-10-0-0-1.eu"), ("näme\n" + "x" * 200, "n-me-" + "x" * 95)]
+    )
+    def test_a_node_is_called_as_its_machine_is(self, monkeypatch: pytest.MonkeyPatch, host: str, called: str) -> None:
+        """By characters that the record of its group may have; the variable HOSTNAME says another name."""
+        monkeypatch.delenv("HOSTNAME", raising=False)
+        monkeypatch.setattr("socket.gethostname", lambda: host)
+        assert node_name() == called
+        monkeypatch.setenv("HOSTNAME", "north")
+        assert node_name() == "north"
 
     def test_everything_can_be_said(self) -> None:
         """By flags as by variables."""
-        given = {
-            "role": "load-balanced",
-            "role_group": "eu:games",
-            "role_table": "Roles",
-            "node_name": "ip-10-0-0-1.eu",
-            "lease_seconds": "2.5",
-        }
+        given = {"role": "load-balanced", "role_table": "Roles", "lease_seconds": "2.5"}
         by_variables = load(environ={f"RECEIPT_ACTORS_{name.upper()}": value for name, value in given.items()})
         for settings in (load(given), by_variables):
             assert not settings.is_alone
-            assert (settings.role, settings.effective_role_group) == ("load-balanced", "eu:games")
-            assert (settings.role_table, settings.effective_node_name) == ("Roles", "ip-10-0-0-1.eu")
-            assert settings.lease_seconds == 2.5
+            assert (settings.role, settings.role_table, settings.lease_seconds) == ("load-balanced", "Roles", 2.5)
 
     @pytest.mark.parametrize("backend", ["aws", "embedded"])
     @pytest.mark.parametrize("role", ["alone", "active-standby", "load-balanced"])
@@ -182,10 +180,6 @@ class TestRoles:
         [
             ("role", "leader", "expected alone, active-standby or load-balanced"),
             ("role", "Active-Standby", "expected alone, active-standby or load-balanced"),
-            ("role_group", "two words", "1 to 128 letters, digits, _, ., : and -"),
-            ("role_group", "x" * 129, "1 to 128 letters, digits, _, ., : and -"),
-            ("node_name", "näme", "1 to 128 letters, digits, _, ., : and -"),
-            ("node_name", "a\nb", "1 to 128 letters, digits, _, ., : and -"),
             ("role_table", "no", "3 to 255"),
             ("lease_seconds", "0.9", "1"),
             ("lease_seconds", "301", "300"),

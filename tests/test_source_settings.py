@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.scale.processes.messages import Configure, decode, encode, settings_as_json
 from receipt_actors.settings import (
     SETTINGS,
     SOURCE_SETTINGS,
@@ -134,9 +134,7 @@ class TestWays:
             "Game3SQS": {},
         }
         settings = of(tables, shared_secret="quiet")
-        received = decode(encode(Configure(settings_as_json(settings))))
-        assert isinstance(received, Configure)
-        workers = Settings.model_validate(received.settings)
+        workers = pickle.loads(pickle.dumps(settings))
         assert workers.sources == settings.sources
         secrets = [each.shared_secret for each in workers.every_source if each.shared_secret is not None]
         assert [secret.get_secret_value() for secret in secrets] == ["quiet", "hush-hush", "quiet"]

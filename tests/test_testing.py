@@ -30,7 +30,6 @@ from receipt_actors.testing import (
     settle,
     wait_until,
 )
-from receipt_actors.testing import _faults as faults_module
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -71,17 +70,6 @@ def until(predicate: Callable[[], object], queues: FakeQueues) -> None:
     """Wait for a thread of this test; no actor is there to be settled."""
     with ActorSystem() as system:
         wait_until(lambda: bool(predicate()), system)
-
-
-def test_visibility_is_measured_on_the_clock(queues: FakeQueues, clock: ManualClock) -> None:
-    """A received message comes back when the clock says so, and not before."""
-    queues.put("q", "body")
-    assert receive(queues, visibility=30) == ["body"]
-    assert queues.messages("q")[0].hidden_for_seconds == 30
-    clock.advance(29)
-    assert receive(queues) == []
-    clock.advance(1)
-    assert receive(queues) == ["body"]
 
 
 def test_a_long_poll_ends_on_the_clock(queues: FakeQueues, clock: ManualClock, threads: ThreadPoolExecutor) -> None:
@@ -125,16 +113,6 @@ def test_calls_fail_as_often_as_ordered(queues: FakeQueues) -> None:
     assert queues.count("send") == 3
 
 
-def test_calls_fail_until_recovery(queues: FakeQueues) -> None:
-    """``times=None`` is an outage; ``recover`` ends it."""
-    queues.fail("receive", QueueUnavailable("500"), times=None)
-    for _ in range(5):
-        with pytest.raises(QueueUnavailable):
-            receive(queues)
-    queues.recover()
-    assert receive(queues) == []
-
-
 def test_a_lost_answer_was_carried_out(queues: FakeQueues) -> None:
     """The caller sees the error; the message is there."""
     queues.lose_answer("send", QueueUnavailable("time-out"))
@@ -166,13 +144,6 @@ def test_held_calls_stand_still(queues: FakeQueues, threads: ThreadPoolExecutor,
     assert queues.standing_threads() == set()
 
 
-def test_a_hold_that_nobody_comes_to_times_out(queues: FakeQueues, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that waits for a call which is never made fails with a word, and does not hang."""
-    monkeypatch.setattr(faults_module, "PATIENCE_SECONDS", 0.01)
-    with pytest.raises(TimeoutError, match="0 calls were held, 1 expected"):
-        queues.hold("send").wait_for_call()
-
-
 def test_faults_take_turns(queues: FakeQueues, threads: ThreadPoolExecutor) -> None:
     """What was ordered first comes first, and a released hold makes way for the next."""
     queues.fail("send", QueueUnavailable("first"))
@@ -186,14 +157,6 @@ def test_faults_take_turns(queues: FakeQueues, threads: ThreadPoolExecutor) -> N
     assert call.result(timeout=PATIENCE_SECONDS) == [None]
     with pytest.raises(QueueUnavailable, match="last"):
         queues.send("q", send("3"))
-
-
-def test_an_operation_that_a_fake_does_not_have_is_refused(queues: FakeQueues) -> None:
-    """A slip in a test's fault is told, instead of a fault that never strikes."""
-    with pytest.raises(ValueError, match="'sned'"):
-        queues.fail("sned", QueueUnavailable("500"))
-    with pytest.raises(ValueError, match="'sned'"):
-        queues.count("sned")
 
 
 def test_a_corrupt_delivery_has_another_md5(queues: FakeQueues) -> None:
@@ -233,13 +196,6 @@ def test_a_script_is_followed(clock: ManualClock) -> None:
     for _ in range(2):
         assert store.verify_receipt(receipt, Environment.PRODUCTION) == genuine("1")
     assert (store.requests(receipt), store.requests(receipt, Environment.SANDBOX)) == (4, 1)
-
-
-def test_a_receipt_that_nobody_sold_is_not_authentic() -> None:
-    """Unless the fake is given a function that knows better."""
-    assert FakeAppStore().verify_receipt("x", Environment.SANDBOX) == {"status": 21003}
-    knowing = FakeAppStore(lambda data, environment: {"status": 0, "asked": f"{data} {environment}"})
-    assert knowing.verify_receipt("x", Environment.SANDBOX) == {"status": 0, "asked": "x Sandbox"}
 
 
 class Relay(GenServer):

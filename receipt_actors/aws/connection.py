@@ -210,13 +210,17 @@ def describe(error: ClientError) -> str:
     return f"{error.operation_name}: {error_code(error)}: {told(message)}"
 
 
-def not_done(unavailable: type[Trouble], error: ClientError) -> Trouble:
-    """Make the error of an error answer. One without a code of AWS's comes from somebody in between, as a rule."""
+def not_done(unavailable: type[Trouble], error: ClientError, wish: str = "") -> Trouble:
+    """Make the error of an error answer, with what an operator can do.
+
+    One without a code of AWS's comes from somebody in between, as a rule.
+    """
     code = error_code(error)
     is_usual = not code.isdigit() or int(code) >= 500 or int(code) == HTTPStatus.TOO_MANY_REQUESTS
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     is_refusal = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and code not in _PASSING
-    return unavailable(describe(error), is_unknown_answer=not is_usual, may_pass=not is_refusal)
+    words = f"{describe(error)}; {wish}" if wish else describe(error)
+    return unavailable(words, is_unknown_answer=not is_usual, may_pass=not is_refusal)
 
 
 def _refuse_foreign_answer(http_response: AWSResponse, parsed: Mapping[str, object], **_context: object) -> None:

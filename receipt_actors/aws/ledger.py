@@ -26,13 +26,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-import boto3
 from botocore.exceptions import ClientError
 
 from receipt_actors.aws.calls import Calls, blocking
 from receipt_actors.aws.connection import (
-    READ_TIMEOUT_SECONDS,
-    build_client,
+    MAX_NUMBER_DIGITS,
     call,
     describe,
     error_code,
@@ -41,8 +39,8 @@ from receipt_actors.aws.connection import (
     optional_member,
     reading,
 )
-from receipt_actors.aws.items import check_table, item_of
 from receipt_actors.aws.requests import told
+from receipt_actors.aws.table import AwsTable, Conflict
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import (
     MAX_QUANTITY,
@@ -61,9 +59,6 @@ logger = logging.getLogger(__name__)
 
 KEY = "TransactionId"  #: the table's hash key, a string; it has no range key
 NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, whose user ids are within +-2^63
-SETTING = "ledger_table"  #: which names the table
-CHECK_TRANSACTION_ID = "receipt-actors-check"  #: read by ``check``, never written; no transaction id of Apple's
-MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
 
 #: All that an item may have: ``claimed_at_seconds`` is ``ClaimedAt``.
 ATTRIBUTES = frozenset(
@@ -84,53 +79,26 @@ _BATCHES_REFUSED = frozenset({"AccessDeniedException", "UnknownOperationExceptio
 _STATEMENT_REFUSED = frozenset({"AccessDenied", "ValidationError"})
 
 
-class AwsLedger:
-    """``Ledger`` in the DynamoDB table ``table``; the methods may be called from any thread.
+class AwsLedger(AwsTable):
+    """``Ledger``. A claim never fails for good. Batches may be refused.
 
     Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, and ``dynamodb:PartiQLInsert`` for batches;
     refunds need ``dynamodb:UpdateItem``, and their reversals ``dynamodb:DeleteItem``; the check makes use of
-    ``dynamodb:DescribeTimeToLive``. Every error answer but a failed condition is ``LedgerUnavailable``, and so is all
-    trouble with the connection and the credentials: a claim never fails for good. Batches may be refused.
+    ``dynamodb:DescribeTimeToLive``.
     """
 
-    def __init__(
-        self,
-        table: str,
-        session: boto3.Session | None = None,
-        *,
-        max_connections: int = 50,
-        read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
-    ) -> None:
-        """Build the client; no request is made. ``max_connections`` is the number of threads that call at once.
-
-        Raises ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
-        """
-        self._table = table
-        self._client = build_client(
-            session, "dynamodb", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
-        )
+    key = KEY
+    setting = "ledger_table"
 
     @blocking
     def claim(self, item: LedgerItem) -> Calls[Standing | None]:
         """See ``Ledger.claim``: one ``PutItem`` that never overwrites."""
         try:
-            yield from call(
-                LedgerUnavailable,
-                self._client,
-                "put_item",
-                TableName=self._table,
-                Item=_to_attributes(item),
-                ConditionExpression=f"attribute_not_exists({KEY})",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            yield from self._write(
+                "put_item", Item=_to_attributes(item), ConditionExpression=f"attribute_not_exists({KEY})"
             )
-        except ClientError as error:
-            if error_code(error) != "ConditionalCheckFailedException":
-                raise not_done(LedgerUnavailable, error) from error
-            old = _item_in_the_way(error)
-            standing = _standing(old) if old else (yield from self._item(item.transaction_id))
-            if standing is None:
-                raise LedgerUnavailable("PutItem: an item stood in the way, and is not there") from error
-            return standing
+        except Conflict as conflict:
+            return (yield from self._in_the_way(conflict, item.transaction_id))
         return None
 
     @blocking
@@ -161,7 +129,8 @@ class AwsLedger:
     @blocking
     def get(self, transaction_id: str) -> Calls[Standing | None]:
         """See ``Ledger.get``: one consistent ``GetItem``."""
-        return (yield from self._item(transaction_id))
+        attributes = yield from self._get(transaction_id)
+        return _standing(attributes) if attributes else None
 
     @blocking
     def mark_refunded(
@@ -180,11 +149,8 @@ class AwsLedger:
         is_more = f"{_REFUNDED_AT} = :at AND {_REVOCATION_PERCENTAGE} < :percentage"  # a missing one is the whole
         percentage = WHOLE_PERCENTAGE if revocation_percentage is None else revocation_percentage
         try:
-            answer = yield from call(
-                LedgerUnavailable,
-                self._client,
+            answer = yield from self._write(
                 "update_item",
-                TableName=self._table,
                 Key={KEY: {"S": transaction_id}},
                 UpdateExpression=_mark_update(tuple(revocation)),
                 ConditionExpression=f"{is_later} OR ({is_more})",
@@ -194,14 +160,9 @@ class AwsLedger:
                     **{f":{name}": value for name, value in revocation.items()},
                 },
                 ReturnValues="ALL_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
-        except ClientError as error:
-            old = _conflicting_item(error)
-            standing = _standing(old) if old else (yield from self._item(transaction_id))
-            if standing is None:
-                raise LedgerUnavailable("UpdateItem: a mark stood there, and is gone") from error
-            return standing
+        except Conflict as conflict:
+            return (yield from self._in_the_way(conflict, transaction_id))
         return _updated(answer)
 
     @blocking
@@ -211,8 +172,8 @@ class AwsLedger:
         for _ in range(_UNMARK_ATTEMPTS):
             try:
                 return (yield from self._remove_mark(transaction_id, an_attribute, reversed_at_seconds))
-            except ClientError as error:
-                old = _conflicting_item(error)
+            except Conflict as conflict:
+                old = conflict.item
             if not old:
                 return None  # neither claimed nor refunded
             standing = _standing(old)
@@ -225,77 +186,63 @@ class AwsLedger:
             if _REFUNDED_AT not in old:
                 return standing  # another program's, with nothing but its key: no tombstone of ours
             try:
-                yield from self._delete_tombstone(transaction_id, reversed_at_seconds)
-            except ClientError as error:
-                _conflicting_item(error)
-            else:
-                return None
+                # Unless it is a claim: another reversal may have deleted the tombstone, and somebody has claimed since.
+                yield from self._write(
+                    "delete_item",
+                    Key={KEY: {"S": transaction_id}},
+                    ConditionExpression=f"{_REFUNDED_AT} <= :reversed_at AND attribute_not_exists(SubmissionId)",
+                    ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
+                )
+            except Conflict:
+                continue
+            return None
         raise LedgerUnavailable("UpdateItem: the item changes each time that it is looked at")
 
     def _remove_mark(self, transaction_id: str, an_attribute: str, reversed_at_seconds: float) -> Calls[LedgerItem]:
         """Take the mark off an item that has this attribute. Removing what is not there changes nothing."""
         is_no_later = f"(attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} <= :reversed_at)"
-        answer = yield from call(
-            LedgerUnavailable,
-            self._client,
+        answer = yield from self._write(
             "update_item",
-            TableName=self._table,
             Key={KEY: {"S": transaction_id}},
             UpdateExpression=f"REMOVE {_REFUNDED_AT}, {_REVOCATION_TYPE}, {_REVOCATION_PERCENTAGE}",
             ConditionExpression=f"attribute_exists(#an_attribute) AND {is_no_later}",
             ExpressionAttributeNames={"#an_attribute": an_attribute},
             ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
             ReturnValues="ALL_NEW",
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
         standing = _updated(answer)
         if isinstance(standing, Tombstone):
             raise LedgerUnavailable("UpdateItem: a garbled answer: the mark was removed, and is there")
         return standing
 
-    def _delete_tombstone(self, transaction_id: str, reversed_at_seconds: float) -> Calls[None]:
-        """Delete it unless it is a claim: another reversal may have deleted it, and somebody has claimed since."""
-        yield from call(
-            LedgerUnavailable,
-            self._client,
-            "delete_item",
-            TableName=self._table,
-            Key={KEY: {"S": transaction_id}},
-            ConditionExpression=f"{_REFUNDED_AT} <= :reversed_at AND attribute_not_exists(SubmissionId)",
-            ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
+    def _in_the_way(self, conflict: Conflict, transaction_id: str) -> Calls[Standing]:
+        """Return what stands there, which an emulator may not send along."""
+        item = conflict.item or (yield from self._get(transaction_id))
+        if not item:
+            raise LedgerUnavailable("an item stood in the way, and is gone") from conflict
+        return _standing(item)
 
     @blocking
     def check(self) -> Calls[None]:
-        """See ``Ledger.check``: reads a key that is never written. Also refuses a table that we may not read.
+        """Also refuse a table that deletes claims.
 
-        And one that deletes claims. Where that cannot be seen, a warning says so: claims can be made all the same.
+        Where that cannot be seen, a warning says so: claims can be made all the same.
         """
-        yield from check_table(self._client, self._table, KEY, CHECK_TRANSACTION_ID, SETTING)
+        yield from self._check()
         try:
-            answer = yield from call(LedgerUnavailable, self._client, "describe_time_to_live", TableName=self._table)
+            answer = yield from self._call("describe_time_to_live")
             with reading(LedgerUnavailable, "DescribeTimeToLive"):
                 description = member(answer, "TimeToLiveDescription", dict)
                 status = member(description, "TimeToLiveStatus", str)
                 attribute = optional_member(description, "AttributeName", str)
                 deletes_claims = status != "DISABLED" and attribute in ATTRIBUTES
-        except (ClientError, LedgerUnavailable) as error:
-            found = describe(error) if isinstance(error, ClientError) else error
+        except LedgerUnavailable as error:
             wish = "grant dynamodb:DescribeTimeToLive on it, and keep its time to live off"
-            logger.warning("table %r: whether it deletes claims cannot be seen; %s: %s", self._table, wish, found)
+            logger.warning("table %r: whether it deletes claims cannot be seen; %s: %s", self._table, wish, error)
             return
         if deletes_claims:
             found = f"its time to live ({status}) deletes claims by their {attribute}"
             raise LedgerRefused(self._table, f"{found}; turn it off: without its claim a transaction gets OK again")
-
-    def close(self) -> None:
-        """Close the connections that are not in use. Closing twice is fine."""
-        self._client.api.close()
-
-    @property
-    def may_transfer(self) -> bool:
-        return self._client.maker is not None
 
     def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:
         """Raise what befell the whole batch, entry by entry: a table in trouble, or batches that are not allowed."""
@@ -307,10 +254,6 @@ class AwsLedger:
             raise BatchesRefused(self._table, told_first)
         if not any(failure.sender_fault for failure in failures):
             raise LedgerUnavailable(told_first)
-
-    def _item(self, transaction_id: str) -> Calls[Standing | None]:
-        attributes = yield from item_of(self._client, self._table, KEY, transaction_id, SETTING)
-        return _standing(attributes) if attributes else None
 
 
 def _insert_statement(table: str, item: LedgerItem) -> Any:
@@ -379,19 +322,6 @@ def _mark_update(given: tuple[str, ...]) -> str:
     missing = [name for name in (_REVOCATION_TYPE, _REVOCATION_PERCENTAGE) if name not in given]
     changes = f"SET {', '.join([f'{_REFUNDED_AT} = :at', *(f'{name} = :{name}' for name in given)])}"
     return f"{changes} REMOVE {', '.join(missing)}" if missing else changes
-
-
-def _item_in_the_way(error: ClientError) -> Mapping[str, Any] | None:
-    """Return what the service says stands there, where a condition failed; None where nothing does."""
-    old: Mapping[str, Any] | None = error.response.get("Item")  # type: ignore[assignment]
-    return old
-
-
-def _conflicting_item(error: ClientError) -> Mapping[str, Any] | None:
-    """Do the same; raise ``LedgerUnavailable`` for what is no failed condition."""
-    if error_code(error) != "ConditionalCheckFailedException":
-        raise not_done(LedgerUnavailable, error) from error
-    return _item_in_the_way(error)
 
 
 def _updated(answer: Mapping[str, Any]) -> Standing:

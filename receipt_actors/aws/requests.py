@@ -21,16 +21,15 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import responses
 from typing import Any
 from urllib.parse import urlsplit
 
 import botocore
 from botocore.auth import SIGNED_HEADERS_BLACKLIST
-from botocore.awsrequest import AWSPreparedRequest
+from botocore.awsrequest import AWSPreparedRequest, HeadersDict
 from botocore.credentials import Credentials, ReadOnlyCredentials
 from botocore.exceptions import ClientError, HTTPClientError
-from botocore.parsers import ResponseParserError
+from botocore.parsers import ResponseParserError, create_parser
 from botocore.utils import get_environ_proxies
 
 from receipt_actors.domain.digests import sha256_hex
@@ -77,6 +76,7 @@ class RequestMaker:
             read_timeout_seconds=config.read_timeout,
             max_response_bytes=MAX_RESPONSE_BYTES,
         )
+        self._parser = create_parser(api.meta.service_model.metadata["protocol"])
         self._prototypes: dict[str, _Prototype | None] = {}  # by operation; None: only boto3 can call it
         self._intercepting = _Intercepting()
         api.meta.events.register_last("before-send", self._intercept)
@@ -135,7 +135,7 @@ class RequestMaker:
         if not response.is_whole:
             raise ResponseParserError(f"the answer was cut short, or has more than {MAX_RESPONSE_BYTES} bytes")
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise _client_error(prototype.name, response)
+            raise self._client_error(prototype.name, response)
         check_checksum(response.header("x-amz-crc32"), response.body)
         try:
             content = json.loads(response.body)
@@ -146,6 +146,18 @@ class RequestMaker:
         known = {name: content[name] for name in prototype.members if content.get(name) is not None}
         check_content(response.body, found_nothing=not known)
         return known
+
+    def _client_error(self, name: str, response: HttpResponse) -> ClientError:
+        """Make the error of a response that is no success, as botocore does."""
+        model = self._api.meta.service_model
+        lines = (line.decode("latin-1").partition(":") for line in response.header_lines)
+        headers = HeadersDict({name: value.strip() for name, colon, value in lines if colon})
+        answer = {"status_code": response.status, "headers": headers, "body": response.body}
+        parsed = self._parser.parse(answer, model.operation_model(name).output_shape)
+        shape = model.shape_for_error_code(parsed["Error"]["Code"])
+        if shape is not None:
+            parsed.update(self._parser.parse(answer, shape))
+        return ClientError(parsed, name)
 
     def _prototype(self, operation: str, parameters: Mapping[str, object]) -> _Prototype | None:
         try:
@@ -266,30 +278,6 @@ def sign(
         f"{_SCHEME} Credential={credentials.access_key}/{scope}, SignedHeaders={names}, Signature={signature}"
     )
     return signed
-
-
-def _client_error(operation: str, response: HttpResponse) -> ClientError:
-    """Make the error of a response that is no success, with the code and the members that botocore finds in it."""
-    members: dict[str, Any] = {}
-    code, message = str(response.status), response.body.decode("utf-8", "replace")
-    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR and (not message or message.lstrip().startswith("<")):
-        message = responses.get(response.status, "")
-    try:
-        content = json.loads(response.body)
-        if isinstance(content, dict):
-            members = content
-    except (ValueError, RecursionError):
-        pass
-    if members:
-        code = str(members.get("__type") or code).partition(":")[0].rpartition("#")[2]
-        message = str(members.get("message") or members.get("Message") or "")
-        # SQS keeps the codes of its older protocol here.
-        older, separator, _ = (response.header("x-amzn-query-error") or "").partition(";")
-        if older and separator:
-            code = older
-    error = {"Code": code, "Message": message}
-    metadata = {"HTTPStatusCode": response.status}
-    return ClientError({**members, "Error": error, "ResponseMetadata": metadata}, operation)  # type: ignore[typeddict-item]
 
 
 def check_checksum(announced: str | None, content: bytes) -> None:

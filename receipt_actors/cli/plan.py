@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
-from dataclasses import asdict, fields
+import reprlib
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import click
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
-from receipt_actors.cli._plan_report import cost_of_report, print_plan
 from receipt_actors.cli.terminal import FiniteFloatRange
-from receipt_actors.domain import measured_costs
-from receipt_actors.domain.capacity import Cost, Load, Setup, plan_capacity
+from receipt_actors.domain.capacity import COSTS, MAX_ENTRIES, Call, Capacity, Cost, LimitReached, Load, plan_capacity
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
-from receipt_actors.domain.service_limits import PRICES_AS_OF, TASK_SIZES
+from receipt_actors.domain.service_limits import PRICES_AS_OF, SECONDS_A_MONTH, TASK_SIZES
 from receipt_actors.settings import uses_curl
 
 MIN_RATE_PER_SECOND, MAX_RATE_PER_SECOND = 1 / 86_400, 1e12
@@ -24,11 +28,10 @@ MOST = 1_000_000  #: source queues, and spare tasks
 _MULTIPLES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _UNIT_SECONDS = {"s": 1, "min": 60, "h": 3600, "day": 86_400}
 _RATE = re.compile(r"(?P<number>[0-9][0-9_,]*(?:\.[0-9]+)?(?:e[0-9]{1,2})?)(?P<multiple>[kMG]?)/(?P<unit>s|min|h|day)")
-_COSTS = {"curl": measured_costs.CURL, "requests": measured_costs.REQUESTS}
 _SIZES = {f"{size.vcpus:g}": size for size in TASK_SIZES}
 _LATENCY, _COUNT, _SHARE = FiniteFloatRange(0, 60), click.IntRange(0, MOST), FiniteFloatRange(0.01, 100)
 
-#: Options that are numbers: flag, the field of ``Load`` or ``Setup`` that has the default, type, unit, help.
+#: Options that are numbers: flag, the field of ``Load``, which has the default, type, unit, help.
 _NUMBERS: tuple[tuple[str, str, click.ParamType[Any], str, str], ...] = (
     ("--peak", "peak", FiniteFloatRange(1, 1000), "TIMES", "Ratio of peak to average rate; capacity is for the peak."),
     ("--apple-latency", "apple_seconds", _LATENCY, "SECONDS", "Apple's mean time to answer."),
@@ -41,7 +44,7 @@ _NUMBERS: tuple[tuple[str, str, click.ParamType[Any], str, str], ...] = (
         "apple_requests",
         _SHARE,
         "N",
-        "Requests to Apple for a receipt: sandbox receipts take two.",
+        "Requests to Apple for a receipt; 2 in the sandbox.",
     ),
     ("--source-queues", "source_queues", click.IntRange(1, MOST), "N", "Source queues."),
     ("--spare-tasks", "spare_tasks", _COUNT, "N", "Tasks that may be lost at the peak."),
@@ -51,10 +54,8 @@ _NUMBERS: tuple[tuple[str, str, click.ParamType[Any], str, str], ...] = (
 )
 
 
-def _rate(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
-    """Read a rate such as ``100000/min``, as receipts a second (a callback of click)."""
-    if text is None:
-        return None
+def read_rate(text: str) -> float:
+    """Read a rate such as ``100000/min``, as receipts a second. Raises ``click.BadParameter``."""
     found = _RATE.fullmatch(text.strip())
     if found is not None:
         number = float(re.sub("[_,]", "", found["number"]))
@@ -68,7 +69,7 @@ def _rate(_context: click.Context, _parameter: click.Parameter, text: str | None
 
 
 def _number_options(function: Callable[..., None]) -> Callable[..., None]:
-    defaults = {field.name: field.default for model in (Load, Setup) for field in fields(model)}
+    defaults = {field.name: field.default for field in fields(Load)}
     for flag, name, kind, unit, text in reversed(_NUMBERS):
         add = click.option(flag, name, type=kind, default=defaults[name], show_default=True, metavar=unit, help=text)
         function = add(function)
@@ -95,7 +96,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 @click.option(
     "--rate",
     "rate_per_second",
-    callback=_rate,
+    type=read_rate,
     required=True,
     metavar="RATE",
     help="Receipts: 1500/s, 100000/min, 2.5k/h, 10M/day.",
@@ -103,7 +104,7 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 @click.option(
     "--apple-limit",
     "apple_limit_per_second",
-    callback=_rate,
+    type=read_rate,
     metavar="RATE",
     help="Requests that Apple is known to bear. [default: not documented]",
 )
@@ -135,30 +136,248 @@ def command(transport: str | None, bench: str | None, vcpus: str, role: str, as_
     flight, and which limit of AWS or Apple the load meets first. Nothing is asked and nothing is started.
     """
     client = {None: None, "auto": "curl", "threads": "requests"}[transport]
-    here = "curl" if uses_curl("auto") else "requests"
-    cost = _cost_of(bench, client) if bench else _COSTS[client or here]
-    of_load = {field.name for field in fields(Load)}
-    load = Load(**{name: value for name, value in numbers.items() if name in of_load})
-    setup = Setup(
-        task=_SIZES[vcpus],
-        role=Role(role),
-        **{name: value for name, value in numbers.items() if name not in of_load},
-    )
-    capacity = plan_capacity(load, setup, cost)
+    cost = _cost_of(bench, client) if bench else COSTS[client or ("curl" if uses_curl("auto") else "requests")]
+    capacity = plan_capacity(Load(task=_SIZES[vcpus], role=Role(role), **numbers), cost)
     if not as_json:
-        print_plan(capacity)
+        _print(capacity)
         return
     derived = {
-        "processes": capacity.processes,
         "exceeded": [each.limit.what for each in capacity.exceeded],
-        "first_limit": capacity.first_limit.limit.what,
+        "first_limit": capacity.reached[0].limit.what,
     }
     click.echo(json.dumps({**asdict(capacity), **derived}))
 
 
+# --- a report of ``bench --json`` ---
+
+#: The operations of AWS that make up each kind of request.
+OPERATIONS: Mapping[Call, tuple[str, ...]] = {
+    Call.RECEIVE: ("ReceiveMessage",),
+    Call.SEND: ("SendMessage", "SendMessageBatch"),
+    Call.DELETE: ("DeleteMessage", "DeleteMessageBatch"),
+    Call.CLAIM: ("PutItem", "BatchExecuteStatement"),
+}
+BUSY_SHARE = 0.8  #: of a core; with less, batches were not as full as they get
+MAX_TEXT = 100  #: characters of a name
+_Bytes = Annotated[float, Field(ge=-1e12, le=1e9)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Run(_Part):
+    """Bounds are far beyond what any machine does, and far from where figures stop to make sense."""
+
+    messages: float = Field(ge=1, le=1e12)
+    cpu_ms: float = Field(ge=1e-3, le=1e6)
+    seconds: float = Field(ge=1e-6, le=1e9)
+    rss_start_bytes: float = Field(ge=1, le=1e12)
+    memory_bytes: _Bytes
+    requests: dict[str, Annotated[float, Field(ge=0, le=1e12)]]
+    rate: None = None  # at a rate, the cores are idle
+    wrong: Literal[0] = 0
+    redelivered: Literal[0] = 0
+
+
+class _Series(_Part):
+    label: str = ""
+    processes: int = Field(ge=1, le=1)  # the figures of several and of their parent can't be told apart
+    client: str = ""
+    way: Literal["verify-receipt"] = "verify-receipt"  # it is what a plan is about
+    runs: list[_Run] = Field(min_length=1)
+
+
+class _Report(_Part):
+    machine: dict[str, Any]
+    memory_slope_bytes: _Bytes | None = None
+    services: dict[str, Any] = {}
+    series: list[Any] = Field(min_length=1)
+
+
 def _cost_of(path: str, client: str | None) -> Cost:
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    """Read the first series of a report: medians of its runs.
+
+    What it does not say (the cost of one request, and what the client bears) is that of ``COSTS``, for the client that
+    was measured, or for ``client``.
+    """
     try:
-        return cost_of_report(text, _COSTS, client)
-    except ValueError as error:
-        raise click.BadParameter(f"{path}: {error}", param_hint="'--bench'") from error
+        report = _Report.model_validate_json(Path(path).read_text(encoding="utf-8", errors="replace"))
+        series = _Series.model_validate(report.series[0])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "report"
+        raise click.BadParameter(
+            f"{path}: expected a report of bench --json, of one process that is asked for app receipts, all at once, "
+            f"without a fault: {where}: {fault['msg']}, found {reprlib.repr(fault['input'])}",
+            param_hint="'--bench'",
+        ) from None
+    runs, machine = series.runs, report.machine
+    in_flight_bytes = report.memory_slope_bytes
+    if in_flight_bytes is None:
+        in_flight_bytes = statistics.median(run.memory_bytes for run in runs)
+    return replace(
+        COSTS[client or (series.client if series.client in COSTS else "curl")],
+        machine=f"{_text(machine.get('cpu'))}, {_text(machine.get('cores'))} cores, {_text(machine.get('python'))}",
+        cpu_seconds=statistics.median(run.cpu_ms for run in runs) / 1000,
+        requests={
+            call: statistics.median(sum(run.requests.get(name, 0.0) for name in names) / run.messages for run in runs)
+            for call, names in OPERATIONS.items()
+        },
+        process_bytes=round(statistics.median(run.rss_start_bytes for run in runs)),
+        in_flight_bytes=max(0, round(in_flight_bytes)),
+        remarks=tuple(_remarks(report, series)),
+    )
+
+
+def _remarks(report: _Report, series: _Series) -> Iterator[str]:
+    """Say what makes the figures less than sure."""
+    if len(report.series) > 1:
+        yield f"Of the report's {len(report.series)} series the first is used: {_text(series.label)}."
+    core_share = statistics.median(run.cpu_ms / 1000 * run.messages / run.seconds for run in series.runs)
+    if core_share < BUSY_SHARE:
+        yield (
+            f"The report's core was {core_share:.0%} busy, so this is not all that it can do: with more to do, batches "
+            "are fuller and a receipt costs less."
+        )
+    apple = report.services.get("apple") or {}
+    latencies = (report.services.get(f"{service}_latency_seconds") for service in ("sqs", "dynamodb"))
+    if apple not in ({}, {"seconds": 0, "jitter_seconds": 0}) or any(latencies):
+        yield "The report's services had latencies: without (bench --no-latency) it is the core alone that limits."
+
+
+def _text(value: object) -> str:
+    """Return what can be printed of a name: JSON may hold halves of characters."""
+    text = str(value) if isinstance(value, str | int) else "unknown"
+    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
+
+
+# --- for people ---
+
+
+def _print(capacity: Capacity) -> None:
+    """Print the tables, and what to do about the limits."""
+    console = Console(highlight=False, emoji=False, markup=False)
+    load, cost = capacity.load, capacity.cost
+    peak = "" if load.peak == 1 else f", {_number(load.peak_per_second)}/s at the peak"
+    console.print(
+        f"{_number(load.rate_per_second)} receipts/s{peak}. Apple takes {_seconds_of(load.apple_seconds)}, DynamoDB "
+        f"{_seconds_of(load.ledger_seconds)}, SQS {_seconds_of(load.queue_seconds)}.\nThe cost of a receipt is that of "
+        f"{cost.machine}; client {cost.client}."
+    )
+    for remark in cost.remarks:
+        console.print(f"- {remark}")
+    console.print("\nWhat it takes", style="bold")
+    console.print(_table(("", "", ""), _takes(capacity), show_header=False))
+    console.print("\nSettings of each task", style="bold")
+    console.print(_table(("", "", ""), _settings(capacity), show_header=False))
+    console.print("\nRequests", style="bold")
+    console.print(_table(("", "a second", "entries each", "a receipt", "billed a month", "USD"), _requests(capacity)))
+    console.print(_bill(capacity))
+    console.print("\nWhat limits, the first first", style="bold")
+    console.print(_table(("", "reached at", "it is", "here"), _limits(capacity)))
+    console.print("In the way of this rate:" if capacity.exceeded else "Nothing known is in the way. First to come:")
+    for each in capacity.exceeded or capacity.reached[:1]:
+        console.print(_remedy(each))
+    if unknown := [each for each in capacity.reached if each.at_per_second is None]:
+        console.print("Not known:", *map(_remedy, unknown), sep="\n")
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, show_header: bool = True) -> Table:
+    """Make a table of a name, which may wrap, and figures, which may not."""
+    table = Table(
+        box=SIMPLE_HEAD if show_header else None, show_header=show_header, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for number, title in enumerate(titles):
+        is_figure = number > 0 if show_header else number == 1
+        table.add_column(title, justify="right" if is_figure else "left", no_wrap=is_figure)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _takes(capacity: Capacity) -> Iterator[tuple[str, str, str]]:
+    task, memory_gb = capacity.load.task, capacity.memory_of_task_gb
+    needed, spare = capacity.tasks_needed, capacity.load.spare_tasks
+    of_task = f"of {task.vcpus:g} vCPU and {memory_gb} GB: {needed:,} needed, {spare:,} spare"
+    yield "tasks", _number(capacity.tasks), of_task
+    yield (
+        "processes",
+        _number(capacity.processes),
+        f"{_number(capacity.processes_needed)} needed; each carries "
+        f"{_number(capacity.most_per_process_per_second)}/s, bound by {capacity.bound_by}",
+    )
+    cpu = f"{capacity.cpu_seconds * 1000:.2f} ms"
+    yield "CPU of a receipt", cpu, f"at the peak; cores are {capacity.cores_busy:.0%} busy then"
+    yield "in flight", _number(capacity.in_flight), f"messages, each for {_seconds_of(capacity.in_house_seconds)}"
+    yield "requests to Apple", _number(capacity.apple_requests_per_second), "a second at the peak"
+    yield "under way at Apple", _number(capacity.apple_connections), "at once; each has a connection"
+    yield "connections", _number(capacity.connections_of_process), "of a process, at most"
+    yield "open files", _number(capacity.open_files_of_process), "of a process, at most"
+    yield "memory", f"{capacity.memory_of_process_bytes / 1e6:,.0f} MB", "of a process with all in flight that may be"
+    yield "DynamoDB", _number(capacity.write_units_per_second), "write units/s at the peak"
+    yield "", f"{_number(capacity.ledger_growth_bytes_per_month / 1e9)} GB", "of claims a month, kept for ever"
+    if capacity.roles is not None:
+        yield "role table", _number(capacity.roles.write_units_per_second), "write units/s, of its one item"
+        yield "takes over", _number(capacity.roles.takeover_seconds), "seconds after the last sign of a task, at most"
+
+
+def _settings(capacity: Capacity) -> Iterator[tuple[str, str, str]]:
+    notes = {"processes": "one for each vCPU", "consumers": "for each process"}
+    if capacity.load.role is not Role.ALONE:
+        yield "role", capacity.load.role, ""
+    if capacity.load.role is Role.LOAD_BALANCED:
+        shared = ("app_store_concurrency", "ledger_concurrency", "app_store_rate_per_second")
+        notes |= dict.fromkeys(shared, "for all tasks together, which share it")
+    for name, value in asdict(capacity.settings).items():
+        if value is not None:
+            yield name, f"{value:,}", notes.get(name, "for all processes of the task together")
+
+
+def _requests(capacity: Capacity) -> Iterator[Sequence[str]]:
+    for each in capacity.requests:
+        yield (
+            "DynamoDB claim" if each.call is Call.CLAIM else f"SQS {each.call}",
+            _number(each.per_second),
+            f"{each.entries:.1f} of {MAX_ENTRIES[each.call]}",
+            f"{each.per_receipt:.2f}",
+            _number(each.billed_per_month),
+            _number(each.usd_per_month),
+        )
+
+
+def _bill(capacity: Capacity) -> str:
+    parts = ", ".join(f"{service} {_number(usd)}" for service, usd in capacity.usd_per_month.items())
+    total = sum(capacity.usd_per_month.values())
+    receipts = capacity.load.rate_per_second * SECONDS_A_MONTH
+    return (
+        f"USD a month: {parts}: {_number(total)}, or {total / receipts * 1e6:.2f} for a million receipts "
+        f"(list prices of us-east-1, {PRICES_AS_OF})"
+    )
+
+
+def _limits(capacity: Capacity) -> Iterator[Sequence[str]]:
+    for each in capacity.reached:
+        limit, share = each.limit, "" if each.share == 1 else f"{each.share:.0%} of "
+        yield (
+            f"{limit.service}: {limit.what}",
+            "not known" if each.at_per_second is None else f"{_number(each.at_per_second)}/s",
+            limit.unit if limit.value is None else f"{share}{_number(limit.value)} {limit.unit}",
+            _number(each.used),
+        )
+
+
+def _remedy(reached: LimitReached) -> str:
+    return f"- {reached.limit.service}, {reached.limit.what}: {reached.limit.remedy}."
+
+
+def _number(value: float) -> str:
+    """Write a number to three digits or so: M is a million, bn a thousand of these, tn a million."""
+    for size, word in ((1e12, "tn"), (1e9, "bn"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:,.0f} {word}" if value >= 1000 * size else f"{value / size:.3g} {word}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
+
+
+def _seconds_of(value: float) -> str:
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"

@@ -34,7 +34,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from receipt_actors.web.limits import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
-    from receipt_actors.pipeline.protocol import IntakeStatus
+    from receipt_actors.pipeline.protocol import InFlightStatus
     from receipt_actors.receipt_system import ReceiptSystem
     from receipt_actors.scale.processes.group import ProcessGroup
 
@@ -84,9 +84,6 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     _check_statistics_file(settings)
     raise_limit_of_open_files(settings)
     write_log(settings)
-    if settings.is_alone and settings.role_group is not None:
-        origin = settings.origins.get("role_group", "role_group")
-        logger.warning("%s has no effect: this node is alone. Give role, to share limits or to stand by", origin)
     warn_of_foreign_roots(settings)
     with StopSignals() as signals, ending_with_threads(), watched(settings) as watchers, ExitStack() as begun:
         system, check = _start(settings, signals)
@@ -249,7 +246,7 @@ def _log_totals(statistics: StatisticsSnapshot, unfinished: int) -> None:
 class _Working(Protocol):
     """What is waited for."""
 
-    def in_flight(self) -> IntakeStatus:
+    def in_flight(self) -> InFlightStatus:
         """See ``ReceiptSystem``."""
 
 

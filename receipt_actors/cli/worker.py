@@ -50,7 +50,6 @@ from receipt_actors.scale.processes.messages import (
 )
 from receipt_actors.scale.processes.worker import REPORT_SECONDS
 from receipt_actors.scale.processes.worker_process import STOP_SIGNALS, Channel
-from receipt_actors.settings import Settings
 from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
 from receipt_actors.telemetry.overview import Incident
 
@@ -103,9 +102,9 @@ class _Worker:
 
     def _obey(self, message: Message) -> int | None:
         match message:
-            case Configure(values, is_replacement):
+            case Configure(settings, is_replacement):
                 self._is_replacement = is_replacement
-                self._settings = Settings.model_validate(values)
+                self._settings = settings
                 write_log(self._settings, self._name)
                 self._backend = open_backend(self._settings)
                 self._channel.send(Loaded())
@@ -116,7 +115,7 @@ class _Worker:
             case Release():
                 if self._system is not None:
                     self._system.release()
-            case DescribeActor(number, name):
+            case DescribeActor(name, number):
                 # On a thread, for the actor may take its time.
                 threading.Thread(target=self._describe, args=(number, name), name="describe", daemon=True).start()
             case StartTrace():

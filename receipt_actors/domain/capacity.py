@@ -31,7 +31,7 @@ what limits first
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -57,7 +57,7 @@ ACTIVE_TASKS = Limit(
 )
 
 
-# --- what a plan is made from, and what it says ---
+# --- what a plan is made from ---
 
 
 class Call(StrEnum):
@@ -79,7 +79,7 @@ class Cost:
     machine: str  #: on which, for people
     cpu_seconds: float  #: of the whole process, for one receipt, when it has as much to do as it can, with
     requests: Mapping[Call, float]  #: so many requests for one receipt
-    cpu_seconds_of_call: Mapping[Call, float]  #: of one request, whatever is in it
+    call_cpu_seconds: float  #: of one request, whatever is in it
     process_bytes: int  #: resident, with nothing in flight
     in_flight_bytes: int  #: resident, for one message, beside its body
     client: str  #: what asks Apple
@@ -89,13 +89,30 @@ class Cost:
     @property
     def base_cpu_seconds(self) -> float:
         """CPU of a receipt without its requests to AWS: Apple's request, JSON, and the actors."""
-        requests = sum(self.requests[call] * self.cpu_seconds_of_call[call] for call in Call)
-        return max(0.0, self.cpu_seconds - requests)
+        return max(0.0, self.cpu_seconds - sum(self.requests.values()) * self.call_cpu_seconds)
+
+
+#: What is used where no report of ``bench`` is given.
+CURL = Cost(
+    machine="a virtual machine of 2 cores, CPython 3.11, services emulated on it, messages with 5 KB receipts",
+    cpu_seconds=0.47e-3,
+    requests={Call.RECEIVE: 0.1, Call.SEND: 0.1, Call.DELETE: 0.1, Call.CLAIM: 0.04},  # full batches
+    # With all that wakes up for one more request where batches are not full. The request alone takes a quarter of that;
+    # but at 1,000 receipts a second in two processes a receipt took 1.9 requests and 1.08 ms, at full load 1.4 requests
+    # and 0.47 ms.
+    call_cpu_seconds=0.9e-3,
+    process_bytes=96_000_000,
+    in_flight_bytes=125_000,  # most of it a connection to Apple, with TLS
+    client="curl",
+    max_concurrency=5_000,
+)
+REQUESTS = replace(CURL, cpu_seconds=1.08e-3, in_flight_bytes=12_288, client="requests", max_concurrency=200)
+COSTS: Mapping[str, Cost] = {cost.client: cost for cost in (CURL, REQUESTS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is to be carried."""
+    """What is to be carried, and how. Numbers must be finite, and positive; times may be 0."""
 
     rate_per_second: float  #: receipts, in the long run: the bill is for these
     peak: float = 1.0  #: how many times that the highest rate is: everything is sized for this
@@ -106,34 +123,49 @@ class Load:
     claims: float = 1.0  #: transactions that a receipt claims
     apple_requests: float = 1.0  #: for one receipt: more with sandbox receipts, or retries
     apple_limit_per_second: float | None = None  #: known from experience; Apple documents none
+    task: TaskSize = TASK_SIZES[1]
+    spare_tasks: int = 1
+    utilisation: float = 0.65  #: how much a process may have at the peak, of what it carries at most
+    core_speed: float = 1.0  #: of a vCPU, against a core of the machine that was measured
+    source_queues: int = 1  #: each read by a service of its own
+    fifo: bool = False  #: source and post queue are FIFO queues, without high throughput
+    role: Role = Role.ALONE  #: of all tasks
+    lease_seconds: float = 10.0
+    # The defaults of ``start``:
+    consumers: int = 2  #: of a process: more than the rate needs make emptier receives
+    ledger_concurrency: int = 50  #: of a task
+    pace_seconds: float = 0.01  #: between two requests that are not full
+    receive_wait_seconds: float = 10.0
 
     @property
     def peak_per_second(self) -> float:
         """The rate that everything is sized for."""
         return self.rate_per_second * self.peak
 
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """How it is to be run. The settings are the least that are recommended."""
-
-    task: TaskSize = TASK_SIZES[1]
-    spare_tasks: int = 1
-    utilisation: float = 0.65  #: how much a process may have at the peak, of what it carries at most
-    core_speed: float = 1.0  #: of a vCPU, against a core of the machine that was measured
-    consumers: int = 2  #: of a process: more than the rate needs make emptier receives
-    ledger_concurrency: int = 50  #: of a task
-    pace_seconds: float = 0.01  #: between two requests that are not full
-    receive_wait_seconds: float = 10.0
-    source_queues: int = 1  #: each read by a service of its own
-    fifo: bool = False  #: source and post queue are FIFO queues, without high throughput
-    role: Role = Role.ALONE  #: of all tasks
-    lease_seconds: float = 10.0
-
     @property
     def processes_of_task(self) -> int:
         """One for each vCPU."""
         return math.floor(self.task.vcpus)
+
+    @property
+    def apple_seconds_of_receipt(self) -> float:
+        """How long a receipt has a request to Apple under way."""
+        return self.apple_requests * self.apple_seconds
+
+    @property
+    def in_house_seconds(self) -> float:
+        """Mean time from receive to delete."""
+        # A message waits for others three times, half the pace on average: as a claim, as an answer and as a delete.
+        requests = self.apple_seconds_of_receipt + self.ledger_seconds + 2 * self.queue_seconds
+        return requests + 3 * self.pace_seconds / 2
+
+    @property
+    def write_units(self) -> float:
+        """Of DynamoDB, for the claims of a receipt."""
+        return self.claims * math.ceil(ITEM_BYTES / limits.DYNAMODB_WRITE_UNIT_BYTES)
+
+
+# --- what a plan says ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +177,7 @@ class Requests:
     per_second: float  #: in the long run
     per_receipt: float
     billed_per_month: float  #: requests; for claims write units
-    usd_per_month: float  #: requests of SQS share the tiers of its prices, by how many they are
+    usd_per_month: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +199,8 @@ class TaskSettings:
 class RolesTaken:
     """What it takes that tasks agree on roles."""
 
-    role: Role
     takeover_seconds: float  #: at most, from the last sign of a task that is gone
     write_units_per_second: float  #: of the one item of the group
-    read_units_per_second: float
     usd_per_month: float
 
 
@@ -180,7 +210,7 @@ class LimitReached:
 
     limit: Limit
     at_per_second: float | None  #: receipts; None: not known
-    used: float | None  #: of the limit at the planned peak, in its unit
+    used: float  #: of the limit at the planned peak, in its unit
     share: float = 1.0  #: of the limit, that may be used
 
 
@@ -189,11 +219,11 @@ class Capacity:
     """What it takes."""
 
     load: Load
-    setup: Setup
     cost: Cost
     processes_needed: int  #: to carry the peak
     tasks_needed: int  #: for these; the spare ones come on top
     tasks: int
+    processes: int  #: in all tasks together
     bound_by: str  #: what keeps a process from doing more
     most_per_process_per_second: float  #: receipts that a process may have, by the utilisation that is aimed at
     cpu_seconds: float  #: a receipt at the peak, when all tasks are there
@@ -203,22 +233,16 @@ class Capacity:
     settings: TaskSettings
     requests: tuple[Requests, ...]
     write_units_per_second: float  #: at the peak
-    partitions: int  #: that the table needs for that
     ledger_growth_bytes_per_month: float
     apple_requests_per_second: float  #: at the peak
     apple_connections: float  #: at the peak, all tasks together
-    connections_of_task: int  #: at most
+    connections_of_process: int  #: at most
     open_files_of_process: int  #: at most
     memory_of_process_bytes: int
     memory_of_task_gb: int
     usd_per_month: Mapping[str, float]  #: by service
     reached: tuple[LimitReached, ...]  #: the first limit first, then those that are not known
-    roles: RolesTaken | None = None  #: None: each task is alone
-
-    @property
-    def processes(self) -> int:
-        """In all tasks together."""
-        return self.tasks * self.setup.processes_of_task
+    roles: RolesTaken | None  #: None: each task is alone
 
     @property
     def exceeded(self) -> tuple[LimitReached, ...]:
@@ -226,123 +250,147 @@ class Capacity:
         peak = self.load.peak_per_second
         return tuple(each for each in self.reached if each.at_per_second is not None and peak > each.at_per_second)
 
-    @property
-    def first_limit(self) -> LimitReached:
-        """The limit that the load meets first when it grows."""
-        return self.reached[0]
+
+def plan_capacity(load: Load, cost: Cost) -> Capacity:
+    """Work out what the load takes."""
+    peak = load.peak_per_second
+    most_by_reason = _most_by_reason(load, cost)
+    bound_by = min(most_by_reason, key=most_by_reason.__getitem__)
+    needed = math.ceil(peak / most_by_reason[bound_by])
+    tasks_needed = math.ceil(needed / load.processes_of_task)
+    tasks = tasks_needed + load.spare_tasks
+    processes = tasks * load.processes_of_task
+    settings = _settings(load, peak / (tasks_needed * load.processes_of_task))  # while the spare tasks are away
+    of_message = cost.in_flight_bytes + load.message_bytes
+    # With as much in flight as may be, which is what an outage leads to.
+    memory = cost.process_bytes + math.ceil(settings.max_in_flight / settings.processes) * of_message
+    memory_gb = _memory_gb(load.task, memory * load.processes_of_task)
+    connections = (
+        math.ceil(settings.app_store_concurrency / settings.processes)
+        + math.ceil(settings.ledger_concurrency / settings.processes)
+        + settings.consumers
+        + 3 * BATCH_REQUESTS  # sends, deletes and visibility changes
+    )
+    cpu = _cpu_seconds(load, cost, peak / processes)
+    requests = tuple(_requests(load, call, processes) for call in Call)
+    growth = load.rate_per_second * load.claims * (ITEM_BYTES + ITEM_OVERHEAD_BYTES) * SECONDS_A_MONTH
+    roles = roles_taken(load, tasks)
+    fargate_hour = load.task.vcpus * limits.FARGATE_VCPU_HOURS.usd + memory_gb * limits.FARGATE_GB_HOURS.usd
+    return Capacity(
+        load=load,
+        cost=cost,
+        processes_needed=needed,
+        tasks_needed=tasks_needed,
+        tasks=tasks,
+        processes=processes,
+        bound_by=bound_by,
+        most_per_process_per_second=most_by_reason[bound_by],
+        cpu_seconds=cpu / (peak / processes),
+        cores_busy=cpu / load.core_speed,
+        in_house_seconds=load.in_house_seconds,
+        in_flight=peak * load.in_house_seconds,
+        settings=_of_all_tasks(settings, load, tasks),
+        requests=requests,
+        write_units_per_second=peak * load.write_units,
+        ledger_growth_bytes_per_month=growth,
+        apple_requests_per_second=peak * load.apple_requests,
+        apple_connections=peak * load.apple_seconds_of_receipt,
+        connections_of_process=connections,
+        open_files_of_process=SPARE_FILES + connections,
+        memory_of_process_bytes=memory,
+        memory_of_task_gb=memory_gb,
+        usd_per_month={
+            "SQS": sum(each.usd_per_month for each in requests if each.call is not Call.CLAIM),
+            "DynamoDB writes": next(each.usd_per_month for each in requests if each.call is Call.CLAIM),
+            "DynamoDB storage, for each month's claims": growth / 1e9 * limits.DYNAMODB_STORAGE.usd,
+            **({} if roles is None else {"DynamoDB roles": roles.usd_per_month}),
+            "Fargate": fargate_hour * SECONDS_A_MONTH / 3600 * tasks,
+        },
+        reached=_reached(load, tasks_needed, most_by_reason[bound_by] * load.processes_of_task),
+        roles=roles,
+    )
 
 
-# --- one process under its part of a load ---
+# --- one process under its part of a load: ``rate`` is what it has, in receipts a second ---
 
 
-class _Process:
-    """One process under a part of the load: ``rate`` is what it has, in receipts a second."""
-
-    def __init__(self, load: Load, setup: Setup, cost: Cost) -> None:
-        self.load = load
-        self.setup = setup
-        self._cost = cost
-        self.write_units = load.claims * math.ceil(ITEM_BYTES / limits.DYNAMODB_WRITE_UNIT_BYTES)
-        # A message waits for others three times, half the pace on average: as a claim, as an answer and as a delete.
-        self.apple_seconds = load.apple_requests * load.apple_seconds
-        requests = self.apple_seconds + load.ledger_seconds + 2 * load.queue_seconds
-        self.in_house_seconds = requests + 3 * setup.pace_seconds / 2
-
-    def most_by_reason(self) -> dict[str, float]:
-        """The highest rate for each of what a process runs out of, at the utilisation that is aimed at."""
-        cost, setup = self._cost, self.setup
-        most = {"CPU": setup.core_speed / cost.cpu_seconds}
-        if self.apple_seconds:
-            reason = f"requests to Apple at once ({cost.client})"
-            most[reason] = cost.max_concurrency / self.apple_seconds
-        if self.in_house_seconds:
-            most["messages in flight"] = MAX_IN_FLIGHT / self.in_house_seconds
-        if self.load.queue_seconds:
-            most["batches to a queue at once"] = BATCH_REQUESTS * MAX_ENTRIES[Call.SEND] / self.load.queue_seconds
-        return {reason: rate * setup.utilisation for reason, rate in most.items()}
-
-    def cpu_seconds(self, rate: float) -> float:
-        """CPU seconds a second; a core that is used up lets entries gather for longer, so there is no more than one."""
-        cost = self._cost
-        of_calls = sum(self.requests_per_second(call, rate) * cost.cpu_seconds_of_call[call] for call in Call)
-        return min(rate * cost.base_cpu_seconds + of_calls, self.setup.core_speed)
-
-    def entries(self, call: Call, rate: float) -> float:
-        load, setup = self.load, self.setup
-        slots = {
-            Call.RECEIVE: self._consumers(rate),
-            Call.CLAIM: max(1.0, self._ledger_concurrency(rate) / setup.processes_of_task),
-        }.get(call, BATCH_REQUESTS)
-        return entries_per_request(
-            rate * load.claims if call is Call.CLAIM else rate,
-            seconds=load.ledger_seconds if call is Call.CLAIM else load.queue_seconds,
-            slots=slots,
-            pace_seconds=0.0 if call is Call.RECEIVE else setup.pace_seconds,  # SQS answers with what it has
-            max_entries=MAX_ENTRIES[call],
-        )
-
-    def requests_per_second(self, call: Call, rate: float) -> float:
-        per_second = rate * (self.load.claims if call is Call.CLAIM else 1.0) / self.entries(call, rate)
-        if call is Call.RECEIVE:  # those that find nothing
-            return max(per_second, self._consumers(rate) / self.setup.receive_wait_seconds)
-        return per_second
-
-    def requests(self, call: Call, processes: int) -> Requests:
-        """All processes together, at the rate of the long run."""
-        load = self.load
-        rate = load.rate_per_second / processes
-        entries = self.entries(call, rate)
-        per_second = self.requests_per_second(call, rate) * processes
-        if call is Call.CLAIM:
-            billed = load.rate_per_second * self.write_units * SECONDS_A_MONTH
-            usd = billed * limits.DYNAMODB_WRITES.usd
-        else:
-            parts = math.ceil(entries * load.message_bytes / limits.SQS_BILLED_BYTES) if call is Call.RECEIVE else 1
-            billed = per_second * parts * SECONDS_A_MONTH
-            usd = 0.0  # the tiers are for all of SQS together
-        return Requests(call, entries, per_second, per_second / load.rate_per_second, billed, usd)
-
-    # --- what to set ---
-
-    def settings(self, rate: float) -> TaskSettings:
-        """Return what a task needs whose processes have this rate each."""
-        setup = self.setup
-        of_task = setup.processes_of_task
-        consumers = self._consumers(rate)
-        in_flight = rate * self.in_house_seconds / setup.utilisation + consumers * MAX_ENTRIES[Call.RECEIVE]
-        asking = max(MIN_APP_STORE_CONCURRENCY, rate * self.apple_seconds / setup.utilisation)
-        return TaskSettings(
-            processes=of_task,
-            max_in_flight=_rounded_up(in_flight * of_task),
-            app_store_concurrency=_rounded_up(asking * of_task),
-            ledger_concurrency=self._ledger_concurrency(rate),
-            consumers=consumers,
-        )
-
-    def memory_bytes(self, settings: TaskSettings) -> int:
-        """With as much in flight as may be, which is what an outage leads to."""
-        of_message = self._cost.in_flight_bytes + self.load.message_bytes
-        return self._cost.process_bytes + math.ceil(settings.max_in_flight / settings.processes) * of_message
-
-    def _consumers(self, rate: float) -> int:
-        return max(self.setup.consumers, self._slots(rate * self.load.queue_seconds, Call.RECEIVE))
-
-    def _ledger_concurrency(self, rate: float) -> int:
-        slots = self._slots(rate * self.load.claims * self.load.ledger_seconds, Call.CLAIM)
-        return max(self.setup.ledger_concurrency, slots * self.setup.processes_of_task)
-
-    def _slots(self, busy: float, call: Call) -> int:
-        """Requests that must be under way at once when batches are full, and slots for them to be free in time."""
-        return math.ceil(busy / MAX_ENTRIES[call] / self.setup.utilisation)
+def _most_by_reason(load: Load, cost: Cost) -> dict[str, float]:
+    """Return the highest rate for each of what a process runs out of, at the utilisation that is aimed at."""
+    most = {"CPU": load.core_speed / cost.cpu_seconds}
+    if load.apple_seconds_of_receipt:
+        most[f"requests to Apple at once ({cost.client})"] = cost.max_concurrency / load.apple_seconds_of_receipt
+    if load.in_house_seconds:
+        most["messages in flight"] = MAX_IN_FLIGHT / load.in_house_seconds
+    if load.queue_seconds:
+        most["batches to a queue at once"] = BATCH_REQUESTS * MAX_ENTRIES[Call.SEND] / load.queue_seconds
+    return {reason: rate * load.utilisation for reason, rate in most.items()}
 
 
-def entries_per_request(
-    rate_per_second: float, *, seconds: float, slots: float, pace_seconds: float, max_entries: int
-) -> float:
-    """Return how many entries a request has on average, when entries come at this rate: see the module."""
-    while_gathering = rate_per_second * pace_seconds
-    while_busy = rate_per_second * seconds / slots
-    return min(float(max_entries), max(1.0, while_gathering, while_busy))
+def _cpu_seconds(load: Load, cost: Cost, rate: float) -> float:
+    """CPU seconds a second; a core that is used up lets entries gather for longer, so there is no more than one."""
+    calls = sum(_requests_per_second(load, call, rate) for call in Call)
+    return min(rate * cost.base_cpu_seconds + calls * cost.call_cpu_seconds, load.core_speed)
+
+
+def _entries(load: Load, call: Call, rate: float) -> float:
+    if call is Call.CLAIM:
+        slots = max(1.0, _ledger_concurrency(load, rate) / load.processes_of_task)
+        seconds, pace_seconds, rate = load.ledger_seconds, load.pace_seconds, rate * load.claims
+    elif call is Call.RECEIVE:
+        slots = _consumers(load, rate)
+        seconds, pace_seconds = load.queue_seconds, 0.0  # SQS answers with what it has
+    else:
+        slots, seconds, pace_seconds = BATCH_REQUESTS, load.queue_seconds, load.pace_seconds
+    return min(float(MAX_ENTRIES[call]), max(1.0, rate * pace_seconds, rate * seconds / slots))
+
+
+def _requests_per_second(load: Load, call: Call, rate: float) -> float:
+    per_second = rate * (load.claims if call is Call.CLAIM else 1.0) / _entries(load, call, rate)
+    if call is Call.RECEIVE:  # those that find nothing
+        return max(per_second, _consumers(load, rate) / load.receive_wait_seconds)
+    return per_second
+
+
+def _requests(load: Load, call: Call, processes: int) -> Requests:
+    """All processes together, at the rate of the long run."""
+    rate = load.rate_per_second / processes
+    entries = _entries(load, call, rate)
+    per_second = _requests_per_second(load, call, rate) * processes
+    if call is Call.CLAIM:
+        billed, price = load.rate_per_second * load.write_units * SECONDS_A_MONTH, limits.DYNAMODB_WRITES
+    else:
+        parts = math.ceil(entries * load.message_bytes / limits.SQS_BILLED_BYTES) if call is Call.RECEIVE else 1
+        billed, price = per_second * parts * SECONDS_A_MONTH, limits.SQS_REQUESTS
+    return Requests(call, entries, per_second, per_second / load.rate_per_second, billed, billed * price.usd)
+
+
+def _settings(load: Load, rate: float) -> TaskSettings:
+    """Return what a task needs whose processes have this rate each."""
+    consumers = _consumers(load, rate)
+    in_flight = rate * load.in_house_seconds / load.utilisation + consumers * MAX_ENTRIES[Call.RECEIVE]
+    asking = max(MIN_APP_STORE_CONCURRENCY, rate * load.apple_seconds_of_receipt / load.utilisation)
+    of_task = load.processes_of_task
+    return TaskSettings(
+        processes=of_task,
+        max_in_flight=_rounded_up(in_flight * of_task),
+        app_store_concurrency=_rounded_up(asking * of_task),
+        ledger_concurrency=_ledger_concurrency(load, rate),
+        consumers=consumers,
+    )
+
+
+def _consumers(load: Load, rate: float) -> int:
+    return max(load.consumers, _slots(load, rate * load.queue_seconds, Call.RECEIVE))
+
+
+def _ledger_concurrency(load: Load, rate: float) -> int:
+    slots = _slots(load, rate * load.claims * load.ledger_seconds, Call.CLAIM)
+    return max(load.ledger_concurrency, slots * load.processes_of_task)
+
+
+def _slots(load: Load, busy: float, call: Call) -> int:
+    """Requests that must be under way at once when batches are full, and slots for them to be free in time."""
+    return math.ceil(busy / MAX_ENTRIES[call] / load.utilisation)
 
 
 def _rounded_up(number: float) -> int:
@@ -352,125 +400,21 @@ def _rounded_up(number: float) -> int:
     return math.ceil(exact / unit) * unit
 
 
-# --- all processes and tasks together, and the limits that they meet ---
+# --- all tasks together, and the limits that they meet ---
 
 
-def plan_capacity(load: Load, setup: Setup, cost: Cost) -> Capacity:
-    """Work out what the load takes. Numbers must be finite, and positive; times may be 0."""
-    process = _Process(load, setup, cost)
-    peak = load.peak_per_second
-    most_by_reason = process.most_by_reason()
-    bound_by = min(most_by_reason, key=most_by_reason.__getitem__)
-    most = most_by_reason[bound_by]
-    needed = math.ceil(peak / most)
-    of_task = setup.processes_of_task
-    tasks_needed = math.ceil(needed / of_task)
-    tasks = tasks_needed + setup.spare_tasks
-    busiest = peak / (tasks_needed * of_task)  # the rate of a process while the spare tasks are away
-    usual = peak / (tasks * of_task)
-    settings = process.settings(busiest)
-    memory = process.memory_bytes(settings)
-    memory_gb = _memory_gb(setup.task, memory * of_task)
-    requests = _with_shared_tiers([process.requests(call, tasks * of_task) for call in Call])
-    roles = roles_taken(setup, tasks)
-    growth = load.rate_per_second * load.claims * (ITEM_BYTES + ITEM_OVERHEAD_BYTES) * SECONDS_A_MONTH
-    return Capacity(
-        load=load,
-        setup=setup,
-        cost=cost,
-        processes_needed=needed,
-        tasks_needed=tasks_needed,
-        tasks=tasks,
-        bound_by=bound_by,
-        most_per_process_per_second=most,
-        cpu_seconds=process.cpu_seconds(usual) / usual,
-        cores_busy=process.cpu_seconds(usual) / setup.core_speed,
-        in_house_seconds=process.in_house_seconds,
-        in_flight=peak * process.in_house_seconds,
-        settings=_with_roles(settings, load, setup, tasks),
-        requests=requests,
-        write_units_per_second=peak * process.write_units,
-        partitions=math.ceil(peak * process.write_units / _known(limits.DYNAMODB_PARTITION_WRITES)),
-        ledger_growth_bytes_per_month=growth,
-        apple_requests_per_second=peak * load.apple_requests,
-        apple_connections=peak * process.apple_seconds,
-        connections_of_task=_connections(settings) * of_task,
-        open_files_of_process=SPARE_FILES + _connections(settings),
-        memory_of_process_bytes=memory,
-        memory_of_task_gb=memory_gb,
-        usd_per_month={
-            "SQS": sum(each.usd_per_month for each in requests if each.call is not Call.CLAIM),
-            "DynamoDB writes": next(each.usd_per_month for each in requests if each.call is Call.CLAIM),
-            "DynamoDB storage, for each month's claims": growth / 1e9 * limits.DYNAMODB_STORAGE.usd,
-            **({} if roles is None else {"DynamoDB roles": roles.usd_per_month}),
-            "Fargate": _fargate_usd_per_hour(setup.task, memory_gb) * SECONDS_A_MONTH / 3600 * tasks,
-        },
-        reached=_reached(process, most, tasks, tasks_needed),
-        roles=roles,
-    )
-
-
-def _reached(process: _Process, most_per_second: float, tasks: int, tasks_needed: int) -> tuple[LimitReached, ...]:
-    load, setup = process.load, process.setup
-    peak = load.peak_per_second
-    of_task = most_per_second * setup.processes_of_task
-
-    def by_tasks(limit: Limit, tasks_allowed: float, used: float) -> LimitReached:
-        return LimitReached(limit, max(0.0, math.floor(tasks_allowed) - setup.spare_tasks) * of_task, used)
-
-    def by_amount(limit: Limit, amount_per_rate: float, share: float = 1.0) -> LimitReached:
-        """A limit of which every receipt a second takes ``amount_per_rate``, and of which ``share`` may be used."""
-        return LimitReached(limit, _known(limit) * share / amount_per_rate, peak * amount_per_rate, share)
-
-    known = [
-        by_tasks(limits.FARGATE_VCPUS, _known(limits.FARGATE_VCPUS) / setup.task.vcpus, tasks * setup.task.vcpus),
-        by_tasks(limits.ECS_TASKS, _known(limits.ECS_TASKS), tasks),
-        by_amount(limits.DYNAMODB_NEW_TABLE_WRITES, process.write_units),
-        by_amount(limits.DYNAMODB_TABLE_WRITES, process.write_units),
-        *_role_limits(setup, tasks, tasks_needed, of_task),
-    ]
-    if process.in_house_seconds:
-        known.append(by_amount(limits.SQS_IN_FLIGHT, process.in_house_seconds / setup.source_queues, setup.utilisation))
-    if setup.fifo:
-        known.append(_fifo_requests(process, tasks * setup.processes_of_task))
-    if process.apple_seconds:
-        known.append(by_amount(limits.NAT_CONNECTIONS, process.apple_seconds, setup.utilisation))
-    apple = LimitReached(limits.APPLE_VERIFY_RECEIPT, None, peak * load.apple_requests)
-    if load.apple_limit_per_second is not None:
-        at = load.apple_limit_per_second / load.apple_requests
-        known.append(LimitReached(limits.APPLE_VERIFY_RECEIPT, at, apple.used))
-    known.sort(key=lambda each: each.at_per_second or 0.0)
-    return (*known, *([apple] if load.apple_limit_per_second is None else []))
-
-
-def _fifo_requests(process: _Process, processes: int) -> LimitReached:
-    """How far so many processes get; each sends batches that are not full rather than let answers wait."""
-    limit = limits.SQS_FIFO_REQUESTS
-    queues = {Call.RECEIVE: process.setup.source_queues, Call.DELETE: process.setup.source_queues, Call.SEND: 1}
-
-    def most_requests(rate: float) -> float:
-        """Return the requests of the busiest kind to one queue: more receipts never take fewer."""
-        each = rate / processes
-        return max(process.requests_per_second(call, each) * processes / queues[call] for call in queues)
-
-    enough, too_much = 0.0, 2 * _known(limit) * MAX_ENTRIES[Call.SEND] * process.setup.source_queues
-    for _ in range(40):
-        middle = (enough + too_much) / 2
-        enough, too_much = (middle, too_much) if most_requests(middle) <= _known(limit) else (enough, middle)
-    return LimitReached(limit, enough, most_requests(process.load.peak_per_second))
-
-
-def _known(limit: Limit) -> float:
-    assert limit.value is not None
-    return limit.value
-
-
-def _connections(settings: TaskSettings) -> int:
-    """Count those of one process: to Apple, to DynamoDB, and of receives, sends, deletes and visibility changes."""
-    of_all = math.ceil(settings.app_store_concurrency / settings.processes) + math.ceil(
-        settings.ledger_concurrency / settings.processes
-    )
-    return of_all + settings.consumers + 3 * BATCH_REQUESTS
+def _of_all_tasks(settings: TaskSettings, load: Load, tasks: int) -> TaskSettings:
+    """Set what all tasks share to what all of them need; and a rate that Apple bears, which each has a part of."""
+    rate = load.apple_limit_per_second
+    if load.role is Role.LOAD_BALANCED:
+        return replace(
+            settings,
+            app_store_concurrency=settings.app_store_concurrency * tasks,
+            ledger_concurrency=settings.ledger_concurrency * tasks,
+            app_store_rate_per_second=rate,
+        )
+    works = 1 if load.role is Role.ACTIVE_STANDBY else tasks
+    return replace(settings, app_store_rate_per_second=None if rate is None else rate / works)
 
 
 def _memory_gb(task: TaskSize, needed_bytes: float) -> int:
@@ -480,80 +424,76 @@ def _memory_gb(task: TaskSize, needed_bytes: float) -> int:
     return next((gb for gb in range(least, most + 1, step) if gb >= needed_gb), most)
 
 
-def _fargate_usd_per_hour(task: TaskSize, memory_gb: int) -> float:
-    return task.vcpus * limits.FARGATE_VCPU_HOURS.usd + memory_gb * limits.FARGATE_GB_HOURS.usd
-
-
-def _with_shared_tiers(requests: Sequence[Requests]) -> tuple[Requests, ...]:
-    """Price the requests to SQS, which has tiers for all kinds together: a request of any kind costs the mean."""
-    billed = sum(each.billed_per_month for each in requests if each.call is not Call.CLAIM)
-    usd_each = _tiered_usd(billed) / billed
-    return tuple(
-        each if each.call is Call.CLAIM else replace(each, usd_per_month=each.billed_per_month * usd_each)
-        for each in requests
-    )
-
-
-def _tiered_usd(requests: float) -> float:
-    tier = limits.SQS_TIER_REQUESTS
-    return (
-        min(requests, tier) * limits.SQS_REQUESTS_FIRST.usd
-        + min(max(requests - tier, 0), tier) * limits.SQS_REQUESTS_NEXT.usd
-        + max(requests - 2 * tier, 0) * limits.SQS_REQUESTS_REST.usd
-    )
-
-
-# --- roles: renewals of leases, and limits that are of all tasks together ---
-
-
-def roles_taken(setup: Setup, tasks: int) -> RolesTaken | None:
+def roles_taken(load: Load, tasks: int) -> RolesTaken | None:
     """Return what so many tasks need of the table of roles; None where each is alone."""
-    if setup.role is Role.ALONE:
+    if load.role is Role.ALONE:
         return None
-    per_second = tasks * RENEWALS_PER_LEASE / setup.lease_seconds
-    writes = per_second * _units(tasks, limits.DYNAMODB_WRITE_UNIT_BYTES)
-    reads = per_second * _units(tasks, limits.DYNAMODB_READ_UNIT_BYTES)
+    item_bytes = ROLE_RECORD_BYTES + tasks * ROLE_MEMBER_BYTES
+    per_second = tasks * RENEWALS_PER_LEASE / load.lease_seconds
+    writes = per_second * math.ceil(item_bytes / limits.DYNAMODB_WRITE_UNIT_BYTES)
+    reads = per_second * math.ceil(item_bytes / limits.DYNAMODB_READ_UNIT_BYTES)
     usd = (writes * limits.DYNAMODB_WRITES.usd + reads * limits.DYNAMODB_READS.usd) * SECONDS_A_MONTH
-    return RolesTaken(setup.role, setup.lease_seconds * TAKEOVER_FACTOR, writes, reads, usd)
+    return RolesTaken(load.lease_seconds * TAKEOVER_FACTOR, writes, usd)
 
 
-def _with_roles(settings: TaskSettings, load: Load, setup: Setup, tasks: int) -> TaskSettings:
-    """Set what all tasks share to what all of them need; and a rate that Apple bears, which each has a part of."""
-    rate = load.apple_limit_per_second
-    if setup.role is Role.LOAD_BALANCED:
-        return replace(
-            settings,
-            app_store_concurrency=settings.app_store_concurrency * tasks,
-            ledger_concurrency=settings.ledger_concurrency * tasks,
-            app_store_rate_per_second=rate,
-        )
-    works = 1 if setup.role is Role.ACTIVE_STANDBY else tasks
-    return replace(settings, app_store_rate_per_second=None if rate is None else rate / works)
+def _reached(load: Load, tasks_needed: int, of_task_per_second: float) -> tuple[LimitReached, ...]:
+    reached = list(_known_limits(load, tasks_needed, of_task_per_second))
+    apple, apple_requests = limits.APPLE_VERIFY_RECEIPT, load.peak_per_second * load.apple_requests
+    if load.apple_limit_per_second is not None:
+        at_per_second = load.apple_limit_per_second / load.apple_requests
+        reached.append(LimitReached(apple, at_per_second, apple_requests))
+    reached.sort(key=lambda each: each.at_per_second or 0.0)
+    return (*reached, *([LimitReached(apple, None, apple_requests)] if load.apple_limit_per_second is None else []))
 
 
-def _role_limits(setup: Setup, tasks: int, tasks_needed: int, of_task_per_second: float) -> Iterator[LimitReached]:
-    """Return the limits that roles bring along."""
-    taken = roles_taken(setup, tasks)
-    if taken is None:
-        return
-    if setup.role is Role.ACTIVE_STANDBY:
+def _known_limits(load: Load, tasks_needed: int, of_task_per_second: float) -> Iterator[LimitReached]:
+    peak, tasks = load.peak_per_second, tasks_needed + load.spare_tasks
+
+    def by_tasks(limit: Limit, tasks_allowed: float, used: float) -> LimitReached:
+        at_per_second = max(0, math.floor(tasks_allowed) - load.spare_tasks) * of_task_per_second
+        return LimitReached(limit, at_per_second, used)
+
+    def by_amount(limit: Limit, amount_per_rate: float, share: float = 1.0) -> LimitReached:
+        """A limit of which every receipt a second takes ``amount_per_rate``, and of which ``share`` may be used."""
+        return LimitReached(limit, limit.known * share / amount_per_rate, peak * amount_per_rate, share)
+
+    vcpus = load.task.vcpus
+    yield by_tasks(limits.FARGATE_VCPUS, limits.FARGATE_VCPUS.known / vcpus, tasks * vcpus)
+    yield by_tasks(limits.ECS_TASKS, limits.ECS_TASKS.known, tasks)
+    yield by_amount(limits.DYNAMODB_NEW_TABLE_WRITES, load.write_units)
+    yield by_amount(limits.DYNAMODB_TABLE_WRITES, load.write_units)
+    if load.role is Role.ACTIVE_STANDBY:
         yield LimitReached(ACTIVE_TASKS, of_task_per_second, tasks_needed)
-    else:
-        limit = limits.DYNAMODB_PARTITION_WRITES
-        at = (_most_tasks(setup) - setup.spare_tasks) * of_task_per_second
-        yield LimitReached(limit, max(0.0, at), taken.write_units_per_second)
+    elif load.role is Role.LOAD_BALANCED:
+        # The writes to the one item of a group grow with the square of its tasks.
+        limit, most = limits.DYNAMODB_PARTITION_WRITES, 1
+        while _role_writes(load, most + 1) <= limit.known:
+            most += 1
+        yield by_tasks(limit, most, _role_writes(load, tasks))
+    if load.in_house_seconds:
+        yield by_amount(limits.SQS_IN_FLIGHT, load.in_house_seconds / load.source_queues, load.utilisation)
+    if load.fifo:
+        yield _fifo_requests(load, tasks * load.processes_of_task)
+    if load.apple_seconds_of_receipt:
+        yield by_amount(limits.NAT_CONNECTIONS, load.apple_seconds_of_receipt, load.utilisation)
 
 
-def _most_tasks(setup: Setup) -> int:
-    """The most whose renewals one item takes: its size grows with them, too."""
-    tasks = 1
-    while True:
-        taken = roles_taken(setup, tasks + 1)
-        assert taken is not None and limits.DYNAMODB_PARTITION_WRITES.value is not None
-        if taken.write_units_per_second > limits.DYNAMODB_PARTITION_WRITES.value:
-            return tasks
-        tasks += 1
+def _role_writes(load: Load, tasks: int) -> float:
+    taken = roles_taken(load, tasks)
+    return 0.0 if taken is None else taken.write_units_per_second
 
 
-def _units(tasks: int, unit_bytes: int) -> int:
-    return math.ceil((ROLE_RECORD_BYTES + tasks * ROLE_MEMBER_BYTES) / unit_bytes)
+def _fifo_requests(load: Load, processes: int) -> LimitReached:
+    """How far so many processes get; each sends batches that are not full rather than let answers wait."""
+    limit = limits.SQS_FIFO_REQUESTS
+    queues = {Call.RECEIVE: load.source_queues, Call.DELETE: load.source_queues, Call.SEND: 1}
+
+    def most_requests(rate: float) -> float:
+        """Return the requests of the busiest kind to one queue: more receipts never take fewer."""
+        return max(_requests_per_second(load, call, rate / processes) * processes / queues[call] for call in queues)
+
+    enough, too_much = 0.0, 2 * limit.known * MAX_ENTRIES[Call.SEND] * load.source_queues
+    for _ in range(40):
+        middle = (enough + too_much) / 2
+        enough, too_much = (middle, too_much) if most_requests(middle) <= limit.known else (enough, middle)
+    return LimitReached(limit, enough, most_requests(load.peak_per_second))

@@ -27,6 +27,12 @@ class Limit:
     source: str
     remedy: str  #: what to do when it is in the way; an imperative
 
+    @property
+    def known(self) -> float:
+        """Its value, of a limit that has one."""
+        assert self.value is not None
+        return self.value
+
 
 @dataclass(frozen=True, slots=True)
 class Price:
@@ -176,10 +182,7 @@ LIMITS: tuple[Limit, ...] = tuple(value for value in list(globals().values()) if
 # --- prices ---
 
 SQS_BILLED_BYTES = 64 * 1024  #: every part of a request of so many bytes is billed as a request of its own
-SQS_REQUESTS_FIRST = Price("SQS", "the first 100 billion requests of a month", 0.40e-6, "request")
-SQS_REQUESTS_NEXT = Price("SQS", "the next 100 billion", 0.30e-6, "request")
-SQS_REQUESTS_REST = Price("SQS", "all beyond", 0.24e-6, "request")
-SQS_TIER_REQUESTS = 100e9  #: of the first price, and of the second
+SQS_REQUESTS = Price("SQS", "the first 100 billion requests of a month; all beyond cost less", 0.40e-6, "request")
 DYNAMODB_WRITES = Price("DynamoDB", "on-demand writes", 0.625e-6, "write unit")
 DYNAMODB_READS = Price("DynamoDB", "on-demand reads", 0.125e-6, "read unit")
 DYNAMODB_STORAGE = Price("DynamoDB", "storage", 0.25, "GB and month")

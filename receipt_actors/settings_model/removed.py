@@ -29,6 +29,8 @@ REMOVED: Mapping[str, str] = MappingProxyType(
         "emf_namespace": "the namespace is ReceiptActors; emf_dimensions tell deployments apart",
         "ledger_attempts": "the ledger is asked up to 5 times for a claim, then the message comes back later",
         "result_batcher_idle_seconds": "a result batcher ends after 60 s without results",
+        "node_name": "a node is called as its machine is, or as the variable HOSTNAME says",
+        "role_group": "nodes with the same source_queue are a group; a role_table of its own keeps others apart",
         "scale_in_protection": "a task protects itself where ECS_AGENT_URI is set; unset that to do without",
         "server_api_key_file": "give the path of the .p8 file as server_api_key",
         "signature_processes": "one process beside each that works verifies signatures",

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from receipt_actors.errors import ConfigurationError, UnavailableError
+from receipt_actors.errors import ConfigurationError, LedgerUnavailable, UnavailableError
 from receipt_actors.sqlite.gate import Gate
 
 APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
@@ -32,16 +32,13 @@ BUSY_TIMEOUT_SECONDS = 5.0  #: how long another process may hold the file before
 LOCK_POLL_SECONDS = 0.001  #: how often we try for the lock that another process holds
 MAX_CHECKED_BYTES = 2**30  #: the largest file that a start checks for damage, which takes a second
 
-_SCHEMA = (
-    """
+_SCHEMA = """
     CREATE TABLE queues (
         queue_id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         dead_letter_queue_id INTEGER REFERENCES queues,
         max_receive_count INTEGER
-    )
-    """,
-    """
+    );
     CREATE TABLE messages (
         row_id INTEGER PRIMARY KEY,
         queue_id INTEGER NOT NULL REFERENCES queues,
@@ -51,19 +48,15 @@ _SCHEMA = (
         received_at_seconds REAL,
         receive_count INTEGER NOT NULL DEFAULT 0,
         receipt TEXT
-    )
-    """,
-    "CREATE INDEX messages_by_visibility ON messages (queue_id, visible_at_seconds)",
-    # Apart from their messages, so that receiving one or extending its visibility does not rewrite a long body.
-    """
+    );
+    CREATE INDEX messages_by_visibility ON messages (queue_id, visible_at_seconds);
+    -- Apart from their messages, so that receiving one or extending its visibility does not rewrite a long body.
     CREATE TABLE contents (
         row_id INTEGER PRIMARY KEY REFERENCES messages ON DELETE CASCADE,
         body TEXT NOT NULL,
         body_md5 TEXT NOT NULL,
         attributes TEXT NOT NULL
-    )
-    """,
-    """
+    );
     CREATE TABLE ledger (
         transaction_id TEXT PRIMARY KEY NOT NULL,
         submission_id TEXT NOT NULL,
@@ -78,34 +71,27 @@ _SCHEMA = (
         claimed_at_seconds REAL NOT NULL,
         refunded_at_seconds REAL,
         schema_version INTEGER NOT NULL
-    ) WITHOUT ROWID
-    """,
-)
+    ) WITHOUT ROWID;
+"""
 
 #: What came with version 2. A claim must not pass by a tombstone, so a program that knows none refuses the file.
-_REFUNDS = (
-    """
+_REFUNDS = """
     CREATE TABLE tombstones (
         transaction_id TEXT PRIMARY KEY NOT NULL,
         refunded_at_seconds REAL NOT NULL
-    ) WITHOUT ROWID
-    """,
-    """
+    ) WITHOUT ROWID;
     CREATE TABLE notifications (
         notification_uuid TEXT PRIMARY KEY NOT NULL,
         recorded_at_seconds REAL NOT NULL
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX notifications_by_age ON notifications (recorded_at_seconds)",
-    """
+    ) WITHOUT ROWID;
+    CREATE INDEX notifications_by_age ON notifications (recorded_at_seconds);
     CREATE TABLE refund_reversals (
         transaction_id TEXT PRIMARY KEY NOT NULL,
         reversed_at_seconds REAL NOT NULL,
         recorded_at_seconds REAL NOT NULL
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX refund_reversals_by_age ON refund_reversals (recorded_at_seconds)",
-)
+    ) WITHOUT ROWID;
+    CREATE INDEX refund_reversals_by_age ON refund_reversals (recorded_at_seconds);
+"""
 
 #: What nodes agree on. It is made anew where somebody has dropped it: nodes know what was in it.
 ROLE_GROUPS = """
@@ -113,37 +99,33 @@ ROLE_GROUPS = """
         name TEXT PRIMARY KEY NOT NULL,
         version INTEGER NOT NULL,
         content TEXT NOT NULL
-    ) WITHOUT ROWID
-    """
+    ) WITHOUT ROWID;
+"""
 
 #: What came with version 3: what nodes agree on, and FIFO queues. A program that knows none of these would deliver a
-#: group out of order.
-_ROLES_AND_FIFO = (
-    ROLE_GROUPS,
-    "ALTER TABLE messages ADD COLUMN group_id TEXT",
-    # Of FIFO queues only; both begin with what a receive asks for: the oldest rows, and what is hidden of a group.
-    "CREATE INDEX messages_in_order ON messages (queue_id, row_id) WHERE group_id IS NOT NULL",
-    "CREATE INDEX messages_of_groups ON messages (queue_id, group_id, visible_at_seconds) WHERE group_id IS NOT NULL",
-    """
+#: group out of order. The indexes begin with what a receive asks for: the oldest rows, and what is hidden of a group.
+_ROLES_AND_FIFO = f"""
+    {ROLE_GROUPS}
+    ALTER TABLE messages ADD COLUMN group_id TEXT;
+    CREATE INDEX messages_in_order ON messages (queue_id, row_id) WHERE group_id IS NOT NULL;
+    CREATE INDEX messages_of_groups ON messages (queue_id, group_id, visible_at_seconds) WHERE group_id IS NOT NULL;
     CREATE TABLE deduplications (
         queue_id INTEGER NOT NULL REFERENCES queues,
         deduplication_id TEXT NOT NULL,
         sent_at_seconds REAL NOT NULL,
         PRIMARY KEY (queue_id, deduplication_id)
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX deduplications_by_age ON deduplications (sent_at_seconds)",
-)
+    ) WITHOUT ROWID;
+    CREATE INDEX deduplications_by_age ON deduplications (sent_at_seconds);
+"""
 
 #: What came with version 4: how many were bought, and how much was refunded. What older versions wrote does not say.
-_QUANTITIES = (
-    "ALTER TABLE ledger ADD COLUMN quantity INTEGER",
-    *(
-        f"ALTER TABLE {table} ADD COLUMN {column}"
-        for table in ("ledger", "tombstones")
-        for column in ("revocation_type TEXT", "revocation_percentage INTEGER")
-    ),
-)
+_QUANTITIES = """
+    ALTER TABLE ledger ADD COLUMN quantity INTEGER;
+    ALTER TABLE ledger ADD COLUMN revocation_type TEXT;
+    ALTER TABLE ledger ADD COLUMN revocation_percentage INTEGER;
+    ALTER TABLE tombstones ADD COLUMN revocation_type TEXT;
+    ALTER TABLE tombstones ADD COLUMN revocation_percentage INTEGER;
+"""
 
 #: What turns a file of a version into one of the next.
 _MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO, 3: _QUANTITIES}
@@ -162,8 +144,6 @@ _UNAVAILABLE_CODES = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
-#: No room on the disk for what processes share of a file; alone, a process does without it.
-_NO_ROOM_TO_SHARE = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMMAP})
 _NOT_WRITABLE_CODES = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 
 _gates: WeakValueDictionary[str, Gate] = WeakValueDictionary()
@@ -177,10 +157,8 @@ class Database:
     (``transaction`` and ``connection`` do), wait at it for what others change.
     """
 
-    def __init__(self, path: Path, unavailable: type[UnavailableError], *, is_for_a_look: bool = False) -> None:
+    def __init__(self, path: Path, unavailable: type[UnavailableError]) -> None:
         """Open or create the file; ``unavailable`` is what passing trouble is raised as.
-
-        For a look that is over soon, a file on a full disk is locked against other processes, if there are none.
 
         Raises ``ConfigurationError`` for a missing directory, a file that cannot be written, is no database, is
         another program's, or has the schema of a newer version.
@@ -190,7 +168,7 @@ class Database:
         self._closed = False
         self.gate = _gate(path)
         with self.gate:
-            self._connection = _open(path, unavailable, is_for_a_look)
+            self._connection = _open(path, unavailable)
             self._identity = _identity(path)
 
     @contextmanager
@@ -252,6 +230,26 @@ class Database:
             self._connection.close()
 
 
+class EmbeddedTables:
+    """Tables of the SQLite file ``database``, which queues, other tables and other processes may share.
+
+    Passing trouble with the file is ``LedgerUnavailable``, and so is any call after ``close``; a file that cannot be
+    used at all is a ``ConfigurationError`` of the constructor.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._database = Database(database, LedgerUnavailable)
+
+    def check(self) -> None:
+        """See that the file is there; the constructor has refused a wrong one already."""
+        with self._database.connection():
+            pass
+
+    def close(self) -> None:
+        """Close the file. Closing twice is fine."""
+        self._database.close()
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
     """Tell which file that is; None where none can be seen."""
     try:
@@ -270,18 +268,13 @@ def _gate(path: Path) -> Gate:
         return gate
 
 
-def _open(path: Path, unavailable: type[UnavailableError], is_for_a_look: bool) -> sqlite3.Connection:
+def _open(path: Path, unavailable: type[UnavailableError]) -> sqlite3.Connection:
     if not path.parent.is_dir():
         raise _fault(path, f"there is no directory {path.parent}", "create it, or set `database` to another path")
     if path.is_dir():
         raise _fault(path, "it is a directory", "set `database` to the path of a file")
     try:
-        try:
-            return _connect(path)
-        except sqlite3.OperationalError as error:
-            if not is_for_a_look or error.sqlite_errorcode not in _NO_ROOM_TO_SHARE:
-                raise
-            return _connect(path, shares=False)
+        return _connect(path)
     except sqlite3.Error as error:
         code = _primary_code(error)
         if code == sqlite3.SQLITE_NOTADB:
@@ -297,14 +290,12 @@ def _open(path: Path, unavailable: type[UnavailableError], is_for_a_look: bool) 
         raise
 
 
-def _connect(path: Path, *, shares: bool = True) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
     )
     with ExitStack() as closed_on_error:
         closed_on_error.callback(connection.close)
-        if not shares:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         _prepare(path, connection)
         closed_on_error.pop_all()
     return connection
@@ -319,8 +310,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT COUNT(*) FROM sqlite_master")
     )
     if application_id == 0 and tables == 0:
-        for statement in _SCHEMA:
-            connection.execute(statement)
+        _run(connection, _SCHEMA)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         version = 1
     elif application_id != APPLICATION_ID:
@@ -337,9 +327,13 @@ def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
         found = f"its schema has version {version}, this program knows version {SCHEMA_VERSION}"
         raise _fault(path, found, "run the version of receipt_actors that wrote it, or set `database` to a new path")
     for older in range(version, SCHEMA_VERSION):
-        for statement in _MIGRATIONS[older]:
-            connection.execute(statement)
+        _run(connection, _MIGRATIONS[older])
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _run(connection: sqlite3.Connection, script: str) -> None:
+    for statement in script.split(";"):  # ``executescript`` would commit first
+        connection.execute(statement)
 
 
 def _begin(connection: sqlite3.Connection) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
 
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import (
@@ -21,8 +20,7 @@ from receipt_actors.domain.ports import (
     Standing,
     Tombstone,
 )
-from receipt_actors.errors import LedgerUnavailable
-from receipt_actors.sqlite.database import Database
+from receipt_actors.sqlite.database import EmbeddedTables
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(LedgerItem))
 _INSERT = (
@@ -36,15 +34,8 @@ _SELECT_TOMBSTONE = f"SELECT {_TOMBSTONE_COLUMNS} FROM tombstones WHERE transact
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM ledger WHERE transaction_id = ?"  # nosec B608 # our own columns
 
 
-class EmbeddedLedger:
-    """``Ledger`` in the SQLite file ``database``, which embedded queues may share, and other processes.
-
-    Passing trouble with the file is ``LedgerUnavailable``; a file that cannot be used at all is a
-    ``ConfigurationError`` of the constructor.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._database = Database(database, LedgerUnavailable)
+class EmbeddedLedger(EmbeddedTables):
+    """``Ledger``."""
 
     def claim(self, item: LedgerItem) -> Standing | None:
         """See ``Ledger.claim``. What was confirmed is on the disk."""
@@ -88,6 +79,10 @@ class EmbeddedLedger:
         assert standing is not None, "it has just been written"
         return standing
 
+    def check(self) -> None:
+        """Look for damage."""
+        self._database.check()
+
     def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
         no_later = "transaction_id = ? AND refunded_at_seconds <= ?"
         which = (transaction_id, reversed_at_seconds)
@@ -96,14 +91,6 @@ class EmbeddedLedger:
             unmark = "refunded_at_seconds = NULL, revocation_type = NULL, revocation_percentage = NULL"
             connection.execute(f"UPDATE ledger SET {unmark} WHERE {no_later}", which)  # nosec B608
             return _select(connection, transaction_id)
-
-    def check(self) -> None:
-        """See ``Ledger.check``; the constructor has refused a wrong file already, so this looks for damage only."""
-        self._database.check()
-
-    def close(self) -> None:
-        """Close the file; any later call is ``LedgerUnavailable``. Closing twice is fine."""
-        self._database.close()
 
 
 def _insert(connection: sqlite3.Connection, item: LedgerItem) -> bool:

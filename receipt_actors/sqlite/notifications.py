@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from receipt_actors.domain.ports import REMEMBERED_SECONDS
-from receipt_actors.errors import LedgerUnavailable
-from receipt_actors.sqlite.database import Database
+from receipt_actors.sqlite.database import EmbeddedTables
 
 
-class EmbeddedNotifications:
-    """``Notifications`` in the SQLite file ``database``. What is older than it has to be goes when something is added.
-
-    Passing trouble with the file is ``LedgerUnavailable``; a file that cannot be used at all is a
-    ``ConfigurationError`` of the constructor.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._database = Database(database, LedgerUnavailable)
+class EmbeddedNotifications(EmbeddedTables):
+    """``Notifications``. What is older than it has to be goes when something is added."""
 
     def is_known(self, notification_uuid: str) -> bool:
         select = "SELECT 1 FROM notifications WHERE notification_uuid = ?"
@@ -25,7 +15,6 @@ class EmbeddedNotifications:
             return connection.execute(select, (notification_uuid,)).fetchone() is not None
 
     def record(self, notification_uuid: str, now_seconds: float) -> None:
-        """See ``Notifications.record``. What was recorded is on the disk."""
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO notifications (notification_uuid, recorded_at_seconds) VALUES (?, ?)",
@@ -52,11 +41,3 @@ class EmbeddedNotifications:
         with self._database.connection() as connection:
             row = connection.execute(select, (transaction_id,)).fetchone()
         return None if row is None else float(row[0])
-
-    def check(self) -> None:
-        """See ``Notifications.check``; the constructor has refused a wrong file already, so this only reads it once."""
-        self.is_known("")
-
-    def close(self) -> None:
-        """Close the file; any later call is ``LedgerUnavailable``. Closing twice is fine."""
-        self._database.close()

@@ -110,11 +110,6 @@ class EmbeddedQueues:
                         (max_receive_count, dead_letter_queue, name),
                     )
 
-    def list_queues(self) -> Sequence[str]:
-        """Name every queue, in alphabetical order."""
-        with self._database.connection() as connection:
-            return [name for (name,) in connection.execute("SELECT name FROM queues ORDER BY name")]
-
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
     ) -> Sequence[ReceivedMessage]:
@@ -349,12 +344,12 @@ def _insert(connection: sqlite3.Connection, queue_id: int, message: OutgoingMess
 
 
 def look(path: Path, queue: str) -> Iterator[ReceivedMessage]:
-    """Yield what receives could give now, and change nothing; also where the disk is full.
+    """Yield what receives could give now, and change nothing.
 
     The messages have no receipt handle. Raises what ``EmbeddedQueues.receive`` raises.
     """
     last_row_id = 0
-    with closing(Database(path, QueueUnavailable, is_for_a_look=True)) as database:
+    with closing(Database(path, QueueUnavailable)) as database:
         while True:
             # A page at a time: while a statement reads, SQLite's log of what others write only grows.
             with database.connection() as connection:

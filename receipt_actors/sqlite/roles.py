@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from receipt_actors.domain.ports import RoleRecord
-from receipt_actors.errors import LedgerUnavailable
-from receipt_actors.sqlite.database import ROLE_GROUPS, Database
+from receipt_actors.sqlite.database import ROLE_GROUPS, EmbeddedTables
 
 
-class EmbeddedRoles:
-    """``RoleTable`` in the SQLite file ``database``.
-
-    Passing trouble with the file is ``LedgerUnavailable``; a file that cannot be used at all is a
-    ``ConfigurationError`` of the constructor. A table that somebody has dropped is made anew by the next write.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._path = database
-        self._database = Database(database, LedgerUnavailable)
+class EmbeddedRoles(EmbeddedTables):
+    """``RoleTable``. A table that somebody has dropped is made anew by the next write."""
 
     def read(self, group: str) -> RoleRecord | None:
-        with self._changed_table_is_an_outage(), self._database.connection() as connection:
+        with self._database.connection() as connection:
             there_is_one = "SELECT 1 FROM sqlite_master WHERE name = 'role_groups'"
             return None if connection.execute(there_is_one).fetchone() is None else _read(connection, group)
 
     def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
         before = record.version - 1 if before is None else before
-        with self._changed_table_is_an_outage(), self._database.transaction() as connection:
+        with self._database.transaction() as connection:
             connection.execute(ROLE_GROUPS)
             standing = _read(connection, group)
             if before != (0 if standing is None else standing.version):
@@ -40,23 +28,6 @@ class EmbeddedRoles:
                 (group, record.version, record.content),
             )
         return record
-
-    def check(self) -> None:
-        """See ``RoleTable.check``; the constructor has refused a wrong file already, so this only reads it once."""
-        self.read("")
-
-    def close(self) -> None:
-        """Close the file; any later call is ``LedgerUnavailable``. Closing twice is fine."""
-        self._database.close()
-
-    @contextmanager
-    def _changed_table_is_an_outage(self) -> Iterator[None]:
-        """An operator may put it right while nodes run."""
-        try:
-            yield
-        except (sqlite3.OperationalError, sqlite3.IntegrityError) as error:
-            wish = "drop that table, it is made anew"
-            raise LedgerUnavailable(f"database {self._path}: table role_groups: {error}; {wish}") from error
 
 
 def _read(connection: sqlite3.Connection, group: str) -> RoleRecord | None:

@@ -23,27 +23,16 @@ from receipt_actors.domain.fifo import in_group
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, Queues
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.errors import QueueRefused, UnavailableError
-from receipt_actors.otp import (
-    ChildSpec,
-    Crash,
-    Down,
-    ExitReason,
-    GenServer,
-    Receive,
-    Receiving,
-    Reply,
-    Start,
-    Timer,
-)
-from receipt_actors.telemetry.alert_book import Alert, AlertBook, AlertKind, AlertLimits, Gathered, Origin
-from receipt_actors.telemetry.incidents import INCIDENTS, IncidentSeen, SubscribeIncidents, TellNow
+from receipt_actors.otp import ChildSpec, Crash, ExitReason, GenServer, Name, Receive, Receiving, Reply, Start, Timer
+from receipt_actors.telemetry.alert_book import Alert, AlertBook, AlertKind, Origin
+from receipt_actors.telemetry.incidents import INCIDENTS, Incidents, TellNow
+from receipt_actors.telemetry.overview import Incident
 
 logger = logging.getLogger(__name__)
 
 ALERTS = "alerts"  #: the name of the actor that sends to the alerts queue
 ALERT_LISTENER = "alert_listener"  #: of the one that calls a function of the embedding program
 SHUTDOWN_SECONDS = 5.0  #: for the last alerts to be sent
-SUBSCRIBE_AGAIN_SECONDS = 0.5  #: until there is another actor to subscribe to
 LAST_WORD_SECONDS = 1.0  #: for what has happened before the end to be told
 TRY_AGAIN = RetryPolicy(1_000_000_000, first_seconds=1.0, max_seconds=60.0)  #: after alerts could not be sent
 
@@ -69,12 +58,12 @@ class AlertsQueue:
     queues: Queues | None = None
 
     def send(self, alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
-        """See ``AlertSink``."""
         if self.queues is None:
             self.queues = self.open_queues()
-        return self.queues.send(self.queue, [self._message(alert.kind.value, alert.body) for alert in alerts])
+        return self.queues.send(self.queue, list(map(self._message, alerts)))
 
-    def _message(self, kind: str, body: str) -> OutgoingMessage:
+    def _message(self, alert: Alert) -> OutgoingMessage:
+        kind, body = alert.kind.value, alert.body
         return in_group(OutgoingMessage(body, {"kind": kind}), self.queue, kind, kind, body)
 
     def __str__(self) -> str:
@@ -89,7 +78,6 @@ class AlertFunction:
     max_alerts: int = 1
 
     def send(self, alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
-        """See ``AlertSink``."""
         for alert in alerts:
             self.function(alert)
         return [None] * len(alerts)
@@ -103,49 +91,29 @@ class _Look:
     """To itself: something may be due, or the pause after a failure is over."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Subscribe:
-    """To itself: the actor ``incidents`` may be there again."""
-
-
 class Alerts(GenServer):
     """See the module.
 
     Args:
+        name: by which ``incidents`` knows it.
         sink: where alerts go.
-        limits: what is no alert yet.
         origin: who says so.
     """
 
     trap_exit: ClassVar[bool] = True
 
-    def __init__(self, sink: AlertSink, limits: AlertLimits, origin: Origin) -> None:
+    def __init__(self, name: Name, sink: AlertSink, origin: Origin) -> None:
+        self._name = name
         self._sink = sink
-        self._origin = origin
-        self._book = AlertBook(limits)
+        self._book = AlertBook(origin)
         self._pool = self.system.new_blocking_pool(f"alerts to {sink}", 1)
-        self._under_way: Sequence[Gathered] = ()
+        self._under_way: Sequence[Alert] = ()
         self._failures = 0  # in a row
         self._try_at_seconds = -inf  # monotonic; after a failure
         self._timer: Timer | None = None
         self._sent = self._failed = self._dropped = 0
 
-    # --- life ---
-
-    def init(self) -> None:
-        """Begin to listen."""
-        self._subscribe()
-
-    def _subscribe(self) -> None:
-        incidents = self.system.whereis(INCIDENTS)
-        if incidents is None:
-            self.send_after(SUBSCRIBE_AGAIN_SECONDS, _Subscribe())
-        else:
-            self.monitor(incidents)
-            incidents.cast(SubscribeIncidents(self.ref))
-
     def terminate(self, reason: ExitReason) -> Receiving | None:
-        """Send what there is, unless this is a crash."""
         if not isinstance(reason, Crash):
             return self._finish()
         self._pool.close()
@@ -154,39 +122,26 @@ class Alerts(GenServer):
     def _finish(self) -> Receiving:
         """Hear what has happened until now, then try to send each alert once more."""
         with suppress(pykka.Timeout, pykka.ActorDeadError):
-            for incident in (yield from self.call_to(INCIDENTS, TellNow(self.ref), LAST_WORD_SECONDS)):
+            for incident in (yield from self.call_to(INCIDENTS, TellNow(self._name), LAST_WORD_SECONDS)):
                 self._book.note(incident, self.clock.monotonic())
         if self._under_way:
-            self._take_reply((yield Receive(lambda message: isinstance(message, Reply))))
+            self._settle((yield Receive(lambda message: isinstance(message, Reply))))
         rest = self._book.take_all(self.clock.monotonic())
         while rest:
             batch, rest = rest[: self._sink.max_alerts], rest[self._sink.max_alerts :]
             self._send(batch)
-            self._take_reply((yield Receive(lambda message: isinstance(message, Reply))))
+            self._settle((yield Receive(lambda message: isinstance(message, Reply))))
         self._pool.close()
 
-    # --- incidents ---
-
     def handle_cast(self, request: Any) -> Any:
-        """Take an incident down."""
-        if not isinstance(request, IncidentSeen):
+        if not isinstance(request, Incident):
             return super().handle_cast(request)
-        self._book.note(request.incident, self.clock.monotonic())
+        self._book.note(request, self.clock.monotonic())
         self._look()
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A time is over, or whom it listens to has ended."""
-        match message:
-            case _Look():
-                self._look()
-            case _Subscribe() | Down():
-                self._subscribe()
-            case _:
-                return super().handle_info(message)
-        return None
-
-    # --- sending ---
+        return self._look() if isinstance(message, _Look) else super().handle_info(message)
 
     def _look(self) -> None:
         """Send what is due, the oldest first, unless something is under way; come back when something may be due."""
@@ -201,38 +156,38 @@ class Alerts(GenServer):
         elif (next_seconds := self._book.next_due_seconds()) is not None:
             self._timer = self.send_after(max(0.0, self._try_at_seconds - now, next_seconds - now), _Look())
 
-    def _send(self, batch: Sequence[Gathered]) -> None:
+    def _send(self, batch: Sequence[Alert]) -> None:
         self._under_way = batch
-        self.run_blocking(self._pool, None, self._sink.send, [gathered.alert(self._origin) for gathered in batch])
-
-    def _take_reply(self, reply: Reply) -> None:
-        if reply.failure is None:
-            self._settle(reply.value)
-        else:
-            self._settle_failure(reply.failure)
+        self.run_blocking(self._pool, None, self._sink.send, batch)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """The sink has taken alerts, or some of them."""
-        self._settle(value)
+        self._settle(Reply(label, value))
         self._look()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """The sink has taken none of them, or it is not known."""
-        self._settle_failure(reason)
+        self._settle(Reply(label, None, reason))
         self._look()
 
-    def _settle(self, failures: Sequence[EntryFailure | None]) -> None:
+    def _settle(self, reply: Reply) -> None:
         batch, self._under_way = self._under_way, ()
-        left: list[Gathered] = []
+        if reply.failure is not None:
+            error = reply.failure.exception if isinstance(reply.failure, Crash) else None
+            if isinstance(error, UnavailableError | QueueRefused):
+                self._put_off(batch, str(error))
+            else:
+                self._dropped += len(batch)
+                logger.error("%s failed; %d alerts are not sent", self._sink, len(batch), exc_info=error)
+            return
+        left: list[Alert] = []
         why = ""
-        for gathered, failure in zip(batch, failures, strict=True):
+        for alert, failure in zip(batch, reply.value, strict=True):
             if failure is None:
                 self._sent += 1
             elif failure.sender_fault:
                 self._dropped += 1
-                logger.error("%s does not take the alert %s: %s", self._sink, gathered.kind, failure.detail)
+                logger.error("%s does not take the alert %s: %s", self._sink, alert.kind, failure.detail)
             else:
-                left.append(gathered)
+                left.append(alert)
                 why = f"{failure.code}: {failure.detail}"
         if left:
             self._put_off(left, why)
@@ -240,16 +195,7 @@ class Alerts(GenServer):
             self._failures = 0
             logger.warning("alerts are sent to %s again", self._sink)
 
-    def _settle_failure(self, reason: ExitReason) -> None:
-        batch, self._under_way = self._under_way, ()
-        error = reason.exception if isinstance(reason, Crash) else None
-        if isinstance(error, UnavailableError | QueueRefused):
-            self._put_off(batch, str(error))
-        else:
-            self._dropped += len(batch)
-            logger.error("%s failed; %d alerts are not sent", self._sink, len(batch), exc_info=error)
-
-    def _put_off(self, batch: Sequence[Gathered], why: str) -> None:
+    def _put_off(self, batch: Sequence[Alert], why: str) -> None:
         self._book.put_back(batch)
         self._failures += 1
         self._failed += 1
@@ -263,14 +209,16 @@ class Alerts(GenServer):
         return {"sent": self._sent, "failed": self._failed, "dropped": self._dropped, "waiting": waiting}
 
 
-def alert_specs(
-    sinks: Mapping[str, AlertSink], limits: AlertLimits, source_queues: Sequence[str], process: str
-) -> Sequence[ChildSpec]:
-    """Describe the actors that send alerts, one for each sink, of this name; they end before ``incidents`` does."""
-    if not sinks:
-        return ()
+def incident_specs(sinks: Mapping[str, AlertSink], source_queues: Sequence[str], process: str) -> Sequence[ChildSpec]:
+    """Describe ``incidents``, and the actors that send alerts, one for each sink, of this name.
+
+    They come after it, so that they end before it does, and can ask for what has not been told.
+    """
     origin = Origin(socket.gethostname(), process, ", ".join(source_queues), metadata.version("receipt-actors"))
     return [
-        ChildSpec(name, Start(Alerts, sink, limits, origin, name=name), shutdown=SHUTDOWN_SECONDS)
-        for name, sink in sinks.items()
+        ChildSpec("incidents", Start(Incidents, tuple(sinks), name=INCIDENTS)),
+        *(
+            ChildSpec(name, Start(Alerts, name, sink, origin, name=name), shutdown=SHUTDOWN_SECONDS)
+            for name, sink in sinks.items()
+        ),
     ]

@@ -76,10 +76,7 @@ class SystemControl(Protocol):
         """
 
     def trace(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> Trace:
         """Trace; ``on_event`` gets each event as a flat mapping of JSON's types, ``on_end`` why it is over. Once.
 

@@ -46,6 +46,7 @@ from receipt_actors.telemetry.overview import Overview, State
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
 from receipt_actors.telemetry.watcher import Watcher
 
+NAMESPACE = "ReceiptActors"
 SOURCE_QUEUE_DIMENSION = "SourceQueue"
 MAX_VALUES = 100  #: that a metric may have in a line, says CloudWatch
 _NO_LIFE = frozenset({State.ENDED, State.SILENT})
@@ -56,15 +57,11 @@ _FATES = {"answered": "Answered", "handed_back": "HandedBack", "moved": "Moved",
 
 
 def embedded_metrics(
-    earlier: Overview, later: Overview, *, namespace: str, dimensions: Mapping[str, str] | None = None
+    earlier: Overview, later: Overview, dimensions: Mapping[str, str] | None = None
 ) -> Sequence[dict[str, Any]]:
     """Return the documents of what happened between two looks, one for each source queue.
 
-    Args:
-        earlier: at the system.
-        later: likewise.
-        namespace: of the metrics.
-        dimensions: beside ``SourceQueue``. Every metric is there twice then: by ``SourceQueue``, and by all of them.
+    With ``dimensions`` beside ``SourceQueue`` every metric is there twice: by ``SourceQueue``, and by all of them.
     """
     new = change(earlier.statistics, later.statistics)
     seconds = later.at_seconds - earlier.at_seconds
@@ -77,13 +74,7 @@ def embedded_metrics(
         "InFlight": ("Count", sum(process.in_flight for process in later.processes)),
         "Retries": ("Count", _retries(earlier, later)),
         "UnavailableServices": ("Count", len({name for process in later.processes for name in process.unavailable})),
-        **{
-            name: (
-                "Count",
-                increase(earlier.statistics.incidents.get(kind, 0), later.statistics.incidents.get(kind, 0)),
-            )
-            for kind, name in _INCIDENTS.items()
-        },
+        **{name: ("Count", new.incidents.get(kind, 0)) for kind, name in _INCIDENTS.items()},
         "CPU": ("Percent", round(100 * cpu_seconds(earlier, later) / seconds, 1) if seconds > 0 else 0.0),
         "Memory": ("Bytes", sum(usage.memory_bytes for usage in usages(later).values())),
     }
@@ -93,10 +84,7 @@ def embedded_metrics(
     timed = {"Latency": new.latencies}
     timed |= {f"Latency{step.title().replace('_', '')}": latencies for step, latencies in new.steps.items()}
     metrics |= {name: ("Seconds", _values(latencies)) for name, latencies in timed.items() if latencies.count}
-    return [
-        _document(later, queue, its, namespace, dict(dimensions or {}))
-        for queue, its in {first: metrics, **of_each}.items()
-    ]
+    return [_document(later, queue, its, dict(dimensions or {})) for queue, its in {first: metrics, **of_each}.items()]
 
 
 def _metrics_of_source(later: Overview, new: StatisticsSnapshot, queue: str | None) -> _Metrics:
@@ -108,16 +96,14 @@ def _metrics_of_source(later: Overview, new: StatisticsSnapshot, queue: str | No
     }
 
 
-def _document(
-    later: Overview, queue: str, metrics: _Metrics, namespace: str, more: Mapping[str, str]
-) -> dict[str, Any]:
+def _document(later: Overview, queue: str, metrics: _Metrics, more: Mapping[str, str]) -> dict[str, Any]:
     shared = {SOURCE_QUEUE_DIMENSION: queue}
     sets = [list(shared), [*shared, *more]] if more else [list(shared)]
     definitions = [{"Name": name, "Unit": unit} for name, (unit, _value) in metrics.items()]
     return {
         "_aws": {
             "Timestamp": int(later.at_seconds * 1000),
-            "CloudWatchMetrics": [{"Namespace": namespace, "Dimensions": sets, "Metrics": definitions}],
+            "CloudWatchMetrics": [{"Namespace": NAMESPACE, "Dimensions": sets, "Metrics": definitions}],
         },
         **shared,
         **more,
@@ -165,21 +151,14 @@ class MetricsLog(Watcher):
     """
 
     def __init__(
-        self,
-        descriptor: int,
-        *,
-        interval_seconds: float = 60.0,
-        namespace: str = "ReceiptActors",
-        dimensions: Mapping[str, str] | None = None,
+        self, descriptor: int, *, interval_seconds: float = 60.0, dimensions: Mapping[str, str] | None = None
     ) -> None:
         super().__init__("metrics")
         self._writer = LogWriter(descriptor)
         self._interval_seconds = interval_seconds
-        self._namespace = namespace
         self._dimensions = dimensions
 
     def close(self) -> None:
-        """Write what happened since the last line, and end."""
         super().close()
         self._writer.close()
 
@@ -190,7 +169,7 @@ class MetricsLog(Watcher):
         while not is_over:
             is_over = self._is_over.wait(self._interval_seconds)
             later = system.overview()
-            for each in embedded_metrics(earlier, later, namespace=self._namespace, dimensions=self._dimensions):
+            for each in embedded_metrics(earlier, later, self._dimensions):
                 self._write(each)
             earlier = later
 

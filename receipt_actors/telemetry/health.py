@@ -40,7 +40,6 @@ class Health:
     why: tuple[str, ...]  #: what is not as it should be
 
     def as_json(self) -> dict[str, object]:
-        """Return what a probe gets to see."""
         return {"state": self.state.value, "why": list(self.why)}
 
 

@@ -3,27 +3,9 @@
 The actor ``incidents`` is told of them by OTP's reports (``listen_to_reports``) and by facts that actors cast to it
 (``Noticed``), in rare paths only. What hangs together becomes one incident: a validator's crash, what its supervisor
 did, and what became of its message. Alike ones within ``PERIOD_SECONDS`` are one with a count: what is said of them
-differs in numbers and ids only, or it is about messages and has the same reason. Who has subscribed is
-told of each after a moment, when its story is complete, and of those that were alike when the period is over; of the
-beginning and the end of an outage at once, each time, so that they are told in order.
-
-==================  ===================================================================================================
-kind                says
-==================  ===================================================================================================
-``crash``           an actor crashed, could not be started, or did not end as it was told
-``restart``         a supervisor started an actor again that had not crashed itself: it was killed, say
-``storm``           a supervisor gave up: more restarts than it allows
-``unknown_answer``  a service gave an answer that is not documented
-``configuration``   a service refuses us for what only an operator can put right, such as Apple's 21004
-``outage``          a service is unavailable
-``recovered``       it is available again
-``handed_back``     a message was given up for this delivery; it comes back
-``moved``           a message was moved to the dead-letter queue
-``abandoned``       a drain was over before all messages were finished, and handed them back
-``role``            this node took up work that other nodes share, stands by, or lost its place
-``node_lost``       this node took another one, which is not heard of any more, out of their group
-``seat_given_up``   this node could receive nothing for a while, and gave up its seat to one that waited for it
-==================  ===================================================================================================
+differs in numbers and ids only, or it is about messages and has the same reason. Its listeners (``alerts``) get each
+after a moment, when its story is complete, and those that were alike when the period is over; the beginning and the
+end of an outage at once, each time, so that they come in order.
 
 It owns what it has not told yet; the incidents themselves are kept by the actor system, so that a crash of this actor
 forgets none of them.
@@ -37,14 +19,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from receipt_actors.domain.values import masked
+from receipt_actors.domain.values import masked, sendable
 from receipt_actors.otp import (
     ActorSystem,
     CrashReport,
-    Down,
     ExitReason,
     From,
     GenServer,
+    Name,
     Ref,
     Report,
     SupervisorReport,
@@ -65,21 +47,21 @@ MAX_CRASHES = 1_000  #: whose incident is remembered for what is still to be sai
 
 
 class IncidentKind(StrEnum):
-    """See the module."""
+    """What happened."""
 
-    CRASH = "crash"
-    RESTART = "restart"
-    STORM = "storm"
-    UNKNOWN_ANSWER = "unknown_answer"
-    CONFIGURATION = "configuration"
-    OUTAGE = "outage"
-    RECOVERED = "recovered"
-    HANDED_BACK = "handed_back"
-    MOVED = "moved"
-    ABANDONED = "abandoned"
-    ROLE = "role"
-    NODE_LOST = "node_lost"
-    SEAT_GIVEN_UP = "seat_given_up"
+    CRASH = "crash"  #: an actor crashed, could not be started, or did not end as it was told
+    RESTART = "restart"  #: a supervisor started an actor again that had not crashed itself: it was killed, say
+    STORM = "storm"  #: a supervisor gave up: more restarts than it allows
+    UNKNOWN_ANSWER = "unknown_answer"  #: a service gave an answer that is not documented
+    CONFIGURATION = "configuration"  #: a service refuses us for what only an operator can put right: Apple's 21004, say
+    OUTAGE = "outage"  #: a service is unavailable
+    RECOVERED = "recovered"  #: it is available again
+    HANDED_BACK = "handed_back"  #: a message was given up for this delivery; it comes back
+    MOVED = "moved"  #: a message was moved to the dead-letter queue
+    ABANDONED = "abandoned"  #: a drain was over before all messages were finished, and handed them back
+    ROLE = "role"  #: this node took up work that other nodes share, stands by, or lost its place
+    NODE_LOST = "node_lost"  #: this node took another one, which is not heard of any more, out of their group
+    SEAT_GIVEN_UP = "seat_given_up"  #: this node could receive nothing for a while, and made room for one that waited
 
 
 OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  #: alike where their reason is the same
@@ -98,7 +80,7 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True)
-class CustodianCrashed:
+class ProcessorCrashed:
     """What became of the message of an actor whose crash has been, or is about to be, reported."""
 
     actor: Ref
@@ -107,41 +89,21 @@ class CustodianCrashed:
 
 
 @dataclass(frozen=True, slots=True)
-class SubscribeIncidents:
-    """Cast ``IncidentSeen`` to ``subscriber`` from now on, for as long as it lives."""
-
-    subscriber: Ref
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentSeen:
-    """An incident; its ``count`` is of those that the subscriber has not been told of."""
-
-    incident: Incident
-
-
-@dataclass(frozen=True, slots=True)
 class TellNow:
-    """Tell the subscribers at once of all that they have not been told of.
+    """Tell the listeners at once of all that they have not been told of.
 
-    Answered by these incidents; a subscriber that asks is told of them so, for one that ends takes no casts any more.
+    Answered by these incidents; a listener that asks gets them so, for one that ends takes no casts any more.
     """
 
-    asking: Ref | None = None
+    asking: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Settled:
-    """To itself: tell of this incident."""
+class _Due:
+    """To itself: tell of this incident; where its period ``is_over`` the next one that is alike is another one."""
 
-    of: _Open
-
-
-@dataclass(frozen=True, slots=True)
-class _PeriodOver:
-    """To itself: the next one that is alike is another incident."""
-
-    of: _Open
+    opened: _Open
+    is_over: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -171,32 +133,27 @@ def incidents_of(system: ActorSystem) -> tuple[Incident, ...]:
 
 
 class Incidents(GenServer):
-    """See the module."""
+    """See the module. ``listeners`` are cast each ``Incident``; its ``count`` is of those that they have not got."""
 
     trap_exit: ClassVar[bool] = True
 
-    def __init__(self) -> None:
+    def __init__(self, listeners: Sequence[Name] = ()) -> None:
+        self._listeners = listeners
         self._open: dict[tuple[str, str, str], _Open] = {}
         self._crashes: OrderedDict[str, _Open] = OrderedDict()  # by the actor, as reports write it; the oldest first
-        self._subscribers: dict[Ref, None] = {}
 
     # --- what happens ---
 
     def handle_cast(self, request: Any) -> Any:
-        """Take it down."""
         match request:
             case CrashReport():
                 self._crashed(request)
             case SupervisorReport():
                 self._supervised(request)
-            case CustodianCrashed(actor, message_id, outcome):
+            case ProcessorCrashed(actor, message_id, outcome):
                 self._add(self._crashes.get(str(actor)), [outcome], message_id)
             case Noticed(kind, subject, summary, message_id, story):
                 self._note(kind, subject, summary, story, message_id)
-            case SubscribeIncidents(subscriber):
-                if subscriber not in self._subscribers:
-                    self._subscribers[subscriber] = None
-                    self.monitor(subscriber)
             case _:
                 return super().handle_cast(request)
         return None
@@ -230,8 +187,8 @@ class Incidents(GenServer):
     def _note(
         self, kind: IncidentKind, subject: str, summary: str, story: Sequence[str] = (), message_id: str | None = None
     ) -> _Open:
-        summary = _line(summary)
-        seen = Incident(self.clock.time(), kind.value, summary, _lines(story), message_id, subject=_line(subject))
+        summary = one_line(summary)
+        seen = Incident(self.clock.time(), kind.value, summary, _lines(story), message_id, subject=one_line(subject))
         statistics_of(self.system).incident_noticed(kind.value)
         key = (kind.value, seen.subject, "" if kind in OF_MESSAGES else shape(summary))
         opened = self._open.get(key)
@@ -239,8 +196,8 @@ class Incidents(GenServer):
             if len(self._open) >= MAX_OPEN:
                 self._close(next(iter(self._open.values())))
             opened = self._open[key] = _Open(key, seen)
-            self.send_after(SETTLE_SECONDS, _Settled(opened))
-            self.send_after(PERIOD_SECONDS, _PeriodOver(opened))
+            self.send_after(SETTLE_SECONDS, _Due(opened, is_over=False))
+            self.send_after(PERIOD_SECONDS, _Due(opened, is_over=True))
             self._keep(None, seen)
         else:
             self._change(opened, replace(seen, count=opened.incident.count + 1))
@@ -254,8 +211,7 @@ class Incidents(GenServer):
             incident = opened.incident
             lines = (*incident.story, *(line for line in _lines(story) if line not in incident.story))
             self._change(
-                opened,
-                replace(incident, story=lines[:MAX_STORY_LINES], message_id=message_id or incident.message_id),
+                opened, replace(incident, story=lines[:MAX_STORY_LINES], message_id=message_id or incident.message_id)
             )
 
     def _change(self, opened: _Open, incident: Incident) -> None:
@@ -268,19 +224,15 @@ class Incidents(GenServer):
             others.remove(next(other for other in reversed(others) if other.kind == incident.kind))
         self.system.terms[INCIDENTS] = (incident, *others[: MAX_INCIDENTS - 1])
 
-    # --- subscribers ---
+    # --- listeners ---
 
     def handle_info(self, message: Any) -> Any:
-        """A moment is over, or a subscriber has ended."""
-        match message:
-            case _Settled(opened):
-                self._tell(opened)
-            case _PeriodOver(opened):
-                self._close(opened)
-            case Down(_, ref, _):
-                self._subscribers.pop(ref, None)
-            case _:
-                return super().handle_info(message)
+        if not isinstance(message, _Due):
+            return super().handle_info(message)
+        if message.is_over:
+            self._close(message.opened)
+        else:
+            self._tell(message.opened)
         return None
 
     def _close(self, opened: _Open) -> None:
@@ -289,29 +241,27 @@ class Incidents(GenServer):
             del self._open[opened.key]
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Wait for nothing more: this is about to end."""
         if not isinstance(request, TellNow):
             return super().handle_call(request, from_)
         return self._tell_all(request.asking)
 
     def terminate(self, reason: ExitReason) -> None:
-        """Tell what has not been told."""
         self._tell_all()
 
-    def _tell_all(self, but: Ref | None = None) -> tuple[Incident, ...]:
+    def _tell_all(self, but: Name | None = None) -> tuple[Incident, ...]:
         told = [self._tell(opened, but) for opened in self._open.values()]
         return tuple(news for news in told if news is not None)
 
-    def _tell(self, opened: _Open, but: Ref | None = None) -> Incident | None:
+    def _tell(self, opened: _Open, but: Name | None = None) -> Incident | None:
         """Tell the news of an incident, and return it; None where there is none."""
         count = opened.incident.count - opened.told
         if not count:
             return None
         opened.told = opened.incident.count
         news = replace(opened.incident, count=count)
-        for subscriber in self._subscribers:
-            if subscriber != but:
-                subscriber.cast(IncidentSeen(news))
+        for listener in self._listeners:
+            if listener != but:
+                self.cast(listener, news)
         return news
 
 
@@ -322,9 +272,10 @@ def _short(actor: str) -> str:
 
 
 def _lines(story: Sequence[str]) -> tuple[str, ...]:
-    return tuple(map(_line, story[:MAX_STORY_LINES]))
+    return tuple(map(one_line, story[:MAX_STORY_LINES]))
 
 
-def _line(text: str) -> str:
-    plain = " ".join(masked(text).split())
+def one_line(text: str) -> str:
+    """Return a line of bounded length that SQS takes, without what looks like a receipt or a key."""
+    plain = " ".join(sendable(masked(text)).split())
     return plain if len(plain) <= MAX_LINE_CHARACTERS else f"{plain[: MAX_LINE_CHARACTERS - 3]}..."

@@ -26,13 +26,11 @@ class Latencies:
         self._buckets: Counter[int] = Counter(buckets)
 
     def record(self, seconds: float) -> None:
-        """Count one duration."""
         # Some five a receipt: without a call that can be avoided, 0.2 microseconds.
         self._buckets[int(_log(seconds / SHORTEST_SECONDS) * _BUCKETS_PER_E) if seconds > SHORTEST_SECONDS else 0] += 1
 
     @property
     def count(self) -> int:
-        """How many durations were counted."""
         return self._buckets.total()
 
     def percentile_seconds(self, percent: float) -> float | None:
@@ -40,8 +38,7 @@ class Latencies:
         (percentile,) = _percentiles(sorted(self._buckets.items()), (percent,))
         return percentile
 
-    def merged(self, other: Latencies) -> Latencies:
-        """Return the histogram of both."""
+    def __add__(self, other: Latencies) -> Latencies:
         return Latencies(self._buckets + other._buckets)
 
     def since(self, earlier: Latencies) -> Latencies:
@@ -67,7 +64,6 @@ class Latencies:
         return sum(count * _middle_seconds(bucket) for bucket, count in self._buckets.items())
 
     def copy(self) -> Latencies:
-        """Return one that no longer changes with this one."""
         return Latencies(self._buckets)
 
     def as_json(self) -> dict[str, object]:
@@ -84,7 +80,6 @@ class Latencies:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Mapping[str, int]]) -> Latencies:
-        """Read what ``as_json`` wrote."""
         return cls({int(key): count for key, count in data["buckets"].items()})
 
     def __eq__(self, other: object) -> bool:

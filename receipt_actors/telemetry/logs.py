@@ -63,7 +63,6 @@ class TextLines(logging.Formatter):
         super().__init__(f"%(asctime)s %(levelname)s {name}%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write the line, and a traceback below it."""
         text = super().format(record)
         return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
 
@@ -80,7 +79,6 @@ class JsonLines(logging.Formatter):
         self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write the line."""
         line: dict[str, Any] = {
             "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z",
             "level": record.levelname,
@@ -140,7 +138,6 @@ class FloodGuard(logging.Handler):
         self._floods: OrderedDict[tuple[str, int, str], _Flood] = OrderedDict()  # oldest first
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand the record on, or count it."""
         now = self._clock()
         self._sum_up(now)
         if record.levelno < logging.INFO or hasattr(record, "event"):
@@ -160,7 +157,6 @@ class FloodGuard(logging.Handler):
             flood.last = record
 
     def close(self) -> None:
-        """Say what has been left out until now."""
         self.acquire()
         try:
             self._sum_up(float("inf"))
@@ -198,7 +194,7 @@ def _text(record: logging.LogRecord) -> str:
         return str(record.msg)
 
 
-class LogWriter(logging.StreamHandler["_Lines"]):
+class LogWriter(logging.Handler):
     """Writes lines to a file descriptor, which stays open.
 
     ``close`` (``logging.shutdown`` calls it when the process ends) waits until all is written, but no longer than
@@ -208,27 +204,10 @@ class LogWriter(logging.StreamHandler["_Lines"]):
     def __init__(
         self, descriptor: int, *, max_waiting_bytes: int = MAX_WAITING_BYTES, flush_seconds: float = FLUSH_SECONDS
     ) -> None:
-        super().__init__(_Lines(descriptor, max_waiting_bytes, self._loss))
-        self._flush_seconds = flush_seconds
-
-    def _loss(self, lost: int) -> str:
-        words = "%d lines lost: the log's reader is too slow"
-        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (lost,), None)
-        return self.format(record) + self.terminator
-
-    def close(self) -> None:
-        """Write what waits, for a while."""
-        self.stream.close(self._flush_seconds)
-        super().close()
-
-
-class _Lines:
-    """A stream that takes each line at once, or counts it as lost, and has a thread that writes them."""
-
-    def __init__(self, descriptor: int, max_waiting_bytes: int, loss: Callable[[int], str]) -> None:
+        super().__init__()
         self._descriptor = descriptor
         self._max_waiting_bytes = max_waiting_bytes
-        self._loss = loss
+        self._flush_seconds = flush_seconds
         self._changed = threading.Condition()
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
@@ -236,8 +215,13 @@ class _Lines:
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def write(self, line: str) -> None:
-        data = line.encode(errors="backslashreplace")
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the line at once, or count it as lost; a thread writes it."""
+        try:
+            data = self._line(record)
+        except Exception:  # noqa: BLE001 # as every handler of the standard library does
+            self.handleError(record)
+            return
         with self._changed:
             # Once lines are lost there has to be some room again: else each other line would tell of losses.
             room = self._max_waiting_bytes // 2 if self._lost else self._max_waiting_bytes
@@ -251,20 +235,22 @@ class _Lines:
                 thread.start()  # where there is none to be had, the next line tries again
                 self._thread = thread
 
-    def flush(self) -> None:
-        """Do nothing: a handler calls it after each line, and must not wait."""
-
-    def close(self, seconds: float) -> None:
+    def close(self) -> None:
         with self._changed:
             self._tell_losses()
             self._is_closed = True
             self._changed.notify()
         if self._thread is not None:
-            self._thread.join(seconds)
+            self._thread.join(self._flush_seconds)
+        super().close()
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(errors="backslashreplace")
 
     def _tell_losses(self) -> None:
         if self._lost:
-            self._put(self._loss(self._lost).encode(errors="backslashreplace"))
+            words = "%d lines lost: the log's reader is too slow"
+            self._put(self._line(logging.LogRecord(__name__, logging.WARNING, __file__, 0, words, (self._lost,), None)))
             self._lost = 0
 
     def _put(self, data: bytes) -> None:

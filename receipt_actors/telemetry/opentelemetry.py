@@ -21,7 +21,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -51,30 +51,24 @@ _STEPS: Final[Mapping[str, tuple[str, SpanKind]]] = {
 }
 
 
-def open_exporter(version: str, sample_ratio: float | None = None) -> OpenTelemetryExporter | None:
-    """Make what exports deliveries; None where ``OTEL_SDK_DISABLED`` says so.
-
-    Args:
-        version: of this program.
-        sample_ratio: share of the deliveries that belong to no trace yet. None: what ``OTEL_TRACES_SAMPLER`` says; all
-            if that says nothing.
+def open_exporter(version: str) -> OpenTelemetryExporter | None:
+    """Make what exports deliveries of this version of the program; None where ``OTEL_SDK_DISABLED`` says so.
 
     Raises:
         ConfigurationError: the variables ``OTEL_BSP_...`` contradict each other.
     """
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
-    sampler = None if sample_ratio is None else ParentBased(TraceIdRatioBased(sample_ratio))
     try:
-        return OpenTelemetryExporter(OTLPSpanExporter(), sampler, version)
+        return OpenTelemetryExporter(OTLPSpanExporter(), version)
     except ValueError as error:
         raise ConfigurationError([f"OTEL_BSP_...: {error}"]) from error
 
 
 class OpenTelemetryExporter:
-    """See the module; a ``TraceExporter``. ``sampler`` is None for that of the standard variables."""
+    """See the module; a ``TraceExporter``."""
 
-    def __init__(self, exporter: SpanExporter, sampler: Sampler | None, version: str) -> None:
+    def __init__(self, exporter: SpanExporter, version: str) -> None:
         ours: dict[str, str | int] = {
             "service.name": SERVICE_NAME,
             "service.version": version,
@@ -82,14 +76,13 @@ class OpenTelemetryExporter:
         }
         given = OTELResourceDetector().detect().attributes
         self._resource = Resource.create({name: value for name, value in ours.items() if name not in given})
-        self._sampler = TracerProvider(sampler, self._resource, shutdown_on_exit=False).sampler
+        self._sampler = TracerProvider(resource=self._resource, shutdown_on_exit=False).sampler
         self._scope = InstrumentationScope("receipt_actors", version)
         self._exporter = exporter
         self._processor = BatchSpanProcessor(exporter)
         self._rng = random.Random()  # seeded by the operating system
 
     def context(self, parent: TraceContext | None) -> TraceContext:
-        """See ``TraceExporter``."""
         trace_id = (self._rng.getrandbits(128) or 1) if parent is None else parent.trace_id
         around = Context()
         if parent is not None:
@@ -98,7 +91,6 @@ class OpenTelemetryExporter:
         return TraceContext(trace_id, self._rng.getrandbits(64) or 1, decision is Decision.RECORD_AND_SAMPLE)
 
     def over(self, delivery: FinishedDelivery) -> None:
-        """See ``TraceExporter``."""
         for span in self._spans(delivery):
             self._processor.on_end(span)
 

@@ -40,11 +40,9 @@ class QueueDepths(GenServer):
         self._pool = self.system.new_blocking_pool(QUEUE_DEPTHS, 1)
 
     def outside_view(self) -> Mapping[str, int | None]:
-        """Return what is known; see ``Actor``."""
         return self._depths
 
     def handle_cast(self, request: Any) -> Any:
-        """Look, where it is time to."""
         if not isinstance(request, LookAtQueues):
             return super().handle_cast(request)
         now = self.clock.monotonic()
@@ -55,7 +53,6 @@ class QueueDepths(GenServer):
         return None
 
     def _look(self) -> Mapping[str, int | None]:
-        """Look at all queues, on the pool's thread."""
         return {name: self._depth(name) for name in self._names}
 
     def _depth(self, name: str) -> int | None:
@@ -66,7 +63,6 @@ class QueueDepths(GenServer):
             return None
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """Keep what was found."""
         self._is_looking = False
         self._depths = value
 

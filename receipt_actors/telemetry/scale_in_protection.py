@@ -92,11 +92,9 @@ class ProtectionPlan:
         return False if self._may_be_protected and now - self._wanted_at >= self._timing.quiet_seconds else None
 
     def asked(self, wish: bool) -> None:
-        """Note that the agent is being asked, which it may do without our hearing of it."""
         self._may_be_protected = self._may_be_protected or wish
 
     def done(self, wish: bool, now: float) -> None:
-        """Note that it did."""
         self._may_be_protected = wish
         self._granted_at = now if wish else None
         self._failures, self._not_before = 0, float("-inf")
@@ -110,7 +108,6 @@ class ProtectionPlan:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last answer was no success."""
         return self._failures > 0
 
 
@@ -125,7 +122,6 @@ class ScaleInProtection(Watcher):
         self._pool = urllib3.PoolManager(num_pools=1, timeout=_TIMEOUT, retries=False)
 
     def watch(self, system: SystemControl) -> None:
-        """Look at this system from now on."""
         if not self._url.startswith(("http://", "https://")):
             found = self._url.removesuffix(PATH)
             logger.warning("ECS_AGENT_URI is %r, expected an http URL: no protection from scale-in", found)
@@ -166,7 +162,6 @@ class ScaleInProtection(Watcher):
         return True
 
     def _failure_of(self, wish: bool) -> str | None:
-        """Put to the agent what is wished for; return what is in the way."""
         body = {"ProtectionEnabled": wish, **({"ExpiresInMinutes": EXPIRES_IN_MINUTES} if wish else {})}
         try:
             response = self._pool.request(

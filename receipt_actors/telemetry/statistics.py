@@ -7,10 +7,12 @@ table, so that no crash forgets what was counted. A ``StatisticsSnapshot`` is wh
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
@@ -30,15 +32,6 @@ class ServiceCalls(JsonValue):
     failures: int = 0  #: requests that it did not answer
     retries: int = 0  #: entries that were tried again
     latencies: Histogram = field(default_factory=Latencies)  #: of requests that it answered; not of long polls
-
-    def __add__(self, other: ServiceCalls) -> ServiceCalls:
-        return ServiceCalls(
-            self.requests + other.requests,
-            self.entries + other.entries,
-            self.failures + other.failures,
-            self.retries + other.retries,
-            self.latencies.merged(other.latencies),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +53,26 @@ class StatisticsSnapshot(JsonValue):
         return sum(self.results.values())
 
     def count(self, fate: str) -> int:
-        """Count the messages of one fate."""
         return sum(count for (name, _reason), count in self.fates.items() if name == fate)
 
     def merged(self, other: StatisticsSnapshot) -> StatisticsSnapshot:
-        """Return what both have counted together."""
-        steps, calls = dict(self.steps), dict(self.calls)
-        for step, latencies in other.steps.items():
-            steps[step] = steps.get(step, Latencies()).merged(latencies)
-        for service, count in other.calls.items():
-            calls[service] = calls.get(service, ServiceCalls()) + count
-        return StatisticsSnapshot(
-            self.received + other.received,
-            Counter(self.results) + Counter(other.results),
-            Counter(self.fates) + Counter(other.fates),
-            self.latencies.merged(other.latencies),
-            steps,
-            calls,
-            Counter(self.incidents) + Counter(other.incidents),
-        )
+        """Return what both have counted."""
+        both: StatisticsSnapshot = combined(operator.add, self, other)
+        return both
+
+
+def combined(function: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
+    """Apply a function to each count and each histogram of two snapshots; what only one has is empty in the other."""
+    if isinstance(one, ServiceCalls | StatisticsSnapshot):
+        values = (combined(function, getattr(one, it.name), getattr(other, it.name)) for it in fields(one))
+        return type(one)(*values)
+    if not isinstance(one, Mapping):
+        return function(one, other)
+    counts: dict[Any, Any] = {}
+    for key, either in {**one, **other}.items():
+        empty = type(either)()
+        counts[key] = combined(function, one.get(key, empty), other.get(key, empty))
+    return {key: count for key, count in counts.items() if count != 0}
 
 
 class _Calls:
@@ -110,10 +104,7 @@ class StatisticsTable:
     def request_answered(self, service: str, entries: int, seconds: float | None = None) -> None:
         """Count a request that a service answered: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
 
-        Args:
-            service: which.
-            entries: how many messages, claims or deletes it was for.
-            seconds: how long it took; None: that says nothing, as of a long poll.
+        It was for so many messages, claims or deletes. ``seconds`` None: they say nothing, as of a long poll.
         """
         with self._lock:
             calls = self._calls[service]
@@ -123,7 +114,6 @@ class StatisticsTable:
                 calls.latencies.record(seconds)
 
     def request_failed(self, service: str) -> None:
-        """Count a request that a service did not answer."""
         with self._lock:
             self._calls[service].failures += 1
 
@@ -133,25 +123,19 @@ class StatisticsTable:
             self._calls[service].retries += 1
 
     def messages_received(self, count: int) -> None:
-        """Count what a receive brought."""
         with self._lock:
             self._received += count
 
     def result_posted(self, verdict: Verdict, reason: Reason) -> None:
-        """Count an answer that its post queue confirmed."""
         with self._lock:
             self._results[verdict, reason] += 1
 
     def message_finished(
         self, fate: str, reason: Reason | None, seconds: float, steps: Sequence[tuple[str, float]] = ()
     ) -> None:
-        """Count a message that left the house.
+        """Count a message that left the house, after so many seconds; ``steps`` say what took how many of them.
 
-        Args:
-            fate: ``answered`` (and deleted), ``moved``, ``handed_back``, or ``left`` as it is.
-            reason: why, unless it was answered.
-            seconds: since it was received.
-            steps: what took how many of these seconds, such as ``verifying``.
+        Its fate is ``answered`` (and deleted), ``moved``, ``handed_back``, or ``left`` as it is; the reason says why.
         """
         with self._lock:
             self._fates[fate, reason] += 1
@@ -161,18 +145,15 @@ class StatisticsTable:
                 self._steps[step].record(step_seconds)
 
     def incident_noticed(self, kind: str) -> None:
-        """Count something that an operator may want to know of."""
         with self._lock:
             self._incidents[kind] += 1
 
     @property
     def answered(self) -> int:
-        """How many results post queues have confirmed."""
         with self._lock:
             return sum(self._results.values())
 
     def snapshot(self) -> StatisticsSnapshot:
-        """Return what has been counted, all at one moment."""
         with self._lock:
             return StatisticsSnapshot(
                 self._received,

@@ -40,16 +40,13 @@ class SystemdNotifier(Watcher):
             self._socket.setblocking(False)
 
     def watch(self, system: SystemControl) -> None:
-        """Look at this system from now on."""
         if self._socket is not None:
             super().watch(system)
 
     def stopping(self) -> None:
-        """Say that it stops, and that this is meant."""
         self._tell(["STOPPING=1"])
 
     def close(self) -> None:
-        """Say nothing any more."""
         super().close()
         if self._socket is not None:
             self._socket.close()

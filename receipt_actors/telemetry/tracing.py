@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, StrEnum
 from functools import lru_cache, partial
+from queue import SimpleQueue
 from typing import Any, Final
 
 from receipt_actors.errors import TraceRefused
@@ -77,8 +77,7 @@ class RunningTrace:
         self._on_event = on_event
         self._on_end = on_end
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
-        self._changed = threading.Condition(self._lock)
-        self._waiting: deque[Mapping[str, Any]] = deque()
+        self._waiting: SimpleQueue[Mapping[str, Any] | None] = SimpleQueue()  # None: the end
         self._accepted = 0
         self._lost = 0
         self._end: TraceEnd | None = None
@@ -86,7 +85,6 @@ class RunningTrace:
 
     @property
     def lost(self) -> int:
-        """Count the events so far that may have matched and are not told: no room, or no time to look at them."""
         return self._lost
 
     @property
@@ -95,28 +93,22 @@ class RunningTrace:
         return self._end is not None
 
     def stop(self) -> None:
-        """End it, and tell no more events; ``on_end`` is called unless it was."""
-        with self._lock:
-            if self._end is None:
-                self._waiting.clear()
-                self.end(TraceEnd.STOPPED)
+        self.end(TraceEnd.STOPPED)
 
     def end(self, why: TraceEnd) -> None:
-        """End it; the events that it has are told before ``on_end`` is called. Nothing happens where it is over."""
+        """End it, unless it is over; unless it was stopped, what it has is told before ``on_end`` is called."""
         with self._lock:
             if self._end is not None:
                 return
             self._end = why
-            self._changed.notify()
+            self._waiting.put(None)
         self._tracer.forget(self)
 
     def lose(self, events: int = 1) -> None:
-        """Count events that were not looked at."""
         with self._lock:
             self._lost += events
 
     def watches(self, ref: Ref) -> bool:
-        """Tell whether an event of an actor can match."""
         return self._wanted.accepts("actor", actor_name(ref))
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
@@ -129,32 +121,24 @@ class RunningTrace:
         with self._lock:
             if self._end is not None:
                 return
-            if len(self._waiting) >= MAX_WAITING:
+            if self._waiting.qsize() >= MAX_WAITING:
                 self._lost += 1
                 return
-            self._waiting.append(told)
+            self._waiting.put(told)
             self._accepted += 1
-            is_enough = self._accepted >= self._limit
-            self._changed.notify()
-        if is_enough:
+        if self._accepted >= self._limit:
             self.end(TraceEnd.LIMIT)
 
     def run(self) -> None:
         """Tell the events, and at last of the end; on the trace's own thread."""
         try:
-            while (event := self._next()) is not None:
+            while (event := self._waiting.get()) is not None and self._end is not TraceEnd.STOPPED:
                 self._on_event(event)
         finally:
             self.end(TraceEnd.LISTENER)
             self._tracer.unwatch(self)
             assert self._end is not None
             self._on_end(self._end.value)
-
-    def _next(self) -> Mapping[str, Any] | None:
-        with self._lock:
-            while not self._waiting and self._end is None:
-                self._changed.wait()
-            return self._waiting.popleft() if self._waiting else None
 
 
 # --- what the actors see ---------------------------------------------------------------------------------------------
@@ -181,21 +165,12 @@ class Tracer:
 
     @property
     def clock(self) -> Clock:
-        """The clock of the system."""
         return self._system.clock
 
     def start(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> RunningTrace:
-        """Begin a trace.
-
-        Args:
-            request: what of, and how much.
-            on_event: called with each event, on a thread of the trace's own.
-            on_end: called once, on the same thread, with a ``TraceEnd``.
+        """Begin a trace, on a thread of its own; see ``SystemControl.trace``. ``on_end`` gets a ``TraceEnd``.
 
         Raises:
             TraceRefused: too many traces run already, or the system has ended.
@@ -215,7 +190,6 @@ class Tracer:
         return trace
 
     def close(self) -> None:
-        """End every trace: the system ends. None can be started any more."""
         with self._lock:
             self._is_closed = True
             traces = self._traces
@@ -228,7 +202,6 @@ class Tracer:
             self._change(tuple(other for other in self._traces if other is not trace))
 
     def unwatch(self, trace: RunningTrace) -> None:
-        """Leave nothing behind of a trace that is over."""
         if trace.timer is not None:
             trace.timer.cancel()
         if trace.kinds:
@@ -246,13 +219,7 @@ class Tracer:
         return event in self._wanted and self._has_time(trace for trace in self._traces if event in trace.events)
 
     def emit(self, event: str, fields: Mapping[str, Any], received_at_seconds: float | None = None) -> None:
-        """Tell of an event of a message.
-
-        Args:
-            event: one of ``MESSAGE_EVENTS``.
-            fields: what is known of it, by the names that it may have; None where there is none.
-            received_at_seconds: monotonic time of the receive.
-        """
+        """Tell of one of ``MESSAGE_EVENTS``, with what is known of it; ``received_at_seconds`` is monotonic."""
         began_at = time.thread_time()
         known: dict[str, Any] = {"process": self.process, **fields}
         if received_at_seconds is not None:

@@ -18,7 +18,6 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, ProxyManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import ConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from receipt_actors.transport.messages import (
@@ -184,39 +183,9 @@ class _DeadlineHTTPSConnectionPool(HTTPSConnectionPool):
 
 
 class _BoundedAdapter(HTTPAdapter):
-    """requests' transport with a deadline for answers, and TLS 1.2 at least.
-
-    It finds the pool of connections of each server once, with its proxy and its CA bundle, which never change: to look
-    for them takes requests a tenth of the time of a call.
-    """
+    """requests' transport with a deadline for answers, and TLS 1.2 at least."""
 
     poolmanager: PoolManager
-
-    def __init__(self, pool_connections: int, pool_maxsize: int) -> None:
-        self._pools: dict[str, ConnectionPool] = {}
-        super().__init__(pool_connections=pool_connections, pool_maxsize=pool_maxsize)
-
-    def get_connection_with_tls_context(
-        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> ConnectionPool:
-        url = request.url
-        assert url is not None
-        server = "/".join(url.split("/", 3)[:3])
-        pool: ConnectionPool | None = self._pools.get(server)
-        if pool is None:
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            super().cert_verify(pool, url, verify, cert)  # type: ignore[no-untyped-call]
-            assert pool is not None
-            self._pools[server] = pool
-        return pool
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Do nothing: the pool has been told."""
-
-    def close(self) -> None:
-        """Forget the pools: closed ones take no calls."""
-        self._pools.clear()
-        super().close()
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
         super().init_poolmanager(connections, maxsize, block, ssl_minimum_version=ssl.TLSVersion.TLSv1_2, **pool_kwargs)

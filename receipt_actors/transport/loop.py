@@ -47,7 +47,7 @@ class NetworkLoop(ABC, Generic[T]):
 
     @abstractmethod
     def _open(self) -> Running[T]:
-        """Begin. Raises ``OSError``."""
+        """Begin. What it raises is the crash that ``_end`` gets."""
 
     @abstractmethod
     def _end(self, running: Running[T] | None, left: deque[T], crash: BaseException | None) -> None:
@@ -93,7 +93,7 @@ class NetworkLoop(ABC, Generic[T]):
                 self._running = self._open()
                 assert self._scheduler is not None
                 self._scheduler.attach(self)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - the callers are told
                 self._finish(error)
 
     def _finish(self, crash: BaseException | None) -> None:

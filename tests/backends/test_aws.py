@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -20,8 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.aws import AwsCalls, AwsLedger, AwsQueues
+from receipt_actors.aws import AwsCalls, AwsLedger, AwsNotifications, AwsQueues, AwsRoles
 from receipt_actors.aws.ledger import ATTRIBUTES, NO_USER_ID, _to_attributes
+from receipt_actors.aws.table import AwsTable
 from receipt_actors.domain.ledger import Ownership, ownership_after_claim
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage, Tombstone
 from receipt_actors.errors import (
@@ -35,6 +35,7 @@ from receipt_actors.errors import (
 )
 from tests.backends.conftest import Begun, plain_session
 from tests.patience import PATIENCE_SECONDS
+from tests.transport.wire import Asked, Wire
 
 if TYPE_CHECKING:
     from tests.backends.conftest import Aws
@@ -100,62 +101,43 @@ TROUBLE = {
 }
 
 
-class FakeAws:
-    """An HTTP server on loopback that takes down every request and answers as ``answer(operation, request)`` says."""
+class FakeAws(Wire):
+    """A server that takes down every request and answers as ``answer(operation, request)`` says."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Callable[[dict[str, Any]], Reply]] = {}
         self.stopping = threading.Event()
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                operation = self.headers["X-Amz-Target"].rpartition(".")[2]
-                fake.requests.append((operation, request))
-                reply = fake.answers[operation](request)
-                if reply.status == 0:
-                    self.close_connection = True
-                    return
-                body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-                self.send_response(reply.status)
-                for name, value in reply.headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body) + reply.missing_bytes))
-                self.send_header("Connection", "close")  # boto3 must not race the close with its next request
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                """Keep the tests' output quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        super().__init__(self._answer_to)
         self.answer("GetQueueUrl", lambda request: Reply({"QueueUrl": f"{self.url}/1/{request['QueueName']}"}))
 
     def answer(self, operation: str, reply: Reply | Callable[[dict[str, Any]], Reply]) -> None:
         self.answers[operation] = (lambda request: reply) if isinstance(reply, Reply) else reply
 
-    def asked(self, operation: str) -> list[dict[str, Any]]:
+    def asked_for(self, operation: str) -> list[dict[str, Any]]:
         return [request for asked, request in self.requests if asked == operation]
 
-    def stop(self) -> None:
+    def close(self) -> None:
         self.stopping.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().close()
+
+    def _answer_to(self, asked: Asked) -> bytes | None:
+        request, operation = json.loads(asked.body), asked.headers["x-amz-target"].rpartition(".")[2]
+        self.requests.append((operation, request))
+        reply = self.answers[operation](request)
+        if reply.status == 0:
+            return None
+        body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        # boto3 must not race the close with its next request.
+        headers = {**reply.headers, "Content-Length": str(len(body) + reply.missing_bytes), "Connection": "close"}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"HTTP/1.1 {reply.status} X\r\n{lines}\r\n".encode() + body + self.CLOSE
 
 
 @pytest.fixture
 def fake() -> Iterator[FakeAws]:
-    server = FakeAws()
-    yield server
-    server.stop()
+    with closing(FakeAws()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -210,23 +192,18 @@ LEDGER_CALLS: dict[str, Callable[[AwsLedger], object]] = {
 
 
 @pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
-def test_trouble_with_a_queue_is_unavailable(fake: FakeAws, queues: AwsQueues, reply: Reply) -> None:
-    """Whatever stands between us and SQS, every operation says the one thing: not now. boto3 retries nothing."""
-    for operation, call in QUEUE_CALLS.items():
+def test_trouble_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger, reply: Reply) -> None:
+    """Nothing is confirmed, and nothing refused, by anything but the service's own word. boto3 retries nothing."""
+    for operation, ask in QUEUE_CALLS.items():
         fake.answer(operation, reply)
         with pytest.raises(QueueUnavailable):
-            call(queues)
+            ask(queues)
     assert len(fake.requests) == len(QUEUE_CALLS) + 1  # one more for the URL, which is asked for once
-
-
-@pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
-def test_trouble_with_the_table_is_unavailable(fake: FakeAws, ledger: AwsLedger, reply: Reply) -> None:
-    """A claim is never confirmed, and never refused, by anything but DynamoDB's own word. boto3 retries nothing."""
     for operation, call in LEDGER_CALLS.items():
         fake.answer(operation, reply)
         with pytest.raises(LedgerUnavailable):
             call(ledger)
-        assert len(fake.asked(operation)) == 1
+        assert len(fake.asked_for(operation)) == 1
     with pytest.raises(LedgerUnavailable):
         ledger.check()
 
@@ -278,7 +255,7 @@ def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, 
 
 def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger) -> None:
     """A refused connection names the endpoint that was tried."""
-    fake.stop()
+    fake.close()
     with pytest.raises(QueueUnavailable, match=fake.url):
         QUEUE_CALLS["ReceiveMessage"](queues)
     with pytest.raises(LedgerUnavailable, match=fake.url):
@@ -342,7 +319,7 @@ def test_a_queue_that_may_not_be_used_is_refused(fake: FakeAws, queues: AwsQueue
     fake.answer("GetQueueUrl", Reply({"QueueUrl": f"{fake.url}/2/{QUEUE}"}))
     fake.answer("DeleteMessageBatch", Reply({"Successful": [{"Id": "0"}], "Failed": []}))
     assert queues.delete(QUEUE, ["handle"]) == [None]
-    assert fake.asked("DeleteMessageBatch")[-1]["QueueUrl"] == f"{fake.url}/2/{QUEUE}"
+    assert fake.asked_for("DeleteMessageBatch")[-1]["QueueUrl"] == f"{fake.url}/2/{QUEUE}"
 
 
 # --- queues ---------------------------------------------------------------------------------------------------------
@@ -363,7 +340,7 @@ def test_a_name_becomes_a_url_once_and_by_sqs_alone(fake: FakeAws, queues: AwsQu
     fake.answer("SendMessageBatch", sent)
     for _ in range(3):
         assert queues.send(QUEUE, [OutgoingMessage("a")]) == [None]
-    assert [request["QueueName"] for request in fake.asked("GetQueueUrl")] == [QUEUE]
+    assert [request["QueueName"] for request in fake.asked_for("GetQueueUrl")] == [QUEUE]
     before = len(fake.requests)
     for name in (f"{fake.url}/1/{QUEUE}", f"arn:aws:sqs:eu-west-1:1:{QUEUE}", f"../{QUEUE}"):
         with pytest.raises(QueueRefused):
@@ -420,7 +397,6 @@ def confirmation(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_deletes_and_extensions_read_what_failed(fake: FakeAws, queues: AwsQueues) -> None:
-    """The other two batches are read as closely."""
     answer = {
         "Successful": [{"Id": "1"}],
         "Failed": [{"Id": "0", "Code": "ReceiptHandleIsInvalid", "Message": "no", "SenderFault": True}],
@@ -482,7 +458,7 @@ def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueu
     assert message.attributes == {"submission_id": "s", "count": "7", "blob": "", "nothing": ""}
     assert (message.approximate_receive_count, message.sent_at_seconds) == (3, 1_700_000_000.125)
     assert message.aws_trace_header == "Root=1-5759e988-bd862e3fe1be46a994272793"
-    (request,) = fake.asked("ReceiveMessage")
+    (request,) = fake.asked_for("ReceiveMessage")
     assert (request["MaxNumberOfMessages"], request["WaitTimeSeconds"], request["VisibilityTimeout"]) == (7, 1, 120)
     assert request["MessageAttributeNames"] == ["All"]
     assert sorted(request["MessageSystemAttributeNames"]) == [
@@ -557,6 +533,9 @@ def test_the_layout_of_an_item(moto: Aws) -> None:
         "Quantity": {"N": "3"},
         "SchemaVersion": {"N": "2"},
     }
+    ledger.mark_refunded("1", 1_800_000_000.5)  # a tombstone: an operator sees at once that it is no claim
+    tombstone = moto.dynamodb.get_item(TableName=table, Key={"TransactionId": {"S": "1"}})["Item"]
+    assert tombstone == {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000.5"}}
 
 
 @pytest.mark.parametrize(
@@ -614,32 +593,14 @@ def test_a_reversal_frees_no_item_of_another_program(moto: Aws, foreign: dict[st
     assert ledger.claim(ITEM) is not None
 
 
-def test_a_refund_of_an_item_of_another_program_keeps_what_it_has(moto: Aws) -> None:
-    """One attribute is added."""
-    table, ledger = table_of(moto)
-    item = {"TransactionId": {"S": "1"}, "Owner": {"S": "somebody"}}
-    moto.dynamodb.put_item(TableName=table, Item=item)
-    ledger.mark_refunded("1", 5.5)
-    marked = moto.dynamodb.get_item(TableName=table, Key={"TransactionId": {"S": "1"}})["Item"]
-    assert marked == {**item, "RefundedAt": {"N": "5.5"}}
-
-
 def test_an_item_of_version_1_is_read_as_before(moto: Aws) -> None:
-    """It does not say how many were bought; all else is what it was, and it can be refunded in part."""
+    """It does not say how many were bought; all else is what it was."""
     table, ledger = table_of(moto)
     ledger.claim(replace(ITEM, quantity=None, schema_version=1))
     key = {"TransactionId": {"S": ITEM.transaction_id}}
     written = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
     assert "Quantity" not in written and written["SchemaVersion"] == {"N": "1"}
     assert ledger.get(ITEM.transaction_id) == replace(ITEM, quantity=None, schema_version=1)
-    ledger.mark_refunded(ITEM.transaction_id, 5.0, "REFUND_PRORATED", 33333)
-    marked = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
-    assert marked == {
-        **written,
-        "RefundedAt": {"N": "5.0"},
-        "RevocationType": {"S": "REFUND_PRORATED"},
-        "RevocationPercentage": {"N": "33333"},
-    }
 
 
 @pytest.mark.parametrize("number", ["0", "-3", "2.5", "1E+20", "NaN"])
@@ -652,14 +613,6 @@ def test_a_quantity_that_is_none_is_unknown(fake: FakeAws, ledger: AwsLedger, nu
     assert (standing.quantity, standing.revocation_percentage) == (None, None)
 
 
-def test_a_tombstone_is_a_key_and_a_time(moto: Aws) -> None:
-    """An operator who reads the table sees at once that it is no claim."""
-    table, ledger = table_of(moto)
-    ledger.mark_refunded("1", 1_800_000_000.5)
-    (item,) = moto.dynamodb.scan(TableName=table)["Items"]
-    assert item == {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000.5"}}
-
-
 @pytest.mark.parametrize("answer", [{}, {"Attributes": {}}, {"Attributes": []}, {"Attributes": {"UserId": {"N": "1"}}}])
 def test_an_update_that_is_answered_without_its_item_is_not_done(
     fake: FakeAws, ledger: AwsLedger, answer: dict[str, Any]
@@ -670,31 +623,18 @@ def test_an_update_that_is_answered_without_its_item_is_not_done(
         ledger.mark_refunded("1", 5.0)
 
 
-def test_a_refunded_item_of_another_program_is_read_as_refunded(moto: Aws) -> None:
-    """Whole numbers and fractions are read alike."""
-    table, ledger = table_of(moto)
-    moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": "1"}, "RefundedAt": {"N": "1800000000"}})
-    standing = ledger.get("1")
-    assert standing is not None and standing.refunded_at_seconds == 1_800_000_000.0
-
-
 def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
     """Not every endpoint returns the old item: it is read consistently then, and compared like any other."""
     fake.answer("PutItem", Reply({}))
     assert ledger.claim(ITEM) is None
     fake.answer("PutItem", error("ConditionalCheckFailedException"))
-    fake.answer("GetItem", Reply({"Item": fake.asked("PutItem")[0]["Item"]}))
+    fake.answer("GetItem", Reply({"Item": fake.asked_for("PutItem")[0]["Item"]}))
     assert ledger.claim(ITEM) == ITEM
-    (_, put), (get,) = fake.asked("PutItem"), fake.asked("GetItem")
+    (_, put), (get,) = fake.asked_for("PutItem"), fake.asked_for("GetItem")
     assert put["ConditionExpression"] == "attribute_not_exists(TransactionId)"
     assert put["ReturnValuesOnConditionCheckFailure"] == "ALL_OLD"
     assert get["ConsistentRead"] is True
-
-
-def test_an_item_in_the_way_that_nobody_can_find_is_unavailable(fake: FakeAws, ledger: AwsLedger) -> None:
-    """Neither ours nor anybody's: no answer is invented."""
-    fake.answer("PutItem", error("ConditionalCheckFailedException"))
-    fake.answer("GetItem", Reply({}))
+    fake.answer("GetItem", Reply({}))  # neither ours nor anybody's: no answer is invented
     with pytest.raises(LedgerUnavailable, match="stood in the way"):
         ledger.claim(ITEM)
 
@@ -706,32 +646,39 @@ def test_a_later_mark_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: A
         fake.answer("UpdateItem", error("ConditionalCheckFailedException", **({"Item": marked} if is_told else {})))
         fake.answer("GetItem", Reply({"Item": marked}))
         assert ledger.mark_refunded("1", 5.0) == Tombstone("1", 7.0)
-        assert len(fake.asked("GetItem")) == (0 if is_told else 1)
+        assert len(fake.asked_for("GetItem")) == (0 if is_told else 1)
     fake.answer("UpdateItem", error("ConditionalCheckFailedException"))
     fake.answer("GetItem", Reply({}))
     with pytest.raises(LedgerUnavailable, match="is gone"):
         ledger.mark_refunded("1", 5.0)
 
 
-@pytest.mark.parametrize("keys", [("Id",), ("TransactionId", "UserId")], ids=["another key", "a range key too"])
-def test_a_table_with_another_key_fails_the_check(moto: Aws, keys: tuple[str, ...]) -> None:
-    """The fault says which key was expected."""
-    ledger = AwsLedger(moto.create_table(*keys), moto.session)
-    with pytest.raises(LedgerRefused, match=r"expected .* TransactionId of type S"):
-        ledger.check()
+ADAPTERS: list[Callable[[str, boto3.Session], AwsTable]] = [
+    AwsLedger,
+    AwsNotifications,
+    lambda table, session: AwsRoles(table, 60.0, session),
+]
 
 
-def test_a_missing_table_fails_the_check(moto: Aws) -> None:
-    """The fault names the table and says what to do; a claim meanwhile is unavailable, never a verdict."""
-    ledger = AwsLedger("nowhere", moto.session)
-    with pytest.raises(LedgerRefused, match=r"'nowhere'.*create the table"):
-        ledger.check()
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=["ledger", "notifications", "roles"])
+def test_a_wrong_table_is_refused(moto: Aws, adapter: Callable[[str, boto3.Session], AwsTable]) -> None:
+    """The check says what to do; later the table is unavailable, never a verdict."""
+    right = adapter("nowhere", moto.session)
+    for keys, wish in (
+        ((), f"create the table, or set `{right.setting}`"),
+        (("Id",), f"expected a table whose only key is the hash key {right.key} of type S"),
+        ((right.key, "UserId"), "expected a table whose only key"),
+    ):
+        table = moto.create_table(*keys) if keys else "nowhere"
+        with closing(adapter(table, moto.session)) as wrong, pytest.raises(LedgerRefused, match=f"'{table}'.*{wish}"):
+            wrong.check()
     with pytest.raises(LedgerUnavailable, match="ResourceNotFound"):
-        ledger.claim(ITEM)
+        AwsLedger("nowhere", moto.session).claim(ITEM)
+    with closing(adapter(moto.create_table(right.key), moto.session)) as table:
+        table.check()
 
 
-def test_a_table_that_may_not_be_read_fails_the_check(fake: FakeAws, ledger: AwsLedger) -> None:
-    """The fault says which permission is missing."""
+def test_a_table_that_may_not_be_read_is_refused(fake: FakeAws, ledger: AwsLedger) -> None:
     fake.answer("GetItem", error("AccessDeniedException"))
     with pytest.raises(LedgerRefused, match="dynamodb:GetItem"):
         ledger.check()
@@ -748,39 +695,29 @@ def expire(aws: Aws, table: str, attribute: str) -> None:
 
 
 @pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
-@pytest.mark.parametrize("attribute", ["ClaimedAt", "RefundedAt", "UserId"])
 def test_a_table_that_deletes_claims_fails_the_check(
-    request: pytest.FixtureRequest, way: Callable[[Any], Any], emulator: str, attribute: str
-) -> None:
-    """A transaction whose claim is gone would get OK once more. The fault says what is wrong, and what to do."""
-    aws: Aws = request.getfixturevalue(emulator)
-    table = aws.create_table("TransactionId")
-    with closing(way(AwsLedger(table, aws.session))) as ledger:
-        ledger.check()
-        expire(aws, table, attribute)
-        with pytest.raises(
-            LedgerRefused, match=rf"'{table}'.* deletes claims by their {attribute}; turn it off"
-        ) as told:
-            ledger.check()
-    assert "\n" not in str(told.value)
-
-
-@pytest.mark.parametrize("emulator", ["moto", "simulated", "ministack_sqs"])
-def test_a_time_to_live_of_what_no_claim_has_is_no_matter(
     request: pytest.FixtureRequest, way: Callable[[Any], Any], emulator: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It deletes none of ours; other programs may keep items there."""
+    """A transaction whose claim is gone would get OK once more. Items of other programs may be deleted."""
     aws: Aws = request.getfixturevalue(emulator)
     table = aws.create_table("TransactionId")
-    expire(aws, table, "ExpiresAt")
     with closing(way(AwsLedger(table, aws.session))) as ledger:
         ledger.check()
-    assert caplog.records == []
+        expire(aws, table, "ExpiresAt")
+        ledger.check()
+        assert caplog.records == []
+    table = aws.create_table("TransactionId")
+    expire(aws, table, "ClaimedAt")
+    with (
+        closing(way(AwsLedger(table, aws.session))) as ledger,
+        pytest.raises(LedgerRefused, match=f"'{table}'.* deletes claims by their ClaimedAt; turn it off") as told,
+    ):
+        ledger.check()
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("status", ["ENABLING", "ENABLED", "DISABLING"])
 def test_a_time_to_live_that_is_being_turned_off_still_deletes(fake: FakeAws, ledger: AwsLedger, status: str) -> None:
-    """DynamoDB takes up to an hour for it."""
     fake.answer("GetItem", Reply({}))
     description = {"TimeToLiveStatus": status, "AttributeName": "ClaimedAt"}
     fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": description}))
@@ -839,8 +776,8 @@ def test_a_batch_is_one_insert_each_with_every_value_as_a_parameter(fake: FakeAw
     for item in items:
         ledger.claim(item)
     assert ledger.claim_all(items) == [None, None]
-    (batch,) = fake.asked("BatchExecuteStatement")
-    for statement, put in zip(batch["Statements"], fake.asked("PutItem"), strict=True):
+    (batch,) = fake.asked_for("BatchExecuteStatement")
+    for statement, put in zip(batch["Statements"], fake.asked_for("PutItem"), strict=True):
         inserted = re.fullmatch(r"INSERT INTO \"claims\" VALUE \{(('\w+': \?(, )?)+)\}", statement["Statement"])
         assert inserted is not None
         names = re.findall(r"\w+", inserted[1])
@@ -883,31 +820,25 @@ def test_an_entry_that_says_nothing_confirms_nothing(fake: FakeAws, ledger: AwsL
 def test_a_batch_that_is_answered_in_the_wrong_shape_is_unavailable(
     fake: FakeAws, ledger: AwsLedger, responses: object
 ) -> None:
-    """No claim of it is taken for made."""
     fake.answer("BatchExecuteStatement", Reply({"Responses": responses}))
     with pytest.raises(LedgerUnavailable):
         ledger.claim_all(ITEMS)
 
 
-@pytest.mark.parametrize("code", ["AccessDeniedException", "UnknownOperationException", "ValidationException"])
-def test_a_batch_refused_as_a_whole_says_that_batches_are(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
-    """No permission, no PartiQL, or another dialect: single claims are left, and a word for the operator."""
-    fake.answer("BatchExecuteStatement", error(code))
-    with pytest.raises(BatchesRefused, match=f"'claims'.*{code}"):
-        ledger.claim_all(ITEMS)
-
-
-@pytest.mark.parametrize("code", ["AccessDenied", "ValidationError"])
-def test_a_batch_of_which_no_statement_is_let_pass_says_so_too(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
-    """The same, said entry by entry."""
-    fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
-    with pytest.raises(BatchesRefused, match=code):
-        ledger.claim_all(ITEMS)
+def test_batches_that_are_refused_are_told_as_such(fake: FakeAws, ledger: AwsLedger) -> None:
+    """No permission, no PartiQL, or another dialect, said as a whole or entry by entry: single claims are left."""
+    for code in ("AccessDeniedException", "UnknownOperationException", "ValidationException"):
+        fake.answer("BatchExecuteStatement", error(code))
+        with pytest.raises(BatchesRefused, match=f"'claims'.*{code}"):
+            ledger.claim_all(ITEMS)
+    for code in ("AccessDenied", "ValidationError"):
+        fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
+        with pytest.raises(BatchesRefused, match=code):
+            ledger.claim_all(ITEMS)
 
 
 @pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingError", "ResourceNotFound", "SomethingNobodyKnows"])
 def test_a_batch_of_which_every_claim_fails_is_unavailable(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
-    """The table is in trouble, not these claims."""
     fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
     with pytest.raises(LedgerUnavailable, match=code):
         ledger.claim_all(ITEMS)

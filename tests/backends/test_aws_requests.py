@@ -15,7 +15,6 @@ import zlib
 from calendar import timegm
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from functools import partial
 from pathlib import Path
 from time import strptime
 from typing import Any
@@ -41,7 +40,6 @@ from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import make_certificate, tls_server
 from tests.transport.wire import Asked, Wire
 
-CALLS, AT_ONCE = 400, 30
 CONFIRMED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -157,17 +155,6 @@ def test_a_bundle_of_the_environment_or_the_profile_is_used(
     assert is_ours(secured.asked[0])
 
 
-def test_a_certificate_of_another_host_is_refused(
-    secured: Wire, certificate: Path, caller: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever vouches for it."""
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", secured.url.replace("127.0.0.1", "localhost"))
-    with pytest.raises(LedgerUnavailable, match="certificate verify failed|doesn't match"):
-        caller.claim(session)
-    assert secured.asked == []
-
-
 # --- what travels -----------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +170,9 @@ def answer_as_aws(asked: Asked) -> bytes:
         "GetQueueAttributes": {"Attributes": {"ApproximateNumberOfMessages": "7"}},
         "BatchExecuteStatement": {"Responses": [{"TableName": "claims"}] * len(fields.get("Statements", ()))},
     }
+    if operation == "ReceiveMessage":
+        message = {"MessageId": "m", "ReceiptHandle": str(fields["VisibilityTimeout"]), "Body": "b", "MD5OfBody": "5"}
+        answers = {operation: {"Messages": [message]}}
     content = json.dumps(answers.get(operation, {"Successful": confirmed} if entries else {})).encode()
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content)
 
@@ -298,11 +288,7 @@ def test_an_error_is_read_as_boto3_reads_it(
 
 @pytest.mark.parametrize("reason", ["a path", "a proxy"])
 def test_what_is_not_plain_is_boto3s_business(
-    serve: Callable[..., Wire],
-    caller: Caller,
-    session: boto3.Session,
-    monkeypatch: pytest.MonkeyPatch,
-    reason: str,
+    serve: Callable[..., Wire], caller: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     """Every call works that way, too. A proxy is asked with a whole URL; it may be the server itself."""
     server = serve(answer_as_aws)
@@ -366,7 +352,6 @@ def test_a_mock_of_the_application_answers(serve: Callable[..., Wire], caller: C
 def test_a_wrong_checksum_confirms_nothing(
     serve: Callable[..., Wire], caller: Caller, session: boto3.Session, is_right: bool
 ) -> None:
-    """DynamoDB sends one with each answer."""
     checksum = zlib.crc32(b"{}") + (not is_right)
     serve(lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Amz-CRC32: %d\r\n\r\n{}" % checksum)
     if is_right:
@@ -421,96 +406,9 @@ def test_an_answer_of_another_shape_is_trouble_for_boto3_as_well(
 # --- begun calls ------------------------------------------------------------------------------------------------------
 
 
-def json_answer(content: object) -> bytes:
-    body = json.dumps(content).encode()
-    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-
-
-def answer_as_sqs(asked: Asked) -> bytes:
-    """Confirm everything; what a receive is to bring stands in the name of the queue."""
-    fields = json.loads(asked.body)
-    match asked.headers["x-amz-target"].rpartition(".")[2]:
-        case "GetQueueUrl":
-            return json_answer({"QueueUrl": f"http://sqs/1/{fields['QueueName']}"})
-        case "SendMessageBatch":
-            confirmed = [{"Id": entry["Id"], "MD5OfMessageBody": md5(entry)} for entry in fields["Entries"]]
-            return json_answer({"Successful": confirmed})
-        case _:
-            handle = str(fields["VisibilityTimeout"])
-            message = {"MessageId": "m", "ReceiptHandle": handle, "Body": "b" * int(handle), "MD5OfBody": "5"}
-            return json_answer({"Messages": [message]})
-
-
-class Outcomes:
-    """What calls came to: one at a time, in the order in which it was told."""
-
-    def __init__(self) -> None:
-        self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def next(self) -> Any:
-        return self.told.get(timeout=PATIENCE_SECONDS)
-
-
 def begin_receive(calls: AwsCalls, queues: AwsQueues, visibility: int, done: Callable[[Any], object]) -> None:
     how = {"max_messages": 1, "wait_seconds": 0, "visibility_timeout_seconds": visibility}
     calls.begin(queues.receive, (QUEUE,), how, done)
-
-
-def test_every_call_gets_its_own_answer(serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls) -> None:
-    """Dozens at once from several threads, on connections that are used again and now and then cut or closed."""
-
-    def answer(asked: Asked) -> bytes | None:
-        answered = answer_as_sqs(asked)
-        number = json.loads(asked.body).get("VisibilityTimeout", 1)
-        if number % 7 == 0:
-            return answered + Wire.CLOSE
-        if number % 11 == 0:
-            return answered[: len(answered) // 2] + Wire.CLOSE
-        return answered
-
-    serve(answer)
-    outcomes = Outcomes()
-
-    may_begin = threading.Semaphore(AT_ONCE)
-
-    def begin_some(first: int) -> None:
-        for number in range(first, CALLS, 4):
-            assert may_begin.acquire(timeout=PATIENCE_SECONDS)
-            begin_receive(calls, queues, number, partial(done, number))
-
-    def done(number: int, outcome: object) -> None:
-        outcomes.told.put((number, outcome))
-        may_begin.release()
-
-    with closing(AwsQueues(session, max_connections=8)) as queues:
-        threads = [threading.Thread(target=begin_some, args=(first,)) for first in range(4)]
-        for thread in threads:
-            thread.start()
-        told = dict(outcomes.next() for _ in range(CALLS))
-        for thread in threads:
-            thread.join()
-    assert told.keys() == set(range(CALLS))
-    for number, outcome in told.items():
-        if number % 11 == 0 and number % 7:
-            assert isinstance(outcome, QueueUnavailable)
-        else:
-            assert not isinstance(outcome, Exception), (number, outcome)
-            (message,) = outcome
-            assert (message.receipt_handle, len(message.body)) == (str(number), number)
-
-
-def test_a_request_of_any_size_is_sent_whole(
-    serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls
-) -> None:
-    """Larger than what the system takes at once."""
-    serve(answer_as_sqs)
-    outcomes = Outcomes()
-    messages = [OutgoingMessage(letter * 100_000) for letter in "abcdefghij"]
-    with closing(AwsQueues(session)) as queues:
-        for _ in range(3):
-            calls.begin(queues.send, (QUEUE, messages), {}, outcomes.told.put)
-        for _ in range(3):
-            assert outcomes.next() == [None] * 10
 
 
 def test_calls_under_way_end_with_the_transport(
@@ -525,58 +423,58 @@ def test_calls_under_way_end_with_the_transport(
         release.wait(PATIENCE_SECONDS)
 
     serve(silence)
-    outcomes = Outcomes()
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with closing(AwsQueues(session)) as queues, closing(AwsLedger("claims", session)) as ledger:
-        calls.begin(queues.delete, (QUEUE, ["handle"]), {}, outcomes.told.put)
-        calls.begin(ledger.claim, (ITEM,), {}, outcomes.told.put)
+        calls.begin(queues.delete, (QUEUE, ["handle"]), {}, outcomes.put)
+        calls.begin(ledger.claim, (ITEM,), {}, outcomes.put)
         for _ in range(2):
             assert asked_both.acquire(timeout=PATIENCE_SECONDS)
         transport: Any = calls._transport
         transport.close()
-        assert {type(outcomes.next()) for _ in range(2)} == {QueueUnavailable, LedgerUnavailable}
-        calls.begin(ledger.get, ("1",), {}, outcomes.told.put)
-        assert isinstance(outcomes.next(), LedgerUnavailable)
+        assert {type(outcomes.get(timeout=PATIENCE_SECONDS)) for _ in range(2)} == {QueueUnavailable, LedgerUnavailable}
+        calls.begin(ledger.get, ("1",), {}, outcomes.put)
+        assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), LedgerUnavailable)
         calls.close()
         transport.close()
         release.set()
-        assert outcomes.told.empty()
+        assert outcomes.empty()
 
 
 def test_a_bug_of_the_transport_loses_no_call(
     serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Everything under way ends with the bug, which is no outage, and the next call begins anew."""
-    serve(answer_as_sqs)
-    outcomes = Outcomes()
+    serve(answer_as_aws)
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with closing(AwsQueues(session)) as queues, monkeypatch.context() as broken:
         broken.setattr(curl._Multi, "_collect", raise_attribute_error)
-        begin_receive(calls, queues, 1, outcomes.told.put)
-        assert isinstance(outcomes.next(), AttributeError)
+        begin_receive(calls, queues, 1, outcomes.put)
+        assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), AttributeError)
         broken.undo()
-        serve_again = Outcomes()
-        begin_receive(calls, queues, 2, serve_again.told.put)
-        assert serve_again.next()[0].receipt_handle == "2"
+        later: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        begin_receive(calls, queues, 2, later.put)
+        assert later.get(timeout=PATIENCE_SECONDS)[0].receipt_handle == "2"
 
 
 def test_other_peoples_methods_are_called_on_a_thread(calls: AwsCalls) -> None:
     """Whoever wraps the adapters gets the calls; one that blocks holds up nobody."""
-    outcomes = Outcomes()
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     release = threading.Event()
-    calls.begin(release.wait, (PATIENCE_SECONDS,), {}, outcomes.told.put)
-    calls.begin("{}-{x}".format, ("a",), {"x": "b"}, outcomes.told.put)
-    assert outcomes.next() == "a-b"
-    calls.begin(int, ("no number",), {}, outcomes.told.put)
-    assert isinstance(outcomes.next(), ValueError)
+    calls.begin(release.wait, (PATIENCE_SECONDS,), {}, outcomes.put)
+    calls.begin("{}-{x}".format, ("a",), {"x": "b"}, outcomes.put)
+    assert outcomes.get(timeout=PATIENCE_SECONDS) == "a-b"
+    calls.begin(int, ("no number",), {}, outcomes.put)
+    assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), ValueError)
     release.set()
-    assert outcomes.next() is True
+    assert outcomes.get(timeout=PATIENCE_SECONDS) is True
 
 
 def test_a_renewal_of_credentials_holds_up_nobody(
     serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls
 ) -> None:
     """It may take as long as it likes: calls with other credentials go on."""
-    serve(answer_as_sqs)
-    outcomes = Outcomes()
+    serve(answer_as_aws)
+    outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     renewing, go_on = threading.Event(), threading.Event()
 
     class SlowCredentials(Credentials):
@@ -592,13 +490,10 @@ def test_a_renewal_of_credentials_holds_up_nobody(
 
     slow_session = plain_session(region_name="eu-west-1")
     slow_session._session._credentials = SlowCredentials("testing", "testing")
-    with (
-        closing(AwsQueues(slow_session)) as slow,
-        closing(AwsQueues(session)) as fast,
-    ):
-        begin_receive(calls, slow, 1, outcomes.told.put)
+    with closing(AwsQueues(slow_session)) as slow, closing(AwsQueues(session)) as fast:
+        begin_receive(calls, slow, 1, outcomes.put)
         assert renewing.wait(PATIENCE_SECONDS)
-        begin_receive(calls, fast, 2, outcomes.told.put)
-        assert outcomes.next()[0].receipt_handle == "2"
+        begin_receive(calls, fast, 2, outcomes.put)
+        assert outcomes.get(timeout=PATIENCE_SECONDS)[0].receipt_handle == "2"
         go_on.set()
-        assert outcomes.next()[0].receipt_handle == "1"
+        assert outcomes.get(timeout=PATIENCE_SECONDS)[0].receipt_handle == "1"

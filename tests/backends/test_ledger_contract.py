@@ -64,7 +64,6 @@ def test_the_same_claim_again_finds_itself(ledger: Ledger) -> None:
 
 
 def test_nobody_has_claimed_an_unknown_transaction(ledger: Ledger) -> None:
-    """A read of what was never claimed is None."""
     assert ledger.get("never-claimed") is None
 
 
@@ -282,7 +281,6 @@ def test_a_reversal_leaves_the_mark_of_a_later_refund(ledger: Ledger) -> None:
 
 
 def test_a_reversal_of_what_nobody_knows_leaves_nothing(ledger: Ledger) -> None:
-    """The transaction can be claimed afterwards."""
     assert ledger.unmark_refunded(ITEM.transaction_id, LATER) is None
     assert ledger.get(ITEM.transaction_id) is None
     assert ledger.claim(ITEM) is None
@@ -398,7 +396,6 @@ def test_a_tombstone_stands_in_the_way_of_a_batch(batching_ledger: Ledger) -> No
 
 
 def test_batches_and_refunds_at_once_end_in_one_of_two_orders(batching_ledger: Ledger) -> None:
-    """Claim by claim, as if each had come alone."""
     items = claims(*map(str, range(10)))
     outcomes, *refunded = together(
         partial(batching_ledger.claim_all, items),
@@ -523,7 +520,6 @@ def test_a_put_that_arrives_late_takes_nothing_from_anybody(
 def test_a_put_that_arrives_late_is_the_claim_of_who_sent_it(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy
 ) -> None:
-    """Likewise, but nobody came in between."""
     ask_in_vain(lambda: hasty_ledger.claim(ITEM), proxy, "PutItem", "late")
     assert far_ledger.get(ITEM.transaction_id) is None
     proxy.release()

@@ -12,7 +12,7 @@ import pytest
 
 from receipt_actors.aws import AwsNotifications
 from receipt_actors.domain.ports import REMEMBERED_SECONDS, Notifications
-from receipt_actors.errors import LedgerRefused, LedgerUnavailable
+from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.sqlite import EmbeddedNotifications
 from receipt_actors.testing import FakeNotifications
 from tests.backends.conftest import Aws, table_at
@@ -68,12 +68,6 @@ def test_a_reversal_is_no_notification(notifications: Notifications) -> None:
     assert notifications.reversed_at_seconds("t-3") is None
 
 
-def test_a_right_table_passes_the_check(notifications: Notifications) -> None:
-    """The check leaves nothing behind."""
-    notifications.check()
-    assert not notifications.is_known("receipt-actors-check")
-
-
 # --- DynamoDB ---
 
 
@@ -86,22 +80,6 @@ def test_items_expire_by_themselves(moto: Aws) -> None:
     items = moto.dynamodb.scan(TableName=table)["Items"]
     assert {item["ExpiresAt"]["N"] for item in items} == {str(round(NOW) + REMEMBERED_SECONDS)}
     assert len(items) == 2
-
-
-@pytest.mark.parametrize(
-    ("keys", "wish"),
-    [((), "set `notifications_table`"), (("TransactionId",), "whose only key is the hash key NotificationUuid")],
-)
-def test_a_wrong_table_is_refused(moto: Aws, keys: tuple[str, ...], wish: str) -> None:
-    """One that is not there, and the ledger's by mistake."""
-    table = moto.create_table(*keys) if keys else "nowhere"
-    with closing(AwsNotifications(table, moto.session)) as notifications:
-        with pytest.raises(LedgerRefused, match=wish):
-            notifications.check()
-        with pytest.raises(LedgerUnavailable):
-            notifications.is_known(UUID)
-        with pytest.raises(LedgerUnavailable):
-            notifications.record(UUID, NOW)
 
 
 @pytest.mark.parametrize("reversal", [{}, {"ReversedAt": {"S": "soon"}}, {"ReversedAt": {"N": "1"}, "More": {"S": ""}}])
@@ -136,11 +114,3 @@ def test_old_ones_go_when_something_is_added(database: Path) -> None:
         assert notifications.reversed_at_seconds("t-newer") == NOW
     with closing(sqlite3.connect(database)) as connection:
         assert connection.execute("SELECT COUNT(*) FROM notifications").fetchone() == (2,)
-
-
-def test_a_closed_file_is_unavailable(database: Path) -> None:
-    """Nobody is told that a notification is unknown because it cannot be looked for."""
-    notifications = EmbeddedNotifications(database)
-    notifications.close()
-    with pytest.raises(LedgerUnavailable):
-        notifications.is_known(UUID)

@@ -92,7 +92,6 @@ except LedgerUnavailable:
 
 
 def test_a_second_process_is_refused(path: Path) -> None:
-    """It would not see what the first one claims."""
     with closing(FileLedger(path)), pytest.raises(LedgerRefused, match="another process has it"):
         FileLedger(path)
 

@@ -73,7 +73,6 @@ def test_an_attribute_of_any_type_is_read_as_text(
 
 
 def test_a_message_without_attributes_has_none(house: QueueHouse) -> None:
-    """No attribute is invented."""
     queue = house.create()
     send(house.queues, queue, "bare")
     (message,) = receive(house.queues, queue)
@@ -241,7 +240,6 @@ def test_more_than_ten_handles_may_be_tried_in_parts(house: QueueHouse) -> None:
 
 
 def test_empty_batches_do_nothing(house: QueueHouse) -> None:
-    """A batch of nothing is answered with nothing."""
     queue = house.create()
     assert house.queues.send(queue, []) == []
     assert house.queues.delete(queue, []) == []
@@ -387,7 +385,6 @@ def test_a_group_comes_back_when_its_visibility_timeouts_are_over(fifo_house: Qu
 
 
 def test_a_long_poll_notices_that_a_group_is_free(fifo_house: QueueHouse) -> None:
-    """What kept it back has been deleted."""
     if fifo_house.is_moto:
         pytest.skip("a long poll of moto's looks once which groups are blocked")
     queue = fifo_house.create(fifo=True)

@@ -23,7 +23,7 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord, RoleTable
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import Group, Node, Role
-from receipt_actors.errors import LedgerRefused, LedgerUnavailable
+from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.sqlite import EmbeddedRoles
 from receipt_actors.testing import FakeRoles
 from tests.backends.conftest import Aws, create_table, table_at
@@ -135,33 +135,7 @@ def test_a_group_of_many_nodes_fits(roles: RoleTable) -> None:
     assert roles.read(GROUP) == record
 
 
-def test_a_right_table_passes_the_check(roles: RoleTable) -> None:
-    """The check leaves nothing behind."""
-    roles.check()
-    assert roles.read("receipt-actors-check") is None
-
-
 # --- DynamoDB ---
-
-
-@pytest.mark.parametrize(
-    ("keys", "wish"),
-    [
-        ((), "set `role_table`"),
-        (("TransactionId",), "whose only key is the hash key RoleGroup"),
-        (("RoleGroup", "Version"), "whose only key is the hash key RoleGroup"),
-    ],
-)
-def test_a_wrong_table_is_refused(moto: Aws, keys: tuple[str, ...], wish: str) -> None:
-    """One that is not there, the ledger's by mistake, and one with a range key; later they are unavailable."""
-    table = moto.create_table(*keys) if keys else "nowhere"
-    with closing(AwsRoles(table, LEASE_SECONDS, moto.session)) as roles:
-        with pytest.raises(LedgerRefused, match=wish):
-            roles.check()
-        with pytest.raises(LedgerUnavailable, match=wish):
-            roles.read(GROUP)
-        with pytest.raises(LedgerUnavailable, match=wish):
-            roles.write(GROUP, RoleRecord(1, ""))
 
 
 def test_a_table_that_is_made_anew_while_nodes_run_is_used(moto: Aws) -> None:
@@ -270,17 +244,6 @@ def test_a_write_that_arrives_late_is_refused(nodes: Nodes) -> None:
 # --- SQLite ---
 
 
-def test_a_closed_file_is_unavailable(database: Path) -> None:
-    """Nobody is told that nothing stands because it cannot be looked for."""
-    roles = EmbeddedRoles(database)
-    roles.close()
-    roles.close()
-    with pytest.raises(LedgerUnavailable):
-        roles.read(GROUP)
-    with pytest.raises(LedgerUnavailable):
-        roles.write(GROUP, RoleRecord(1, ""))
-
-
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -326,52 +289,4 @@ def test_a_table_that_was_dropped_is_made_anew(database: Path) -> None:
         assert others.write(GROUP, RoleRecord(3, "third"), 0) == roles.read(GROUP) == RoleRecord(3, "third")
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        "CREATE TABLE role_groups (name TEXT)",
-        "CREATE TABLE role_groups (name TEXT, version INTEGER, content TEXT, more TEXT NOT NULL)",
-        "CREATE VIEW role_groups AS SELECT name, 1 AS version, name AS content FROM queues",
-    ],
-)
-def test_a_table_of_another_make_is_an_outage_until_it_is_dropped(database: Path, other: str) -> None:
-    """It crashes nobody, and says what to do."""
-    with closing(EmbeddedRoles(database)) as roles:
-        altered(database, f"DROP TABLE role_groups; {other}")
-        with pytest.raises(LedgerUnavailable, match="table role_groups: .*; drop that table, it is made anew"):
-            roles.write(GROUP, RoleRecord(1, "first"))
-        altered(database, f"DROP {other.split()[1]} role_groups")
-        assert roles.write(GROUP, RoleRecord(1, "first")) == roles.read(GROUP) == RoleRecord(1, "first")
-
-
-def test_a_record_outlives_its_file_being_closed(database: Path) -> None:
-    """The next one to open it goes on from there."""
-    with closing(EmbeddedRoles(database)) as roles:
-        roles.write(GROUP, RoleRecord(1, "first"))
-    with closing(EmbeddedRoles(database)) as roles:
-        assert roles.write(GROUP, RoleRecord(2, "second")) == RoleRecord(2, "second")
-
-
-def test_a_file_that_somebody_else_holds_is_unavailable(database: Path) -> None:
-    """A write that could not be made says so."""
-    with closing(EmbeddedRoles(database)) as roles, closing(sqlite3.connect(database)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerUnavailable):
-            roles.write(GROUP, RoleRecord(1, ""))
-        other.rollback()
-        assert roles.write(GROUP, RoleRecord(1, "")) == RoleRecord(1, "")
-
-
 # --- the fake ---
-
-
-def test_a_fake_may_lose_an_answer_and_forget_a_record() -> None:
-    """For tests of those who lean on it."""
-    fake = FakeRoles()
-    fake.lose_answer("write", LedgerUnavailable("lost"))
-    with pytest.raises(LedgerUnavailable):
-        fake.write(GROUP, RoleRecord(1, "mine"))
-    assert fake.standing(GROUP) == fake.read(GROUP) == RoleRecord(1, "mine")
-    fake.forget(GROUP)
-    assert fake.read(GROUP) is None
-    assert (fake.count("read"), fake.count("write")) == (2, 1)

@@ -35,7 +35,8 @@ from pathlib import Path
 
 from receipt_actors.sandbox.bench import BenchFailed, Latency, Load, Measurement, ServiceOptions, Services, run
 
-PIPELINES = Path(__file__).parent / "pipelines"
+ROOT = Path(__file__).parents[2]
+PIPELINES = "tests.benchmark.pipelines"
 ASYNCIO_REQUIREMENTS = ("aiobotocore", "aiohttp", "orjson", "uvloop")
 TRANSPORT_VARIABLE = "RECEIPT_ACTORS_TRANSPORT"
 
@@ -60,7 +61,7 @@ class Program:
         """The same in several processes."""
         return Program(
             f"{self.name}, {count} processes",
-            [sys.executable, str(PIPELINES / "several.py"), str(count), *self.command],
+            [sys.executable, "-m", f"{PIPELINES}.several", str(count), *self.command],
             self.environment,
         )
 
@@ -72,10 +73,10 @@ def ours(transport: str, processes: int) -> Program:
     return Program(name, [*command, *many], {TRANSPORT_VARIABLE: transport})
 
 
-def bare(transport: str, *flags: str) -> Program:
-    what = "the same calls and rules, no actors" if flags else "the same calls alone"
-    command = [sys.executable, str(PIPELINES / "bare_clients.py"), *flags]
-    return Program(f"{_ours(transport)}: {what}", command, {TRANSPORT_VARIABLE: transport}, bare_of=_ours(transport))
+def bare(transport: str) -> Program:
+    name = f"{_ours(transport)}: the same calls and rules, no actors"
+    command = [sys.executable, "-m", f"{PIPELINES}.bare_clients"]
+    return Program(name, command, {TRANSPORT_VARIABLE: transport}, bare_of=_ours(transport))
 
 
 def _ours(transport: str) -> str:
@@ -83,11 +84,11 @@ def _ours(transport: str) -> str:
 
 
 def threads() -> Program:
-    return Program("threads, boto3, requests", [sys.executable, str(PIPELINES / "threads_pipeline.py")])
+    return Program("threads, boto3, requests", [sys.executable, "-m", f"{PIPELINES}.threads_pipeline"])
 
 
 def asyncio_pipeline(python: Path) -> Program:
-    return Program("asyncio, aiobotocore, aiohttp", [str(python), str(PIPELINES / "asyncio_pipeline.py")])
+    return Program("asyncio, aiobotocore, aiohttp", [str(python), "-m", f"{PIPELINES}.asyncio_pipeline"])
 
 
 REFERENCE = _ours("auto")
@@ -100,9 +101,8 @@ def programs(condition: str, asyncio_python: Path) -> Iterator[Program]:
     yield threads()
     yield asyncio_pipeline(asyncio_python)
     if condition == BARE_CONDITION:
-        for transport in ("auto", "threads"):
-            yield bare(transport)
-            yield bare(transport, "--rules")
+        yield bare("auto")
+        yield bare("threads")
     else:
         yield ours("auto", 2)
         yield ours("threads", 2)
@@ -148,7 +148,7 @@ def measure(services: Services, all_programs: Sequence[Program], runs: int, tell
 def _measure_once(
     services: Services, program: Program, measurements: Mapping[str, Sequence[Measurement]]
 ) -> Measurement:
-    environment = dict(program.environment)
+    environment = {**program.environment, "PYTHONPATH": str(ROOT)}
     if program.bare_of is not None:
         if not measurements[program.bare_of]:
             raise BenchFailed(f"{program.bare_of} has no batches to imitate")
@@ -189,14 +189,14 @@ def table(condition: str, found: Mapping[str, Sequence[Measurement]]) -> Iterato
 
 
 def added(found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
-    """What our program costs beyond its calls: of the differences in each run the median, the least and the most."""
+    """What our program costs beyond its calls and rules: of the differences in each run the median, least and most."""
     for transport in ("auto", "threads"):
-        whole, calls, rules = _ours(transport), bare(transport).name, bare(transport, "--rules").name
-        for what, less in (("the actors add to calls and rules", rules), ("actors and rules add to the calls", calls)):
-            pairs = zip(found.get(whole, ()), found.get(less, ()), strict=False)
-            if differences := [one.cpu_ms - other.cpu_ms for one, other in pairs]:
-                spread = f"{min(differences):.3f} to {max(differences):.3f}"
-                yield f"{f'{whole}: what {what}, CPU ms':74}{statistics.median(differences):>11.3f}  ({spread})"
+        whole = _ours(transport)
+        pairs = zip(found.get(whole, ()), found.get(bare(transport).name, ()), strict=False)
+        if differences := [one.cpu_ms - other.cpu_ms for one, other in pairs]:
+            spread = f"{min(differences):.3f} to {max(differences):.3f}"
+            what = f"{whole}: what the actors add to calls and rules, CPU ms"
+            yield f"{what:74}{statistics.median(differences):>11.3f}  ({spread})"
 
 
 def _shown(value: float) -> str:

@@ -31,8 +31,8 @@ from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from receipt_actors.sandbox.signed_transactions import mint_signed
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
-from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
-from receipt_actors.stores.apple.signatures.signed_data import Trust
+from receipt_actors.stores.apple.signatures.process import SignedDataProcess
+from receipt_actors.stores.apple.signatures.trust import Trust
 from tests.stores.apple.signing import Waiting
 from tests.transport.places import running
 
@@ -67,18 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _row("each chain for the first time", options.runs, lambda: _here(lambda text: _fresh(roots, text), few))
     remembering = AppleSignedData(roots)
     _row("chains remembered", options.runs, lambda: _here(remembering.verify_transaction, texts))
-    one_at_a_time = 0.0
-    for processes in (1, 2):
-        with running(SignedDataProcesses(lambda: Trust(roots), processes)) as signed_data:
-            waiting = Waiting(signed_data)
-            waiting.verify_transaction(texts[0])
-            _row(
-                f"in {processes} process{'es'[: 2 * processes - 2]} beside this one",
-                options.runs,
-                lambda team=signed_data: _there(team, texts),
-            )  # type: ignore[misc]
-            if processes == 1:
-                one_at_a_time = _here(waiting.verify_transaction, few).wall_ms
+    with running(SignedDataProcess(lambda: Trust(roots))) as signed_data:
+        waiting = Waiting(signed_data)
+        waiting.verify_transaction(texts[0])
+        _row("in a process beside this one", options.runs, lambda: _there(signed_data, texts))
+        one_at_a_time = _here(waiting.verify_transaction, few).wall_ms
     _say(f"one at a time, in a process: {one_at_a_time:.3f} ms")
     return 0
 
@@ -95,7 +88,7 @@ def _here(verify: Callable[[str], object], texts: Sequence[str]) -> Cost:
     return Cost(1000 * cpu / len(texts), 0.0, 1000 * wall / len(texts))
 
 
-def _there(signed_data: SignedDataProcesses, texts: Sequence[str]) -> Cost:
+def _there(signed_data: SignedDataProcess, texts: Sequence[str]) -> Cost:
     is_over = threading.Event()
     outcomes: list[object] = []
 
@@ -104,14 +97,14 @@ def _there(signed_data: SignedDataProcesses, texts: Sequence[str]) -> Cost:
         if len(outcomes) == len(texts):
             is_over.set()
 
-    workers = [psutil.Process(pid) for pid in signed_data.process_ids]
-    there = sum(sum(worker.cpu_times()[:2]) for worker in workers)
+    worker = psutil.Process(signed_data.process_id)
+    there = sum(worker.cpu_times()[:2])
     wall, cpu = time.perf_counter(), time.process_time()
     for text in texts:
         signed_data.begin(SignedKind.TRANSACTION, text, done)
     assert is_over.wait(WAIT_SECONDS)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    there = sum(sum(worker.cpu_times()[:2]) for worker in workers) - there
+    there = sum(worker.cpu_times()[:2]) - there
     assert all(isinstance(outcome, dict) for outcome in outcomes)
     return Cost(1000 * cpu / len(texts), 1000 * there / len(texts), 1000 * wall / len(texts))
 

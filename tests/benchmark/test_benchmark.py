@@ -1,23 +1,54 @@
-"""The benchmark of the OTP layer does not rot: a hundredth of it runs, and has every figure. No figure is judged."""
+"""The benchmarks do not rot: a hundredth of each runs, and has every figure. No figure is judged."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.benchmark import signatures, takeover
 from tests.benchmark.otp import FIGURES
 from tests.patience import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_figure_is_measured() -> None:
-    """What a contributor gets who runs it: a line for each figure."""
+def test_every_figure_of_the_otp_layer_is_measured() -> None:
     command = [sys.executable, "-m", "tests.benchmark.otp", "--runs", "1", "--scale", "0.01"]
     environ = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [line[:38].strip() for line in lines[2:]] == [figure.what for figure in FIGURES.values()]
+
+
+def test_every_way_to_verify_a_signature_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """A row for each, with CPU time in processes only where there are some."""
+    assert signatures.main(["--runs", "1", "--count", "40"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:34].strip() for line in lines[3:8]] == [
+        "Apple's library alone",
+        "each chain for the first time",
+        "chains remembered",
+        "in 1 process beside this one",
+        "in 2 processes beside this one",
+    ]
+    assert all(float(line[34:46]) > 0 for line in lines[3:8])
+    assert all(float(line[46:54]) == 0 for line in lines[3:6])
+    assert lines[8].startswith("one at a time, in a process: ")
+
+
+@pytest.mark.slow
+def test_a_takeover_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row for each way, with times in the order in which things happen, as a table and as JSON."""
+    report = tmp_path / "takeovers.json"
+    arguments = ["--runs", "1", "--leases", "1", "--ways", "killed,drain", "--json", str(report)]
+    assert takeover.main(arguments) == 0
+    rows = capsys.readouterr().out.splitlines()[5:]
+    assert [row.split()[0] for row in rows] == ["killed", "drain"]
+    for each in json.loads(report.read_text()):
+        assert 0 < each["seat"] <= each["receive"] <= each["answer"]

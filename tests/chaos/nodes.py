@@ -30,7 +30,6 @@ from .records import Version
 
 ROLE_TABLE = "RoleTable"
 TABLE = "TransactionIdTable"
-GROUP = "the-nodes-of-the-test"
 
 #: What all nodes have in common; the limits are few, so that they are used up.
 LEDGER_CONCURRENCY = 8
@@ -38,7 +37,6 @@ APP_STORE_CONCURRENCY = 16
 APP_STORE_RATE = 60
 CONSUMERS = 2
 SETTINGS: Mapping[str, object] = {
-    "role_group": GROUP,
     "visibility_timeout_seconds": 10,
     "max_receive_count": 1000,
     "max_in_flight": 60,
@@ -181,7 +179,6 @@ class Site(ABC):
             life,
             **self._settings,
             processes=processes,
-            node_name=life,
             app_store_url=apple_url,
         )
         node = Node(life, program, self.network, apple, aws)
@@ -298,6 +295,7 @@ class EmbeddedSite(Site):
             )
 
     def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
+        self.world.environment["HOSTNAME"] = life
         return self.world.start(self._store, **settings), None
 
     def versions(self) -> list[Version]:
@@ -353,7 +351,7 @@ class AwsSite(Site):
     def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
         aws, name = self._link(life, self.world.server.url), _name(life)
         world = AwsWorld(self._programs, cast(AwsServer, self.world.server), aws.url)
-        world.environment |= self.environments.get(name, {})
+        world.environment |= {**self.environments.get(name, {}), "HOSTNAME": life}
         if name in self.namespaces:
             world.within = self.namespaces[name].within
         self._worlds.append(world)

@@ -107,13 +107,11 @@ def test_any_text_is_written_as_toml_reads_it(text: str) -> None:
 
 
 def test_roles_are_shown_as_they_were_given(cli: Cli) -> None:
-    """What a node does among others, where that came from, and what it is called where nobody has said."""
-    given = ["--role", "active-standby", "--role-group", "games", "--lease-seconds", "4"]
+    """What a node does among others, and where that came from."""
+    given = ["--role", "active-standby", "--lease-seconds", "4"]
     settings = json.loads(cli("config", *LAYERS, *given, "--json").out)
-    shown = {name: tuple(settings[name].values())[:2] for name in ("role", "role_group", "lease_seconds")}
+    shown = {name: tuple(settings[name].values())[:2] for name in ("role", "lease_seconds")}
     assert shown == {
         "role": ("active-standby", "--role"),
-        "role_group": ("games", "--role-group"),
         "lease_seconds": (4, "--lease-seconds"),
     }
-    assert settings["node_name"]["value"] is None

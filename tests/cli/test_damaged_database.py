@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -95,24 +94,3 @@ def test_submit_says_which_messages_a_full_disk_has_taken(cli: Cli, embedded: Em
     assert 0 < accepted < 60
     assert f"{accepted} messages are accepted; line {accepted + 1} and all after it are not" in ended.err
     assert embedded.total(SOURCE) == accepted
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="a file system of its own takes root")
-def test_answers_can_be_read_where_the_disk_is_full(cli: Cli, tmp_path: Path) -> None:
-    """A look writes nothing, not even what processes share of the file; what deletes says that it cannot."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", tmp_path], check=True)
-    try:
-        path = tmp_path / "receipts.db"
-        with closing(EmbeddedQueues(path)) as queues:
-            queues.create_queue(RESULTS)
-            queues.send(RESULTS, [OutgoingMessage(ANSWER, {"submission_id": "s"})] * 10)
-        with (tmp_path / "fill").open("wb", buffering=0) as fill, suppress(OSError):
-            while fill.write(b"x" * 512):
-                pass
-        looked = cli("results", "--database", str(path))
-        assert (looked.code, len(looked.out.splitlines())) == (0, 10)
-        taken = cli("results", "--database", str(path), "--delete")
-        assert taken.code == 1
-        assert f"database {path}: " in taken.err
-    finally:
-        subprocess.run(["umount", "--lazy", tmp_path], check=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from receipt_actors.domain.capacity import Setup
+from receipt_actors.cli.plan import read_rate
+from receipt_actors.domain.capacity import Load
 from receipt_actors.pipeline.batchers import PACE_SECONDS
 from receipt_actors.settings import Settings, load_settings
 
@@ -58,45 +61,38 @@ def planned(cli: Cli, *arguments: str) -> dict[str, Any]:
     ("text", "per_second"),
     [
         ("1500/s", 1500),
-        ("100000/min", 100_000 / 60),
         ("100_000/min", 100_000 / 60),
-        ("100,000/min", 100_000 / 60),
         ("2.5k/h", 2500 / 3600),
-        ("10M/day", 1e7 / 86_400),
-        ("1/day", 1 / 86_400),
+        ("1,000M/day", 1e9 / 86_400),
         ("2e6/s", 2e6),
-        ("1G/min", 1e9 / 60),
-        (" 7/s ", 7),
+        (" 1G/min ", 1e9 / 60),
     ],
 )
-def test_rates_are_read_as_people_write_them(cli: Cli, text: str, per_second: float) -> None:
+def test_rates_are_read_as_people_write_them(text: str, per_second: float) -> None:
     """A number, perhaps with a multiple, and a unit of time."""
-    assert planned(cli, "--rate", text)["load"]["rate_per_second"] == pytest.approx(per_second)
+    assert read_rate(text) == pytest.approx(per_second)
+
+
+@pytest.mark.parametrize("text", ["1500", "0/s", "-1/s", "1/fortnight", "1e99/s", "inf/s", "nan/s", "/s", "", "1 /s"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=re.escape(f"found {text!r}, expected a number and a unit of time")):
+        read_rate(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["1500", "fast", "0/s", "-1/s", "1/fortnight", "1e99/s", "inf/s", "nan/s", "/s", "", "1 /s"]
+    ("arguments", "fault"),
+    [
+        ([], "--rate"),
+        (["--rate", "fast"], "found 'fast', expected a number and a unit of time"),
+        (["--rate", "1/s", "--spare-tasks", "9" * 400], "--spare-tasks"),
+        (["--rate", "1/s", "--apple-latency", "nan"], "--apple-latency"),
+    ],
 )
-def test_what_is_no_rate_is_refused(cli: Cli, text: str) -> None:
-    """With code 2, what was found, and what was expected."""
-    ended = cli("plan", f"--rate={text}")
+def test_bad_options_are_refused(cli: Cli, arguments: list[str], fault: str) -> None:
+    """With code 2; those too that no float holds."""
+    ended = cli("plan", *arguments)
     assert (ended.code, ended.out) == (2, "")
-    assert f"found {text!r}, expected a number and a unit of time" in ended.err
-
-
-@pytest.mark.parametrize("flag", ["--source-queues", "--spare-tasks"])
-def test_numbers_without_sense_are_refused(cli: Cli, flag: str) -> None:
-    """Those too that no float holds."""
-    ended = cli("plan", "--rate", "1/s", flag, "9" * 400)
-    assert (ended.code, ended.out) == (2, "")
-    assert flag in ended.err
-
-
-def test_a_rate_has_to_be_given(cli: Cli) -> None:
-    """There is no sensible default of it."""
-    ended = cli("plan")
-    assert ended.code == 2
-    assert "--rate" in ended.err
+    assert fault in ended.err
 
 
 def test_people_get_an_answer_to_every_question(cli: Cli) -> None:
@@ -130,11 +126,12 @@ def test_a_narrow_terminal_cuts_no_figure(cli: Cli, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_in_the_way_is_told_with_a_remedy(cli: Cli) -> None:
-    """A rate beyond the default quotas says which, and what to ask for; a small one says what would come first."""
+    """A rate beyond the quotas, or the part of them that counts, says which; a small one says what would come first."""
     small, large = cli("plan", "--rate", "10/s").out, cli("plan", "--rate", "60k/s").out
-    assert "Nothing that is known is in the way." in small
+    assert "Nothing known is in the way." in small
     assert "In the way of this rate:" in large
     assert "ask AWS for a higher table-level" in large
+    assert "65% of 120,000 messages" in " ".join(large.split())
 
 
 def test_programs_get_the_same_with_units_in_the_names(cli: Cli) -> None:
@@ -172,17 +169,17 @@ def test_the_settings_can_be_set(
     flags = ["--transport", transport, "--apple-latency", latency, *role]
     plan = planned(cli, "--rate", rate, "--vcpus", vcpus, *flags)
     given = {name: str(value) for name, value in plan["settings"].items() if value is not None}
-    others = {"transport": transport, "bundle_ids": BUNDLE_ID, "backend": "aws", "role": plan["setup"]["role"]}
+    others = {"transport": transport, "bundle_ids": BUNDLE_ID, "backend": "aws", "role": plan["load"]["role"]}
     load_settings({**given, **others}, environ={})
 
 
 def test_the_defaults_are_those_of_start() -> None:
     """A plan is for what runs unless it is told otherwise."""
-    setup = Setup()
+    load = Load(1)
     default = {name: field.default for name, field in Settings.model_fields.items()}
     for name in ("ledger_concurrency", "receive_wait_seconds"):
-        assert getattr(setup, name) == default[name]
-    assert setup.pace_seconds == PACE_SECONDS
+        assert getattr(load, name) == default[name]
+    assert load.pace_seconds == PACE_SECONDS
 
 
 def test_roles_are_part_of_the_plan(cli: Cli) -> None:
@@ -214,27 +211,21 @@ def test_a_report_of_bench_takes_the_place_of_the_defaults(cli: Cli) -> None:
     [
         ("what?", "report: Invalid JSON"),
         ("[" * 100_000, "recursion limit exceeded"),
-        ("[]", "report: Input should be an object, found []"),
         (report(RUN, machine=None), "machine: Input should be an object, found None"),
-        (report(RUN, series=[]), "series: List should have at least 1 item"),
         (report(), "runs: List should have at least 1 item"),
-        (report(7), "runs.0: Input should be a valid dictionary"),
-        (report({**RUN, "cpu_ms": "half"}), "runs.0.cpu_ms: Input should be a valid number, found 'half'"),
         (report({**RUN, "cpu_ms": math.nan}), "runs.0.cpu_ms: Input should be a finite number"),
         (report({**RUN, "cpu_ms": 10**400}), "runs.0.cpu_ms: "),
         (report({**RUN, "cpu_ms": 1e-320}), "runs.0.cpu_ms: Input should be greater than or equal to 0.001"),
         (report({**RUN, "messages": 0}), "runs.0.messages: Input should be greater than or equal to 1, found 0"),
         (report({**RUN, "seconds": True}), "runs.0.seconds: Input should be a valid number, found True"),
-        (report({**RUN, "memory_bytes": None}), "runs.0.memory_bytes: Input should be a valid number"),
-        (report({**RUN, "requests": None}), "runs.0.requests: Input should be a valid dictionary"),
         (report({**RUN, "requests": {"PutItem": 10**400}}), "runs.0.requests.PutItem: "),
         (report(RUN, memory_slope_bytes=1e300), "memory_slope_bytes: Input should be less than or equal to"),
-        (report({**RUN, "rate": 100.0}), "found runs at a rate"),
-        (report({**RUN, "wrong": 1}), "found wrong answers"),
-        (report({**RUN, "redelivered": 7}), "found messages that were delivered again"),
-        (report(series=[series(RUN, processes=2)]), "expected runs of one process, found processes 2"),
-        (report(series=[series(RUN, processes=True)]), "expected runs of one process, found processes True"),
-        (report(series=[series(RUN, way="server-api")]), "expected verifyReceipt to be asked in the first series"),
+        (report({**RUN, "rate": 100.0}), "runs.0.rate: Input should be None, found 100.0"),
+        (report({**RUN, "wrong": 1}), "runs.0.wrong: Input should be 0, found 1"),
+        (report({**RUN, "redelivered": 7}), "runs.0.redelivered: Input should be 0, found 7"),
+        (report(series=[series(RUN, processes=2)]), "of one process"),
+        (report(series=[series(RUN, processes=True)]), "processes: Input should be a valid integer, found True"),
+        (report(series=[series(RUN, way="server-api")]), "way: Input should be 'verify-receipt'"),
     ],
     ids=lambda value: value[-40:],
 )
@@ -271,20 +262,6 @@ def test_the_client_is_the_one_that_was_measured_else_that_of_start(cli: Cli, mo
     monkeypatch.setitem(sys.modules, "pycurl", None)
     assert planned(cli, "--rate", "1500/s")["cost"]["client"] == "requests"
     assert planned(cli, "--rate", "1500/s", *flag)["cost"]["client"] == "curl"
-
-
-def test_a_limit_of_which_only_a_part_counts_says_so(cli: Cli) -> None:
-    """What is in flight is in the way before it has reached the limit."""
-    out = " ".join(cli("plan", "--rate", "60k/s", "--utilisation", "0.65").out.split())
-    assert "65% of 120,000 messages" in out
-
-
-def test_services_that_take_no_time_limit_nothing(cli: Cli) -> None:
-    """Latencies of 0 are no division by it."""
-    none = ("--apple-latency", "0", "--sqs-latency", "0", "--dynamodb-latency", "0")
-    plan = planned(cli, "--rate", "1M/s", *none)
-    assert plan["bound_by"] == "CPU"
-    assert plan["apple_connections"] == 0
 
 
 def test_a_report_that_is_not_there_is_a_failure_of_the_world(cli: Cli) -> None:

@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import boto3
 import pytest
 from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
+from moto.sqs.models import sqs_backends
 
 from tests.system.conftest import module_programs, programs, pytest_runtest_makereport
 from tests.system.worlds import AwsServer
@@ -126,36 +127,27 @@ class Stack:
 
     def granted(self, policy_arn: str) -> set[Permission]:
         """Everything that a managed policy grants; it may say nothing but what it grants, and on what."""
-        with self.client("iam") as iam:
-            version = iam.get_policy(PolicyArn=policy_arn)["Policy"]["DefaultVersionId"]
-            document = iam.get_policy_version(PolicyArn=policy_arn, VersionId=version)["PolicyVersion"]["Document"]
-        for statement in document["Statement"]:
+        for statement in (statements := self.statements(policy_arn)):
             assert statement.keys() == {"Sid", "Effect", "Action", "Resource"}
             assert statement["Effect"] == "Allow"
         return {
             Permission(action, resource)
-            for statement in document["Statement"]
+            for statement in statements
             for action in statement["Action"]
             for resource in _as_list(statement["Resource"])
         }
 
+    def statements(self, policy_arn: str) -> list[dict[str, Any]]:
+        """The statements of a managed policy."""
+        with self.client("iam") as iam:
+            version = iam.get_policy(PolicyArn=policy_arn)["Policy"]["DefaultVersionId"]
+            document = iam.get_policy_version(PolicyArn=policy_arn, VersionId=version)["PolicyVersion"]["Document"]
+        statements: list[dict[str, Any]] = document["Statement"]
+        return statements
+
     def number_of_messages(self, queue: str) -> int:
-        """Count all: those that can be received now, and those that are hidden because somebody has them.
-
-        Who comes to be seen between moto's two counts is in neither, but then in the next.
-        """
-        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        attributes = (self.queue_attributes(queue) for _ in range(2))
-        return max(sum(int(each[name]) for name in names) for each in attributes)
-
-    def bodies_on(self, queue: str) -> set[str]:
-        """Read what is on a queue; what was sent there twice, as may happen, is one."""
-        bodies: set[str] = set()
-        with self.client("sqs") as sqs:
-            url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-            while messages := sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-                bodies.update(message["Body"] for message in messages)
-        return bodies
+        """Count all: those that can be received now, and those that are hidden because somebody has them."""
+        return len(sqs_backends[ACCOUNT][REGION].queues[queue]._messages)  # at a thousandth of what asking moto costs
 
     def oldest_sent_at(self, url: str) -> float:
         """When the oldest message of a queue was sent. It is left there, but this is a delivery of it."""

@@ -132,7 +132,10 @@ def test_a_queue_is_fifo_where_it_is_asked_for() -> None:
     """All that a message walks through: a dead-letter queue has to be what its source is. Alerts have no order."""
     standard = Resolved(template, {}, stack_name="receipts").resources("AWS::SQS::Queue")
     assert not any(name.startswith(("Fifo", "Dedup", "Content")) for queue in standard.values() for name in queue)
-    queues = Resolved(template, {"QueueType": "fifo"}, stack_name="receipts").resources("AWS::SQS::Queue")
+    fifo = Resolved(template, {"QueueType": "fifo"}, stack_name="receipts")
+    queues = fifo.resources("AWS::SQS::Queue")
+    told = fifo.value(template["Outputs"]["Environment"]["Value"])
+    assert "RECEIPT_ACTORS_SOURCE_QUEUE=ReceiptsSQS.fifo\n" in told
     assert queues.pop("AlertsQueue") == standard["AlertsQueue"]
     for name, queue in queues.items():
         assert queue["QueueName"] == f"{standard[name]['QueueName']}.fifo"

@@ -16,7 +16,6 @@ from receipt_actors.otp import (
     SHUTDOWN,
     ActorSystem,
     Crash,
-    ExitReason,
     From,
     Receive,
     Receiving,
@@ -49,7 +48,7 @@ def test_a_call_returns_what_handle_call_returns(system: ActorSystem, server: ty
 
 
 def test_an_answer_may_come_later(system: ActorSystem, server: type[Pooled]) -> None:
-    """NO_REPLY leaves the caller waiting while the actor goes on; reply() answers it, once."""
+    """NO_REPLY leaves the caller waiting while the actor goes on; reply() answers it, once, from any thread."""
     ref = system.start(server)
     kept = Seen()
     future = ref.ask(deferring(kept), block=False)
@@ -57,47 +56,32 @@ def test_an_answer_may_come_later(system: ActorSystem, server: type[Pooled]) -> 
     from_: From = kept.next()
     assert from_.is_wanted()
     assert ref.process.unanswered_calls == 1
-    run_in(ref, lambda _actor: from_.reply("later"))
+    from_.reply("later")
     run_in(ref, lambda _actor: from_.reply("again"))
     assert future.get(timeout=WAIT_SECONDS) == "later"
     assert not from_.is_wanted()
     assert ref.process.unanswered_calls == 0
 
 
-def test_an_answer_may_come_from_another_thread(system: ActorSystem, server: type[Pooled]) -> None:
-    """A caller can be answered by whoever was given its From."""
-    ref = system.start(server)
+def test_an_answer_that_was_given_early_stays_the_answer(system: ActorSystem, server: type[Pooled]) -> None:
+    """After from_.reply() what the callback returns, None too, is no second answer; neither is a crash or a stop."""
+    for end in (Stop(Shutdown("done")), ValueError("bug")):
+        ref = system.start(server)
+        assert ref.call(lambda _actor, from_: from_.reply("early"), WAIT_SECONDS) == "early"
+        seen = Seen()
+        asker = system.start(server, seen)
+        run_in(asker, lambda actor, ref=ref: actor.send_request(ref, lambda _, from_: from_.reply("early"), "label"))  # type: ignore[misc]
+        assert seen.next() == ("reply", "label", "early")
+        sync(ref)
+        sync(asker)
+        assert seen.rest() == []
 
-    def script(_actor: Any, from_: From) -> Any:
-        threading.Thread(target=from_.reply, args=("from elsewhere",)).start()
-        return NO_REPLY
+        def script(_actor: Any, from_: From, end: Any = end) -> Any:
+            from_.reply("early")
+            return end if isinstance(end, Stop) else raising(end)()
 
-    assert ref.call(script, WAIT_SECONDS) == "from elsewhere"
-
-
-def test_an_answer_given_early_counts(system: ActorSystem, server: type[Pooled]) -> None:
-    """After from_.reply() what the callback returns, None too, is no second answer."""
-    ref = system.start(server)
-    assert ref.call(lambda _actor, from_: from_.reply("early"), WAIT_SECONDS) == "early"
-    seen = Seen()
-    asker = system.start(server, seen)
-    run_in(asker, lambda actor: actor.send_request(ref, lambda _actor, from_: from_.reply("early"), "label"))
-    assert seen.next() == ("reply", "label", "early")
-    sync(ref)
-    sync(asker)
-    assert seen.rest() == []
-
-
-def test_a_crash_after_the_answer_does_not_change_it(system: ActorSystem, server: type[Pooled]) -> None:
-    """Who has been answered is not told of the crash that follows."""
-    ref = system.start(server)
-
-    def script(_actor: Any, from_: From) -> None:
-        from_.reply("early")
-        raise ValueError("bug")
-
-    assert ref.call(script, WAIT_SECONDS) == "early"
-    assert isinstance(exit_reason_of(ref), Crash)
+        assert ref.call(script, WAIT_SECONDS) == "early"
+        assert exit_reason_of(ref) == (end.reason if isinstance(end, Stop) else Crash(end))
 
 
 def test_a_call_gives_up_after_its_timeout(system: ActorSystem, server: type[Pooled]) -> None:
@@ -110,37 +94,21 @@ def test_a_call_gives_up_after_its_timeout(system: ActorSystem, server: type[Poo
     sync(ref)
 
 
-def test_a_pooled_actor_must_not_block_in_a_call(system: ActorSystem) -> None:
-    """A call that could never be answered is refused at once, with what to do instead."""
-    other = system.start(Pooled)
-    with pytest.raises(RuntimeError, match="send_request"):
-        run_in(system.start(Pooled), lambda _actor: other.call("request"))
-
-
-def test_a_threaded_actor_may_block_in_a_call(system: ActorSystem) -> None:
-    """An actor with a thread of its own can call others."""
-    other = system.start(Pooled)
-    assert run_in(system.start(Threaded), lambda _actor: run_in(other, lambda _other: 5)) == 5
-
-
 # --- no answer -------------------------------------------------------------------------------------------------------
 
 BUG = ValueError("bug")
 
 
 def _reach_queued(ref: Ref, gate: Gate) -> object:
-    """The call waits behind a callback."""
     ref.cast(gate)
     return lambda _actor, _from: "never"
 
 
 def _reach_handled(_ref: Ref, gate: Gate) -> object:
-    """The callback is at it."""
     return lambda _actor, _from: gate()
 
 
 def _reach_deferred(_ref: Ref, gate: Gate) -> object:
-    """The callback took it, to be answered later."""
 
     def script(_actor: Any, _from: From) -> Any:
         gate.entered.set()
@@ -150,7 +118,6 @@ def _reach_deferred(_ref: Ref, gate: Gate) -> object:
 
 
 def _reach_suspended(_ref: Ref, gate: Gate) -> object:
-    """The callback is a generator that waits."""
 
     def script(_actor: Any, _from: From) -> Receiving:
         gate.entered.set()
@@ -174,7 +141,6 @@ def _reach_stashed(ref: Ref, gate: Gate) -> object:
 
 
 def _reach_terminating(ref: Ref, gate: Gate) -> object:
-    """It comes while terminate is at work."""
 
     def script(actor: Any) -> Stop:
         actor.terminate = gate
@@ -185,45 +151,39 @@ def _reach_terminating(ref: Ref, gate: Gate) -> object:
     return lambda _actor, _from: "never"
 
 
-#: phase -> how to get there, and what the one who sent the request is told when the actor is killed then
-PHASES: dict[str, tuple[Callable[[Ref, Gate], object], ExitReason]] = {
-    "queued": (_reach_queued, KILLED),
-    "handled": (_reach_handled, KILLED),
-    "deferred": (_reach_deferred, KILLED),
-    "suspended": (_reach_suspended, KILLED),
-    "stashed": (_reach_stashed, KILLED),
-    "terminating": (_reach_terminating, KILLED),
+#: phase -> how to get there
+PHASES: dict[str, Callable[[Ref, Gate], object]] = {
+    "queued": _reach_queued,
+    "handled": _reach_handled,
+    "deferred": _reach_deferred,
+    "suspended": _reach_suspended,
+    "stashed": _reach_stashed,
+    "terminating": _reach_terminating,
 }
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_caller_is_told_when_the_actor_is_killed(system: ActorSystem, server: type[Pooled], phase: str) -> None:
-    """Nobody waits for an answer that can't come, wherever the call is at that moment."""
-    reach, _ = PHASES[phase]
-    ref = system.start(server)
-    with Gate() as gate:
-        future = ref.ask(reach(ref, gate), block=False)
-        ref.send("marker")
-        gate.wait_entered()
-        ref.kill()
-        with pytest.raises(pykka.ActorDeadError):
-            future.get(timeout=WAIT_SECONDS)
-
-
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_request_fails_once_when_the_actor_is_killed(system: ActorSystem, server: type[Pooled], phase: str) -> None:
-    """Exactly one handle_failure follows, with the reason of the end, as a monitor would have told it."""
-    reach, reason = PHASES[phase]
+@pytest.mark.parametrize("reach", PHASES.values(), ids=PHASES.keys())
+@pytest.mark.parametrize("asks", [True, False], ids=["ask", "send_request"])
+def test_a_caller_is_told_once_when_the_actor_is_killed(
+    system: ActorSystem, server: type[Pooled], asks: bool, reach: Callable[[Ref, Gate], object]
+) -> None:
+    """Nobody waits for an answer that can't come, wherever the call is then; a request fails as a monitor would."""
     seen = Seen()
-    ref = system.start(server)
-    asker = system.start(Threaded, seen)
+    ref, asker = system.start(server), system.start(Threaded, seen)
     with Gate() as gate:
         request = reach(ref, gate)
-        run_in(asker, lambda actor: actor.send_request(ref, request, "label"))
+        if asks:
+            future = ref.ask(request, block=False)
+        else:
+            run_in(asker, lambda actor: actor.send_request(ref, request, "label"))
         ref.send("marker")
         gate.wait_entered()
         ref.kill()
-        assert seen.next() == ("failure", "label", reason)
+        if asks:
+            with pytest.raises(pykka.ActorDeadError):
+                future.get(timeout=WAIT_SECONDS)
+        else:
+            assert seen.next() == ("failure", "label", KILLED)
     sync(system.start(server))
     sync(asker)
     assert seen.rest() == []
@@ -320,7 +280,6 @@ def test_several_requests_are_answered_together(system: ActorSystem, server: typ
 
 
 def test_a_request_to_nobody_fails(system: ActorSystem, server: type[Pooled]) -> None:
-    """A name that nobody has and an actor that has ended are failures with NO_PROCESS."""
     seen = Seen()
     asker = system.start(server, seen)
     ended = system.start(server)

@@ -7,12 +7,8 @@ signal that is not trapped does the same as ``kill``, for its own reason.
 from __future__ import annotations
 
 import gc
-import random
-import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,7 +31,6 @@ from receipt_actors.otp import (
     Down,
     Exit,
     ExitReason,
-    From,
     NotStarted,
     Receive,
     Receiving,
@@ -112,7 +107,6 @@ def seen() -> Seen:
 
 @pytest.fixture
 def bystander(system: ActorSystem, seen: Seen) -> Ref:
-    """An actor that tells of everything that reaches it."""
     return system.start(PooledTrapping, seen, name="bystander")
 
 
@@ -203,13 +197,16 @@ def assert_untouched(system: ActorSystem, bystander: Ref, seen: Seen) -> None:
     assert system.registered() == {"bystander": bystander}
 
 
-@pytest.mark.parametrize("action", COMES_TO_NOTHING.values(), ids=COMES_TO_NOTHING.keys())
 def test_what_a_zombie_sends_is_dropped(
-    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, clock: WatchedClock, end: End, action: Action
+    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, clock: WatchedClock, end: End
 ) -> None:
     """Nobody gets a message, a signal or a link from an actor that has ended; the zombie itself is not told."""
-    ref = system.start(server, seen)
-    assert as_zombie(system, ref, lambda actor: action(actor, bystander), end) is None
+
+    def act(actor: Any) -> dict[str, object]:
+        return {name: action(actor, bystander) for name, action in COMES_TO_NOTHING.items()}
+
+    returned = as_zombie(system, system.start(server, seen), act, end)
+    assert returned == dict.fromkeys(COMES_TO_NOTHING)
     clock.advance(1)
     assert_untouched(system, bystander, seen)
 
@@ -229,7 +226,6 @@ def test_what_a_zombie_wants_an_answer_to_is_refused(
 def test_what_a_zombie_would_wait_for_is_refused(
     system: ActorSystem, bystander: Ref, seen: Seen, action: Action
 ) -> None:
-    """It is told at once, and does not hold its thread any longer by waiting."""
     result = as_zombie(system, system.start(Threaded, seen), lambda actor: action(actor, bystander))
     assert isinstance(result, pykka.ActorDeadError)
     assert "has ended" in str(result)
@@ -292,7 +288,6 @@ def test_what_a_zombies_callback_returns_does_not_count(
 
 
 def test_the_name_of_a_zombie_is_free(system: ActorSystem, server: type[Pooled]) -> None:
-    """A successor can be started under it at once, and the zombie's end does not take it away again."""
     first = system.start(server, name="it")
     thread = thread_of(first)
     with Gate() as gate:
@@ -310,19 +305,17 @@ def test_the_name_of_a_zombie_is_free(system: ActorSystem, server: type[Pooled])
     sync(second)
 
 
-def test_a_zombie_is_one_until_its_callback_returns(system: ActorSystem, server: type[Pooled]) -> None:
-    """is_zombie and zombies() tell who still holds a thread though it has ended."""
+def test_a_zombie_is_one_until_its_callback_returns(system: ActorSystem, server: type[Pooled], end: End) -> None:
     ref = system.start(server)
     thread = thread_of(ref)
     with Gate() as gate:
         ref.cast(gate)
         gate.wait_entered()
         assert not ref.is_zombie
-        ref.kill()
-        assert ref.is_zombie
-        assert not ref.is_alive()
-        assert exit_reason_of(ref) == KILLED
-        assert (system.zombies(), system.processes()) == ([ref], [])
+        end.by(ref)
+        assert exit_reason_of(ref) == end.reason
+        assert (ref.is_zombie, ref.is_alive()) == (True, False)
+        assert ref in system.zombies()
         ref.kill()
         assert system.zombies() == [ref]
     settle(system, thread)
@@ -334,40 +327,12 @@ def test_a_zombie_is_one_until_its_callback_returns(system: ActorSystem, server:
 def test_who_ends_between_two_messages_leaves_no_zombie(
     system: ActorSystem, server: type[Pooled], end: Callable[[Ref], object]
 ) -> None:
-    """Nothing of an idle actor runs on."""
     ref = system.start(server)
     thread = thread_of(ref)
     end(ref)
     exit_reason_of(ref)
     settle(system, thread)
     assert not ref.is_zombie
-    assert system.zombies() == []
-
-
-def test_an_exit_signal_makes_a_zombie(system: ActorSystem, server: type[Pooled]) -> None:
-    """It ends a busy actor at once, as kill does, and the zombie is counted until its callback returns."""
-    ref = system.start(server)
-    thread = thread_of(ref)
-    with Gate() as gate:
-        ref.cast(gate)
-        gate.wait_entered()
-        ref.exit(SHUTDOWN)
-        assert ref.is_zombie
-        assert ref.process.exit_reason == SHUTDOWN
-    settle(system, thread)
-    assert system.zombies() == []
-
-
-def test_a_trapped_exit_signal_waits_for_the_callback(system: ActorSystem, trapping: type[Pooled]) -> None:
-    """One that traps exits finishes what it is doing, then cleans up."""
-    ref = system.start(trapping, seen := Seen())
-    with Gate() as gate:
-        ref.cast(lambda actor: gate() or actor.seen.put("done"))
-        gate.wait_entered()
-        ref.exit(SHUTDOWN)
-        assert ref.process.exit_reason is None
-    assert exit_reason_of(ref) == SHUTDOWN
-    assert seen.take(2) == ["done", ("terminate", SHUTDOWN)]
     assert system.zombies() == []
 
 
@@ -431,7 +396,6 @@ def test_stopping_the_system_names_threads_that_are_busy(system: ActorSystem, se
 
 
 def test_killed_in_init(system: ActorSystem, server: type[Pooled]) -> None:
-    """A start that is killed has failed at once; the init that runs on is a zombie's, and fenced."""
     parent_seen, late = Seen(), Seen()
     parent = system.start(ThreadedTrapping, parent_seen)
 
@@ -523,28 +487,6 @@ def test_killed_in_terminate(system: ActorSystem, server: type[Pooled], bystande
     assert system.zombies() == []
 
 
-def test_killed_between_two_receives(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
-    """A callback that receives selectively ends at its next receive: a zombie gets no message."""
-    ref = system.start(server, seen)
-    thread = thread_of(ref)
-    with Gate() as gate:
-
-        def script(actor: Any) -> Receiving:
-            gate()
-            actor.seen.put("goes on")
-            actor.seen.put((yield Receive(lambda message: message == "there", 0)))
-
-        ref.send("there")
-        ref.cast(script)
-        gate.wait_entered()
-        seen.take(1)
-        ref.send("there")
-        ref.kill()
-        ref.send("there")
-    settle(system, thread)
-    assert seen.rest() == ["goes on"]
-
-
 @pytest.mark.parametrize("timeout_seconds", [None, 0, 3600])
 def test_killed_before_a_receive(
     system: ActorSystem,
@@ -554,7 +496,7 @@ def test_killed_before_a_receive(
     seen: Seen,
     timeout_seconds: float | None,
 ) -> None:
-    """The receive that a zombie comes to ends its callback: cleaning up is fenced, and no timer is left behind."""
+    """The receive that a zombie comes to ends its callback: no message, no timer, and what it cleans up is fenced."""
     ref, cleaned = system.start(server), Seen()
     thread = thread_of(ref)
     with Gate() as gate:
@@ -562,14 +504,16 @@ def test_killed_before_a_receive(
         def script(_actor: Any) -> Receiving:
             try:
                 gate()
-                yield Receive(lambda _message: False, timeout_seconds)
+                cleaned.put((yield Receive(lambda message: message == "there", timeout_seconds)))
             finally:
                 bystander.send("late")
                 cleaned.put(threading.current_thread())
 
         ref.cast(script)
         gate.wait_entered()
+        ref.send("there")
         ref.kill()
+        ref.send("there")
     assert cleaned.next() is thread
     settle(system, thread)
     clock.advance(3600)
@@ -578,8 +522,8 @@ def test_killed_before_a_receive(
     assert clock.set_timers.rest() == []
 
 
-def waiting_script(bystander: Ref, looked: Seen, cleaned: Seen) -> Callable[[Any], Receiving]:
-    """Make a callback that waits in a receive, and sends when it is closed."""
+def test_killed_in_a_receive(system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen) -> None:
+    """Its finally blocks run on its own thread, and are fenced: not in the name of who killed it."""
 
     def script(_actor: Any) -> Receiving:
         try:
@@ -588,33 +532,13 @@ def waiting_script(bystander: Ref, looked: Seen, cleaned: Seen) -> Callable[[Any
             bystander.send("late")
             cleaned.put(threading.current_thread())
 
-    return script
-
-
-def kill_from_a_thread(_system: ActorSystem, ref: Ref) -> None:
-    ref.kill()
-
-
-def kill_from_an_actor(system: ActorSystem, ref: Ref) -> None:
-    run_in(system.start(Threaded), lambda _actor: ref.kill())
-
-
-def kill_from_a_pooled_actor(system: ActorSystem, ref: Ref) -> None:
-    run_in(system.start(Pooled), lambda _actor: ref.kill())
-
-
-@pytest.mark.parametrize("kill", [kill_from_a_thread, kill_from_an_actor, kill_from_a_pooled_actor])
-def test_killed_in_a_receive(
-    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen, kill: Callable[[ActorSystem, Ref], None]
-) -> None:
-    """Its finally blocks run on its own thread, and are fenced: not in the name of who killed it."""
     ref, looked, cleaned = system.start(server), Seen(), Seen()
     thread = thread_of(ref)
-    ref.cast(waiting_script(bystander, looked, cleaned))
+    ref.cast(script)
     ref.send("passed over")
     assert looked.next() == "passed over"
     held = ref.ask(lambda _actor, _from: "never", block=False)
-    kill(system, ref)
+    run_in(system.start(Threaded), lambda _actor: ref.kill())
     assert exit_reason_of(ref) == KILLED
     with pytest.raises(pykka.ActorDeadError, match="killed"):
         held.get(timeout=WAIT_SECONDS)
@@ -656,8 +580,7 @@ def test_a_killed_receive_that_will_not_end(system: ActorSystem, server: type[Po
 # --- the work of a killed actor --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("end", [Stop(), Stop(SHUTDOWN)], ids=repr)
-def test_its_pool_is_closed_at_any_end(system: ActorSystem, server: type[Pooled], end: Stop) -> None:
+def test_its_pool_is_closed_at_any_end(system: ActorSystem, server: type[Pooled]) -> None:
     """An orderly end closes it as well; then what it had queued is done."""
     ref = system.start(server)
     pool = run_in(ref, lambda actor: actor.system.new_blocking_pool("own", 1))
@@ -667,7 +590,7 @@ def test_its_pool_is_closed_at_any_end(system: ActorSystem, server: type[Pooled]
         def script(actor: Any) -> Stop:
             actor.run_blocking(pool, "under way", gate)
             actor.run_blocking(pool, "queued", done.put, "done")
-            return end
+            return Stop()
 
         ref.cast(script)
         exit_reason_of(ref)
@@ -686,20 +609,19 @@ def test_work_for_a_closed_pool_fails(system: ActorSystem, server: type[Pooled],
     assert pool.is_over
 
 
-def test_a_zombie_begins_no_blocking_work(
-    system: ActorSystem, server: type[Pooled], seen: Seen, pool: BlockingPool
-) -> None:
-    """A pool that it shares with others takes nothing from it, and goes on for them."""
-    as_zombie(system, system.start(server, seen), lambda actor: actor.run_blocking(pool, "label", seen.put, "late"))
+def test_a_zombie_begins_no_work(system: ActorSystem, server: type[Pooled], seen: Seen, pool: BlockingPool) -> None:
+    """A pool that it shares with others takes nothing from it, and goes on for them; one that it makes is closed."""
+
+    def act(actor: Any) -> Any:
+        actor.run_blocking(pool, "label", seen.put, "late")
+        actor.run_async("label", seen.put)
+        return actor.system.new_blocking_pool("late", 1)
+
+    made = as_zombie(system, system.start(server, seen), act)
+    assert isinstance(made, pykka.ActorDeadError) or made.is_over
     other = system.start(server, seen)
     run_in(other, lambda actor: actor.run_blocking(pool, "label", lambda: 1))
     assert seen.next() == ("reply", "label", 1)
-
-
-def test_a_zombie_begins_nothing(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
-    """What it would have another thread or an event loop do is not begun."""
-    as_zombie(system, system.start(server, seen), lambda actor: actor.run_async("label", seen.put))
-    assert seen.rest() == []
 
 
 def test_an_outcome_for_a_killed_actor_is_dropped(system: ActorSystem, server: type[Pooled], seen: Seen) -> None:
@@ -728,12 +650,6 @@ def test_what_a_killed_actor_had_queued_in_a_shared_pool_never_begins(
     assert seen.next() == ("reply", "label", 1)
 
 
-def test_a_pool_that_a_zombie_makes_is_closed_at_once(system: ActorSystem, server: type[Pooled]) -> None:
-    """It starts no thread that nobody would end."""
-    pool = as_zombie(system, system.start(server), lambda actor: actor.system.new_blocking_pool("late", 1))
-    assert pool.is_over or isinstance(pool, pykka.ActorDeadError)
-
-
 # --- supervised ------------------------------------------------------------------------------------------------------
 
 
@@ -755,97 +671,6 @@ def test_a_zombie_and_its_successor(system: ActorSystem) -> None:
 
 
 # --- races -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def frequent_switches() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-def answer(_actor: Any, _from: From) -> str:
-    return "answer"
-
-
-def answer_after_work(_actor: Any, _from: From) -> str:
-    return "answer" if sum(range(300)) else "never"
-
-
-def answer_by_from(_actor: Any, from_: From) -> Any:
-    from_.reply("answer")
-    return NO_REPLY
-
-
-def answer_after_receive(actor: Any, _from: From) -> Receiving:
-    actor.ref.send("token")
-    yield Receive(lambda message: message == "token", 3600)
-    return "answer"
-
-
-def answer_later(actor: Any, from_: From) -> Any:
-    actor.ref.cast(lambda _actor: from_.reply("answer"))
-    return NO_REPLY
-
-
-def start_and_answer(actor: Any, _from: From) -> str:
-    actor.system.start_link(Pooled)
-    return "answer"
-
-
-REQUESTS = [answer, answer_after_work, answer_by_from, answer_after_receive, answer_later, start_and_answer]
-
-
-@pytest.mark.usefixtures("frequent_switches")
-def test_killed_by_many_at_any_moment(system: ActorSystem, server: type[Pooled]) -> None:
-    """Everyone is told exactly once, names and threads are free, and no zombie is left, wherever the kill hits it."""
-    asker_seen, watcher_seen, outcomes, labels, monitors = Seen(), Seen(), Seen(), Seen(), Seen()
-    asker, watcher = system.start(Pooled, asker_seen), system.start(Pooled, watcher_seen)
-
-    def victim_of(rng: random.Random, kill: Callable[[Callable[[], object]], Any], name: int) -> None:
-        ref = system.start(server, name=name)
-        monitors.put(run_in(watcher, lambda actor: actor.monitor(ref)))
-        futures = [ref.ask(rng.choice(REQUESTS), block=False) for _ in range(5)]
-        label = object()
-        request = rng.choice(REQUESTS)
-        asker.cast(lambda actor: actor.send_request(ref, request, label))
-        kills = [kill(ref.kill) for _ in range(2)]
-        otp_request = kill(lambda: otp_sys.get_state(ref, WAIT_SECONDS))
-        futures += [ref.ask(rng.choice(REQUESTS), block=False) for _ in range(5)]
-        for killed in kills:
-            killed.result(WAIT_SECONDS)
-        labels.put(label)
-        assert exit_reason_of(ref) == KILLED
-        assert system.whereis(name) is None
-        for future in futures:
-            try:
-                outcomes.put(future.get(timeout=WAIT_SECONDS))
-            except pykka.ActorDeadError:
-                outcomes.put("dead")
-        assert otp_request.exception(WAIT_SECONDS) is None or isinstance(otp_request.exception(), pykka.ActorDeadError)
-
-    with ThreadPoolExecutor(3) as workers, ThreadPoolExecutor(4) as killers:
-
-        def work(seed: int) -> None:
-            rng = random.Random(seed)
-            for _ in range(40):
-                victim_of(rng, killers.submit, seed)
-
-        for done in [workers.submit(work, seed) for seed in range(3)]:
-            done.result()
-    assert set(outcomes.rest()) <= {"answer", "dead"}
-    sync(asker)
-    told = Counter(label for _kind, label, _value in asker_seen.take(120))
-    assert told == Counter(labels.rest())
-    downs = watcher_seen.take(120)
-    sync(asker)
-    sync(watcher)
-    assert (asker_seen.rest(), watcher_seen.rest()) == ([], [])
-    assert [down.reason for down in downs] == [KILLED] * 120
-    assert Counter(down.monitor for down in downs) == Counter(monitors.rest())
-    assert system.stop() == []
-    assert system.zombies() == []
 
 
 def test_a_message_at_the_moment_of_a_kill_does_not_keep_a_callback_open(

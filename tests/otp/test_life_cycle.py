@@ -11,8 +11,6 @@ import pykka
 import pytest
 
 from receipt_actors.otp import (
-    IGNORE,
-    KILLED,
     NORMAL,
     SHUTDOWN,
     ActorSystem,
@@ -29,11 +27,9 @@ from receipt_actors.otp import (
 )
 from tests.otp.support import (
     WAIT_SECONDS,
-    Gate,
     Pooled,
     Seen,
     exit_reason_of,
-    link_child_script,
     raising,
     run_in,
     settle,
@@ -48,20 +44,10 @@ by_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error
 # --- start -----------------------------------------------------------------------------------------------------------
 
 
-def test_start_returns_when_init_has_returned(system: ActorSystem, server: type[Pooled]) -> None:
-    """Who starts an actor may rely on what its init has done."""
-    seen = Seen()
-    ref = system.start(server, seen, init=lambda actor: actor.seen.put("init"))
-    assert seen.rest() == ["init"]
-    assert ref.is_alive()
-    assert system.processes() == [ref]
-
-
 @by_error
 def test_a_crash_in_init_is_a_start_error_with_its_cause(
     system: ActorSystem, server: type[Pooled], error: BaseException
 ) -> None:
-    """Whatever init raises, the starter learns it, the name is free again, and terminate does not run."""
     seen = Seen()
     with pytest.raises(StartError) as raised:
         system.start(server, seen, init=raising(error), name="it")
@@ -70,24 +56,6 @@ def test_a_crash_in_init_is_a_start_error_with_its_cause(
     assert system.whereis("it") is None
     assert system.processes() == []
     assert seen.rest() == []
-
-
-@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("no licence")], ids=str)
-def test_init_may_refuse_with_a_reason(system: ActorSystem, server: type[Pooled], reason: Any) -> None:
-    """Stop(reason) from init is a start that failed for that reason, without terminate."""
-    seen = Seen()
-    with pytest.raises(StartError) as raised:
-        system.start(server, seen, init=lambda _actor: Stop(reason))
-    assert raised.value.result == NotStarted(reason)
-    assert seen.rest() == []
-
-
-def test_init_may_ask_to_be_ignored(system: ActorSystem, server: type[Pooled]) -> None:
-    """IGNORE starts nothing, and says so instead of a reason."""
-    with pytest.raises(StartError) as raised:
-        system.start(server, init=lambda _actor: IGNORE, name="it")
-    assert raised.value.result is IGNORE
-    assert system.whereis("it") is None
 
 
 def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pooled]) -> None:
@@ -118,14 +86,10 @@ def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
 
 
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("done")], ids=str)
-@pytest.mark.parametrize("send", [Ref.cast, Ref.send], ids=["cast", "info"])
-def test_stop_ends_with_its_reason_after_terminate(
-    system: ActorSystem, server: type[Pooled], send: Callable[[Ref, object], None], reason: Any
-) -> None:
-    """Stop(reason) runs terminate with that reason, and everybody learns the same reason."""
+def test_stop_ends_with_its_reason_after_terminate(system: ActorSystem, server: type[Pooled], reason: Any) -> None:
     seen = Seen()
     ref = system.start(server, seen)
-    send(ref, lambda _actor: Stop(reason))
+    ref.cast(lambda _actor: Stop(reason))
     assert exit_reason_of(ref) == reason
     assert seen.rest() == [("terminate", reason)]
     assert not ref.is_alive()
@@ -268,52 +232,3 @@ def test_a_generator_that_yields_something_else_is_a_crash(system: ActorSystem, 
     with pytest.raises(TypeError, match=r"yields Receive, not str\[4\]"):
         ref.call(script, WAIT_SECONDS)
     assert isinstance(exit_reason_of(ref), Crash)
-
-
-# --- kill ------------------------------------------------------------------------------------------------------------
-
-
-def test_kill_ends_an_idle_actor_without_terminate(system: ActorSystem, trapping: type[Pooled]) -> None:
-    """Kill can't be trapped, and gives no chance to clean up."""
-    seen = Seen()
-    ref = system.start(trapping, seen)
-    ref.kill()
-    assert exit_reason_of(ref) == KILLED
-    assert seen.rest() == []
-
-
-def test_kill_abandons_a_busy_actor_at_once(system: ActorSystem, server: type[Pooled]) -> None:
-    """Nobody waits for the callback of a killed actor, its name is free, and nothing that it returns counts."""
-    with Gate(returns=Stop(SHUTDOWN, "too late")) as gate:
-        ref = system.start(server, name="it")
-        answer = ref.ask(gate, block=False)
-        gate.wait_entered()
-        ref.kill()
-        assert exit_reason_of(ref) == KILLED
-        assert system.whereis("it") is None
-        with pytest.raises(pykka.ActorDeadError, match="killed"):
-            answer.get(timeout=WAIT_SECONDS)
-    sync(system.start(server))
-    assert ref.process.exit_reason == KILLED
-
-
-@pytest.mark.parametrize(
-    "returns",
-    [None, IGNORE, Stop(NORMAL), Continue(raising(ValueError("bug")))],
-    ids=["None", "IGNORE", "Stop", "Continue"],
-)
-def test_kill_during_init_is_a_failed_start(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled], returns: object
-) -> None:
-    """An actor that is killed while its init runs has not started, whatever init returns in the end."""
-    parent = system.start(trapping)
-    with Gate(returns) as gate:
-        result = parent.ask(lambda actor, _from: link_child_script(actor, server, init=gate, name="it"), block=False)
-        gate.wait_entered()
-        killed = system.whereis("it")
-        assert killed is not None
-        killed.kill()
-        assert exit_reason_of(killed) == KILLED
-        assert system.whereis("it") is None
-    assert result.get(timeout=WAIT_SECONDS) == NotStarted(KILLED)
-    assert not killed.is_alive()

@@ -253,14 +253,19 @@ def test_exit_signals_end_it_without_on_stop(system: ActorSystem, plain: Ref, se
 
 
 def test_a_pooled_actor_may_not_wait_for_another(system: ActorSystem) -> None:
-    """It would wait for its own thread, for ever: ask, a proxy's future and stop say so; a THREAD actor may wait."""
-    plain = system.start(Plain, Seen())
-    ways = (lambda _actor: plain.ask("asked"), lambda _actor: plain.proxy().limit.get(), lambda _actor: plain.stop())
+    """It would wait for its own thread, for ever: each way says so; a THREAD actor may wait."""
+    plain, server = system.start(Plain, Seen()), system.start(Pooled)
+    ways = (
+        lambda _actor: plain.ask("asked"),
+        lambda _actor: plain.proxy().limit.get(),
+        lambda _actor: run_in(server, lambda _other: "called"),
+        lambda _actor: plain.stop(),
+    )
     for way in ways:
         with pytest.raises(RuntimeError, match="must not block"):
             run_in(system.start(Pooled), way)
     plain = system.start(Plain, Seen())
-    assert [run_in(system.start(Threaded), way) for way in ways] == ["asked", 10, True]
+    assert [run_in(system.start(Threaded), way) for way in ways] == ["asked", 10, "called", True]
 
 
 def test_a_pooled_actor_may_take_an_answer_that_is_there(system: ActorSystem, plain: Ref) -> None:
@@ -314,16 +319,8 @@ def test_an_attribute_is_only_a_value(plain: Ref) -> None:
 
 
 def test_pykkas_way_of_starting_is_refused() -> None:
-    """Actor.start() can't know the system; the error says what to do."""
     with pytest.raises(TypeError, match=r"ActorSystem\.start\(Plain"):
         Plain.start(Seen())
-
-
-def test_name_is_the_name_to_register(system: ActorSystem, seen: Seen) -> None:
-    """The argument that ActorSystem.start keeps for itself; the actor's own arguments reach its __init__."""
-    ref = system.start(Plain, seen, limit=3, name="plain")
-    assert system.whereis("plain") is ref
-    assert ref.proxy().limit.get(timeout=WAIT_SECONDS) == 3
 
 
 # --- other actors of the application ---------------------------------------------------------------------------------

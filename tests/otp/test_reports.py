@@ -28,8 +28,6 @@ from receipt_actors.otp import (
     CrashReport,
     ExitReason,
     ProgressReport,
-    Receive,
-    Receiving,
     Ref,
     Restart,
     Shutdown,
@@ -46,7 +44,7 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp._reports import TEXT_LIMIT, describe_reason, report_crash
-from tests.otp.support import Pooled, PooledTrapping, Seen, WatchedClock, exit_reason_of, raising
+from tests.otp.support import Pooled, PooledTrapping, Seen, exit_reason_of, raising
 
 SECRET = "eyJhbGciOiJFUzI1NiJ9"
 BUG = Crash(ValueError("bug"))
@@ -95,7 +93,7 @@ def end(ref: Ref | None, reason: ExitReason) -> None:
 @pytest.mark.parametrize("restart", Restart, ids=lambda restart: restart.value)
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("term"), BUG, KILLED], ids=str)
 @pytest.mark.parametrize("simple", [False, True], ids=["supervisor", "simple_one_for_one"])
-def test_which_ends_are_reported(
+def test_which_ends_are_reported_and_restarted(
     system: ActorSystem, records: list[logging.LogRecord], simple: bool, restart: Restart, reason: ExitReason
 ) -> None:
     """Any end of a permanent child, and the others' that are not orderly; as warnings where they are restarted."""
@@ -107,8 +105,13 @@ def test_which_ends_are_reported(
     assert isinstance(ref, Ref)
     records.clear()
     end(ref, reason)
-    which_children(supervisor)
+    left = [info.child for info in which_children(supervisor)]
     orderly = isinstance(reason, type(NORMAL) | Shutdown)
+    if restart is PERMANENT or (restart is TRANSIENT and not orderly):
+        (child,) = left
+        assert isinstance(child, Ref) and child is not ref and child.is_alive()
+    else:  # the spec of a transient child stays known
+        assert left == ([None] if restart is TRANSIENT and not simple else [])
     if orderly and restart is not PERMANENT:
         assert contexts(records) == []
         return
@@ -270,27 +273,6 @@ def test_brutal_kill_is_no_error(system: ActorSystem, records: list[logging.LogR
     assert contexts(records) == []
 
 
-def never_ending(_actor: Any) -> Receiving:
-    yield Receive(lambda message: message == "end")
-
-
-def test_a_child_killed_for_being_slow_is_reported(
-    system: ActorSystem, clock: WatchedClock, records: list[logging.LogRecord]
-) -> None:
-    """With the time that it had."""
-    seen = Seen()
-    spec = ChildSpec("a", Start(PooledTrapping, seen, terminate=never_ending), shutdown=3)
-    supervisor = system.start(Supervisor, [spec])
-    supervisor.exit(SHUTDOWN)
-    seen.next()
-    assert clock.set_timers.next() == 3
-    clock.advance(3)
-    exit_reason_of(supervisor)
-    (report,) = reports(records)
-    assert (report.context, report.reason) == ("shutdown_error", "killed")
-    assert str(report).endswith("child a did not end as told: killed (it did not end within 3 s)")
-
-
 def test_children_of_one_spec_that_end_alike_are_one_report(
     system: ActorSystem, records: list[logging.LogRecord]
 ) -> None:
@@ -328,7 +310,6 @@ def test_each_start_is_a_progress_report(system: ActorSystem, records: list[logg
 
 
 def test_progress_is_silent_by_default(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
-    """At the usual level a start says nothing."""
     caplog.set_level(logging.INFO, "receipt_actors.otp")
     system.start(Supervisor, [ChildSpec("a", Start(Pooled))])
     assert caplog.records == []
@@ -527,7 +508,6 @@ def test_a_listener_that_raises_harms_nobody(system: ActorSystem, caplog: pytest
 
 
 def test_a_listener_that_was_removed_is_told_nothing(system: ActorSystem) -> None:
-    """And removing it once more is no error."""
     told = Seen()
     system.add_report_listener(told.put)
     system.remove_report_listener(told.put)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pykka
@@ -15,18 +16,26 @@ from receipt_actors.otp import (
     NO_PROCESS,
     NORMAL,
     SHUTDOWN,
+    Actor,
     ActorSystem,
+    ChildSpec,
     Crash,
     Down,
     Exit,
     ExitReason,
+    GenServer,
     NotStarted,
     Receive,
     Receiving,
     Ref,
+    Runtime,
     Shutdown,
+    Start,
     Stop,
+    Supervisor,
+    which_children,
 )
+from receipt_actors.otp.gen_statem import GenStateMachine, keep_state, next_state
 from tests.otp.support import (
     Gate,
     Pooled,
@@ -45,7 +54,6 @@ CRASH = Crash(ValueError("bug"))
 
 
 def end(ref: Ref, reason: ExitReason) -> None:
-    """Have an actor end for a reason."""
     if reason == KILLED:
         ref.kill()
     else:
@@ -126,26 +134,7 @@ def test_a_failed_start_ends_a_parent_that_does_not_trap_exits(system: ActorSyst
     assert exit_reason_of(parent) == CRASH
 
 
-def test_a_child_of_a_parent_that_has_just_been_killed_ends_too(system: ActorSystem, server: type[Pooled]) -> None:
-    """What a killed actor still starts is not started: it leaves no orphan."""
-    refused = Seen()
-    parent = system.start(server)
-    with Gate() as gate:
-
-        def script(actor: Any) -> None:
-            gate()
-            with pytest.raises(pykka.ActorDeadError) as raised:
-                actor.system.start_link(server, name="orphan")
-            refused.put(str(raised.value))
-
-        parent.cast(script)
-        gate.wait_entered()
-        parent.kill()
-    assert "has ended" in refused.next()
-    assert system.whereis("orphan") is None
-
-
-# --- exit signals ----------------------------------------------------------------------------------------------------
+# --- exit signals
 
 
 def test_exit_ends_an_actor_that_does_not_trap_exits(system: ActorSystem, server: type[Pooled]) -> None:
@@ -182,20 +171,7 @@ def test_exit_from_outside_terminates_an_actor_that_traps_exits(system: ActorSys
     assert seen.rest() == ["message", ("terminate", SHUTDOWN)]
 
 
-def test_exit_from_another_actor_is_a_message_where_exits_are_trapped(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    """Only a parent's exit signal means "end": anybody else's is information."""
-    seen = Seen()
-    ref = system.start(trapping, seen)
-    other = system.start(server)
-    run_in(other, lambda _actor: ref.exit(SHUTDOWN))
-    sync(ref)
-    assert seen.rest() == [Exit(other, SHUTDOWN)]
-
-
 def test_signals_to_an_ended_actor_are_dropped(system: ActorSystem, server: type[Pooled]) -> None:
-    """Who has ended, has ended: its reason stays."""
     ref = system.start(server)
     end(ref, NORMAL)
     ref.exit(SHUTDOWN)
@@ -258,23 +234,6 @@ def test_a_watcher_that_ends_first_is_forgotten_by_its_target(system: ActorSyste
     sync(target)
 
 
-def test_a_killed_watcher_that_is_still_busy_watches_nobody(system: ActorSystem, server: type[Pooled]) -> None:
-    """What the callback of a killed actor still does leaves nothing behind at its target."""
-    target = system.start(server)
-    watcher = system.start(server)
-    thread = thread_of(watcher)
-    with Gate() as gate:
-        watcher.cast(lambda actor: gate() or actor.monitor(target))
-        gate.wait_entered()
-        watcher.kill()
-    settle(system, thread)
-    process = weakref.ref(watcher.process)
-    del watcher
-    gc.collect()
-    assert process() is None
-    sync(target)
-
-
 def test_a_signal_that_came_before_a_crash_counts(
     system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -324,3 +283,162 @@ def test_unlink_undoes_it_for_both(
     assert [ref.process.links for ref in pair] == [[], []]
     end(pair[first], Shutdown("over"))
     assert run_in(pair[1 - first], lambda actor: actor.seen.rest()) == []
+
+
+DONE = Shutdown("done")
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+def link_to(other: Ref) -> Callable[[Actor], None]:
+    """Make a script that links whoever runs it."""
+    return lambda actor: actor.link(other)
+
+
+def test_there_is_one_link_however_often_it_is_made(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """One end is one message, and one unlink, from either side, is enough."""
+    seen = Seen()
+    ref = system.start(trapping, seen)
+    first, second = system.start(server), system.start(server)
+    for other in (first, second, first, second):
+        run_in(ref, link_to(other))
+    run_in(second, lambda actor: actor.link(ref))
+    run_in(second, lambda actor: actor.unlink(ref))
+    for other in (first, second):
+        other.kill()
+    sync(ref)
+    assert seen.rest() == [Exit(first, KILLED)]
+
+
+def test_an_unlink_after_the_end_leaves_its_message(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """What has come, has come; there is no unlink that flushes."""
+    seen = Seen()
+    ref, other = system.start(trapping, seen), system.start(server)
+
+    def script(actor: Any) -> None:
+        actor.link(other)
+        other.kill()
+        actor.unlink(other)
+
+    run_in(ref, script)
+    assert seen.next() == Exit(other, KILLED)
+
+
+def test_a_link_to_an_ended_process_is_an_exit_signal(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """With ``NO_PROCESS``, where exits are trapped; who does not trap them gets an error (OTP: ``noproc``)."""
+    seen = Seen()
+    gone, hears, ends = system.start(server), system.start(trapping, seen), system.start(server)
+    gone.kill()
+    run_in(hears, link_to(gone))
+    assert seen.next() == Exit(gone, NO_PROCESS)
+    ends.cast(link_to(gone))
+    reason = exit_reason_of(ends)
+    assert isinstance(reason, Crash)
+    assert isinstance(reason.exception, pykka.ActorDeadError)
+
+
+def test_a_link_to_oneself_does_nothing(system: ActorSystem, server: type[Pooled]) -> None:
+    """The process ends as if it had made none."""
+    ref = system.start(server)
+    run_in(ref, lambda actor: actor.link(actor.ref))
+    ref.cast(lambda _actor: Stop(DONE))
+    assert exit_reason_of(ref) == DONE
+
+
+# --- exit signals
+
+
+def test_normal_from_itself_ends_a_process(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
+    """It alone can end itself by ``normal``; where it traps exits even that is a message."""
+    seen, heard = Seen(), Seen()
+    ref = system.start(server, seen)
+    ref.cast(lambda actor: actor.ref.exit(NORMAL))
+    assert exit_reason_of(ref) == NORMAL
+    assert seen.rest() == []  # and no terminate
+    traps = system.start(trapping, heard)
+    run_in(traps, lambda actor: actor.ref.exit(NORMAL))
+    assert heard.next() == Exit(traps, NORMAL)
+
+
+def test_trap_exit_can_be_changed_at_any_time(system: ActorSystem, server: type[Pooled]) -> None:
+    """What counts is what it is when the signal comes; the old value is returned."""
+    seen = Seen()
+    ref, sender = system.start(server, seen), system.start(server)
+    assert run_in(ref, lambda actor: actor.set_trap_exit(True)) is False
+    run_in(sender, lambda _actor: ref.exit(DONE))
+    assert seen.next() == Exit(sender, DONE)
+    assert run_in(ref, lambda actor: actor.set_trap_exit(False)) is True
+    run_in(sender, lambda _actor: ref.exit(DONE))
+    assert exit_reason_of(ref) == DONE
+
+
+class Server(GenServer):
+    """Would tell of its terminate."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    def terminate(self, reason: ExitReason) -> None:
+        self.seen.put(reason)
+
+
+class Machine(GenStateMachine):
+    """The same as a state machine."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    def init(self) -> Any:
+        return next_state("ready")
+
+    def ready(self, _event: Any) -> Any:
+        return keep_state()
+
+    def terminate(self, reason: ExitReason) -> None:
+        self.seen.put(reason)
+
+
+@pytest.mark.parametrize("behaviour", [Server, Machine], ids=lambda behaviour: behaviour.__name__)
+@pytest.mark.parametrize("traps", [True, False], ids=["trapping", "not trapping"])
+def test_no_behaviour_traps_exits_unless_it_says_so(
+    system: ActorSystem, runtime: Runtime, behaviour: type[Actor], traps: bool
+) -> None:
+    """A parent's order to end reaches terminate only where the class traps exits."""
+    seen = Seen()
+    actor_class = type("Behaviour", (behaviour,), {"runtime": runtime, "trap_exit": traps or behaviour.trap_exit})
+    supervisor = system.start(Supervisor, [ChildSpec("child", Start(actor_class, seen))])
+    child = which_children(supervisor)[0].child
+    assert isinstance(child, Ref)
+    supervisor.exit(SHUTDOWN)
+    assert exit_reason_of(child) == SHUTDOWN
+    assert seen.rest() == ([SHUTDOWN] if traps else [])
+
+
+# --- monitors --------------------------------------------------------------------------------------------------------
+
+
+def test_demonitor_with_flush_takes_a_down_away(system: ActorSystem, server: type[Pooled]) -> None:
+    """Without it a ``Down`` that is on its way still arrives."""
+    seen = Seen()
+    ref, others = system.start(server, seen), [system.start(server), system.start(server)]
+    monitors = Seen()
+
+    def script(actor: Any) -> None:
+        for other, flush in zip(others, (True, False), strict=True):
+            monitor = actor.monitor(other)
+            monitors.put(monitor)
+            other.kill()
+            actor.demonitor(monitor, flush=flush)
+
+    run_in(ref, script)
+    _flushed, kept = monitors.take(2)
+    assert seen.next() == Down(kept, others[1], KILLED)
+    sync(ref)
+    assert seen.rest() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,6 +65,15 @@ EVERY_FUNCTION: dict[str, Callable[[Ref], object]] = {
 }
 
 any_function = pytest.mark.parametrize("function", EVERY_FUNCTION.values(), ids=EVERY_FUNCTION.keys())
+
+
+def test_each_function_waits_five_seconds_unless_told_otherwise() -> None:
+    functions = [getattr(otp_sys, name) for name in otp_sys.__all__ if name.islower()]
+    parameters = {function.__name__: inspect.signature(function).parameters for function in functions}
+    timeouts = {name: found["timeout"].default for name, found in parameters.items() if "timeout" in found}
+    assert set(parameters) - set(timeouts) <= {"where", "install_everywhere", "remove_everywhere"}
+    assert timeouts == dict.fromkeys(timeouts, 5.0)
+    assert "get_state" in timeouts
 
 
 class Counter(GenServer):
@@ -139,6 +149,7 @@ def test_get_state_tells_the_attributes(counter: Ref) -> None:
 
 def test_replace_state_changes_the_attributes(counter: Ref) -> None:
     """The next message meets the new state, which is returned as well; attributes that it lacks are gone."""
+    assert otp_sys.replace_state(counter, lambda state: state) == {"count": 1}
     assert otp_sys.replace_state(counter, lambda state: {"count": state["count"] + 40}) == {"count": 41}
     assert counter.ask("next") == 42
     otp_sys.replace_state(counter, lambda state: {**state, "more": 1})

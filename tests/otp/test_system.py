@@ -7,7 +7,19 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.otp import KILLED, SHUTDOWN, ActorSystem, Receive, Receiving, Shutdown, StartError
+from receipt_actors.otp import (
+    KILLED,
+    SHUTDOWN,
+    ActorSystem,
+    AlreadyStarted,
+    GenServer,
+    NotStarted,
+    Receive,
+    Receiving,
+    Shutdown,
+    StartError,
+    Stop,
+)
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -17,6 +29,7 @@ from tests.otp.support import (
     Threaded,
     ThreadedTrapping,
     exit_reason_of,
+    link_child_script,
     run_in,
     sync,
     thread_of,
@@ -33,7 +46,6 @@ def test_stop_ends_actors_newest_first(system: ActorSystem, trapping: type[Poole
 
 
 def test_stop_kills_who_does_not_end(system: ActorSystem, trapping: type[Pooled]) -> None:
-    """An actor that never finishes terminate does not hold up the end."""
 
     def terminate(_actor: Any) -> Receiving:
         yield Receive(lambda _message: False)
@@ -41,19 +53,6 @@ def test_stop_kills_who_does_not_end(system: ActorSystem, trapping: type[Pooled]
     ref = system.start(trapping, terminate=terminate)
     assert system.stop(timeout_seconds=0.05) == []
     assert exit_reason_of(ref) == KILLED
-
-
-def test_stop_names_the_threads_that_it_can_not_end(no_threads_left: None) -> None:
-    """A callback that does not return is reported by its thread's name, which is the actor's."""
-    system = ActorSystem("test")
-    thread = thread_of(ref := system.start(Threaded, name="stuck"))
-    with Gate() as gate:
-        ref.cast(gate)
-        gate.wait_entered()
-        assert system.stop(timeout_seconds=0) == ["test-stuck"]
-        assert exit_reason_of(ref) == KILLED
-    thread.join(WAIT_SECONDS)
-    assert system.stop() == []
 
 
 def test_stop_may_be_called_by_an_actor(no_threads_left: None) -> None:
@@ -177,3 +176,53 @@ def test_a_pooled_actor_starts_nobody_that_it_would_wait_for(system: ActorSystem
     run_in(starter, start_both)
     assert system.processes() == [starter]
     assert system.registered() == {}
+
+
+def test_an_actor_is_found_under_its_name(system: ActorSystem, server: type[Pooled]) -> None:
+    """A name leads to the reference, from init on; any hashable value may be one."""
+    seen = Seen()
+    ref = system.start(server, init=lambda actor: seen.put(actor.system.whereis(("it", 1))), name=("it", 1))
+    assert seen.rest() == [ref]
+    assert system.whereis(("it", 1)) is ref
+    assert system.registered() == {("it", 1): ref}
+    assert ref.name == ("it", 1)
+    assert system.whereis("else") is None
+
+
+def test_a_name_is_given_once(system: ActorSystem, server: type[Pooled]) -> None:
+    """A second start under the name fails, says who has it, and does not disturb it."""
+    ref = system.start(server, name="it")
+    with pytest.raises(StartError, match="already started") as raised:
+        system.start(server, name="it")
+    assert raised.value.result == NotStarted(AlreadyStarted(ref))
+    result = run_in(system.start(server), lambda actor: link_child_script(actor, server, name="it"))
+    assert result == NotStarted(AlreadyStarted(ref))
+    assert system.whereis("it") is ref
+
+
+def test_a_name_is_free_when_the_end_is_known(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who has learned of an actor's end can start its successor under the same name."""
+    free = Seen()
+    first = system.start(server, name="it")
+    first.process.add_monitor(lambda _down: free.put(system.whereis("it")))
+    first.cast(lambda _actor: Stop())
+    assert free.next() is None
+    assert system.start(server, name="it") is system.whereis("it")
+
+
+class Idle(GenServer):
+    """Waits."""
+
+
+def test_very_many_processes_live_at_once(no_threads_left: None) -> None:
+    """Ten thousand of them need no thread of their own, and each can be talked to."""
+    with ActorSystem("many") as system:
+        first = system.start(Pooled)
+        threads = threading.active_count()
+        for number in range(10_000):
+            system.start(Idle, name=number)
+        assert threading.active_count() == threads
+        sync(first)
+        last = system.whereis(9_999)
+        assert last is not None
+        assert last.is_alive()

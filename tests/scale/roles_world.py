@@ -1,6 +1,6 @@
 """A simulated world of nodes that share a record: true time, clocks that differ, a network that loses and delays.
 
-Each ``SimulatedNode`` does with the pure protocol what the role keeper does. The ``World`` sees all of them and the
+Each ``SimulatedNode`` has a ``Place``, as the membership actor has one. The ``World`` sees all of them and the
 true time, which none of them does, and looks after each event whether what ``domain.roles`` promises holds; a
 ``Violation`` says what does not.
 
@@ -14,17 +14,17 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Limits, Share, divide
+from receipt_actors.domain.places import MAX_WRITES, Place, Read, Step, Wait, Write
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import RENEWALS_PER_LEASE, Group, Lease, Node, Role, StepDown, Work
+from receipt_actors.domain.roles import Group, Lease, Node, Role, StepDown, Work
 
 TIME_OUT = 0.25  #: of a lease, for the answer to a call
-MAX_WRITES = 10
 LATENCY_SECONDS = 0.02
 ROUNDING = 1e-6
 
@@ -94,26 +94,18 @@ class SimulatedNode:
         self.in_use = NOTHING  # the most that they may have begun and not given back
         self.held_until_seconds = -inf
         self._open_questions: list[tuple[int, Share | None]] = []  # keeper, and what it asked about
-        self._epoch = 0
-        # The keeper:
+        self.epoch = 0
         self._keeper = 0
         self._start_keeper()
 
-    # --- the keeper, as ``Membership`` is one ---
+    # --- the keeper: ``Membership`` does with the place what this does ---
 
     def _start_keeper(self) -> None:
         self._keeper += 1
-        self.lease = self.lease_class(self.node, self.lease_seconds, beat=self.first_beat())
-        self.step_down = StepDown.of(self.lease_seconds, 0.0)
-        self._work = Work()
-        self._used: Share | None = None
-        self._is_used = False
-        self._was_over = True
-        self._told_until_seconds = -inf
-        self._is_calling = self._renews_at_once = False
+        lease = self.lease_class(self.node, self.lease_seconds, beat=self.first_beat())
+        self.place = Place(lease, StepDown.of(self.lease_seconds, 0.0), self)
         self._timer = 0
-        self._began_at_seconds = -inf
-        self._renew()
+        self._do(self.place.renew(self.now()))
 
     def first_beat(self) -> int:
         return self._keeper * 1_000_000
@@ -121,82 +113,55 @@ class SimulatedNode:
     def now(self) -> float:
         return self.clock.at(self.world.now)
 
-    def _renew(self) -> None:
-        if self._is_calling:
-            self._renews_at_once = True
-            return
-        self._began_at_seconds = self.now()
-        self._call(self.world.read, self._was_read)
+    @property
+    def lease(self) -> Lease:
+        return self.place.lease
 
-    def _was_read(self, seen: Seen) -> None:
-        self._looked(seen, seen.group)
-        self._write(1)
+    def _do(self, step: Step) -> None:
+        match step:
+            case Read():
+                self._timer += 1
+                self._call(self.world.read, self._found)
+            case Write(content, stored):
+                epoch, known = self.epoch, self.lease.group
+                self._call(lambda: self.world.write(content, stored, known, epoch), partial(self._found, after=step))
+            case Wait(seconds):
+                self.later(seconds / self.clock.rate, partial(self._renew, self._timer))
 
-    def _write(self, attempt: int) -> None:
-        epoch, known, standing = self._epoch, self.lease.group, self.lease.stored
-        now = self.now()
-        steps_down = self.step_down.is_over(self._work, now) and self.lease.successor(now) is not None
-        self.lease, content = self.lease.renewal(now, steps_down=steps_down)
+    def _renew(self, timer: int) -> None:
+        if timer == self._timer:
+            self._do(self.place.renew(self.now()))
 
-        def was_written(seen: Seen) -> None:
-            if (seen.version, seen.text) == (content.version, record_of(content).content):
-                self._looked(seen, content)
-                self._take_up()
-                self._renew_later()
-                return
-            self._looked(seen, seen.group)
-            if attempt < MAX_WRITES:
-                self._write(attempt + 1)
-            else:
-                self._renew_later()
-
-        self._call(lambda: self.world.write(content, standing, known, epoch), was_written)
-
-    def _failed(self) -> None:
-        self._renew_later()
-
-    def _renew_later(self) -> None:
-        if self._renews_at_once:
-            self._renews_at_once = False
-            self._renew()
-            return
-        me = self.lease.me
-        is_waiting = me is not None and me.token is not None and me.share is None
-        interval = self.lease_seconds / RENEWALS_PER_LEASE / (4 if is_waiting else 1)
-        self._timer += 1
-        timer = self._timer
-        due = self._began_at_seconds + interval - self.now()
-        self.later(max(0.0, due) / self.clock.rate, lambda: timer == self._timer and self._renew())
-
-    def _looked(self, seen: Seen, group: Group) -> None:
-        before, self._epoch = self._epoch, seen.epoch
-        known, self.lease = self.lease, self.lease.looked(group, self.now())
-        self._work = self.work()
-        self.step_down = self.step_down.looked(known, self.lease, self._work, self.now())
-        share = self.lease.share
+    def _found(self, seen: Seen, after: Write | None = None) -> None:
+        before, self.epoch = self.epoch, seen.epoch
+        if after is not None and (seen.version, seen.text) == (after.content.version, record_of(after.content).content):
+            step = self.place.written(after, self.now())
+        else:
+            step = self.place.found(seen.group, self.now(), after)
         if self.lease.me is None:
             self.in_use = NOTHING  # what it had begun is no more of the group's
         elif before != seen.epoch:  # likewise, where it had more than is known of
+            share = self.lease.share
             self.in_use = tuple(map(min, self.in_use, NOTHING if share is None else numbers(share.held)))
-        if share is None and not (self._is_used and self._used is None):
-            self._use(None)
-        if share is not None and self._used is not None and not self._used.told.is_within(share.held):
-            self._use(share)
-        if self.lease.me is None or self.lease.held_until_seconds > -inf:
-            self._was_over |= self.now() >= self._told_until_seconds
-            self.held_until_seconds = self._told_until_seconds = self.lease.held_until_seconds
+        self._do(step)
 
-    def _take_up(self) -> None:
-        share = self.lease.share
-        if not _is_same(share, self._used) or self._was_over or not self._is_used:
-            self._use(share)
-        self._was_over = False
+    # --- as ``Holder`` ---
 
-    def _use(self, share: Share | None) -> None:
-        self._used, self._is_used = share, True
-        self.limit = self.lease.limits
+    def grant(self, share: Share | None, limits: Limits) -> None:
+        self.limit = limits
         self._open_questions.append((self._keeper, share))
         self.later(self.obey_seconds, self.give_back)
+
+    def lend_until(self, seconds: float) -> None:
+        self.held_until_seconds = seconds
+
+    def release(self) -> None:
+        """Nothing is in flight here."""
+
+    def work(self) -> Work:
+        if self.unable_since_seconds is None:
+            return Work(self.answered)
+        return Work(self.answered, self.now() - self.unable_since_seconds)
 
     def give_back(self) -> None:
         """Those who work use no more than they are allowed: who asked is told so."""
@@ -204,18 +169,9 @@ class SimulatedNode:
         questions, self._open_questions = self._open_questions, []
         for keeper, share in questions:
             if keeper == self._keeper:
-                self.was_obeyed(share)
-
-    def was_obeyed(self, obeyed: Share | None) -> None:
-        share = self.lease.share
-        if share is None or not share.is_same_order(obeyed):
-            return
-        self.lease = self.lease.obeys(share.number)
-        if share.held != share.told:
-            self._renew()
+                self._do(self.place.obeyed(share, self.now()))
 
     def _call(self, function: Callable[[], Seen], then: Callable[[Seen], None]) -> None:
-        self._is_calling = True
         fault = self.faults.pop(0) if self.faults else Fault()
         call, keeper = next(self.world.numbers), self._keeper
         answered: set[int] = set()
@@ -224,7 +180,6 @@ class SimulatedNode:
             if call in answered or keeper != self._keeper:
                 return
             answered.add(call)
-            self._is_calling = False
             handle()
 
         def carry_out() -> None:
@@ -235,7 +190,7 @@ class SimulatedNode:
                 self.later(LATENCY_SECONDS + fault.answer_delay_seconds, lambda: over(lambda: then(seen)))
 
         self.world.later(LATENCY_SECONDS + fault.delay_seconds, carry_out)
-        self.later(TIME_OUT * self.lease_seconds, lambda: over(self._failed))
+        self.later(TIME_OUT * self.lease_seconds, lambda: over(lambda: self._do(self.place.failed(self.now()))))
 
     def later(self, true_seconds: float, event: Callable[[], Any]) -> None:
         """Do something later, unless the node is stopped then: it does it when it goes on."""
@@ -249,11 +204,6 @@ class SimulatedNode:
                 event()
 
         self.world.later(true_seconds, happen)
-
-    def work(self) -> Work:
-        if self.unable_since_seconds is None:
-            return Work(self.answered)
-        return Work(self.answered, self.now() - self.unable_since_seconds)
 
     # --- what befalls it ---
 
@@ -296,18 +246,14 @@ class SimulatedNode:
             if self.lease.me is None or self.is_cut or not fault.is_carried_out or attempt > MAX_WRITES:
                 return
             left = self.lease.leave()
-            seen = self.world.write(left, self.lease.stored, self.lease.group, self._epoch)
+            seen = self.world.write(left, self.lease.stored, self.lease.group, self.epoch)
             if (seen.version, seen.text) != (left.version, record_of(left).content) and fault.is_answered:
-                self._epoch, self.lease = seen.epoch, self.lease.looked(seen.group, self.now())
+                self.epoch, self.place.lease = seen.epoch, self.lease.looked(seen.group, self.now())
                 self.world.later(LATENCY_SECONDS, lambda: take_leave(attempt + 1))
 
         self.world.later(LATENCY_SECONDS + fault.delay_seconds, take_leave)
 
     # --- as the observer sees it ---
-
-    @property
-    def epoch(self) -> int:
-        return self._epoch
 
     @property
     def is_holding(self) -> bool:
@@ -316,7 +262,7 @@ class SimulatedNode:
     @property
     def obeys_number(self) -> int:
         """The number of the share that it keeps to; 0 while it still gives something back."""
-        return 0 if self._open_questions else _number(self._used)
+        return 0 if self._open_questions else _number(self.place.granted)
 
     def note_use(self) -> None:
         """It may begin as much as it is allowed, at any moment while its lease is held."""
@@ -546,10 +492,6 @@ def sum_of_held(group: Group) -> Numbers:
 
 def most_of(one: Numbers, other: Numbers) -> Numbers:
     return tuple(map(max, one, other))
-
-
-def _is_same(one: Share | None, other: Share | None) -> bool:
-    return one is other if one is None else one.is_same_order(other)
 
 
 def _number(share: Share | None) -> int:

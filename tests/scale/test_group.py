@@ -178,14 +178,6 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
     house.wait_for(lambda seen: answered(seen) >= before + 40)
 
 
-def test_a_trace_can_be_stopped(house: House) -> None:
-    """Nothing of it is left in the group."""
-    ends: SimpleQueue[str] = SimpleQueue()
-    trace = house.control.trace(TraceRequest({"event": ["received"]}, seconds=PATIENCE_SECONDS), print, ends.put)
-    trace.stop()
-    assert ends.get(timeout=PATIENCE_SECONDS) == "stopped"
-
-
 def test_one_that_hangs_is_seen_as_silent(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last report is shown, nobody waits for it, and the others are seen as before."""
     monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.SILENT_SECONDS", 2.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
 import pytest
 
@@ -11,8 +12,9 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import GenServer
 from receipt_actors.scale.processes.group_inspection import Collected, GroupInspection
 from receipt_actors.scale.processes.messages import Reported, Stopped
-from receipt_actors.scale.processes.protocol import Group, WorkerReport, WorkerView
+from receipt_actors.scale.processes.protocol import Group, WorkerView
 from receipt_actors.scale.processes.shares import Shares
+from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import Incident, ProcessOverview, State, Usage
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -20,6 +22,8 @@ from tests.pipeline.stand_ins import Stage
 
 NAMES = ("worker-1", "worker-2")
 WHOLE = Limits(12, 6, 6)
+SETTINGS = Settings(bundle_ids=("*",), backend="aws")
+Report: TypeAlias = tuple[str, int, Reported | Stopped]
 
 
 def process(name: str, pid: int, received: int = 0) -> ProcessOverview:
@@ -33,25 +37,25 @@ def report(
     received: int = 0,
     incidents: tuple[Incident, ...] | None = None,
     queues: Mapping[str, int | None] | None = None,
-) -> WorkerReport:
-    return WorkerReport(name, pid, Reported(process(name, pid, received), queues, incidents))
+) -> Report:
+    return name, pid, Reported(process(name, pid, received), queues, incidents)
 
 
-def collected(*reports: WorkerReport) -> Collected:
+def collected(*reports: Report) -> Collected:
     collected = Collected()
-    for each in reports:
-        collected = collected.having(each, 0.0)
+    for name, pid, said in reports:
+        collected = collected.having(name, pid, said, 0.0)
     return collected
 
 
 def test_the_newest_counts_of_all_workers_are_added_up() -> None:
     """What a dead process had reported stays counted; its successor begins at nothing."""
-    last_words = WorkerReport(NAMES[0], 2, Stopped(4, StatisticsSnapshot(5)))
+    last_words = NAMES[0], 2, Stopped(4, StatisticsSnapshot(5))
     seen = collected(
         report(NAMES[0], 1, 7), report(NAMES[0], 1, 10), report(NAMES[1], 3, 1), report(NAMES[0], 2, 3), last_words
     )
     assert (seen.statistics.received, seen.handed_back) == (16, 4)
-    assert seen.heard[NAMES[0]].process.pid == 2
+    assert seen.heard[NAMES[0]].pid == 2
 
 
 def test_incidents_of_all_processes_are_kept_with_their_names() -> None:
@@ -96,7 +100,7 @@ def stage() -> Iterator[Stage]:
 def test_one_worker_at_a_time_looks_at_the_queues(stage: Stage, running: tuple[bool, bool], looks: list[int]) -> None:
     """And only when somebody wants to know, and none has a moment ago; each that consumes has its turn."""
     workers = [stage.actors.start(Looker, is_up, name=name) for name, is_up in zip(NAMES, running, strict=True)]
-    group = Group(NAMES, (), {}, WHOLE, Shares(WHOLE), on_refusal=lambda: None, on_complete=lambda: None)
+    group = Group(NAMES, (), SETTINGS, WHOLE, Shares(WHOLE), on_refusal=lambda: None, on_complete=lambda: None)
     inspection = GroupInspection(group, stage.actors, ("Q",))
     inspection.overview(looks_at_queues=False)
     for _ in range(2):

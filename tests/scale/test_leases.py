@@ -73,33 +73,6 @@ def test_nothing_begins_on_a_machine_that_wakes_after_its_lease(tree: Tree) -> N
     assert sorted(answered(tree)) == [1, 2]
 
 
-def test_a_lease_that_is_renewed_in_time_is_not_felt(tree: Tree) -> None:
-    """However often."""
-    for number in range(1, 20):
-        lend(tree, 10.0)
-        submit(tree, number)
-        tree.advance(2)
-        assert answered(tree) == list(range(1, number + 1))
-    lend(tree, inf)
-    tree.check_whole()
-
-
-def test_what_is_in_flight_is_kept_and_asks_nobody(tree: Tree) -> None:
-    """Apple's answer comes after the lease is over: the claim waits for the next one, its message is not given up."""
-    lend(tree, 5.0)
-    with tree.services.app_store.hold("verify_receipt", times=1):
-        submit(tree)
-        tree.advance(6)
-    tree.settle()
-    before = begun(tree)[1:]
-    tree.advance(10 * 60)
-    assert begun(tree)[1:] == before
-    assert tree.system.in_flight().in_flight == 1
-    lend(tree, inf)
-    tree.advance(1)
-    tree.check_answered(ok(1, "t-1"))
-
-
 @pytest.mark.parametrize("service", ["app_store", "ledger"])
 def test_nothing_is_tried_again_without_the_lease(tree: Tree, service: str) -> None:
     """A pause that is over meanwhile is no permission."""
@@ -202,20 +175,6 @@ def test_what_is_released_comes_back(tree: Tree) -> None:
     assert tree.dead() == []
 
 
-def test_who_has_work_again_hands_nothing_back(tree: Tree) -> None:
-    """Its seat came back before its receives were over."""
-    with tree.services.app_store.hold("verify_receipt", times=1):
-        submit(tree)
-        tree.advance(1)
-        tree.system.change_limits(WHOLE.nothing)
-        tree.system.release()
-        tree.system.change_limits(WHOLE)
-        tree.advance(POLL_SECONDS)
-        assert tree.system.in_flight().in_flight == 1
-    tree.advance(1)
-    tree.check_answered(ok(1, "t-1"))
-
-
 def test_a_system_without_its_lease_drains(tree: Tree) -> None:
     """What it may not finish it hands back when its time is over."""
     with tree.services.app_store.hold("verify_receipt", times=1):
@@ -315,14 +274,3 @@ def test_one_tree_takes_over_from_another_that_stands_still(two: Two) -> None:
     assert sorted(set(answered(two.first))) == [1, 2]
     states = sorted(tree.system.overview().state.value for tree in (two.first, two.second))
     assert states == [State.CONSUMING.value, State.STANDBY.value]
-
-
-def test_one_tree_follows_another_that_drains_at_once(two: Two) -> None:
-    """Who ends in good order leaves its group when nothing is in flight any more."""
-    two.advance(1)
-    two.first.system.drain(5.0)
-    two.second.advance(3)
-    assert two.second.system.overview().state is State.CONSUMING
-    submit(two.second)
-    two.second.advance(1)
-    assert answered(two.second) == [1]

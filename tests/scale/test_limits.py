@@ -42,41 +42,6 @@ def test_a_part_is_within_the_whole(whole: Limits, parts: int) -> None:
     assert whole.is_within(replace(whole, app_store_rate_per_second=None))
 
 
-def test_a_dead_workers_share_goes_to_the_living_at_once() -> None:
-    """It holds nothing any more."""
-    division, _ = Division(Limits(10, 4, 8, 6.0)).joined("a")
-    division, orders = division.joined("b")
-    division, orders = division.confirmed("a", orders["a"].number)
-    assert {name: share.told for name, share in orders.items()} == {"b": Limits(5, 2, 4, 3.0)}
-    _, orders = division.left("b")
-    assert {name: share.told for name, share in orders.items()} == {"a": Limits(10, 4, 8, 6.0)}
-
-
-def test_a_newcomer_gets_what_has_been_given_back() -> None:
-    """Not before: who gives back is told first, and has to confirm."""
-    division, _ = Division(Limits(10, 4, 8)).joined("a")
-    division, orders = division.joined("b")
-    assert {name: share.told for name, share in orders.items()} == {"a": Limits(5, 2, 4)}
-    assert division.shares["b"] is None
-    unchanged, nothing = division.confirmed("a", orders["a"].number - 1)
-    assert (unchanged, nothing) == (division, {})
-    _, orders = division.confirmed("a", orders["a"].number)
-    assert {name: share.told for name, share in orders.items()} == {"b": Limits(5, 2, 4)}
-
-
-def test_one_that_does_not_answer_keeps_only_its_own() -> None:
-    """A newcomer begins with what the others have given back, and gets more later."""
-    division, _ = Division(Limits(12, 12, 12)).joined("a")
-    division, orders = division.joined("b")
-    division, _ = division.confirmed("a", orders["a"].number)
-    division, orders = division.joined("c")
-    later = orders["b"].number
-    division, orders = division.confirmed("a", orders["a"].number)
-    assert {name: share.told for name, share in orders.items()} == {"c": Limits(2, 2, 2)}
-    division, orders = division.confirmed("b", later)
-    assert {name: share.told for name, share in orders.items()} == {"c": Limits(4, 4, 4)}
-
-
 def test_a_whole_that_becomes_smaller_is_exceeded_until_enough_has_been_given_back() -> None:
     """Whoever wants to know whether it is kept can ask; one that becomes larger is kept all the time."""
     division, _ = Division(Limits(10, 4, 8)).joined("a")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from math import inf
 
 import pytest
 
-from receipt_actors.domain.limits import Limits, Share
+from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.places import MAX_WRITES
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role, StepDown, Work
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MAX_WRITES, MEMBERSHIP, Membership
+from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MEMBERSHIP, Membership
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import RoleOverview, Standing
 from receipt_actors.testing import FakeRoles, ManualClock
@@ -28,7 +28,6 @@ LEASE = 10.0
 INTERVAL = LEASE / RENEWALS_PER_LEASE
 LIMITS = Limits(100, 50, 200, 10.0)
 HALF = Limits(100, 25, 100, 5.0)
-FEW = Limits(100, 5, 20, 1.0)
 NOTHING = LIMITS.nothing
 STEP_DOWN = StepDown(12.0)
 UNAVAILABLE = LedgerUnavailable("injected by a test")
@@ -132,12 +131,6 @@ class House:
         wanted = kinds or frozenset(IncidentKind) - {IncidentKind.CONFIGURATION}
         return [noticed.summary for noticed in self.stage.told(self.incidents, Noticed) if noticed.kind in wanted]
 
-    def overtake(self, group: Group) -> None:
-        """Write what another node would have written."""
-        with self.table._changed:
-            assert group.version == self.record.version + 1
-            self.table._records[GROUP] = record_of(group)
-
     def write_garbage(self) -> RoleRecord:
         garbage = RoleRecord(self.record.version + 1, "no record")
         self.table.write(GROUP, garbage)
@@ -190,30 +183,6 @@ def test_the_lease_counts_from_when_it_was_asked_for(house: House, stage: Stage)
         assert not held.is_held
     stage.settle()
     assert held.until_seconds == began + LEASE
-
-
-def test_an_answer_that_was_lost_is_found_by_reading(house: House, stage: Stage) -> None:
-    """The renewal was carried out: it counts, from when it was sent."""
-    began = stage.clock.boottime()
-    house.table.lose_answer("write", UNAVAILABLE)
-    _, held = house.start("a")
-    assert not held.is_held
-    house.table.fail("write", UNAVAILABLE)
-    stage.advance(INTERVAL)
-    assert held.until_seconds == began + LEASE
-
-
-def test_who_finds_that_another_was_faster_goes_on_from_there(house: House, stage: Stage) -> None:
-    """Its own renewal counts from when it was sent again."""
-    _, held = house.start("a")
-    with house.table.hold("write", times=1) as hold:
-        stage.advance(INTERVAL)
-        hold.wait_for_call()
-        house.overtake(house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE))
-        stage.advance(1.0)
-    stage.settle()
-    assert list(house.record.members) == ["a", "b"]
-    assert held.until_seconds == stage.clock.boottime() + LEASE
 
 
 def test_who_is_slower_every_time_tries_again_later(house: House, stage: Stage) -> None:
@@ -348,21 +317,6 @@ def test_a_machine_that_is_suspended_has_no_lease_left_when_it_wakes(house: Hous
     assert held.used[-2:] == [LIMITS, LIMITS]  # so that who has stopped goes on
 
 
-def test_another_has_taken_over_from_a_machine_that_is_suspended(house: House, stage: Stage) -> None:
-    """It begins nothing when it wakes, and finds that it stands by."""
-    far = House(Stage(), house.table)
-    _, sleeper = house.start("a", Role.ACTIVE_STANDBY)
-    _, other = far.start("b", Role.ACTIVE_STANDBY)
-    far.stage.advance(2 * LEASE)
-    assert (sleeper.begins, other.begins) == (LIMITS, LIMITS)
-    stage.clock.suspend(2 * LEASE)
-    assert (sleeper.begins, other.begins) == (NOTHING, LIMITS)
-    stage.advance(INTERVAL)
-    assert (sleeper.limits, other.begins) == (NOTHING, LIMITS)
-    assert "node a of group receipts stands by for b" in house.told()
-    far.stage.close()
-
-
 # --- a record that is lost ---
 
 
@@ -383,41 +337,6 @@ def test_a_record_that_was_lost_is_put_back(house: House, stage: Stage, role: Ro
     assert line.startswith("the table of roles had no record of group 'receipts', though version 1")
     assert "it was lost, and is put back as version 10000" in line
     assert not house.told(IncidentKind.NODE_LOST, IncidentKind.OUTAGE)
-
-
-def test_who_had_been_lent_more_than_is_known_stops_at_once(house: House, stage: Stage) -> None:
-    """What was lost had moved to it from another node, which has it again."""
-    _, first = house.start("a")
-    _, second = house.start("b")
-    stage.advance(LEASE)
-    assert second.begins == HALF
-    known = house.record
-    less = replace(known.members["b"], share=Share(1, FEW, FEW))
-    older = Group(known.version + 9, {**known.members, "b": less})
-    house.table.write(GROUP, record_of(older), known.version)
-    with house.table.hold("write"):
-        stage.advance(INTERVAL)
-        assert second.begins == FEW
-        assert first.begins == HALF
-
-
-def test_a_table_that_is_missing_is_an_outage(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    """The keeper lives, says what its client says, and finds its place when the table is there again, empty."""
-    keeper, held = house.start("a", Role.ACTIVE_STANDBY)
-    _, standby = house.start("b", Role.ACTIVE_STANDBY)
-    stage.advance(LEASE)
-    token = house.record.members["a"].token
-    house.table.fail("read", LedgerUnavailable("no table; create it"), times=None)
-    house.table.forget(GROUP)
-    with caplog.at_level(logging.WARNING):
-        stage.advance(3 * LEASE)
-    assert "could not be renewed: no table; create it" in caplog.text
-    assert held.begins == standby.begins == NOTHING
-    house.table.recover()
-    stage.advance(INTERVAL)
-    assert keeper.is_alive()
-    assert (held.begins, standby.begins) == (LIMITS, NOTHING)
-    assert house.record.members["a"].token == token
 
 
 def test_who_leaves_puts_back_what_was_lost(house: House, stage: Stage) -> None:
@@ -456,26 +375,6 @@ def test_a_share_goes_to_another_node_only_when_it_is_not_used_any_more(house: H
     assert view(keeper).standing is view(second_keeper).standing is Standing.ACTIVE
 
 
-def test_an_answer_that_comes_after_another_share_confirms_nothing(house: House, stage: Stage) -> None:
-    """It was about more than is lent now."""
-    _, first = house.start("a", obeys=False)
-    worker = first._worker
-    assert isinstance(worker, Ref)
-    stage.answer(worker, Done(), 0)  # that nothing is used, in the beginning
-    house.start("b")
-    stage.advance(INTERVAL)
-    assert first.limits == HALF
-    stage.answer(worker, Done(), 1)  # about all of it
-    stage.advance(INTERVAL)
-    share = house.record.members["a"].share
-    assert share is not None
-    assert (share.told, share.held) == (HALF, LIMITS)
-    stage.answer(worker, Done(), 2)
-    share = house.record.members["a"].share
-    assert share is not None
-    assert share.held == HALF
-
-
 def test_who_is_asked_may_be_restarted_meanwhile(house: House, stage: Stage) -> None:
     """It is asked again: a crash of a gateway does not keep others waiting."""
     house.start("a", worker="gateway")
@@ -505,25 +404,6 @@ def test_a_share_that_was_given_back_costs_no_more_renewals(house: House, stage:
     assert house.table.count("write") - before == 10 * RENEWALS_PER_LEASE
 
 
-def test_what_the_group_is_like_is_seen_from_outside(house: House, stage: Stage) -> None:
-    """Who is there, with what, and since when it has not been heard of."""
-    keeper, _ = house.start("a")
-    other, _ = house.start("b")
-    stage.advance(LEASE)
-    stage.crash(other)
-    stage.advance(LEASE / 2)
-    seen = view(keeper)
-    assert (seen.role, seen.group, seen.node, seen.lease_seconds) == ("load-balanced", GROUP, "a", LEASE)
-    assert seen.whole is not None
-    assert seen.whole["ledger_concurrency"] == 50
-    mine, others = seen.nodes
-    assert (mine.name, others.name) == ("a", "b")
-    assert mine.seconds_since_heard == 0.0
-    assert LEASE / 2 - INTERVAL <= others.seconds_since_heard <= LEASE / 2 + INTERVAL
-    assert others.share is not None
-    assert others.share["ledger_concurrency"] == 25
-
-
 # --- crashes ---
 
 
@@ -543,20 +423,6 @@ def keeper_of(stage: Stage) -> Ref:
     return keeper
 
 
-def test_a_crash_loses_nothing(house: House, stage: Stage) -> None:
-    """What is held stays held; the successor finds its place and goes on renewing it."""
-    supervised(house, "a", Role.LOAD_BALANCED)
-    _, other = house.start("b")
-    stage.advance(LEASE)
-    joined = house.record.members["a"].joined
-    for _ in range(4):
-        keeper_of(stage).cast(object())  # a bug
-        stage.advance(INTERVAL)
-    stage.advance(2 * LEASE)
-    assert house.record.members["a"].joined == joined
-    assert other.begins == HALF
-
-
 def test_what_is_held_stays_held_in_a_crash(house: House, stage: Stage) -> None:
     """And ends when it would have ended, where the successor does not reach the table."""
     _, held = supervised(house, "a", Role.ACTIVE_STANDBY)
@@ -571,21 +437,6 @@ def test_what_is_held_stays_held_in_a_crash(house: House, stage: Stage) -> None:
     house.table.recover()
     stage.advance(INTERVAL)
     assert held.begins == LIMITS
-
-
-def test_a_successor_finds_that_it_was_taken_for_gone(house: House, stage: Stage) -> None:
-    """What the one before had is used no more before anything is lent again."""
-    _, held = supervised(house, "a", Role.LOAD_BALANCED)
-    house.table.fail("read", UNAVAILABLE, times=None)
-    stage.advance(3 * LEASE)
-    taken = house.record.renewed(node("b", Role.LOAD_BALANCED), 1, LEASE, gone=frozenset("a"))
-    house.table.write(GROUP, record_of(taken))
-    house.table.recover()
-    used = len(held.used)
-    keeper_of(stage).cast(object())
-    stage.settle()
-    assert held.used[used:][0] == NOTHING
-    assert held.limits == NOTHING  # b has everything, and has not given any of it back
 
 
 # --- leaving ---
@@ -624,24 +475,6 @@ def test_who_leaves_while_it_waits_for_the_table_leaves_with_what_that_says(
     assert not house.record.members
 
 
-def test_who_leaves_while_it_joins_is_not_left_behind(house: House, stage: Stage) -> None:
-    """Its first write is waited for."""
-    with house.table.hold("write", times=1):
-        keeper, _ = house.start("a")
-        leave(stage, keeper)
-    assert keeper.wait(PATIENCE_SECONDS) == SHUTDOWN
-    assert (house.record.version, dict(house.record.members)) == (2, {})
-
-
-def test_who_leaves_while_others_write_tries_again(house: House, stage: Stage) -> None:
-    """It takes leave of what stands, not of what it knew."""
-    keeper, _ = house.start("a")
-    house.start("b")
-    assert view(keeper).nodes[-1].name == "a"  # it has not looked since
-    leave(stage, keeper)
-    assert list(house.record.members) == ["b"]
-
-
 @pytest.mark.parametrize("operation", ["read", "write"])
 def test_who_cannot_leave_ends_all_the_same(
     house: House, stage: Stage, operation: str, caplog: pytest.LogCaptureFixture
@@ -659,15 +492,6 @@ def test_who_cannot_leave_ends_all_the_same(
     assert "could not leave its group" in caplog.text
 
 
-def test_who_never_joined_has_nothing_to_leave(house: House, stage: Stage) -> None:
-    """Nothing is written."""
-    house.table.fail("read", UNAVAILABLE, times=None)
-    keeper, _ = house.start("a")
-    leave(stage, keeper)
-    assert not keeper.is_alive()
-    assert house.table.standing(GROUP) is None
-
-
 def test_who_finds_garbage_when_it_leaves_leaves_that_alone(house: House, stage: Stage) -> None:
     """And ends."""
     keeper, _ = house.start("a")
@@ -678,16 +502,6 @@ def test_who_finds_garbage_when_it_leaves_leaves_that_alone(house: House, stage:
 
 
 # --- giving up a seat ---
-
-
-def advance_until(stage: Stage, condition: Callable[[], bool], at_most_seconds: float) -> float:
-    """Let time pass in small steps until something is so, and say how much has."""
-    passed = 0.0
-    while not condition():
-        assert passed < at_most_seconds
-        stage.advance(0.25)
-        passed += 0.25
-    return passed
 
 
 def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
@@ -710,30 +524,3 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     assert told in caplog.text
     assert "node a of group receipts stands by for b" in house.told()
     assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]
-
-
-def test_a_successor_does_not_know_for_how_long_it_was_in_vain(house: House, stage: Stage) -> None:
-    """It begins anew."""
-    _, first = supervised(house, "a", Role.ACTIVE_STANDBY)
-    house.start("b", Role.ACTIVE_STANDBY)
-    first.fall()
-    stage.advance(STEP_DOWN.seconds - 1.0)
-    keeper_of(stage).cast(object())
-    stage.settle()
-    stage.advance(STEP_DOWN.seconds - 0.1)
-    assert first.begins == LIMITS
-    stage.advance(INTERVAL + 0.2)
-    assert first.begins == NOTHING
-
-
-def test_a_seat_given_up_by_a_write_whose_answer_was_lost_counts(house: House, stage: Stage) -> None:
-    """It stands by, and has more patience the next time."""
-    keeper, first = house.start("a", Role.ACTIVE_STANDBY)
-    _, second = house.start("b", Role.ACTIVE_STANDBY)
-    stage.advance(LEASE)
-    first.fall()
-    stage.advance(STEP_DOWN.seconds - 0.1)
-    house.table.lose_answer("write", UNAVAILABLE, times=1)
-    advance_until(stage, lambda: second.begins != NOTHING, LEASE)
-    assert first.begins == NOTHING
-    assert keeper.process.actor.describe_state()["steps_down_after_seconds"] == 2 * STEP_DOWN.seconds  # type: ignore[union-attr]

@@ -1,6 +1,6 @@
 """Real role keepers while everything happens to them: no more is begun than the record lends, and all is well soon.
 
-The protocol itself is tried far more often in ``tests/scale/test_roles_model.py``; this is about the actor around it.
+What it decides is tried far more often in ``tests/scale/test_roles_model.py``; this is about the actor around it.
 """
 
 from __future__ import annotations
@@ -64,8 +64,6 @@ class KeptNode:
         self.until_seconds = -inf
         self.limits = LIMITS.nothing
         self.in_use = 0  # requests to the ledger that may have been begun
-        self.answered = 0
-        self.unable_since_seconds: float | None = None  # an outage keeps everything away
         self.worker = stage.stand_in(answer=lambda _: self.obey() if self.obeys_at_once else SILENT)
         self.holds: list[Hold] = []
         self.start_keeper()
@@ -90,9 +88,7 @@ class KeptNode:
         """Nothing is in flight here."""
 
     def work(self) -> Work:
-        if self.unable_since_seconds is None:
-            return Work(self.answered)
-        return Work(self.answered, self.stage.clock.boottime() - self.unable_since_seconds)
+        return Work()
 
     # --- who works ---
 
@@ -229,40 +225,8 @@ class Keepers(RuleBasedStateMachine):
             node.obey_at_last()
         self.check()
 
-    @precondition(lambda self: self.nodes)
-    @rule(index=st.integers(0, 9), is_able=st.booleans())
-    def change_ability(self, index: int, is_able: bool) -> None:
-        """From now on a node can take nothing in, whatever it holds; or it can, and answers something."""
-        node = self.node(index)
-        if is_able:
-            node.unable_since_seconds = None
-            node.answered += 1
-        elif node.unable_since_seconds is None:
-            node.unable_since_seconds = self.stage.clock.boottime()
-
-    @precondition(lambda self: self.role is Role.ACTIVE_STANDBY)
-    @rule(
-        index=st.integers(0, 9), operation=st.sampled_from(["read", "write"]), fault=st.sampled_from("-flha"),
-        times=st.integers(1, 6),
-    )  # fmt: skip
-    def be_in_vain(self, index: int, operation: str, fault: str, times: int) -> None:
-        """All is well, but nobody can work; and when patience is about to end, something befalls a node."""
-        while len(self.nodes) < 2:
-            self.start(obeys_at_once=True)
-        self.end_all_trouble()
-        self.go_on(LEASE)
-        for number in range(len(self.nodes)):
-            self.change_ability(number, is_able=True)
-        self.go_on(2.5)
-        for number in range(len(self.nodes)):
-            self.change_ability(number, is_able=False)
-        self.go_on(11.5)
-        self.befall(index, operation, fault, times)
-        self.go_on(3.0)
-
     def end_all_trouble(self) -> None:
         for node in self.nodes:
-            node.unable_since_seconds = None
             node.table.recover()
             node.let_go()
             node.obeys_at_once = True

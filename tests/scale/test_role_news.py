@@ -10,9 +10,8 @@ import pytest
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.roles import Group, Lease, Node, Role
 from receipt_actors.errors import LedgerUnavailable
-from receipt_actors.scale.nodes.role_news import ROLE_TABLE, RoleNews, SteppedDown, standing_of
+from receipt_actors.scale.nodes.role_news import ROLE_TABLE, RoleNews
 from receipt_actors.telemetry.incidents import IncidentKind, Noticed
-from receipt_actors.telemetry.overview import Standing
 
 LEASE = 10.0
 LIMITS = Limits(100, 50, 200)
@@ -53,13 +52,6 @@ class Told:
 @pytest.fixture
 def told() -> Told:
     return Told()
-
-
-def test_a_node_stands_where_its_lease_says() -> None:
-    """And nowhere when that is over."""
-    leases = (ACTIVE, STANDBY, WAITING)
-    assert [standing_of(lease, 9.9) for lease in leases] == [Standing.ACTIVE, Standing.STANDBY, Standing.WAITING]
-    assert {standing_of(lease, 10.0) for lease in leases} == {Standing.CUT_OFF}
 
 
 @pytest.mark.parametrize(
@@ -137,42 +129,6 @@ def test_why_it_stands_by_is_told_where_nobody_would_guess(told: Told) -> None:
     assert other.last[2] == f"{ME} stands by for b: {because}"
 
 
-def test_who_was_taken_out_is_told_by_the_node_that_did_so(told: Told) -> None:
-    """An incident for each."""
-    told.news.renewed(ACTIVE, 0.0, ("b", "c"), None)
-    assert [(each.kind, each.subject) for each in told.incidents] == [
-        (IncidentKind.NODE_LOST, "b"),
-        (IncidentKind.NODE_LOST, "c"),
-    ]
-    assert told.last[2] == "node c has not been heard of for a lease: it is out of the group"
-
-
-def test_a_seat_that_is_given_up_is_told_with_what_was_found(told: Told, caplog: pytest.LogCaptureFixture) -> None:
-    """For how long, what did not answer, and who has it now; by an alert of its own."""
-    with caplog.at_level(logging.WARNING):
-        stepped_down = SteppedDown(12.34, ("ledger", "receive from receipts"), "b")
-        told.news.renewed(STANDBY, 0.0, (), None, stepped_down)
-    words = (
-        "node a steps down: for 12.3 s nothing could be received (ledger, receive from receipts unavailable); "
-        "b takes over"
-    )
-    assert told.last == (IncidentKind.SEAT_GIVEN_UP, "a", words)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-
-
-@pytest.mark.parametrize(("lost", "found"), [((0, 41), "no record"), ((3, 41), "only version 3")])
-def test_a_record_that_was_lost_is_told_by_the_node_that_put_it_back(
-    told: Told, lost: tuple[int, int], found: str
-) -> None:
-    """With what was found, and what was known."""
-    told.news.renewed(ACTIVE, 0.0, (), lost)
-    kind, subject, words = told.last
-    assert (kind, subject) == (IncidentKind.CONFIGURATION, "a")
-    assert words.startswith(
-        f"the table of roles had {found} of group 'receipts', though version 41 is known: it was lost"
-    )
-
-
 def test_a_record_that_cannot_be_read_is_told_once_for_each_fault(told: Told) -> None:
     """And again when it has been in order meanwhile."""
     for fault in ("this", "this", "that", "that"):
@@ -182,13 +138,3 @@ def test_a_record_that_cannot_be_read_is_told_once_for_each_fault(told: Told) ->
     told.news.unreadable(ACTIVE, 0.0, "that")
     assert len(told.incidents) == 3
     assert "can't be read: that; expected that no other program writes it" in told.last[2]
-
-
-def test_its_end_is_told_in_the_log_alone(told: Told, caplog: pytest.LogCaptureFixture) -> None:
-    """Whether the others know of it."""
-    with caplog.at_level(logging.INFO):
-        told.news.left(ACTIVE, is_known=True)
-        told.news.left(ACTIVE, is_known=False)
-    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
-    assert caplog.records[0].message == "node a has left group receipts"
-    assert told.incidents == []

@@ -84,37 +84,11 @@ def test_the_least_that_any_node_says_is_the_whole() -> None:
     assert told(group) == dict.fromkeys("ab", Limits(9, 10, 30, 3.5))
 
 
-@pytest.mark.parametrize("role", [Role.ACTIVE_STANDBY, Role.LOAD_BALANCED])
-def test_a_rate_that_comes_and_goes_is_another_share(role: Role) -> None:
-    """Who had no limit has to be told that there is one, and again that there is none: by another number."""
-    free, limited = node("a", role, replace(LIMITS, app_store_rate_per_second=None)), node("b", role)
-    group = Group().renewed(free, 1, SECONDS)
-    before = group.members["a"].share
-    group = group.renewed(limited, 1, SECONDS)
-    after = group.members["a"].share
-    group = group.without("b")
-    again = group.members["a"].share
-    assert before is not None
-    assert after is not None
-    assert again is not None
-    assert before.told.app_store_rate_per_second is None
-    assert after.told.app_store_rate_per_second is not None
-    assert again.told.app_store_rate_per_second is None
-    assert before.number < after.number < again.number
-
-
 def test_one_works_and_the_others_stand_by() -> None:
     """In the order of joining, whatever their names; who stands by has no token and nothing to use."""
     group = group_of(*(node(name, Role.ACTIVE_STANDBY) for name in "cab"))
     assert told(group) == {"c": LIMITS, "a": None, "b": None}
     assert {name: member.token for name, member in group.members.items()} == {"c": 1, "a": None, "b": None}
-
-
-def test_who_leaves_is_followed_by_the_next_one() -> None:
-    """At once, with a higher token."""
-    group = group_of(*(node(name, Role.ACTIVE_STANDBY) for name in "cab")).without("c")
-    assert told(group) == {"a": LIMITS, "b": None}
-    assert group.members["a"].token == group.version
 
 
 def test_who_is_gone_is_followed_by_the_next_one() -> None:
@@ -164,26 +138,6 @@ def test_who_yields_goes_to_the_end_of_the_line_and_the_next_one_has_its_seat() 
     assert told(group) == {"a": LIMITS, "b": None, "c": None}
 
 
-def test_of_several_seats_one_changes_hands() -> None:
-    """The others keep what they have, by the same tokens."""
-    few = replace(LIMITS, ledger_concurrency=2)
-    nodes = [node(name, limits=few) for name in "abc"]
-    group = group_of(*nodes)
-    token = group.members["b"].token
-    group = group.renewed(nodes[0], 9, SECONDS, steps_down=True)
-    assert (seated(group), group.members["b"].token) == (["b", "c"], token)
-    assert told(group)["c"] is None
-    assert told(group_of(*nodes, group=group)) == {"b": told(group)["b"], "c": told(group)["b"], "a": None}
-
-
-def test_who_yields_where_nobody_waits_is_seated_again() -> None:
-    """By another token; ``Lease.successor`` sees to it that nobody does."""
-    group = group_of(node("a"))
-    group = group.renewed(node("a"), 9, SECONDS, steps_down=True)
-    assert (group.members["a"].token, group.members["a"].joined) == (group.version, group.version)
-    assert told(group) == {"a": LIMITS}
-
-
 # --- a lease ---
 
 
@@ -197,16 +151,6 @@ class Seat:
         self.lease, written = self.lease.looked(group, now).renewal(now)
         self.lease = self.lease.looked(written, now)
         return written
-
-
-def test_a_lease_counts_from_when_its_renewal_was_sent() -> None:
-    """However late its node hears that it was carried out; and whether it hears that as an answer or by reading."""
-    lease, written = Lease(node("a"), SECONDS).looked(Group(), 100.0).renewal(100.0)
-    assert not lease.is_held(100.0)
-    heard = lease.looked(written, 105.0)
-    assert heard.held_until_seconds == 110.0
-    assert heard.is_held(109.9)
-    assert not heard.is_held(110.0)
 
 
 def test_the_first_in_line_is_who_follows() -> None:
@@ -227,48 +171,6 @@ def test_the_first_in_line_is_who_follows() -> None:
     seat.lease, group = seat.lease.renewal(13.0, steps_down=True)
     seat.lease = seat.lease.looked(group, 13.0)
     assert seat.lease.successor(13.0) is None
-
-
-def test_nothing_is_given_up_while_another_one_is_taken_out() -> None:
-    """Without it there may be a seat for everybody."""
-    seat = Seat("a", Role.LOAD_BALANCED)
-    only_one, third = node("b", Role.ACTIVE_STANDBY), node("c")
-    group = seat.renew(group_of(only_one, third, group=seat.renew(Group(), 0.0)), 1.0)
-    for now in (4.0, 8.0, 11.0):
-        assert seat.lease.successor(now) == ("b" if now == 4.0 else None)
-        group = seat.renew(group.renewed(third, 100 + round(now), SECONDS), now)
-    seat.lease = seat.lease.looked(group.renewed(third, 200, SECONDS), 12.0)
-    assert seat.lease.gone(12.0) == {"b"}
-    assert seat.lease.successor(12.0) is None
-    seat.renew(seat.lease.group, 12.0)
-    assert seated(seat.lease.group) == ["a", "c"]
-
-
-def test_nothing_is_given_up_before_a_lost_record_is_put_back() -> None:
-    """Who waits is known again then."""
-    seat = Seat("a")
-    group = seat.renew(Group(), 0.0)
-    seat.renew(group_of(node("b", Role.ACTIVE_STANDBY), group=group), 1.0)
-    assert seat.lease.successor(1.0) == "b"
-    seat.lease = seat.lease.looked(Group(), 2.0)
-    assert seat.lease.successor(2.0) is None
-
-
-def test_a_renewal_that_was_not_carried_out_counts_for_nothing() -> None:
-    """The one before it still does."""
-    seat = Seat()
-    group = seat.renew(Group(), 100.0)
-    lease, _lost = seat.lease.renewal(104.0)
-    assert lease.looked(group, 106.0).held_until_seconds == 110.0
-
-
-def test_who_reads_that_it_is_out_holds_nothing() -> None:
-    """Others have taken it for gone."""
-    seat = Seat()
-    group = seat.renew(Group(), 100.0)
-    out = seat.lease.looked(group.renewed(node("b"), 1, SECONDS, gone=frozenset("a")), 101.0)
-    assert not out.is_held(101.0)
-    assert (out.me, out.share, out.limits) == (None, None, LIMITS.nothing)
 
 
 def test_others_wait_longer_than_the_lease() -> None:
@@ -301,18 +203,6 @@ def test_who_could_not_look_takes_nobody_for_gone() -> None:
     assert other.gone(30.0) == frozenset()
 
 
-def test_what_was_obeyed_is_forgotten_when_another_share_is_lent() -> None:
-    """Only the share that it keeps to is confirmed, and only where it is still the newest."""
-    seat = Seat("a", Role.LOAD_BALANCED)
-    group = seat.renew(Group(), 0.0)
-    share = seat.lease.share
-    assert share is not None
-    obeying = seat.lease.obeys(share.number)
-    assert obeying.obeyed == share.number
-    assert seat.lease.obeys(share.number + 1).obeyed is None
-    assert obeying.looked(group.renewed(node("b"), 1, SECONDS), 1.0).obeyed is None
-
-
 # --- a record that is lost ---
 
 
@@ -343,25 +233,6 @@ def test_a_record_that_is_gone_is_put_back_as_it_was() -> None:
     assert active.share == seats["a"].lease.share
 
 
-def test_what_is_to_be_put_back_takes_the_place_of_nothing_else() -> None:
-    """It is written on condition that nothing stands, or what was read; who has nothing to put back begins anew."""
-    seats, _ = group_at_rest("a")
-    lost = seats["a"].lease.looked(Group(), 101.0)
-    assert (lost.puts_back, lost.stored) == (True, 0)
-    fresh = Lease(node("b"), SECONDS).looked(Group(), 101.0)
-    assert (fresh.puts_back, fresh.stored) == (False, 0)
-
-
-def test_all_go_on_from_what_was_put_back_first() -> None:
-    """Also who knew something newer; and no write that was on its way fits."""
-    seats, group = group_at_rest("a", "b")
-    newer = seats["a"].renew(group, 102.0)
-    back = seats["b"].renew(Group(), 103.0)
-    following = seats["a"].lease.looked(back, 104.0)
-    assert newer.version < back.version == following.stored == following.group.version
-    assert not following.puts_back
-
-
 def test_who_was_started_when_the_record_was_lost_joins_the_others() -> None:
     """It had found nothing, and begun anew; who has known more a moment ago puts that back."""
     seats, _ = group_at_rest("a", "b")
@@ -381,22 +252,6 @@ def test_who_has_not_looked_for_long_takes_what_others_have_begun() -> None:
     assert list(back.members) == ["c", "a"]
     assert tokens(back) == {"c": back.version, "a": None}
     assert back.version == group.version + LEAP + 1
-
-
-def test_who_puts_back_what_others_have_begun_follows_them_until_it_is_written() -> None:
-    """Somebody joins while its first write is under way: that one is in what it writes next."""
-    seats, group = group_at_rest("a", "b")
-    for now in range(102, 130):
-        group = seats["a"].renew(group, now)
-    stranger = Group().renewed(node("c"), 1, SECONDS)
-    lease, _ = seats["a"].lease.looked(stranger, 200.0).renewal(200.0)
-    with_another = stranger.renewed(node("d"), 1, SECONDS)
-    lease, back = lease.looked(with_another, 200.1).renewal(200.1)
-    assert lease.stored == with_another.version
-    assert set(back.members) == {"a", "c", "d"}
-    following = lease.looked(back, 200.2)
-    assert not following.puts_back
-    assert following.looked(stranger, 200.3).puts_back  # lost once more, and known: nobody has begun anew
 
 
 def test_tokens_go_up_though_one_that_is_known_was_lost() -> None:
@@ -436,15 +291,6 @@ def test_a_share_of_another_record_is_another_share_whatever_its_number() -> Non
     other = Group(group.version + 5, {"a": replace(group.members["a"], share=less)})
     assert obeying.looked(other, 1.0).obeyed is None
     assert obeying.looked(Group(group.version + 5, group.members), 1.0).obeyed == share.number
-
-
-def test_who_leaves_puts_back_what_was_lost_without_itself() -> None:
-    """The others find their places; nothing is left of it."""
-    seats, group = group_at_rest("a", "b")
-    seats["a"].renew(group, 103.0)
-    left = seats["a"].lease.looked(Group(), 104.0).leave()
-    assert left.version == group.version + LEAP + 2
-    assert tokens(left) == {"b": left.version}
 
 
 # --- the record ---

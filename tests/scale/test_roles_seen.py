@@ -39,9 +39,11 @@ class Nodes:
         self._stack = ExitStack()
         self.nodes: dict[str, Tree] = {}
         for name in names:
-            changes = {"role": role, "node_name": name, "lease_seconds": LEASE_SECONDS}
+            changes = {"role": role, "lease_seconds": LEASE_SECONDS}
             settings = SETTINGS.model_copy(update=changes)
-            tree = Tree(settings, ServicesOfNode(settings, self.table))
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setenv("HOSTNAME", name)
+                tree = Tree(settings, ServicesOfNode(settings, self.table))
             self.nodes[name] = self._stack.enter_context(closing(tree))
         self.advance(A_MOMENT_SECONDS)
 
@@ -124,29 +126,6 @@ def test_a_table_that_does_not_answer_is_an_outage(pair: Nodes) -> None:
         assert pair.kinds(name) == ["role", "outage", "recovered"]
 
 
-def test_a_node_that_is_paused_keeps_its_seat(pair: Nodes) -> None:
-    """Nobody takes over: an operator wished that nothing be done. It goes on when it is resumed."""
-    pair.nodes["a"].system.pause()
-    pair.advance(5 * LEASE_SECONDS)
-    assert [pair.look(name).state for name in ("a", "b")] == [State.PAUSED, State.STANDBY]
-    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.ACTIVE, Standing.STANDBY]
-    pair.nodes["a"].system.resume()
-    assert pair.look("a").state is State.CONSUMING
-
-
-def test_a_node_that_stands_by_can_be_paused(pair: Nodes) -> None:
-    """It says that it is, and takes nothing in when it takes over."""
-    pair.nodes["b"].system.pause()
-    assert pair.look("b").state is State.PAUSED
-    pair.advance(2 * LEASE_SECONDS, without="a")
-    assert pair.role("b").standing is Standing.ACTIVE
-    assert pair.look("b").state is State.PAUSED
-    assert pair.look("b").processes[0].reserved == 0
-    pair.nodes["b"].system.resume()
-    pair.advance(A_MOMENT_SECONDS)
-    assert pair.look("b").processes[0].reserved > 0
-
-
 def test_the_keeper_tells_what_it_knows(pair: Nodes) -> None:
     """For people: the whole group, the lease, and what is done with the share; nothing but JSON's types."""
     described = pair.nodes["a"].system.actor_state("membership")
@@ -180,23 +159,6 @@ def test_a_node_that_cannot_receive_gives_up_its_seat(pair: Nodes) -> None:
     b.services.submit(b.services.app_store.sell("t-1"), user_id=1)
     pair.advance(A_MOMENT_SECONDS)
     assert len(b.results()) == 1
-
-
-def test_what_it_has_in_flight_is_handed_back(pair: Nodes) -> None:
-    """As by any node that stands by."""
-    a, _ = pair.nodes.values()
-    a.services.app_store.hold("verify_receipt", times=1)
-    a.services.submit(a.services.app_store.sell("t-1"), user_id=1)
-    a.settle()
-    assert pair.look("a").processes[0].in_flight == 1
-    cut_off_from_its_queue(a)
-    pair.advance(2.5 * LEASE_SECONDS)
-    assert pair.role("b").standing is Standing.WAITING  # for Apple's answer, which counts as under way
-    a.services.recover()
-    pair.advance(LEASE_SECONDS)
-    assert pair.role("b").standing is Standing.ACTIVE
-    assert pair.look("a").processes[0].in_flight == 0
-    assert a.system.statistics().count("handed_back") == 1
 
 
 @pytest.mark.parametrize("service", ["app_store", "ledger"])

@@ -17,13 +17,15 @@ from receipt_actors.pipeline.protocol import ObeyLimits
 from receipt_actors.scale.processes.group import GroupLessee
 from receipt_actors.scale.processes.group_inspection import FRESH_SECONDS, collect
 from receipt_actors.scale.processes.messages import Release, Reported
-from receipt_actors.scale.processes.protocol import Group, TellProcess, WorkerReport
+from receipt_actors.scale.processes.protocol import Group
 from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, Shares
 from receipt_actors.scale.processes.worker_process import WorkerProcess
+from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.pipeline.stand_ins import Stage
 
+SETTINGS = Settings(bundle_ids=("*",), backend="aws")
 WHOLE = Limits(12, 6, 6, 30.0)
 HALF = Limits(6, 3, 3, 15.0)
 PIDS = {"worker-1": 11, "worker-2": 12}
@@ -36,7 +38,7 @@ class House:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.shares = Shares(WHOLE)
-        self.group = Group(NAMES, (), {}, WHOLE, self.shares, on_refusal=lambda: None, on_complete=lambda: None)
+        self.group = Group(NAMES, (), SETTINGS, WHOLE, self.shares, on_refusal=lambda: None, on_complete=lambda: None)
         self.workers = {name: stage.stand_in(name) for name in NAMES}
 
     def join(self, *names: str) -> None:
@@ -121,7 +123,7 @@ def test_what_is_known_is_not_told_again(house: House) -> None:
 def test_all_workers_hand_back(house: House) -> None:
     """When other nodes do the work."""
     house.lessee.release()
-    assert [house.told(name) for name in NAMES] == [[TellProcess(Release())]] * 2
+    assert [house.told(name) for name in NAMES] == [[Release()]] * 2
 
 
 # --- how the work goes ---
@@ -134,7 +136,7 @@ def report(house: House, name: str, unable_seconds: float, answered: int = 0, pi
         name, pid or PIDS[name], 1.0, State.CONSUMING, 0, 0, ("ledger",) if unable_seconds else (),
         Usage(0.0, 0, 0, 0), (), None, StatisticsSnapshot(results=results), unable_seconds=unable_seconds,
     )  # fmt: skip
-    collect(house.stage.actors, WorkerReport(name, process.pid, Reported(process)))
+    collect(house.stage.actors, name, process.pid, Reported(process))
 
 
 @pytest.fixture

@@ -96,11 +96,6 @@ def test_each_time_it_is_twice_as_long_and_at_most_an_hour(player: Player) -> No
     assert set(seen[9:]) == {LONGEST_STEP_DOWN_SECONDS}
 
 
-def test_a_lease_longer_than_that_is_the_least() -> None:
-    """What it lasts at first it lasts always."""
-    assert StepDown(5000.0, times=3).seconds == 5000.0
-
-
 def test_it_begins_anew_with_an_answer(player: Player) -> None:
     """One that was posted since the seat was given: that it has been able to receive says nothing of the rest."""
     player.yield_and_be_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import threading
 import time
@@ -16,16 +17,12 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import Crash, Ref, look_at
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.processes.group_inspection import collected_by
-from receipt_actors.scale.processes.messages import Grant, Message, Release, Report, StartRefused, encode
-from receipt_actors.scale.processes.protocol import (
-    Group,
-    PauseChanged,
-    TellProcess,
-    WorkerView,
-)
+from receipt_actors.scale.processes.messages import Grant, Message, Release, Report, StartRefused
+from receipt_actors.scale.processes.protocol import Group, PauseChanged, WorkerView
 from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, REPORT_SECONDS, Worker, WorkerDied
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
+from receipt_actors.settings import Settings
 from receipt_actors.telemetry.queue_depths import LookAtQueues
 from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.stand_ins import Stage
@@ -33,10 +30,11 @@ from tests.pipeline.stand_ins import Stage
 NAME = "worker-1"
 LIMITS = Limits(4, 4, 4)
 LESS = Limits(1, 1, 1)
+SETTINGS = Settings(bundle_ids=("*",), backend="aws")
 
 #: Gets its settings, says that it is loaded and, when it has its limits, that it consumes; a test adds what comes then.
 PROGRAM = """
-import socket, sys, time
+import pickle, socket, sys, time
 from receipt_actors.scale.processes.worker_process import Channel
 from receipt_actors.scale.processes.messages import *
 channel = Channel(socket.socket(fileno=int(sys.argv[2])))
@@ -63,7 +61,7 @@ def hears_exactly(*messages: Message) -> str:
 heard = []
 while len(heard) < {len(messages)}:
     heard += channel.receive()
-sys.exit(1 if heard == [decode(line) for line in {list(map(encode, messages))}] else 9)
+sys.exit(1 if heard == pickle.loads({pickle.dumps(list(messages))!r}) else 9)
 """
 
 
@@ -74,7 +72,9 @@ class House:
         self.stage = stage
         self.consumes, self.is_refused = threading.Event(), threading.Event()
         self.shares = Shares(LIMITS if has_share else LIMITS.nothing)
-        self.group = Group((NAME,), ("-c", program), {}, LIMITS, self.shares, self.is_refused.set, self.consumes.set)
+        self.group = Group(
+            (NAME,), ("-c", program), SETTINGS, LIMITS, self.shares, self.is_refused.set, self.consumes.set
+        )
         if was_complete:
             self.group.started.add(NAME)
         self.worker: Ref = stage.actors.start(Worker, NAME, self.group, name=NAME)
@@ -138,14 +138,6 @@ def test_a_crash_of_the_actor_kills_the_process(open_house: Callable[[str], Hous
     process.wait(PATIENCE_SECONDS)
 
 
-def test_a_smaller_share_is_kept_to_by_a_process_that_knows_of_none(build_house: Callable[..., House]) -> None:
-    """It joined at its start, as all do at first, and was told its share before its process was loaded."""
-    house = build_house(PROGRAM + "time.sleep(600)")
-    house.shares.divide(LESS)
-    asking = house.stage.ask(NAME, ObeyLimits())
-    assert house.stage.reply_to(asking) == Done()
-
-
 def test_a_smaller_share_is_kept_to_when_the_process_says_so(
     open_house: Callable[[str], House], tmp_path: Path
 ) -> None:
@@ -190,7 +182,7 @@ def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: C
     house.worker.cast(PauseChanged())
     house.stage.settle()
     house.shares.divide(LESS)
-    house.worker.cast(TellProcess(Release()))
+    house.worker.cast(Release())
     assert "ended with exit status 1" in house.died_of()
 
 
@@ -213,13 +205,6 @@ def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callabl
     assert "was killed by signal 9" in house.died_of()
 
 
-def test_a_process_that_drains_says_by_itself_how_it_goes(open_house: Callable[[str], House]) -> None:
-    """Nobody asks it any more; what it says goes to whoever shows it."""
-    house = open_house("channel.send(Draining(100.0))" + REPORTS + "time.sleep(600)")
-    wait_until(lambda: collected_by(house.stage.actors).heard)
-    assert collected_by(house.stage.actors).heard[NAME].process.in_flight == 7
-
-
 def test_a_process_is_asked_every_second_once_it_has_answered(open_house: Callable[[str], House]) -> None:
     """It may hang. It is asked to look at the queues once, when somebody wants to know."""
     house = open_house("wait_for(Report)" + REPORTS + hears_exactly(Report(looks_at_queues=True), Release()))
@@ -227,7 +212,7 @@ def test_a_process_is_asked_every_second_once_it_has_answered(open_house: Callab
     house.worker.cast(LookAtQueues())
     house.stage.settle()
     house.stage.advance(10 * REPORT_SECONDS)
-    house.worker.cast(TellProcess(Release()))
+    house.worker.cast(Release())
     assert "ended with exit status 1" in house.died_of()
 
 
@@ -289,7 +274,7 @@ def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[.
 def test_a_process_can_be_killed_while_it_is_being_started() -> None:
     """However far that has come: it is started on a thread of its own, and none is left behind."""
     delivered: SimpleQueue[MessageFrom | ProcessEnded] = SimpleQueue()
-    process = WorkerProcess(NAME, ("-c", "import time; time.sleep(600)"), {}, delivered.put)
+    process = WorkerProcess(NAME, ("-c", "import time; time.sleep(600)"), SETTINGS, delivered.put)
     process.kill()
     assert delivered.get(timeout=PATIENCE_SECONDS) == ProcessEnded(process, -9)
     assert process.wait(PATIENCE_SECONDS)
@@ -299,7 +284,7 @@ def test_no_process_is_a_start_that_was_refused(monkeypatch: pytest.MonkeyPatch,
     """The machine has no room for one, say: that is to be expected, and told in one line."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     delivered: SimpleQueue[MessageFrom | ProcessEnded] = SimpleQueue()
-    process = WorkerProcess(NAME, (), {}, delivered.put)
+    process = WorkerProcess(NAME, (), SETTINGS, delivered.put)
     said = delivered.get(timeout=PATIENCE_SECONDS)
     assert isinstance(said, MessageFrom)
     assert isinstance(said.message, StartRefused)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from functools import partial
 
-from receipt_actors import application
 from receipt_actors.cli import main
-from receipt_actors.telemetry import embedded_metrics
+from receipt_actors.telemetry import alert_book, embedded_metrics
 
 if __name__ == "__main__":
     vars(embedded_metrics)["MetricsLog"] = partial(embedded_metrics.MetricsLog, interval_seconds=1.0)
-    vars(application)["AlertLimits"] = partial(application.AlertLimits, outage_seconds=1.0)
+    vars(alert_book)["OUTAGE_SECONDS"] = 1.0
     sys.exit(main())

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.aws.roles import KEY
+from receipt_actors.aws import AwsRoles
 from receipt_actors.cli import EXIT_DONE
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from tests.patience import PATIENCE_SECONDS
@@ -45,7 +45,8 @@ class Node:
     """A program that shares the work with others, and whoever looks at it."""
 
     def __init__(self, world: World, store: SimulatedAppStore, name: str, role: str, **settings: object) -> None:
-        sharing = {"role": role, "node_name": name, "lease_seconds": LEASE_SECONDS}
+        sharing = {"role": role, "lease_seconds": LEASE_SECONDS}
+        world.environment["HOSTNAME"] = name
         self._world = world
         self.name = name
         self.program: Program = world.start(store, admin=ANY_PORT, **sharing, **settings)
@@ -85,7 +86,7 @@ class Node:
 
 def prepare(world: World) -> Inbox:
     if isinstance(world, AwsWorld):
-        world.create_table("RoleTable", KEY)
+        world.create_table("RoleTable", AwsRoles.key)
     return Inbox(world)
 
 
@@ -149,7 +150,7 @@ def lose_the_table(world: World, active: Node) -> None:
     if isinstance(world, AwsWorld):
         world.delete_table("RoleTable")
         active.wait_for("waiting")
-        world.create_table("RoleTable", KEY)
+        world.create_table("RoleTable", AwsRoles.key)
     elif isinstance(world, EmbeddedWorld):
         with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection:
             connection.execute("DROP TABLE role_groups")

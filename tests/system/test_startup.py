@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.stores.apple.signatures.roots import apple_root
+from receipt_actors.stores.apple.signatures.trust import apple_root
 from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program, Programs
@@ -77,14 +77,6 @@ def test_a_statistics_file_that_cannot_be_is_told_before_anything_is_done(progra
     assert not (tmp_path / "receipts.db").exists()
 
 
-def test_a_group_without_a_role_is_told(programs: Programs, tmp_path: Path) -> None:
-    """Whoever forgot the role would believe that limits are shared."""
-    where = ("--database", str(tmp_path / "receipts.db"), "--bundle-ids", "com.example.game")
-    program = programs.start("start", *where, "--role-group", "games", "--exit-when-idle", "0")
-    assert program.wait_for_end() == 0
-    assert "--role-group has no effect: this node is alone" in program.stderr
-
-
 @pytest.mark.parametrize("command", ["start", "notifications"])
 def test_a_trust_root_that_is_not_apples_is_told(programs: Programs, tmp_path: Path, command: str) -> None:
     """In a line of the log, with its name and the setting: its owner can sign purchases. Apple's own needs none."""
@@ -110,9 +102,9 @@ def test_a_standby_does_not_say_that_it_takes_receipts(programs: Programs, tmp_p
     """It says what it is ready for, and that it stands by; several processes begin with the node's turn."""
     where = ("start", "--database", str(tmp_path / "receipts.db"), "--bundle-ids", BUNDLE_ID)
     sharing = (*where, "--role", "active-standby", "--processes", processes)
-    active = programs.start(*sharing, "--node-name", "one")
+    active = programs.start(*sharing)
     active.wait_for_log(" is active ")
-    standby = programs.start(*sharing, "--node-name", "two")
+    standby = programs.start(*sharing)
     standby.wait_for_log(" stands by for ")
     if processes == "1":
         standby.wait_for_log("consumers are ready; while this node is active, they take receipts from")

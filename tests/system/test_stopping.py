@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from contextlib import ExitStack, closing
 from functools import partial
@@ -54,7 +55,11 @@ def test_a_signal_lets_what_is_in_flight_finish(world: World) -> None:
         assert program.wait_for_end() == 0
     assert world.total(SOURCE) == 0
     assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == _users(messages)
-    assert f"{len(messages)} messages answered, 0 moved to the dead-letter queue, 0 handed back" in program.stderr
+    # A queue may deliver a message twice, and then it is answered twice.
+    (answered,) = re.findall(
+        r"(\d+) messages answered, 0 moved to the dead-letter queue, 0 handed back", program.stderr
+    )
+    assert int(answered) >= len(messages)
 
 
 def test_a_signal_in_the_first_moments_is_not_missed(programs: Programs, tmp_path: Path) -> None:

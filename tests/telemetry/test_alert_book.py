@@ -11,22 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.telemetry.alert_book import (
-    MAX_LINE_CHARACTERS,
-    MAX_STORY_LINES,
+    DEAD_LETTERS,
     MAX_SUMMARIES,
+    OUTAGE_SECONDS,
     PERIOD_SECONDS,
+    Alert,
     AlertBook,
     AlertKind,
-    AlertLimits,
-    Gathered,
     Origin,
 )
+from receipt_actors.telemetry.incidents import MAX_LINE_CHARACTERS, MAX_STORY_LINES
 from receipt_actors.telemetry.overview import Incident
 
 AT_SECONDS = 1_750_000_000.0
 ORIGIN = Origin("host-1", "worker-2", "ReceiptsSQS", "1.2.3")
-OUTAGE_SECONDS = 60.0
-DEAD_LETTERS = 10
 INCIDENT_KINDS = [
     "crash",
     "restart",
@@ -40,16 +38,16 @@ INCIDENT_KINDS = [
 
 
 def book() -> AlertBook:
-    return AlertBook(AlertLimits(OUTAGE_SECONDS, DEAD_LETTERS))
+    return AlertBook(ORIGIN)
 
 
 def incident(kind: str, summary: str = "it happened", at: float = 0.0, count: int = 1, subject: str = "") -> Incident:
     return Incident(AT_SECONDS + at, kind, summary, ("first this", "then that"), count=count, subject=subject)
 
 
-def only(due: list[Gathered]) -> Gathered:
-    (gathered,) = due
-    return gathered
+def only(due: list[Alert]) -> Alert:
+    (alert,) = due
+    return alert
 
 
 @pytest.mark.parametrize("kind", INCIDENT_KINDS)
@@ -71,18 +69,9 @@ def test_what_follows_is_summed_up_for_a_minute() -> None:
         alerts.note(incident("crash", f"{'ab'[second % 2]} crashed", at=second), float(second))
         assert alerts.take_due(float(second)) == []
     assert alerts.next_due_seconds() == PERIOD_SECONDS
-    rest = only(alerts.take_due(PERIOD_SECONDS)).alert(ORIGIN)
+    rest = only(alerts.take_due(PERIOD_SECONDS))
     assert (rest.count, rest.first_at_seconds, rest.last_at_seconds) == (30, AT_SECONDS + 1, AT_SECONDS + 30)
-    assert rest.story == ("15 x b crashed", "15 x a crashed", "first this", "then that")
-
-
-def test_what_others_have_no_part_in_is_not_held_up() -> None:
-    """Each kind has a minute of its own."""
-    alerts = book()
-    alerts.note(incident("crash"), 0.0)
-    alerts.take_due(0.0)
-    alerts.note(incident("storm"), 1.0)
-    assert only(alerts.take_due(1.0)).kind is AlertKind.STORM
+    assert rest.as_json()["story"] == ["15 x b crashed", "15 x a crashed", "first this", "then that"]
 
 
 @given(
@@ -108,20 +97,11 @@ def test_there_are_never_more_alerts_in_a_minute_than_kinds(steps: list[tuple[st
     last = alerts.take_all(now)
     for kind in AlertKind:
         times = [at for sent_kind, at, _ in sent if sent_kind is kind]
-        assert all(later - earlier >= PERIOD_SECONDS for earlier, later in itertools.pairwise(times))
+        assert all(later - earlier >= PERIOD_SECONDS - 1e-6 for earlier, later in itertools.pairwise(times))
     told: Counter[str] = Counter()
     for kind, count in [*((kind, count) for kind, _, count in sent), *((each.kind, each.count) for each in last)]:
         told[kind.value] += count
     assert {kind: told[kind] for kind in INCIDENT_KINDS} == {kind: noted[kind] for kind in INCIDENT_KINDS}
-
-
-def test_nothing_is_left_when_all_is_taken() -> None:
-    """At the end of a process what was gathered is told, however short the time was."""
-    alerts = book()
-    for second in range(3):
-        alerts.note(incident("crash"), float(second))
-    assert only(alerts.take_all(3.0)).count == 3
-    assert alerts.take_all(100.0) == []
 
 
 # --- outages ---
@@ -159,15 +139,6 @@ def test_an_outage_that_was_forgotten_and_is_met_again_is_told_again() -> None:
         assert only(alerts.take_due(begin + OUTAGE_SECONDS)).kind is AlertKind.OUTAGE
 
 
-def test_each_service_has_its_own_outage() -> None:
-    """The end of one says nothing of another."""
-    alerts = book()
-    alerts.note(incident("outage", subject="ledger"), 0.0)
-    alerts.note(incident("outage", subject="app_store"), 1.0)
-    alerts.note(incident("recovered", subject="app_store"), 2.0)
-    assert only(alerts.take_due(OUTAGE_SECONDS)).count == 1
-
-
 # --- dead letters ---
 
 
@@ -197,7 +168,7 @@ def test_a_body_says_everything_in_json() -> None:
     """The format of version 1, as the manual has it."""
     alerts = book()
     alerts.note(Incident(AT_SECONDS, "crash", "validator crashed", ("a line",), message_id="m-1"), 0.0)
-    body = only(alerts.take_due(0.0)).alert(ORIGIN).body
+    body = only(alerts.take_due(0.0)).body
     assert json.loads(body) == {
         "version": 1,
         "kind": "crash",
@@ -213,14 +184,6 @@ def test_a_body_says_everything_in_json() -> None:
     }
 
 
-def test_nothing_that_looks_like_a_receipt_or_a_key_gets_into_it() -> None:
-    """A second wall: whatever somebody put into a story by mistake."""
-    secret = "MIITtgYJKoZIhvcNAQcCoIITpzCCE6MCAQExCzAJBgUrDgMCGgUAMIIDVwYJKoZI"
-    alerts = book()
-    alerts.note(Incident(AT_SECONDS, "crash", f"choked on {secret}", (f"body: {secret}",)), 0.0)
-    assert secret[:40] not in only(alerts.take_due(0.0)).alert(ORIGIN).body
-
-
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=40), st.text(max_size=40))
 def test_a_body_is_bounded_and_can_be_sent(lines: list[str], summary: str) -> None:
     """However long a story is, and whatever characters are in it."""
@@ -230,16 +193,10 @@ def test_a_body_is_bounded_and_can_be_sent(lines: list[str], summary: str) -> No
     for line in lines:
         story = tuple(line * 100 for line in lines)
         alerts.note(Incident(AT_SECONDS, "storm", f"{line[:5]} {summary * 100}", story), 1.0)
-    alert = only(alerts.take_all(2.0)).alert(ORIGIN)
+    alert = only(alerts.take_all(2.0))
+    story = alert.as_json()["story"]
     assert alert.count == len(lines)
-    assert len(alert.story) <= MAX_STORY_LINES + MAX_SUMMARIES + 1
-    assert all(len(line) <= MAX_LINE_CHARACTERS + len("1234 x ") for line in (alert.summary, *alert.story))
+    assert len(story) <= MAX_STORY_LINES + MAX_SUMMARIES + 1
+    assert all(len(line) <= MAX_LINE_CHARACTERS + len("1234 x ") for line in (alert.summary, *story))
     assert len(alert.body.encode()) < 40_000
     assert json.loads(alert.body)["count"] == len(lines)
-
-
-def test_what_a_node_does_of_its_groups_work_is_no_alert() -> None:
-    """It takes work up at each start, and others stand by: only a node that was lost is one."""
-    alerts = book()
-    alerts.note(incident("role", "node a of group Q is active"), 0.0)
-    assert alerts.take_due(0.0) == []

@@ -14,17 +14,11 @@ from receipt_actors.domain.ports import EntryFailure
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, ActorSystem, ManualClock, Ref
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, AlertLimits, Origin
-from receipt_actors.telemetry.alerts import (
-    SUBSCRIBE_AGAIN_SECONDS,
-    AlertFunction,
-    Alerts,
-    AlertSink,
-    AlertsQueue,
-)
-from receipt_actors.telemetry.incidents import INCIDENTS, IncidentSeen, SubscribeIncidents
+from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, Origin
+from receipt_actors.telemetry.alerts import ALERTS, AlertFunction, Alerts, AlertSink, AlertsQueue
+from receipt_actors.telemetry.incidents import INCIDENTS
 from receipt_actors.telemetry.overview import Incident
-from receipt_actors.testing import PATIENCE_SECONDS, FakeQueues, settle, wait_until
+from receipt_actors.testing import PATIENCE_SECONDS, FakeQueues, settle
 from tests.pipeline.stand_ins import StandIn
 
 QUEUE = "AlertsSQS"
@@ -41,28 +35,16 @@ class Desk:
         self.queues = FakeQueues(self.clock)
         self.queues.create_queue(QUEUE)
         self.untold: tuple[Incident, ...] = ()
-        self.incidents = self.start_incidents()
-
-    def start_incidents(self) -> Ref:
-        return self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
+        self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
 
     def start(self, sink: AlertSink | None = None) -> Ref:
-        """Start it, and wait until it has subscribed."""
         sink = sink or AlertsQueue(lambda: self.queues, QUEUE)
-        alerts = self.actors.start(Alerts, sink, AlertLimits(60.0, 10), ORIGIN)
-        wait_until(lambda: bool(self.subscriptions()), self.actors)
-        return alerts
+        return self.actors.start(Alerts, ALERTS, sink, ORIGIN, name=ALERTS)
 
     def happen(self, kind: str, summary: str = "it happened", **fields: Any) -> None:
-        """Tell whoever has subscribed."""
-        incident = Incident(self.clock.time(), kind, summary, **fields)
-        for subscription in self.subscriptions():
-            subscription.subscriber.cast(IncidentSeen(incident))
-
-    def subscriptions(self) -> list[SubscribeIncidents]:
-        actor = self.incidents.process.actor
-        assert isinstance(actor, StandIn)
-        return [told for told in actor.told if isinstance(told, SubscribeIncidents)]
+        alerts = self.actors.whereis(ALERTS)
+        assert alerts is not None
+        alerts.cast(Incident(self.clock.time(), kind, summary, **fields))
 
     def sent(self) -> list[dict[str, Any]]:
         return [json.loads(message.body) for message in self.queues.messages(QUEUE)]
@@ -159,18 +141,6 @@ def test_while_the_queue_is_down_alerts_are_kept_and_summed_up(desk: Desk, caplo
     assert "alerts are sent to queue AlertsSQS again" in caplog.text
 
 
-def test_a_queue_that_does_not_exist_harms_nobody(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """It is tried again: an operator may create it."""
-    desk.queues.delete_queue(QUEUE)
-    alerts = desk.start()
-    desk.happen("crash")
-    desk.wait_for(alerts, failed=1, waiting=1)
-    desk.queues.create_queue(QUEUE)
-    desk.advance(LONGEST_PAUSE_SECONDS)
-    desk.wait_for(alerts, sent=1)
-    assert "no alert can be sent" in caplog.text
-
-
 def test_an_entry_that_failed_is_sent_again_alone(desk: Desk) -> None:
     """What SQS has confirmed is not told twice."""
     alerts = desk.start()
@@ -195,33 +165,6 @@ def test_an_alert_that_can_never_be_sent_is_dropped_and_said_so(desk: Desk, capl
     desk.happen("storm")
     desk.wait_for(alerts, sent=1)
     assert "queue AlertsSQS does not take the alert crash" in caplog.text
-
-
-def test_it_listens_while_a_send_hangs(desk: Desk) -> None:
-    """Nobody who tells of an incident ever waits for the queue."""
-    alerts = desk.start()
-    with desk.queues.hold("send") as hold:
-        desk.happen("crash")
-        hold.wait_for_call()
-        for _ in range(100):
-            desk.happen("storm")
-        desk.wait_for(alerts, sent=0, waiting=2)
-    desk.wait_for(alerts, sent=2)
-
-
-def test_it_subscribes_anew_where_who_tells_of_incidents_was_restarted(desk: Desk) -> None:
-    """Also where the successor takes its time."""
-    alerts = desk.start()
-    desk.wait_for(alerts, sent=0)
-    desk.incidents.kill()
-    desk.incidents.wait(PATIENCE_SECONDS)
-    desk.wait_for(alerts, sent=0)
-    desk.incidents = desk.start_incidents()
-    desk.advance(SUBSCRIBE_AGAIN_SECONDS)
-    desk.wait_for(alerts, sent=0)
-    wait_until(lambda: bool(desk.subscriptions()), desk.actors)
-    desk.happen("crash")
-    desk.wait_for(alerts, sent=1)
 
 
 def test_at_the_end_everything_is_sent(desk: Desk) -> None:
@@ -267,15 +210,6 @@ def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None
 
 
 # --- a function of an embedding program ---
-
-
-def test_a_function_gets_each_alert(desk: Desk) -> None:
-    """As a value, on a thread of the system."""
-    heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
-    desk.start(AlertFunction(heard.put))
-    desk.happen("storm", "gives up")
-    alert = heard.get(timeout=PATIENCE_SECONDS)
-    assert (alert.kind, alert.summary, alert.origin) == (AlertKind.STORM, "gives up", ORIGIN)
 
 
 def test_a_function_that_raises_loses_this_alert_alone(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

@@ -81,19 +81,6 @@ def test_what_was_told_to_one_process_is_about_to_hold_for_all(state: State) -> 
     assert not HealthWatch().judge(overview(*processes, state=state, parent=WHOLE)).is_ready
 
 
-def test_before_the_start_it_is_starting() -> None:
-    """There is no overview yet."""
-    health = HealthWatch().judge(None)
-    assert (health.state, health.is_healthy, health.is_ready) == (State.STARTING, True, False)
-
-
-def test_an_open_breaker_is_named_and_no_fault_of_ours() -> None:
-    """Healthy and ready, but it is said who is unavailable."""
-    waiting = process("main", State.WAITING, unavailable="ledger")
-    health = HealthWatch().judge(overview(waiting, state=State.WAITING))
-    assert (health.is_healthy, health.is_ready, health.why) == (True, True, ("ledger is unavailable",))
-
-
 def test_an_actor_may_be_missing_for_a_moment() -> None:
     """It is restarted; only when that goes on the tree is not whole. It is whole again at once."""
     clock = Clock()
@@ -141,26 +128,6 @@ def test_after_a_storm_nothing_of_what_was_last_known_counts() -> None:
     stale = overview(process("worker-1", State.CONSUMING), state=State.ENDED, parent=WHOLE)
     assert not HealthWatch().judge(stale).is_healthy
     assert not HealthWatch().judge(overview(state=State.ENDED)).is_healthy
-
-
-def test_a_worker_that_the_parent_restarts_is_missing() -> None:
-    """Its actor in the parent's tree says so."""
-    clock = Clock()
-    watch = HealthWatch(clock)
-    parent = replace(WHOLE, children=(ActorOverview("worker-1", "worker", "restarting"),))
-    starting = overview(process("worker-1", State.STARTING, None), state=State.STARTING, parent=parent)
-    assert watch.judge(starting).is_healthy
-    clock.now += MOMENT_SECONDS
-    assert watch.judge(starting).why == (
-        "it is being started",
-        f"worker-1 is missing for more than {MOMENT_SECONDS:g} s",
-    )
-
-
-def test_probes_see_the_state_and_why() -> None:
-    """In JSON's types."""
-    health = HealthWatch().judge(overview(process("main", State.PAUSED), state=State.PAUSED))
-    assert health.as_json() == {"state": "paused", "why": ["paused by an operator"]}
 
 
 @pytest.mark.parametrize("state", [State.STANDBY, State.WAITING, State.PAUSED])

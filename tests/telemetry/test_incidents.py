@@ -27,12 +27,10 @@ from receipt_actors.telemetry.incidents import (
     MAX_OF_A_KIND,
     PERIOD_SECONDS,
     SETTLE_SECONDS,
-    CustodianCrashed,
     IncidentKind,
     Incidents,
-    IncidentSeen,
     Noticed,
-    SubscribeIncidents,
+    ProcessorCrashed,
     TellNow,
     incidents_of,
     listen_to_reports,
@@ -55,16 +53,15 @@ class House:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         listen_to_reports(stage.actors)
-        self.subscriber = stage.stand_in("subscriber")
+        self.listener = stage.stand_in("listener")
         children = [
-            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
+            ChildSpec("incidents", Start(Incidents, ("listener",), name=INCIDENTS)),
             supervisor_spec("group", ONE_FOR_ONE, [ChildSpec("fragile", Start(Fragile, name="fragile"))], intensity=3),
             supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [ChildSpec("one", Start(Fragile), TEMPORARY)]),
         ]
         spec = supervisor_spec("root", ONE_FOR_ONE, children, intensity=10)
         assert isinstance(spec.start, Start)
         stage.actors.start(spec.start.actor_class, *spec.start.args, name="root", **spec.start.kwargs)
-        self.find(INCIDENTS).cast(SubscribeIncidents(self.subscriber))
 
     def find(self, name: str) -> Ref:
         ref = self.stage.actors.whereis(name)
@@ -81,7 +78,7 @@ class House:
         return incidents_of(self.stage.actors)
 
     def told(self) -> list[Incident]:
-        return [seen.incident for seen in self.stage.told(self.subscriber, IncidentSeen)]
+        return self.stage.told(self.listener, Incident)
 
 
 @pytest.fixture
@@ -104,13 +101,13 @@ def test_a_crash_is_told_with_its_story(house: House) -> None:
     assert supervisor == "group: restart 1, 3 allowed in 5 s"
 
 
-def test_the_crash_of_a_custodian_is_told_with_its_message(house: House) -> None:
+def test_the_crash_of_a_processor_is_told_with_its_message(house: House) -> None:
     """Whoever watched over the message says what became of it."""
     result = start_child(house.find("many"), ())
     assert isinstance(result, Started)
     result.ref.cast("bug")
     house.stage.settle()
-    house.find(INCIDENTS).cast(CustodianCrashed(result.ref, "m-1", "message m-1 is handed back"))
+    house.find(INCIDENTS).cast(ProcessorCrashed(result.ref, "m-1", "message m-1 is handed back"))
     (crash,) = house.incidents()
     assert (crash.kind, crash.subject, crash.message_id) == ("crash", "Fragile", "m-1")
     assert crash.story[-2:] == ("many: it is temporary and not restarted", "message m-1 is handed back")
@@ -122,18 +119,6 @@ def test_a_child_that_was_killed_is_a_restart(house: House) -> None:
     (restart,) = house.incidents()
     assert (restart.kind, restart.subject) == ("restart", "fragile")
     assert restart.story == ("group: restart 1, 3 allowed in 5 s",)
-
-
-def test_a_supervisor_that_gives_up_is_a_storm(house: House) -> None:
-    """And its own supervisor starts it again."""
-    for _ in range(4):
-        house.find("fragile").kill()
-        house.stage.settle()
-    kinds = [incident.kind for incident in house.incidents()]
-    assert sorted(kinds) == ["restart", "restart", "storm"]
-    (storm,) = [incident for incident in house.incidents() if incident.kind == "storm"]
-    assert storm.subject == "group"
-    assert "reached_max_restart_intensity" in storm.summary
 
 
 def test_the_story_of_a_storm_is_the_crash_that_was_too_much(house: House) -> None:
@@ -163,7 +148,7 @@ def test_alike_ones_within_a_minute_are_one(house: House) -> None:
     assert [incident.count for incident in house.incidents()] == [1, 1, 2]
 
 
-def test_a_subscriber_is_told_when_a_story_is_complete(house: House) -> None:
+def test_a_listener_is_told_when_a_story_is_complete(house: House) -> None:
     """And at the end of the period of those that came on top: all counts together are all that happened."""
     house.notice("down")
     house.notice("down")
@@ -196,7 +181,7 @@ def test_who_is_about_to_end_can_ask_for_what_has_not_been_told(house: House) ->
     assert (told.summary, told.count) == ("down", 1)
     assert house.stage.reply_to(asking) == (told,)
     house.notice("down")
-    asking = house.stage.ask(INCIDENTS, TellNow(house.subscriber))
+    asking = house.stage.ask(INCIDENTS, TellNow("listener"))
     assert [incident.count for incident in house.stage.reply_to(asking)] == [1]
     house.stage.advance(PERIOD_SECONDS)
     assert house.told() == [told]
@@ -218,14 +203,6 @@ def test_a_crash_of_the_actor_forgets_no_incident(house: House) -> None:
     house.stage.settle()
     house.notice("down again")
     assert [incident.summary for incident in house.incidents()] == ["down again", "down"]
-
-
-def test_a_subscriber_that_has_ended_is_forgotten(house: House) -> None:
-    """It may come again as another one."""
-    house.subscriber.kill()
-    house.notice("down")
-    house.stage.advance(SETTLE_SECONDS)
-    assert house.find(INCIDENTS).process.actor._subscribers == {}
 
 
 def test_only_the_last_ones_are_kept(house: House) -> None:

@@ -94,15 +94,6 @@ def test_a_line_is_a_line_and_commands_no_terminal(
     assert "ValueError" in text
 
 
-def test_text_has_time_level_logger_and_words(log: Callable[[logging.Formatter], Lines]) -> None:
-    """As it always had."""
-    lines = log(TextLines())
-    logging.getLogger("receipt_actors.test").warning("all is %s", "well")
-    date, time_, level, rest = lines.lines[0].split(" ", 3)
-    datetime.strptime(f"{date} {time_}", "%Y-%m-%d %H:%M:%S,%f")
-    assert (level, rest) == ("WARNING", "receipt_actors.test: all is well")
-
-
 class TestJson:
     def test_what_every_line_has(self, log: Callable[[logging.Formatter], Lines]) -> None:
         """The time is UTC, with milliseconds; a worker names itself."""
@@ -166,15 +157,6 @@ class TestJson:
         assert set(lines.objects[0]) == {"time", "level", "logger", "message"}
 
 
-def test_answers_are_told_only_to_those_who_want_them(log: Callable[[logging.Formatter], Lines]) -> None:
-    """A line for each receipt is most of a log, even of one at DEBUG; problems are always told."""
-    lines = log(TextLines())
-    decisions.log_answered("m-1", 42, RESULTS, 0.25)
-    assert lines.lines == []
-    decisions.log_moved("m-2", Reason.NOT_JSON, "no JSON", 0.1)
-    assert len(lines.lines) == 1
-
-
 class Log:
     """A logger whose handler is guarded, on a clock that the test moves."""
 
@@ -236,22 +218,6 @@ def test_what_was_asked_for_is_not_summed_up(guarded: Log) -> None:
     assert len(guarded.lines) == 200
 
 
-def test_a_lasting_flood_is_told_once_a_minute(guarded: Log) -> None:
-    """An hour of it is two lines and a sum each minute."""
-    for second in range(3600):
-        guarded.now = float(second)
-        guarded.logger.error("cannot receive, attempt %d", second)
-    assert len(guarded.lines) == 60 * 3 - 1
-
-
-def test_a_flood_that_ends_with_the_process_is_told_at_the_end(guarded: Log) -> None:
-    """``logging.shutdown`` closes the handler."""
-    for _ in range(10):
-        guarded.logger.error("down")
-    guarded.guard.close()
-    assert guarded.lines == ["ERROR down", "ERROR down", "ERROR 8 more like this in 60 s: down"]
-
-
 def test_ever_new_lines_cost_no_memory(guarded: Log) -> None:
     """The oldest sort is summed up early; nothing is left untold."""
     names = [f"{chr(97 + a)}{chr(97 + b)}{chr(97 + c)}" for a in range(26) for b in range(26) for c in range(3)]
@@ -261,14 +227,6 @@ def test_ever_new_lines_cost_no_memory(guarded: Log) -> None:
     assert len(guarded.guard._floods) == MAX_FLOODS
     guarded.guard.close()
     assert len(guarded.lines) == 3 * len(names)
-
-
-def test_a_line_whose_arguments_do_not_fit_is_handed_on(guarded: Log) -> None:
-    """What is wrong with it is for the target to say, as without the guard."""
-    seen: list[logging.LogRecord] = []
-    guarded.guard._target.emit = seen.append  # type: ignore[method-assign]
-    guarded.logger.error("%d failures", "many")
-    assert [record.args for record in seen] == [("many",)]
 
 
 PIPE_BYTES = 4096
@@ -377,7 +335,7 @@ def test_a_reader_that_is_gone_is_no_trouble(pipe: Pipe) -> None:
 def test_a_pipe_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
     """Another program that has this pipe may have made it so: no line is lost by that."""
     os.set_blocking(pipe.writing, False)
-    pipe.writer.stream._max_waiting_bytes = 100_000
+    pipe.writer._max_waiting_bytes = 100_000
     for number in range(1000):
         pipe.logger.info("line %04d of many", number)
     assert len(pipe.read_rest()) == 1000

@@ -29,7 +29,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import StandInSystem
 
-from .ecs_agent import NO_ANSWER, EcsAgent, answer, error, failure
+from .ecs_agent import EcsAgent, answer, error, failure
 
 PROTECT = {"ProtectionEnabled": True, "ExpiresInMinutes": EXPIRES_IN_MINUTES}
 TIMING = Timing()
@@ -231,29 +231,6 @@ def test_a_task_of_no_service_is_asked_about_once(caplog: pytest.LogCaptureFixtu
     assert "no service of ECS owns this task" in caplog.text
 
 
-def test_nobody_waits_for_an_agent_that_hangs() -> None:
-    """Not even the end of the program: the thread that does is left behind."""
-    with EcsAgent(always=lambda _wish: NO_ANSWER) as agent:
-        protection = ScaleInProtection(agent.url, replace(QUICK, close_seconds=0.05))
-        protection.watch(System(SLOW))
-        agent.wait_for(1)
-        protection.close()
-        assert protection._thread is not None
-        assert protection._thread.is_alive()
-        assert protection._thread.daemon
-    protection._thread.join(PATIENCE_SECONDS)
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://["])
-def test_an_agent_that_is_not_there_is_no_trouble(url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """It is told once, and asked again."""
-    system = System(SLOW)
-    with ScaleInProtection(url, QUICK) as protection:
-        protection.watch(system)
-        system.wait_for_looks(5)
-    assert caplog.text.count("does not change the protection") == 1
-
-
 KEYS = st.sampled_from(["protection", "ProtectionEnabled", "failure", "Reason", "error", "Code"])
 json_values = st.recursive(
     st.none() | st.booleans() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner)
@@ -292,13 +269,3 @@ def test_no_http_client_is_loaded_where_there_is_no_agent() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert (done.returncode, done.stderr) == (1, "\n"), done.stderr
-
-
-@pytest.mark.parametrize("part", ["Reason", "Detail"])
-def test_what_the_agent_says_can_forge_no_line_of_the_log(part: str) -> None:
-    """Nor say more than a line holds."""
-    failure = {"Reason": "NO", "Detail": "because", part: "NO\nERROR receipt_actors: all is lost\ud800" + 1000 * "!"}
-    told = failure_in(400, json.dumps({"failure": failure}).encode(), True)
-    assert told is not None
-    assert "NO\\nERROR receipt_actors: all is lost\\ud800!!!" in told
-    assert len(told) <= MAX_TOLD_CHARACTERS + 10

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import threading
 from collections.abc import Callable
 
@@ -13,15 +12,9 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.otp import ActorSystem
 from receipt_actors.telemetry.changes import change
 from receipt_actors.telemetry.latencies import SHORTEST_SECONDS, Latencies
-from receipt_actors.telemetry.statistics import (
-    ServiceCalls,
-    StatisticsSnapshot,
-    StatisticsTable,
-    statistics_of,
-)
+from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot, StatisticsTable
 
 seconds = st.floats(SHORTEST_SECONDS, 1e5)
 
@@ -41,11 +34,6 @@ def test_a_percentile_is_right_to_one_percent(durations: list[float], percent: f
     assert latencies(*durations).percentile_seconds(percent) == pytest.approx(expected, rel=0.0101)
 
 
-def test_of_nothing_there_is_no_percentile() -> None:
-    """Nothing was counted, nothing is claimed."""
-    assert Latencies().percentile_seconds(50) is None
-
-
 @pytest.mark.parametrize("strange", [0.0, -1.0, 1e-9])
 def test_a_clock_that_steps_does_no_harm(strange: float) -> None:
     """What is too short to be told counts as the shortest."""
@@ -56,7 +44,7 @@ def test_a_clock_that_steps_does_no_harm(strange: float) -> None:
 def test_histograms_of_two_processes_add_up(ours: list[float], theirs: list[float]) -> None:
     """As if one process had counted it all; neither is changed by that."""
     mine, other = latencies(*ours), latencies(*theirs)
-    assert mine.merged(other) == latencies(*ours, *theirs)
+    assert mine + other == latencies(*ours, *theirs)
     assert (mine.count, other.count) == (len(ours), len(theirs))
 
 
@@ -130,33 +118,6 @@ def test_nothing_is_lost_where_threads_count_at_once() -> None:
         assert seen.count("answered") == seen.latencies.count
     seen = table.snapshot()
     assert (seen.received, seen.count("answered"), seen.steps["verifying"].count) == (6000, 6000, 6000)
-
-
-def test_each_system_has_a_table_of_its_own() -> None:
-    """Several may run in one program."""
-    with ActorSystem("one") as one, ActorSystem("other") as other:
-        statistics_of(one).messages_received(3)
-        assert (statistics_of(one).snapshot().received, statistics_of(other).snapshot().received) == (3, 0)
-
-
-def test_the_percentiles_are_there_to_be_read() -> None:
-    """A script that reads the file needs to know nothing of buckets."""
-    data = latencies(0.1, 0.2, 0.3).as_json()
-    assert data["count"] == 3
-    assert data["p50_seconds"] == pytest.approx(statistics.median([0.1, 0.2, 0.3]), rel=0.0101)
-
-
-def test_counts_up_to_bounds_are_cumulative() -> None:
-    """Each has all that is shorter; what is longer than the last is in none."""
-    assert latencies(0.01, 0.02, 0.2, 9.0).counts_up_to([0.005, 0.05, 0.5, 5.0]) == [0, 2, 3, 3]
-    assert Latencies().counts_up_to([0.1, 1.0]) == [0, 0]
-
-
-def test_the_sum_is_right_to_a_percent() -> None:
-    """Though no single duration is kept."""
-    seconds = [0.001 * number for number in range(1, 2000)]
-    assert latencies(*seconds).sum_seconds == pytest.approx(sum(seconds), rel=0.01)
-    assert Latencies().sum_seconds == 0
 
 
 def test_since_is_what_was_added() -> None:

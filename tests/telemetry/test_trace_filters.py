@@ -95,14 +95,6 @@ def test_events_that_lack_a_field_are_known_beforehand() -> None:
     assert "received" not in TraceFilter({"slower_than": ["5"]}).events
 
 
-def test_an_actor_that_can_not_match_is_known_beforehand() -> None:
-    """So that no other has to be watched."""
-    wanted = TraceFilter({"actor": ["result_batcher*"]})
-    assert wanted.accepts("actor", "result_batcher ResultsSQS")
-    assert not wanted.accepts("actor", "intake")
-    assert TraceFilter({"event": ["cast"]}).accepts("actor", "intake")
-
-
 @pytest.mark.parametrize(
     ("filters", "expected"),
     [

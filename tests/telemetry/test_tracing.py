@@ -15,14 +15,7 @@ from receipt_actors.otp import ActorSystem
 from receipt_actors.pipeline.protocol import IN_FLIGHT
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.trace_filters import EVENTS, FIELDS, MESSAGE_EVENTS
-from receipt_actors.telemetry.tracing import (
-    MAX_TRACES,
-    MAX_WAITING,
-    RunningTrace,
-    TraceEnd,
-    actor_name,
-    tracer_of,
-)
+from receipt_actors.telemetry.tracing import MAX_TRACES, MAX_WAITING, RunningTrace, TraceEnd, actor_name, tracer_of
 from receipt_actors.testing import wait_until
 from tests.otp.support import WAIT_SECONDS, Gate, Seen
 from tests.pipeline.trees import Tree, tree_of
@@ -119,34 +112,8 @@ def test_a_message_is_followed_from_receive_to_delete(tree: Tree, listener: List
     assert [event["seconds_since_received"] for event in events[1:]] == [0.0] * 8  # the clock stands still
 
 
-def test_who_claimed_first_is_told(tree: Tree, listener: Listener) -> None:
-    """A replay by another user: the ledger's answer, the verdict and its reason."""
-    trace = listener.trace(tree.actors, "claimed replied", user_id="8")
-    receipt = tree.services.app_store.sell("t-1")
-    for user_id in (7, 8):
-        tree.services.submit(receipt, user_id=user_id)
-        go_on(tree)
-    claimed, replied = listener.told(trace)
-    assert claimed["outcome"] == "other_user"
-    assert (replied["verdict"], replied["reason"]) == ("INVALID", "claimed_by_another_user")
-
-
-def test_what_can_not_be_answered_is_followed_to_the_dead_letter_queue(tree: Tree, listener: Listener) -> None:
-    """The reason is told when it is received, when it is to be moved, and when it is gone."""
-    trace = listener.trace(tree.actors, "received move moved delete", receive_count="1")
-    tree.services.queues.send(tree.services.settings.source_queue, [OutgoingMessage("no json")])
-    tree.settle()
-    events = listener.told(trace)
-    assert [(event["event"], event.get("reason")) for event in events] == [
-        ("received", "not_json"),
-        ("move", "not_json"),
-        ("delete", None),
-        ("moved", "not_json"),
-    ]
-
-
 def test_what_comes_back_is_told_with_its_reason(tree: Tree, listener: Listener) -> None:
-    """Handed back by its custodian, or, where that crashed, by the visibility keeper; once each."""
+    """Handed back by its processor, or, where that crashed, by ``in_flight``; once each."""
     trace = listener.trace(tree.actors, "handed_back")
     tree.services.app_store.script(RECEIPT, {"status": 21004})
     tree.services.submit(RECEIPT, user_id=7)
@@ -161,7 +128,7 @@ def test_what_comes_back_is_told_with_its_reason(tree: Tree, listener: Listener)
 
 
 def test_one_of_several_source_queues_is_traced(listener: Listener) -> None:
-    """Whoever tells of a message tells where it came from: consumer, custodians, visibility keeper."""
+    """Whoever tells of a message tells where it came from: consumer, processors, ``in_flight``."""
     second = "Game2SQS"
     tree = Tree(Settings(backend="aws", bundle_ids=("*",), sources={second: {"post_queues": ("Results2SQS",)}}))
     trace = listener.trace(tree.actors, limit=100, source_queue=second)
@@ -188,15 +155,6 @@ def test_one_of_several_source_queues_is_traced(listener: Listener) -> None:
     assert {event["source_queue"] for event in events} == {second}
     assert {event["event"] for event in events} == set(MESSAGE_EVENTS) - {"look_up"}
     tree.close()
-
-
-def test_a_corrupt_copy_is_told(tree: Tree, listener: Listener) -> None:
-    """Its MD5 is wrong: it is left."""
-    trace = listener.trace(tree.actors, "left")
-    tree.services.queues.corrupt_next()
-    submit(tree, 1, user_id=7)
-    (event,) = listener.told(trace)
-    assert event["reason"] == "body_md5_mismatch"
 
 
 # --- actors ---
@@ -227,12 +185,7 @@ def test_actors_that_start_later_are_watched_from_their_first_message(tree: Tree
         "Done",
     ]
     assert ("VerifyReceipt", "app_store_gateway") in [(event.get("message"), event.get("peer")) for event in events]
-    assert without_times(events[-1]) == {
-        "event": "exited",
-        "process": "main",
-        "actor": "validator",
-        "reason": "normal",
-    }
+    assert without_times(events[-1]) == {"event": "exited", "process": "main", "actor": "validator", "reason": "normal"}
 
 
 def test_a_crash_is_told_with_its_exception(tree: Tree, listener: Listener) -> None:

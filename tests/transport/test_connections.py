@@ -205,7 +205,6 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(
 
 
 def test_what_is_too_large_is_not_read_to_its_end(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """What has come of it is told as not whole."""
     body = b" " * (4 * MAX_RESPONSE_BYTES)
     server = serve(lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     outcome = Asker(transport, server.url).outcome()

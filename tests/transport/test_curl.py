@@ -10,7 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,9 @@ from receipt_actors.stores.apple.client.endpoints import endpoints_at
 from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptTransfers
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
-from tests.stores.apple.app_store_servers import (
-    Recorder,
-    answers,
-    http2_server,
-    make_certificate,
-    raw_server,
-    recording,
-    tls_server,
-)
+from tests.stores.apple.app_store_servers import answers, http2_server, make_certificate, raw_server, tls_server
 from tests.transport.places import running
+from tests.transport.wire import Recorder
 
 LONGER_AND_LONGER = (0.3, 1.2, 4.8, 19.2)  #: time-outs to try, for a machine that is too slow for the shorter ones
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)))
@@ -53,7 +46,7 @@ def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> I
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    with recording() as server:
+    with closing(Recorder()) as server:
         yield server
 
 
@@ -146,7 +139,6 @@ def test_http_2_carries_many_questions_on_one_connection(certificate: Path) -> N
 
 
 def test_a_slow_answer_over_http_2_is_given_up_alone(certificate: Path) -> None:
-    """The others on its connection go on."""
 
     def is_in_time(seconds: float) -> bool:
         outcomes: Outcomes = queue.SimpleQueue()
@@ -233,14 +225,12 @@ def test_close_answers_what_is_under_way() -> None:
 
 
 def test_a_client_that_was_never_asked_is_closed() -> None:
-    """It has no thread then, and needs none."""
     with client_of("http://127.0.0.1:1/") as client:
         client.close()
         client.close()
 
 
 def test_a_callback_may_close_the_client(recorder: Recorder) -> None:
-    """The thread does not wait for itself."""
     closed: queue.SimpleQueue[str] = queue.SimpleQueue()
     with client_of(recorder.url) as client:
         client.begin(RECEIPT, PRODUCTION, lambda _outcome: (client.close(), closed.put("closed")))

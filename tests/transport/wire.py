@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from tests.patience import PATIENCE_SECONDS
@@ -44,6 +45,8 @@ class Wire:
         self._threads[0].start()
 
     def close(self) -> None:
+        if self._is_closing:
+            return
         self._is_closing = True
         with socket.create_connection(("127.0.0.1", self.port)):  # wakes who accepts
             self._threads[0].join(PATIENCE_SECONDS)
@@ -93,6 +96,28 @@ class Wire:
                 return
 
 
+@dataclass
+class Reply:
+    """What a ``Recorder`` answers."""
+
+    status: int = 200
+    body: bytes | Callable[[bytes], bytes] = b'{"status":0}'  #: or made from the request's body
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def to(self, asked: Asked) -> bytes:
+        body = self.body(asked.body) if callable(self.body) else self.body
+        lines = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        return f"HTTP/1.1 {self.status} X\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+class Recorder(Wire):
+    """Answers each request with its ``reply``."""
+
+    def __init__(self) -> None:
+        self.reply = Reply()
+        super().__init__(lambda asked: self.reply.to(asked))
+
+
 def _read_request(reader: Any, connection: int) -> Asked | None:
     line = reader.readline()
     if not line:
@@ -101,4 +126,4 @@ def _read_request(reader: Any, connection: int) -> Asked | None:
     while header := reader.readline().strip().decode():
         name, _, value = header.partition(": ")
         headers[name.lower()] = value
-    return Asked(connection, line.split()[1].decode(), headers, reader.read(int(headers["content-length"])))
+    return Asked(connection, line.split()[1].decode(), headers, reader.read(int(headers.get("content-length", 0))))

@@ -149,7 +149,6 @@ def test_one_that_waits_for_its_turn_makes_room(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_address_that_cannot_be_had_names_who_wants_it() -> None:
-    """In one line, with what to do."""
     with (
         socket.create_server(("127.0.0.1", 0)) as other,
         pytest.raises(AddressRefused, match=r"^refunds: 127\.0\.0\.1:\d+ can't be listened on: .+; choose another$"),

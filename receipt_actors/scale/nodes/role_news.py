@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from receipt_actors.domain.places import SteppedDown
 from receipt_actors.domain.roles import Lease, Member, Role
 from receipt_actors.telemetry.incidents import IncidentKind, Noticed
 from receipt_actors.telemetry.overview import Standing
@@ -17,15 +17,6 @@ from receipt_actors.telemetry.overview import Standing
 logger = logging.getLogger(__name__)
 
 ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut off from it
-
-
-@dataclass(frozen=True, slots=True)
-class SteppedDown:
-    """Why an active node steps down, and for which one."""
-
-    unable_seconds: float  #: for how long nothing could be received
-    unavailable: tuple[str, ...]  #: services, which are why
-    successor: str
 
 
 def standing_of(lease: Lease, now_seconds: float) -> Standing:
@@ -42,12 +33,7 @@ def standing_of_member(member: Member) -> Standing:
 
 
 class RoleNews:
-    """See the module.
-
-    Args:
-        group: what the nodes have in common.
-        notice: gets the incidents.
-    """
+    """See the module. ``notice`` gets the incidents."""
 
     def __init__(self, group: str, notice: Callable[[Noticed], object]) -> None:
         self._group = group
@@ -67,12 +53,8 @@ class RoleNews:
     ) -> None:
         """Tell what a renewal has done for all: of all nodes only the one that did so says it.
 
-        Args:
-            lease: after it.
-            now_seconds: by the clock of the lease.
-            gone: nodes that were taken out by it.
-            lost: the version that stood, and the one that was known, where a record that was lost is put back by it.
-            stepped_down: where this node has given up its seat by it.
+        It has taken out the nodes ``gone``; where it has put a record back that was ``lost``, that is the version that
+        stood and the one that was known.
         """
         self._is_failing = False
         if lost is not None:
@@ -116,7 +98,6 @@ class RoleNews:
         self._fault = None
 
     def taken_out(self, lease: Lease, now_seconds: float) -> None:
-        """Tell that others have not heard of this node."""
         self._tell(lease, now_seconds, "the others have taken this node for gone: it joins again", logging.WARNING)
 
     def tell_state(self, lease: Lease, now_seconds: float) -> None:
@@ -148,7 +129,6 @@ class RoleNews:
         self._tell(lease, now_seconds, words, logging.WARNING if is_worse else logging.INFO, kind)
 
     def left(self, lease: Lease, *, is_known: bool) -> None:
-        """Tell that this node ends, and whether the others know."""
         if is_known:
             logger.info("node %s has left group %s", lease.node.name, self._group)
         else:
@@ -172,7 +152,6 @@ class RoleNews:
 
 
 def _counted(lease: Lease) -> str:
-    """Put the number of nodes into words."""
     number = len(lease.group.members)
     return "1 node" if number == 1 else f"{number} nodes"
 

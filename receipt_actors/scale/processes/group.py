@@ -5,8 +5,8 @@ The parent's whole supervision tree::
     root             one_for_one; ends when ``workers`` gives up
     ├─ telemetry     one_for_one; ends quietly rather than take anyone along
     │  ├─ incidents
-    │  ├─ queue_depths  only where other nodes share the work: workers that wait for them can't look
-    │  └─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
+    │  ├─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
+    │  └─ queue_depths  only where other nodes share the work: workers that wait for them can't look
     ├─ nodes         one_for_one; only where other nodes share the work
     │  └─ membership
     └─ workers       one_for_one; each is an actor that owns a process
@@ -22,11 +22,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -52,31 +50,17 @@ from receipt_actors.otp import (
     StartError,
     supervisor_spec,
 )
-from receipt_actors.pipeline.protocol import IntakeStatus, ObeyLimits
-from receipt_actors.scale.processes.group_inspection import (
-    PARENT,
-    GroupInspection,
-    collected_by,
-    fresh_reports,
-)
+from receipt_actors.pipeline.protocol import InFlightStatus, ObeyLimits
+from receipt_actors.scale.processes.group_inspection import PARENT, GroupInspection, collected_by, fresh_reports
 from receipt_actors.scale.processes.group_trace import GroupTrace
-from receipt_actors.scale.processes.messages import Release, StopTrace, settings_as_json
-from receipt_actors.scale.processes.protocol import (
-    AwaitEnd,
-    DrainWorker,
-    Group,
-    JoinTrace,
-    PauseChanged,
-    TellProcess,
-    cast_to_workers,
-)
+from receipt_actors.scale.processes.messages import Drain, Release, StopTrace
+from receipt_actors.scale.processes.protocol import AwaitEnd, Group, JoinTrace, PauseChanged, cast_to_workers
 from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.alert_book import AlertLimits
-from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, alert_specs
+from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, incident_specs
 from receipt_actors.telemetry.control import Trace, TraceRequest
-from receipt_actors.telemetry.incidents import INCIDENTS, Incidents, listen_to_reports
+from receipt_actors.telemetry.incidents import listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from receipt_actors.telemetry.tracing import tracer_of
@@ -123,7 +107,7 @@ class ProcessGroup:
         on_complete: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> ProcessGroup:
-        """Start the workers; does not wait until they consume.
+        """Start so many workers, which share these settings; does not wait until they consume.
 
         Args:
             settings: of all of them together.
@@ -133,14 +117,13 @@ class ProcessGroup:
             on_complete: called likewise when all workers consume for the first time.
             pause: see ``ReceiptSystem.start``.
 
-        Raises:
-            OSError: what a process needs can't be had, such as a socket.
-            ConfigurationError, LedgerRefused, QueueRefused, UnavailableError: of the table of roles and the queues,
-                where there are other nodes.
+        Raises ``OSError`` where a process can't have what it needs, such as a socket; and, where there are other nodes,
+        what opening the table of roles and the queues raises.
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
-        group = Group(names, tuple(program), settings_as_json(settings), whole, Shares(whole), on_refusal, on_complete)
+        of_workers = settings.model_copy(update={"admin": None, "admin_token": None, "role": "alone"})
+        group = Group(names, tuple(program), of_workers, whole, Shares(whole), on_refusal, on_complete)
         queues = ParentQueues(settings)
         running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, pause)
         with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
@@ -153,7 +136,7 @@ class ProcessGroup:
         self._heartbeat = Heartbeat(self._actors)
         listen_to_reports(self._actors)
         tracer_of(self._actors).process = PARENT
-        shared = None if settings.is_alone else self._join_others(settings, processes)
+        shared = () if settings.is_alone else self._join_others(settings, processes)
         start = _tree(settings, self._group, self._queues, shared).start
         assert isinstance(start, Start)
         try:
@@ -162,8 +145,8 @@ class ProcessGroup:
             raise _cause(error) from error
         root.process.add_monitor(self._root_ended)
 
-    def _join_others(self, settings: Settings, processes: int) -> _Shared:
-        """Describe what keeps this node's place among others; what it takes is imported where there are any."""
+    def _join_others(self, settings: Settings, processes: int) -> tuple[ChildSpec, ChildSpec]:
+        """Describe ``nodes`` and ``queue_depths``; what they take is imported only where there are other nodes."""
         from receipt_actors.application import membership_spec, queue_depths_spec
         from receipt_actors.backends import open_roles
         from receipt_actors.sources import look_at_sources, start_retrying
@@ -174,17 +157,13 @@ class ProcessGroup:
         retrying(table.check)
         queues = self._queues.open()
         sources = look_at_sources(settings, queues, retrying, may_be_missing=False)
-        return _Shared(
-            membership_spec(settings, table, processes, GroupLessee(self._group, self._actors)),
-            queue_depths_spec(settings, queues, sources),
-        )
+        nodes = membership_spec(settings, table, processes, GroupLessee(self._group, self._actors))
+        return nodes, queue_depths_spec(settings, queues, sources)
 
     def check(self) -> None:
-        """Stop and complain if a worker could not start before all of them had been started once.
+        """Stop, and raise what a worker said that could not start before all of them had been started once.
 
-        Raises:
-            ConfigurationError: for what it said of its settings.
-            WorkersRefused: for what it said of the world.
+        That is a ``ConfigurationError`` about its settings, or ``WorkersRefused`` about the world.
         """
         refusal = self._group.refusal
         if refusal is not None:
@@ -204,16 +183,15 @@ class ProcessGroup:
         else:
             root.process.add_monitor(lambda _down: callback())
 
-    def in_flight(self) -> IntakeStatus:
+    def in_flight(self) -> InFlightStatus:
         """Tell what is in flight in all workers, and how long nothing has been in any of them, as of a second ago.
 
-        Raises:
-            pykka.ActorDeadError: one of them does not consume just now.
+        Raises ``pykka.ActorDeadError`` where one of them does not consume just now.
         """
         reports = fresh_reports(self._group, self._actors)
         if reports is None:
             raise pykka.ActorDeadError("not every worker consumes")
-        return IntakeStatus(
+        return InFlightStatus(
             sum(process.in_flight for process in reports),
             sum(process.reserved for process in reports),
             frozenset(service for process in reports for service in process.unavailable),
@@ -229,10 +207,6 @@ class ProcessGroup:
     # --- operating it: see ``telemetry.control.SystemControl`` ---
 
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
-        """Look at all processes: what each has said a second ago at most, and what the parent sees itself.
-
-        It waits for nobody. A process that has not said anything for ``SILENT_SECONDS`` is ``silent``.
-        """
         return self._inspection.overview(looks_at_queues=looks_at_queues)
 
     def pause(self) -> None:
@@ -242,34 +216,22 @@ class ProcessGroup:
         self._tell_workers(PauseChanged())
 
     def resume(self) -> None:
-        """Undo ``pause``."""
         self._group.is_paused = False
         logger.warning("resumed")
         self._tell_workers(PauseChanged())
 
     def actor_state(self, name: str) -> dict[str, Any]:
-        """Describe the state of the actors that are called so, by process: each worker may have one, and the parent.
-
-        Raises:
-            UnknownActor: no process has one.
-        """
+        """Describe the state of the actors that are called so, by process: each worker may have one, and the parent."""
         return self._inspection.actor_state(name)
 
     def trace(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> Trace:
-        """Trace all processes at once; limit and time are of all of them together. See ``ReceiptSystem.trace``.
-
-        Raises:
-            TraceRefused: see there.
-        """
+        """Trace all processes at once; limit and time are of all of them together."""
         number = next(self._trace_numbers)
 
         def stop_workers() -> None:
-            self._tell_workers(TellProcess(StopTrace(number)))
+            self._tell_workers(StopTrace(number))
 
         def end(why: str) -> None:
             self._group.traces.pop(number, None)
@@ -293,7 +255,7 @@ class ProcessGroup:
         self._group.is_closing = True
         workers = [worker for name in self._group.names if (worker := self._actors.whereis(name)) is not None]
         for worker in workers:
-            worker.cast(DrainWorker(seconds))
+            worker.cast(Drain(seconds))
         for worker in workers:
             with suppress(pykka.ActorDeadError, pykka.Timeout):
                 worker.call(AwaitEnd(), max(0.0, deadline + 1.0 - time.monotonic()))
@@ -340,17 +302,14 @@ class GroupLessee:
         group.shares.lend_until(-inf)
 
     def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
-        """See ``Lessee``."""
         self._group.shares.divide(limits)
         return [(name, ObeyLimits()) for name in self._group.names]
 
     def lend_until(self, seconds: float) -> None:
-        """See ``Lessee``."""
         self._group.shares.lend_until(seconds)
 
     def release(self) -> None:
-        """See ``Lessee``."""
-        cast_to_workers(self._actors, self._group, TellProcess(Release()))
+        cast_to_workers(self._actors, self._group, Release())
 
     def work(self) -> Work:
         """See ``Lessee``. As long as one worker receives something, or may for all that is known, the node can."""
@@ -362,29 +321,13 @@ class GroupLessee:
         return Work(answered, min(process.unable_seconds for process in reports), tuple(unavailable))
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """What there is only where other nodes share the work."""
-
-    membership: ChildSpec
-    queue_depths: ChildSpec
-
-
-def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Shared | None) -> ChildSpec:
-    """Describe the whole tree; see the module."""
-    alerts: Sequence[ChildSpec] = ()
-    if settings.alerts_queue is not None:
-        limits = AlertLimits()
-        sinks = {ALERTS: AlertsQueue(queues.open, settings.alerts_queue)}
-        alerts = alert_specs(sinks, limits, settings.source_queues, PARENT)
+def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: Sequence[ChildSpec]) -> ChildSpec:
+    queue = settings.alerts_queue
+    sinks = {} if queue is None else {ALERTS: AlertsQueue(queues.open, queue)}
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
-        [
-            ChildSpec("incidents", Start(Incidents, name=INCIDENTS)),
-            *([] if shared is None else [shared.queue_depths]),
-            *alerts,
-        ],
+        [*incident_specs(sinks, settings.source_queues, PARENT), *shared[1:]],
         intensity=10,
         period_seconds=10,
         restart=TRANSIENT,
@@ -401,7 +344,7 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: _Share
     return supervisor_spec(
         "root",
         ONE_FOR_ONE,
-        [telemetry, *([] if shared is None else [shared.membership]), workers],
+        [telemetry, *shared[:1], workers],
         intensity=3,
         period_seconds=60,
         auto_shutdown=ANY_SIGNIFICANT,
@@ -420,27 +363,23 @@ def _cause(error: StartError) -> Exception:
 
 
 class ParentQueues:
-    """See the module. Any thread may open them; what ``open`` raises is what ``open_queues`` raises."""
+    """The queues, opened when they are needed first: before the tree starts, or by the one thread that sends alerts."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._opening = threading.Lock()
-        self._opened: tuple[Queues, Callable[[], None]] | None = None
+        self._close: Callable[[], None] | None = None
 
     def open(self) -> Queues:
-        """Open them, unless they are open."""
+        """Open them. Raises what ``open_queues`` raises."""
         from receipt_actors.backends import open_queues
         from receipt_actors.sources import MAX_LOOKS
 
-        with self._opening:
-            if self._opened is None:
-                queues = open_queues(self._settings, max_connections=MAX_LOOKS)
-                self._opened = queues, queues.close
-            return self._opened[0]
+        if self._close is None:
+            queues = open_queues(self._settings, max_connections=MAX_LOOKS)
+            self._queues, self._close = queues, queues.close
+        return self._queues
 
     def close(self) -> None:
-        """Close them, where they have been opened. Closing twice is fine."""
-        with self._opening:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened[1]()
+        close, self._close = self._close, None
+        if close is not None:
+            close()

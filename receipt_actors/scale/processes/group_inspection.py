@@ -8,33 +8,21 @@ and the actor system keeps it: no crash forgets it, and it can be looked at afte
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain, cycle, islice
 from math import inf
 from typing import Any
 
 import pykka
 
-from receipt_actors.inspection import (
-    STATE_SECONDS,
-    actor_overview,
-    actor_state,
-    role_in,
-    state_with_role,
-    version,
-)
+from receipt_actors.inspection import STATE_SECONDS, actor_overview, actor_state, role_in, state_with_role, version
 from receipt_actors.otp import ActorSystem, Ref, look_at
 from receipt_actors.scale.nodes.membership import MEMBERSHIP
-from receipt_actors.scale.processes.messages import Stopped
-from receipt_actors.scale.processes.protocol import (
-    DescribeActorOf,
-    Group,
-    WorkerReport,
-    WorkerView,
-)
+from receipt_actors.scale.processes.messages import DescribeActor, Reported, Stopped
+from receipt_actors.scale.processes.protocol import Group, WorkerView
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import MAX_INCIDENTS, incidents_of
 from receipt_actors.telemetry.overview import Incident, Overview, ProcessOverview, RoleOverview, State, Usage, state_of
@@ -48,10 +36,13 @@ COLLECTED = "collected"  #: the term of the actor system
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a worker process said of itself last."""
+    """What the process of a worker has said of itself."""
 
-    process: ProcessOverview
-    at_seconds: float  #: monotonic
+    pid: int
+    process: ProcessOverview | None = None  #: as it said last; None: nothing yet
+    at_seconds: float = 0.0  #: monotonic; when that was
+    statistics: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)  #: the last words included
+    incidents: tuple[Incident, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,60 +50,48 @@ class Collected:
     """All that workers have said. It is replaced and never changed."""
 
     heard: Mapping[str, Heard] = field(default_factory=dict)  #: by worker
-    newest: Mapping[str, WorkerReport] = field(default_factory=dict)  #: likewise; the last words included
     before: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)  #: of processes that have ended
     handed_back: int = 0
     queues: Mapping[str, int | None] = field(default_factory=dict)
-    incidents: Mapping[str, tuple[Incident, ...]] = field(default_factory=dict)  #: by worker, of its process
     former_incidents: tuple[Incident, ...] = ()  #: of processes that have ended
 
     @property
     def statistics(self) -> StatisticsSnapshot:
-        """What all of them have counted."""
         total = self.before
-        for report in self.newest.values():
-            total = total.merged(report.said.statistics)
+        for heard in self.heard.values():
+            total = total.merged(heard.statistics)
         return total
 
     @property
     def answered(self) -> int:
         """How many results post queues have confirmed to all of them."""
-        return self.before.answered + sum(report.said.statistics.answered for report in self.newest.values())
+        return self.before.answered + sum(heard.statistics.answered for heard in self.heard.values())
 
     def incidents_with(self, others: tuple[Incident, ...]) -> tuple[Incident, ...]:
         """Return the last incidents of all processes, and the others, the newest first."""
-        groups = (others, self.former_incidents, *self.incidents.values())
-        return _newest([incident for group in groups for incident in group])
+        return _newest(chain(others, self.former_incidents, *(each.incidents for each in self.heard.values())))
 
-    def having(self, report: WorkerReport, now: float) -> Collected:
-        """Return what it is with another report."""
-        name, said = report.name, report.said
-        collected = self
-        former = self.newest.get(name)
-        is_new = former is None or former.pid != report.pid
-        if former is not None and former.pid != report.pid:
-            gone = (*self.incidents.get(name, ()), *self.former_incidents)
-            collected = replace(
-                self,
-                before=self.before.merged(former.said.statistics),
-                incidents={**self.incidents, name: ()},
-                former_incidents=_newest(gone),
-            )
-        collected = replace(collected, newest={**collected.newest, name: report})
+    def having(self, name: str, pid: int, said: Reported | Stopped, now: float) -> Collected:
+        before, former_incidents = self.before, self.former_incidents
+        heard = self.heard.get(name)
+        is_new = heard is None or heard.pid != pid
+        if heard is not None and is_new:
+            before = before.merged(heard.statistics)
+            former_incidents = _newest([*heard.incidents, *former_incidents])
+        if heard is None or is_new:
+            heard = Heard(pid)
+        handed_back, queues = self.handed_back, self.queues
         if isinstance(said, Stopped):
-            return replace(collected, handed_back=collected.handed_back + said.handed_back)
-        incidents = collected.incidents
-        if said.incidents is not None:
-            incidents = {**incidents, name: tuple(replace(each, process=name) for each in said.incidents)}
-        queues = collected.queues
-        if said.queues is not None and not (is_new and all(depth is None for depth in said.queues.values())):
-            queues = said.queues  # a process that has just begun has not looked, and knows less than others
-        return replace(
-            collected,
-            heard={**collected.heard, name: Heard(said.process, now)},
-            queues=queues,
-            incidents=incidents,
-        )
+            heard = replace(heard, statistics=said.statistics)
+            handed_back += said.handed_back
+        else:
+            heard = replace(heard, process=said.process, at_seconds=now, statistics=said.process.statistics)
+            if said.incidents is not None:
+                heard = replace(heard, incidents=tuple(replace(each, process=name) for each in said.incidents))
+            # A process that has just begun has not looked, and knows less than others.
+            if said.queues is not None and not (is_new and all(depth is None for depth in said.queues.values())):
+                queues = said.queues
+        return Collected({**self.heard, name: heard}, before, handed_back, queues, former_incidents)
 
 
 def _newest(incidents: Iterable[Incident]) -> tuple[Incident, ...]:
@@ -125,9 +104,9 @@ def collected_by(system: ActorSystem) -> Collected:
     return collected
 
 
-def collect(system: ActorSystem, report: WorkerReport) -> None:
-    """Keep a report. On the thread of the actors, of which only one writes at a time."""
-    system.terms[COLLECTED] = collected_by(system).having(report, system.clock.monotonic())
+def collect(system: ActorSystem, name: str, pid: int, said: Reported | Stopped) -> None:
+    """Keep what a worker said. On the thread of the actors, of which only one writes at a time."""
+    system.terms[COLLECTED] = collected_by(system).having(name, pid, said, system.clock.monotonic())
 
 
 def fresh_reports(group: Group, system: ActorSystem) -> Sequence[ProcessOverview] | None:
@@ -135,12 +114,12 @@ def fresh_reports(group: Group, system: ActorSystem) -> Sequence[ProcessOverview
     heard, now = collected_by(system).heard, system.clock.monotonic()
     reports = []
     for name in group.names:
-        process, report = group.processes.get(name), heard.get(name)
-        if process is None or report is None or process.pid != report.process.pid:
+        process, said = group.processes.get(name), heard.get(name)
+        if process is None or said is None or said.process is None or process.pid != said.pid:
             return None
-        if now - report.at_seconds > FRESH_SECONDS:
+        if now - said.at_seconds > FRESH_SECONDS:
             return None
-        reports.append(report.process)
+        reports.append(said.process)
     return reports
 
 
@@ -157,10 +136,9 @@ class GroupInspection:
         self._actors = actors
         self._source_queues = source_queues
         self._look_again_at_seconds = -inf  # monotonic; at the queues
-        self._lookers = itertools.cycle(group.names)  # so that each worker has its turn
+        self._lookers = cycle(group.names)  # so that each worker has its turn
 
     def overview(self, *, looks_at_queues: bool) -> Overview:
-        """Look at everything."""
         queue_depths = self._actors.whereis(QUEUE_DEPTHS)
         looker = queue_depths or self._next_looker()
         if looker is not None and looks_at_queues:
@@ -189,9 +167,8 @@ class GroupInspection:
         )
 
     def _next_looker(self) -> Ref | None:
-        """Choose a worker that looks at the queues, unless one has a moment ago."""
         if self._actors.clock.monotonic() >= self._look_again_at_seconds:
-            for name in itertools.islice(self._lookers, len(self._group.names)):
+            for name in islice(self._lookers, len(self._group.names)):
                 if self._view(name).is_running:
                     return self._actors.whereis(name)
         return None
@@ -209,10 +186,10 @@ class GroupInspection:
         self, name: str, heard: Heard | None, role: RoleOverview | None, *, has_ended: bool
     ) -> ProcessOverview:
         if has_ended:
-            last = _unheard(name, 0) if heard is None else heard.process
+            last = _unheard(name, 0) if heard is None or heard.process is None else heard.process
             return replace(last, state=State.ENDED, in_flight=0, reserved=0, services=(), tree=None)
         view = self._view(name)
-        if heard is None or heard.process.pid != view.pid:
+        if heard is None or heard.process is None or heard.pid != view.pid:
             unheard = _unheard(name, view.pid)
             return replace(unheard, state=self._idle_state(role)) if view.waits_for_its_share else unheard
         if view.is_draining or self._group.is_closing:
@@ -233,10 +210,9 @@ class GroupInspection:
         return view if isinstance(view, WorkerView) else WorkerView(0, False, False)
 
     def actor_state(self, name: str) -> dict[str, Any]:
-        """See ``ProcessGroup``."""
         workers = [(process, self._actors.whereis(process)) for process in self._group.names]
         asked = [
-            (process, worker.ask(DescribeActorOf(name), block=False))
+            (process, worker.ask(DescribeActor(name), block=False))
             for process, worker in workers
             if worker is not None and worker.is_alive()
         ]
@@ -260,7 +236,6 @@ class GroupInspection:
 
 
 def _unheard(name: str, pid: int) -> ProcessOverview:
-    """Describe a process that is being started, or has not said yet how it goes."""
     return ProcessOverview(
         name, pid, 0.0, State.STARTING, 0, 0, (), Usage(0.0, 0, 0, 0), (), None, StatisticsSnapshot()
     )

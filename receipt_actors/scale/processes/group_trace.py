@@ -19,15 +19,7 @@ LAST_WORDS_SECONDS = 1.0  #: for the workers to say what they have lost
 
 
 class GroupTrace:
-    """See the module, and ``telemetry.control.Trace``.
-
-    Args:
-        number: by which the workers know it.
-        request: see ``SystemControl.trace``.
-        on_event: likewise.
-        on_end: likewise.
-        stop_workers: has all workers end it.
-    """
+    """See the module, and ``telemetry.control.Trace``. The workers know it by its ``number``."""
 
     def __init__(
         self,
@@ -48,11 +40,7 @@ class GroupTrace:
         self._waited_for: set[str] = set()  # workers that trace
 
     def begin(self, tracer: Tracer) -> None:
-        """Begin, with the parent's own actors.
-
-        Raises:
-            TraceRefused: see ``SystemControl.trace``.
-        """
+        """Begin, with the parent's own actors. Raises ``TraceRefused``."""
         self._ours = tracer.start(self._request, self._on_event, self._ended)
 
     def order_for(self, worker: str) -> StartTrace | None:
@@ -70,7 +58,6 @@ class GroupTrace:
         return 0 if self._ours is None else self._ours.lost
 
     def stop(self) -> None:
-        """See ``Trace``."""
         if self._ours is not None:
             self._ours.stop()
 
@@ -80,7 +67,6 @@ class GroupTrace:
             self._ours.accept(event)
 
     def ended_in(self, worker: str, lost: int = 0) -> None:
-        """Note that a worker traces no more."""
         with self._changed:
             self._waited_for.discard(worker)
             self._changed.notify()

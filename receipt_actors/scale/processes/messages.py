@@ -1,16 +1,12 @@
-"""What parent and worker process tell each other: one JSON object a line."""
+"""What parent and worker process tell each other."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pydantic import SecretStr
-
 from receipt_actors.domain.limits import Limits
-from receipt_actors.domain.roles import Role
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import Incident, ProcessOverview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -22,7 +18,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 class Configure:
     """The first of all: the settings. They do not travel as arguments, which everybody on the machine can see."""
 
-    settings: Mapping[str, Any]
+    settings: Settings
     is_replacement: bool = False  #: of one that ran: a source queue that is gone since must not keep it from starting
 
 
@@ -55,8 +51,8 @@ class Release:
 class DescribeActor:
     """Describe an actor's state: ``ActorDescribed``."""
 
-    number: int
     name: str
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +120,6 @@ class Reported:
     queues: Mapping[str, int | None] | None = None
     incidents: tuple[Incident, ...] | None = None
 
-    @property
-    def statistics(self) -> StatisticsSnapshot:
-        """What it has counted."""
-        return self.process.statistics
-
 
 @dataclass(frozen=True, slots=True)
 class ActorDescribed:
@@ -169,74 +160,7 @@ class Stopped:
     statistics: StatisticsSnapshot
 
 
-Message: TypeAlias = (
-    Configure
-    | Grant
-    | Report
-    | Release
-    | DescribeActor
-    | StartTrace
-    | StopTrace
-    | Drain
-    | Stop
-    | Loaded
-    | Started
-    | StartRefused
-    | LimitsObeyed
-    | Reported
-    | ActorDescribed
-    | TraceEvent
-    | TraceEnded
-    | Draining
-    | Stopped
-)
-
-_KINDS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in Message.__args__}
-
-
-def encode(message: Message) -> bytes:
-    """Write a message as a line."""
-    values = {field.name: _plain(getattr(message, field.name)) for field in fields(message)}
-    return json.dumps({"message": type(message).__name__, **values}).encode() + b"\n"
-
-
-def _plain(value: object) -> object:
-    match value:
-        case StatisticsSnapshot() | ProcessOverview():
-            return value.as_json()
-        case Limits() | Incident():
-            return asdict(value)
-        case tuple():
-            return list(map(_plain, value))
-    return value
-
-
-def decode(line: bytes) -> Message:
-    """Read what ``encode`` wrote."""
-    values = json.loads(line)
-    kind = _KINDS[values.pop("message")]
-    for name, read in _READERS.items():
-        if values.get(name) is not None:
-            values[name] = read(values[name])
-    message: Message = kind(**values)
-    return message
-
-
-_READERS: Mapping[str, Callable[[Any], object]] = {
-    "statistics": StatisticsSnapshot.from_json,
-    "limits": lambda data: Limits(**data),
-    "process": ProcessOverview.from_json,
-    "incidents": lambda data: tuple(map(Incident.from_json, data)),
-}
-
-
-def settings_as_json(settings: Settings) -> Mapping[str, Any]:
-    """Return the settings, as ``Settings.model_validate`` takes them: with the secrets that workers need, no other."""
-    of_the_parent = {"admin": None, "admin_token": None, "role": Role.ALONE.value}
-    values = settings.model_dump(mode="json")
-    sources = {queue: {**values["sources"][queue], **_revealed(table)} for queue, table in settings.sources.items()}
-    return {**values, **_revealed(dict(settings)), "sources": sources, **of_the_parent}
-
-
-def _revealed(values: Mapping[str, object]) -> Mapping[str, str]:
-    return {name: value.get_secret_value() for name, value in values.items() if isinstance(value, SecretStr)}
+_Order: TypeAlias = Configure | Grant | Report | Release | DescribeActor | StartTrace | StopTrace | Drain | Stop
+_OfATrace: TypeAlias = TraceEvent | TraceEnded
+_OfItsLife: TypeAlias = Loaded | Started | StartRefused | Draining | Stopped
+Message: TypeAlias = _Order | _OfATrace | _OfItsLife | LimitsObeyed | Reported | ActorDescribed

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import ActorSystem
 from receipt_actors.scale.processes.group_trace import GroupTrace
-from receipt_actors.scale.processes.messages import (
-    Release,
-    Reported,
-    StartRefused,
-    Stopped,
-    StopTrace,
-)
+from receipt_actors.scale.processes.messages import StartRefused
 from receipt_actors.scale.processes.shares import Shares
 from receipt_actors.scale.processes.worker_process import WorkerProcess
+from receipt_actors.settings import Settings
 
 
 @dataclass(slots=True)
@@ -29,7 +23,7 @@ class Group:
 
     names: Sequence[str]
     program: Sequence[str]
-    settings: Mapping[str, Any] = field(repr=False)
+    settings: Settings = field(repr=False)
     whole: Limits  #: the most that all workers ever share
     shares: Shares = field(repr=False)
     on_refusal: Callable[[], None]
@@ -66,23 +60,7 @@ class WorkerView:
     waits_for_its_share: bool = False  #: it has been loaded, and nobody has given it anything to work with yet
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReport:
-    """What a worker's process said last, when it was asked or when it stopped."""
-
-    name: str
-    pid: int
-    said: Reported | Stopped
-
-
-# --- the main thread -> workers ---
-
-
-@dataclass(frozen=True, slots=True)
-class DrainWorker:
-    """Have the process drain; it is not started again."""
-
-    seconds: float
+# --- the main thread -> workers; they take ``Drain``, ``Release``, ``StopTrace`` and ``DescribeActor`` as well ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +74,10 @@ class PauseChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class TellProcess:
-    """Pass this on to the process, where it consumes."""
-
-    message: Release | StopTrace
-
-
-@dataclass(frozen=True, slots=True)
 class JoinTrace:
     """Have the process take part in this one of the group's traces, where it consumes."""
 
     number: int
-
-
-@dataclass(frozen=True, slots=True)
-class DescribeActorOf:
-    """Describe an actor of the process: a mapping, or None where there is no such actor, or no process."""
-
-    name: str
 
 
 def cast_to_workers(actors: ActorSystem, group: Group, request: object) -> None:

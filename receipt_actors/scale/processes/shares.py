@@ -44,11 +44,9 @@ class Shares:
         self._until_seconds = inf
 
     def divide(self, whole: Limits) -> None:
-        """Divide this from now on."""
         self._carry_out(self._division.of(whole))
 
     def lend_until(self, seconds: float) -> None:
-        """Lend all shares until this time of ``clock.boottime``."""
         if seconds != self._until_seconds:
             self._until_seconds = seconds
             for worker in self._workers.values():
@@ -65,7 +63,6 @@ class Shares:
         self._carry_out(self._division.left(name))
 
     def confirm(self, name: str, number: int) -> None:
-        """Note that a worker uses no more than it was told by this number."""
         self._carry_out(self._division.confirmed(name, number))
 
     def _carry_out(self, decided: tuple[Division, Mapping[str, Share]]) -> None:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import enum
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, ClassVar
 
@@ -34,26 +35,18 @@ from receipt_actors.scale.processes.messages import (
     LimitsObeyed,
     Loaded,
     Message,
+    Release,
     Report,
     Reported,
     Started,
     StartRefused,
     Stop,
     Stopped,
+    StopTrace,
     TraceEnded,
     TraceEvent,
 )
-from receipt_actors.scale.processes.protocol import (
-    AwaitEnd,
-    DescribeActorOf,
-    DrainWorker,
-    Group,
-    JoinTrace,
-    PauseChanged,
-    TellProcess,
-    WorkerReport,
-    WorkerView,
-)
+from receipt_actors.scale.processes.protocol import AwaitEnd, Group, JoinTrace, PauseChanged, WorkerView
 from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, described
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 from receipt_actors.telemetry.queue_depths import LookAtQueues
@@ -73,31 +66,11 @@ class WorkerDied(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Overdue:
-    """To itself: this process has had its time to drain, or to answer."""
+class _Later:
+    """To itself: do this now, unless it has another process than it had."""
 
-    process: WorkerProcess
-    asked: int | None = None  #: the number of the question; None: it was to drain
-
-
-@dataclass(frozen=True, slots=True)
-class _StartOverdue:
-    """To itself: this process has had its time to get beyond this phase."""
-
-    process: WorkerProcess
-    phase: _Phase
-
-
-@dataclass(frozen=True, slots=True)
-class _StartAgain:
-    """To itself: the pause after a start that was refused is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """To itself: it is time to ask the process how it goes."""
-
-    process: WorkerProcess
+    process: WorkerProcess | None
+    act: Callable[[], object]
 
 
 class _Phase(enum.Enum):
@@ -135,7 +108,6 @@ class Worker(GenServer):
         self._described = 0  # questions
 
     def outside_view(self) -> WorkerView:
-        """See ``Actor``."""
         process, phase = self._process, self._phase
         if process is None:
             return WorkerView(0, False, False)
@@ -144,7 +116,6 @@ class Worker(GenServer):
     # --- life ---
 
     def init(self) -> None:
-        """Start the process, unless everything is about to end."""
         self._leave()  # the actor before this one is dead, and its process with it
         self._start_process()
 
@@ -155,7 +126,7 @@ class Worker(GenServer):
         process = WorkerProcess(name, group.program, group.settings, me.send, is_replacement=group.is_complete)
         self._process, self._phase, self._refusal = process, _Phase.LOADING, None
         group.processes[name] = process
-        self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.LOADING))
+        self._later(HANG_SECONDS, partial(self._give_up_start, process, _Phase.LOADING))
         me.process.add_monitor(lambda _down: process.kill())
         if group.is_closing:  # since a moment ago: nobody else may have seen it
             process.kill()
@@ -163,7 +134,6 @@ class Worker(GenServer):
             self._join()  # else it has to be loaded first: until then the living keep its share
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
-        """Have the process end; the supervisor gives it time to hand back what is in flight."""
         return None if isinstance(reason, Crash) or self._process is None else self._see_off(self._process)
 
     def _see_off(self, process: WorkerProcess) -> Receiving:
@@ -181,28 +151,25 @@ class Worker(GenServer):
     # --- the process says ---
 
     def handle_info(self, message: Any) -> Any:
-        """The process said something, or has ended; or a time is over."""
         match message:
             case MessageFrom(process, said):
                 if process is self._process:
                     self._said(process, said)
             case ProcessEnded(process, code):
                 return self._ended(process, code)
-            case _Overdue(process, asked):
-                if process is self._process and (asked is None or (self._is_unanswered and asked == self._asked)):
-                    what = "ended" if asked is None else "answered"
-                    logger.error("%s has not %s in its time: it is killed", self._title(process), what)
-                    process.kill()
-            case _StartOverdue(process, phase):
-                if process is self._process and self._phase is phase:
-                    self._give_up_start(process)
-            case _StartAgain():
-                self._start_process()
-            case _Ask(process):
-                self._ask(process)
+            case _Later(process, act):
+                if process is self._process:
+                    act()
             case _:
                 return super().handle_info(message)
         return None
+
+    def _later(self, seconds: float, act: Callable[[], object]) -> None:
+        self.send_after(seconds, _Later(self._process, act))
+
+    def _kill(self, process: WorkerProcess, what: str) -> None:
+        logger.error("%s has not %s in its time: it is killed", self._title(process), what)
+        process.kill()
 
     def _said(self, process: WorkerProcess, said: Message) -> None:
         match said:
@@ -234,17 +201,19 @@ class Worker(GenServer):
                     trace.ended_in(self._name, lost)
             case Reported():
                 self._is_unanswered = False
-                collect(self.system, WorkerReport(self._name, process.pid, said))
+                collect(self.system, self._name, process.pid, said)
             case Draining(seconds):
                 self._phase = _Phase.DRAINING  # it says by itself how that goes
                 self._is_unanswered = False
-                self.send_after(seconds + GRACE_SECONDS, _Overdue(process))
+                self._later(seconds + GRACE_SECONDS, partial(self._kill, process, "ended"))
             case Stopped():
-                collect(self.system, WorkerReport(self._name, process.pid, said))
+                collect(self.system, self._name, process.pid, said)
             case StartRefused():
                 self._refusal = said
 
-    def _give_up_start(self, process: WorkerProcess) -> None:
+    def _give_up_start(self, process: WorkerProcess, phase: _Phase) -> None:
+        if self._phase is not phase:
+            return
         what = "loaded" if self._phase is _Phase.LOADING else "started"
         fault = f"{self._title(process)} has not {what} within {HANG_SECONDS:g} s and was killed"
         self._refusal = StartRefused([fault], False)
@@ -291,7 +260,7 @@ class Worker(GenServer):
         logger.error(
             "%s cannot start and is started again in %.0f s: %s", self._name, pause_seconds, "; ".join(refusal.faults)
         )
-        self.send_after(pause_seconds, _StartAgain())
+        self._later(pause_seconds, self._start_process)
 
     def _note_last_end(self, process: WorkerProcess, code: int) -> None:
         if code != 0 and self._phase in _CONSUMING and self._group.refusal is None:
@@ -316,7 +285,6 @@ class Worker(GenServer):
         self._tell_who_waits()
 
     def handle_cast(self, request: Any) -> Any:
-        """Take another share, pass something on, or drain."""
         match request:
             case ChangeShare(share, until_seconds):
                 self._take_share(share, until_seconds)
@@ -327,13 +295,13 @@ class Worker(GenServer):
                 self._looks_at_queues = True
             case PauseChanged():
                 self._grant()
-            case DrainWorker(seconds):
+            case Drain(seconds):
                 if self._process is not None:
-                    self._tell_to_end(self._process, Drain(seconds))
-                    self.send_after(seconds + GRACE_SECONDS, _Overdue(self._process))
-            case TellProcess(message):
+                    self._tell_to_end(self._process, request)
+                    self._later(seconds + GRACE_SECONDS, partial(self._kill, self._process, "ended"))
+            case Release() | StopTrace():
                 if self._process is not None and self._phase in _CONSUMING:
-                    self._process.send(message)
+                    self._process.send(request)
             case JoinTrace(number):
                 if self._process is not None and self._phase is _Phase.RUNNING:
                     self._join_trace(self._process, number)
@@ -356,7 +324,7 @@ class Worker(GenServer):
 
     def _begin(self, process: WorkerProcess) -> None:
         self._phase = _Phase.STARTING
-        self.send_after(HANG_SECONDS, _StartOverdue(process, _Phase.STARTING))
+        self._later(HANG_SECONDS, partial(self._give_up_start, process, _Phase.STARTING))
         self._grant()
 
     def _grant(self) -> None:
@@ -379,17 +347,16 @@ class Worker(GenServer):
     # --- questions ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Say when the process keeps to its share, how it goes, or when it is over."""
         match request:
             case ObeyLimits():
                 self._obeying.append(from_)
                 self._tell_who_waits()
-            case DescribeActorOf(name):
+            case DescribeActor(name):
                 if self._process is None or self._phase is not _Phase.RUNNING:
                     return None
                 self._described += 1
                 self._describing[self._described] = from_
-                self._process.send(DescribeActor(self._described, name))
+                self._process.send(DescribeActor(name, self._described))
             case AwaitEnd():
                 if self._process is None:
                     return None
@@ -411,19 +378,22 @@ class Worker(GenServer):
 
     def _ask(self, process: WorkerProcess) -> None:
         """Ask how it goes, and again in a second, for as long as it consumes."""
-        if process is not self._process or self._phase is not _Phase.RUNNING or self._group.is_closing:
+        if self._phase is not _Phase.RUNNING or self._group.is_closing:
             return
         if not self._is_unanswered:
             self._asked += 1
             self._is_unanswered = True
             process.send(Report(self._looks_at_queues))
             self._looks_at_queues = False
-            self.send_after(HANG_SECONDS, _Overdue(process, self._asked))
-        self.send_after(REPORT_SECONDS, _Ask(process))
+            self._later(HANG_SECONDS, partial(self._expect_answer, process, self._asked))
+        self._later(REPORT_SECONDS, partial(self._ask, process))
+
+    def _expect_answer(self, process: WorkerProcess, asked: int) -> None:
+        if self._is_unanswered and asked == self._asked:
+            self._kill(process, "answered")
 
 
 def _described(code: int) -> str:
-    """Put an exit status into words."""
     if code >= 0:
         return f"ended with exit status {code}"
     return f"was killed by signal {-code} ({signal.strsignal(-code)})"

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
+import pickle  # nosec B403 # between a program and itself
 import signal
 import socket
+import struct
 import subprocess  # nosec B404 # our own interpreter and nothing that anybody else names
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
-from receipt_actors.scale.processes.messages import Configure, Message, StartRefused, decode, encode
+from receipt_actors.scale.processes.messages import Configure, Message, StartRefused
+from receipt_actors.settings import Settings
 
 _READ_BYTES = 1 << 16
+_LENGTH = struct.Struct("!I")
+
+
+def _encode(message: Message) -> bytes:
+    data = pickle.dumps(message)
+    return _LENGTH.pack(len(data)) + data
 
 
 class Channel:
-    """Sends and receives messages over a stream socket. One thread reads, any may send."""
+    """Sends and receives messages over a stream socket, pickled. One thread reads, any may send."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -28,7 +36,6 @@ class Channel:
         self.is_over = False  #: the other end has closed, most likely because its process has ended
 
     def fileno(self) -> int:
-        """Return what ``select`` waits for."""
         return self._connection.fileno()
 
     def receive(self) -> Sequence[Message]:
@@ -38,20 +45,27 @@ class Channel:
         except OSError:  # reset: it ended before it had read everything
             data = b""
         self.is_over = not data
-        *lines, self._read = (self._read + data).split(b"\n")
-        return [decode(line) for line in lines]
+        self._read += data
+        messages: list[Message] = []
+        while len(self._read) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._read)[0]
+            if len(self._read) < end:
+                break
+            messages.append(pickle.loads(self._read[_LENGTH.size : end]))  # nosec B301 # our own process's
+            self._read = self._read[end:]
+        return messages
 
     def send(self, message: Message) -> None:
         """Send, and wait while the other end does not read; nothing happens when it has closed."""
         with self._sending, suppress(OSError):
-            self._connection.sendall(encode(message))
+            self._connection.sendall(_encode(message))
 
     def send_at_once(self, message: Message) -> bool:
         """Send without ever waiting; False when the other end does not read: the channel is of no use any more then.
 
         Nothing happens when it has closed.
         """
-        data = encode(message)
+        data = _encode(message)
         with self._sending:
             try:
                 return self._connection.send(data, socket.MSG_DONTWAIT) == len(data)
@@ -61,7 +75,6 @@ class Channel:
                 return True
 
     def close(self) -> None:
-        """Let the other end know that nothing comes any more."""
         self._connection.close()
 
 
@@ -87,8 +100,8 @@ class ProcessEnded:
 class _Child(subprocess.Popen[bytes]):
     """Makes itself known before it starts the process.
 
-    ``Popen`` returns when the process has become the program that it is to be. One that is stopped before that never
-    does, and can be killed all the same: its id is known since it was forked.
+    ``Popen`` returns when the process has become the program that it is to be. One that is stopped before that can be
+    killed all the same: its id is known since it was forked.
     """
 
     pid = 0  #: until there is one; ``Popen`` has None there for a moment
@@ -101,26 +114,16 @@ class _Child(subprocess.Popen[bytes]):
 class WorkerProcess:
     """Runs ``python PROGRAM NAME DESCRIPTOR``, where the last is the worker's end of the channel.
 
-    It is started on a thread of its own, which may take as long as the system likes.
-
-    Args:
-        name: the worker's.
-        program: what follows the interpreter on its command line.
-        settings: what it is sent first.
-        deliver: gets what the process says, and at last that it has ended; called on a thread of its own. Where no
-            process can be started that is a ``StartRefused``, and its end.
-        is_replacement: see ``Configure``.
-
-    Raises:
-        OSError: no socket can be made.
-        RuntimeError: no thread can be started.
+    It is started on a thread of its own, which may take as long as the system likes, and is sent its settings first.
+    ``deliver`` gets, on that thread, what the process says, and at last that it has ended; where none can be started
+    that is a ``StartRefused``, and its end. Raises ``OSError`` where no socket can be made.
     """
 
     def __init__(
         self,
         name: str,
         program: Sequence[str],
-        settings: Mapping[str, Any],
+        settings: Settings,
         deliver: Callable[[MessageFrom | ProcessEnded], None],
         *,
         is_replacement: bool = False,

@@ -15,23 +15,20 @@ from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused
 from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
-from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
-from receipt_actors.stores.apple.signatures.roots import foreign_name
-from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
+from receipt_actors.stores.apple.signatures.process import SignedDataProcess
 from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
+from receipt_actors.stores.apple.signatures.trust import Trust, foreign_name, open_signed_data, read_trust
 
 if TYPE_CHECKING:
     from receipt_actors.stores.apple.client.endpoints import Endpoint
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
     from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
     from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
-    from receipt_actors.stores.apple.signatures.signed_data import Trust
     from receipt_actors.transport.curl import CurlTransport
     from receipt_actors.transport.messages import Transport
 
 
 CONNECT_SHARE = 0.3  #: of the time to wait for an answer: to connect
-SIGNATURE_PROCESSES = 1  #: beside each process that works; more would help only where this one is always busy
 
 
 def policy_of(settings: PolicySettings) -> Policy:
@@ -155,12 +152,12 @@ def signer_of(settings: SignatureSettings, signed: str) -> str:
     return "Apple"
 
 
-def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcesses | SignedDataThreads:
+def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcess | SignedDataThreads:
     """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
     if settings.apple_roots is not None or settings.uses_server_api:
         _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
     if hasattr(select, "epoll"):
-        return SignedDataProcesses(lambda: _trust(settings), SIGNATURE_PROCESSES)
+        return SignedDataProcess(lambda: _trust(settings))
     return SignedDataThreads(lambda: open_signatures(settings))
 
 

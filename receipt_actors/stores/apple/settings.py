@@ -130,8 +130,7 @@ class PolicySettings(SourceSettings, frozen=True):
         "and what it vouches for is not refused for that.",
     )
     family_sharing: Literal["accept", "refuse"] = Field(
-        default="accept",
-        description="Whether a purchase counts that somebody else of the family has made and shares.",
+        default="accept", description="Whether a purchase counts that somebody else of the family has made and shares."
     )
     app_account_token: Literal["ignore", "match", "require"] = Field(
         default="ignore",

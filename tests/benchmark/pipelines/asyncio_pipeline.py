@@ -6,22 +6,19 @@ what is in flight is bounded, Apple is asked over a pool of connections that are
 and entries wait a few milliseconds for others. A message is deleted only when its answer has been accepted. What fails
 is logged, and comes back by its visibility timeout.
 
-The environment says where everything is, as ``receipt_actors.sandbox.bench`` describes it. aiobotocore pins botocore,
+aiobotocore pins botocore,
 so this runs in an environment of its own: ``pip install aiobotocore aiohttp orjson uvloop``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import signal
 import ssl
-import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +27,24 @@ import orjson
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.benchmark.pipelines.contract import (
+    POST_QUEUES,
+    PRODUCTION_URL,
+    RECEIVE,
+    SANDBOX_RECEIPT,
+    SANDBOX_URL,
+    SOURCE_QUEUE,
+    TABLE,
+    Item,
+    NotYet,
+    Submission,
+    answer_message,
+    claim_of,
+    put_of,
+    reason_of,
+    transactions,
+)
 
 try:
     from uvloop import run
@@ -41,49 +56,12 @@ IN_FLIGHT = 2000
 APPLE_CONNECTIONS = 1000
 AWS_CONNECTIONS = 50
 LINGER_SECONDS = 0.005
-VISIBILITY_SECONDS = 120
 APPLE_TIMEOUT = aiohttp.ClientTimeout(connect=3, sock_read=10)
-
-SOURCE_QUEUE = os.environ["RECEIPT_ACTORS_SOURCE_QUEUE"]
-POST_QUEUES = os.environ["RECEIPT_ACTORS_POST_QUEUES"].split(",")
-TABLE = os.environ["RECEIPT_ACTORS_LEDGER_TABLE"]
-BUNDLE_IDS = os.environ["RECEIPT_ACTORS_BUNDLE_IDS"].split(",")
-PRODUCTION_URL = os.environ["RECEIPT_ACTORS_APP_STORE_URL"] + "/production/verifyReceipt"
-SANDBOX_URL = os.environ["RECEIPT_ACTORS_APP_STORE_URL"] + "/sandbox/verifyReceipt"
-SANDBOX_RECEIPT = 21007
-EXPIRED = 21006
-OWNER = ("SubmissionId", "UserId", "ReceiptSha256")
-OK_REASONS = ("claimed", "already_ours")
 
 T = TypeVar("T")
 R = TypeVar("R")
-Item = dict[str, dict[str, str]]
-Answer = tuple[str, dict[str, str]]  #: a body, and message attributes
 
 logger = logging.getLogger("asyncio_pipeline")
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a message says."""
-
-    message_id: str
-    submission_id: str
-    receipt: str
-    user_id: int
-    post_queue: str
-
-    @classmethod
-    def of(cls, message: dict[str, Any]) -> Submission:
-        body = orjson.loads(message["Body"])
-        message_id = message["MessageId"]
-        attribute = message.get("MessageAttributes", {}).get("submission_id", {})
-        submission_id = attribute.get("StringValue", message_id)
-        return cls(message_id, submission_id, body["receipt"], body["user_id"], body["post_queue"])
-
-
-class NotYet(Exception):
-    """No verdict can be given now; the message comes back."""
 
 
 class Batcher(Generic[T, R]):
@@ -155,13 +133,7 @@ class Pipeline:
 
     async def _receive(self) -> list[dict[str, Any]]:
         try:
-            answer = await self._sqs.receive_message(
-                QueueUrl=self._urls[SOURCE_QUEUE],
-                MaxNumberOfMessages=10,
-                WaitTimeSeconds=10,
-                VisibilityTimeout=VISIBILITY_SECONDS,
-                MessageAttributeNames=["submission_id"],
-            )
+            answer = await self._sqs.receive_message(QueueUrl=self._urls[SOURCE_QUEUE], **RECEIVE)
         except (BotoCoreError, ClientError, aiohttp.ClientError):
             logger.exception("cannot receive")
             await asyncio.sleep(1)
@@ -185,33 +157,15 @@ class Pipeline:
     async def _answer(self, message: dict[str, Any]) -> None:
         submission = Submission.of(message)
         answers = self._answers[submission.post_queue]
-        status, answer = await self._verify(submission.receipt)
+        answer = await self._ask_apple(PRODUCTION_URL, submission.receipt)
+        if answer["status"] == SANDBOX_RECEIPT:
+            answer = await self._ask_apple(SANDBOX_URL, submission.receipt)
         sent = []
-        for transaction, refusal in _transactions(status, answer):
-            reason = refusal or await self._claim(transaction, answer.get("environment", "Production"), submission)
-            result = {
-                "user_id": submission.user_id,
-                "transaction_id": str(transaction["transaction_id"]),
-                "status": "OK" if reason in OK_REASONS else "INVALID",
-            }
-            attributes = {
-                "reason": reason,
-                "submission_id": submission.submission_id,
-                "source_message_id": submission.message_id,
-                "product_id": transaction["product_id"],
-                "environment": answer.get("environment", "Production"),
-            }
-            sent.append(answers.put((orjson.dumps(result).decode(), attributes)))
+        for transaction, refusal in transactions(answer):
+            reason = refusal or await self._claim(claim_of(transaction, answer, submission))
+            sent.append(answers.put(answer_message(transaction, answer, submission, reason)))
         for each in sent:
             await each
-
-    async def _verify(self, receipt: str) -> tuple[int, dict[str, Any]]:
-        answer = await self._ask_apple(PRODUCTION_URL, receipt)
-        if answer["status"] == SANDBOX_RECEIPT:
-            answer = await self._ask_apple(SANDBOX_URL, receipt)
-        if answer["status"] not in (0, EXPIRED):
-            raise NotYet(f"Apple says {answer['status']}")
-        return answer["status"], answer
 
     async def _ask_apple(self, url: str, receipt: str) -> dict[str, Any]:
         async with self._http.post(url, data=orjson.dumps({"receipt-data": receipt})) as response:
@@ -221,22 +175,8 @@ class Pipeline:
 
     # --- claims ---
 
-    async def _claim(self, transaction: dict[str, Any], environment: str, submission: Submission) -> str:
+    async def _claim(self, item: Item) -> str:
         """Claim in a batch; where somebody has it, perhaps this submission delivered before, a single put decides."""
-        item = {
-            "TransactionId": {"S": str(transaction["transaction_id"])},
-            "SubmissionId": {"S": submission.submission_id},
-            "MessageId": {"S": submission.message_id},
-            "UserId": {"N": str(submission.user_id)},
-            "ReceiptSha256": {"S": hashlib.sha256(submission.receipt.encode()).hexdigest()},
-            "ProductId": {"S": transaction["product_id"]},
-            "OriginalTransactionId": {"S": str(transaction["original_transaction_id"])},
-            "Environment": {"S": environment},
-            "SourceQueue": {"S": SOURCE_QUEUE},
-            "PostQueue": {"S": submission.post_queue},
-            "ClaimedAt": {"N": repr(time.time())},
-            "SchemaVersion": {"N": "1"},
-        }
         return "claimed" if await self._claims.put(item) else await self._claim_alone(item)
 
     async def _claim_batch(self, items: Sequence[Item]) -> Sequence[bool]:
@@ -248,32 +188,16 @@ class Pipeline:
 
     async def _claim_alone(self, item: Item) -> str:
         try:
-            await self._dynamodb.put_item(
-                TableName=TABLE,
-                Item=item,
-                ConditionExpression="attribute_not_exists(TransactionId)",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
+            await self._dynamodb.put_item(**put_of(item))
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-            old = error.response.get("Item", {})
-            is_ours = all(old.get(name) == item[name] for name in OWNER)
-            return "already_ours" if is_ours else "claimed_by_another_user"
+            return reason_of(item, error.response.get("Item", {}))
         return "claimed"
 
     # --- answers and deletes ---
 
-    def _sender(self, queue: str) -> Callable[[Sequence[Answer]], Awaitable[Sequence[None]]]:
-        async def send(answers: Sequence[Answer]) -> Sequence[None]:
-            entries = [
-                {
-                    "Id": str(number),
-                    "MessageBody": body,
-                    "MessageAttributes": {
-                        name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
-                    },
-                }
-                for number, (body, attributes) in enumerate(answers)
-            ]
+    def _sender(self, queue: str) -> Callable[[Sequence[dict[str, Any]]], Awaitable[Sequence[None]]]:
+        async def send(messages: Sequence[dict[str, Any]]) -> Sequence[None]:
+            entries = [{"Id": str(number), **message} for number, message in enumerate(messages)]
             return _all_confirmed(await self._sqs.send_message_batch(QueueUrl=self._urls[queue], Entries=entries))
 
         return send
@@ -296,25 +220,6 @@ def _insert(names: tuple[str, ...]) -> str:
     """The statement that puts an item of these attributes unless its key is there."""
     values = ", ".join(f"'{name}': ?" for name in names)
     return f'INSERT INTO "{TABLE}" VALUE {{{values}}}'
-
-
-def _transactions(status: int, answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Each transaction of the receipt, and what speaks against claiming it."""
-    receipt = answer["receipt"]
-    entries = receipt.get("in_app", [receipt])  # a receipt of iOS 6 is its one transaction
-    if not entries:
-        raise NotYet("the receipt holds no transaction")
-    is_ours = receipt.get("bundle_id", receipt.get("bid")) in BUNDLE_IDS
-    now_ms = time.time() * 1000
-    for entry in entries:
-        if not is_ours:
-            yield entry, "foreign_bundle"
-        elif "cancellation_date" in entry:
-            yield entry, "refunded"
-        elif status == EXPIRED or float(entry.get("expires_date_ms", "inf")) < now_ms:
-            yield entry, "expired"
-        else:
-            yield entry, None
 
 
 async def main() -> None:

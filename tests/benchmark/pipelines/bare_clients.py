@@ -1,25 +1,17 @@
-"""Our own clients without the actors: what is left of a receipt's cost when nothing is but calls, and rules if wanted.
+"""Our own clients without the actors: what is left of a receipt's cost when there is nothing but calls and rules.
 
 One loop receives, asks Apple, claims, answers and deletes, window after window, with the batches of ``BARE_BATCHES``
 (``claim=21.5,send=9.8,delete=9.9``: the mean number of entries of each, as the whole system was seen to have). What the
 whole system costs beyond this is what the actors add. It keeps the contract while nothing fails, and nothing beyond.
-
-::
-
-    python bare_clients.py           # the calls, and just the JSON that they need
-    python bare_clients.py --rules   # and all that ``domain`` decides about a message
 
 Its settings are those of ``receipt-actors start``, from the environment.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,48 +36,8 @@ T = TypeVar("T")
 AppleAnswer = Mapping[str, Any]
 
 
-class CallsOnly:
-    """What to claim and to answer, with the least that can be thought about it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._source_queue = settings.source_queue
-
-    def receipt(self, message: ReceivedMessage) -> str:
-        receipt: str = json.loads(message.body)["receipt"]
-        return receipt
-
-    def claim(self, message: ReceivedMessage, answer: AppleAnswer) -> LedgerItem:
-        fields = json.loads(message.body)
-        assert answer["status"] == 0
-        transaction = answer["receipt"]["in_app"][0]
-        return LedgerItem(
-            transaction_id=transaction["transaction_id"],
-            submission_id=message.message_id,
-            message_id=message.message_id,
-            user_id=fields["user_id"],
-            receipt_sha256=hashlib.sha256(fields["receipt"].encode()).hexdigest(),
-            product_id=transaction["product_id"],
-            original_transaction_id=transaction["original_transaction_id"],
-            environment=Environment.PRODUCTION,
-            source_queue=self._source_queue,
-            post_queue=fields["post_queue"],
-            claimed_at_seconds=time.time(),
-        )
-
-    def result(self, _message: ReceivedMessage, claim: LedgerItem) -> OutgoingMessage:
-        body = {"user_id": claim.user_id, "transaction_id": claim.transaction_id, "status": "OK"}
-        attributes = {
-            "reason": "claimed",
-            "submission_id": claim.submission_id,
-            "source_message_id": claim.message_id,
-            "product_id": claim.product_id or "",
-            "environment": claim.environment,
-        }
-        return OutgoingMessage(json.dumps(body), attributes)
-
-
 class Rules:
-    """The same as the actors decide it."""
+    """What to claim and to answer, as the actors decide it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -123,12 +75,10 @@ class Rules:
 class Loop:
     """See the module."""
 
-    def __init__(
-        self, settings: Settings, backend: Backend, rules: CallsOnly | Rules, sizes: Mapping[str, float]
-    ) -> None:
+    def __init__(self, settings: Settings, backend: Backend, sizes: Mapping[str, float]) -> None:
         self._settings = settings
         self._backend = backend
-        self._rules = rules
+        self._rules = Rules(settings)
         self._sizes = sizes
         self._is_stopping = False
 
@@ -222,11 +172,10 @@ def main() -> None:
     settings = load_settings({"backend": "aws"})
     given = os.environ.get("BARE_BATCHES", "claim=25,send=10,delete=10")
     sizes = {name: float(size) for name, _, size in (part.partition("=") for part in given.split(","))}
-    rules = Rules(settings) if "--rules" in sys.argv else CallsOnly(settings)
     backend = open_backend(settings)
     if backend.run_on is not None:
         backend.run_on(ActorSystem("bare").scheduler)
-    loop = Loop(settings, backend, rules, sizes)
+    loop = Loop(settings, backend, sizes)
     signal.signal(signal.SIGTERM, loop.stop)
     loop.run()
 

@@ -3,20 +3,14 @@
 It stands beside our figures as what most teams have, and is written as well as such a script is: connections are kept
 alive, what is in flight is bounded, a claim is a conditional put that knows its own submission again, and a message is
 deleted only when its answer has been accepted. What fails is logged, and comes back by its visibility timeout.
-
-The environment says where everything is, as ``receipt_actors.sandbox.bench`` describes it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,26 +19,27 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.benchmark.pipelines.contract import (
+    POST_QUEUES,
+    PRODUCTION_URL,
+    RECEIVE,
+    SANDBOX_RECEIPT,
+    SANDBOX_URL,
+    SOURCE_QUEUE,
+    Item,
+    Submission,
+    answer_message,
+    claim_of,
+    put_of,
+    reason_of,
+    transactions,
+)
+
 THREADS = 200
 IN_FLIGHT = 2 * THREADS  #: received and not finished: threads never wait for messages while there are some
-VISIBILITY_SECONDS = 120
 TIMEOUTS_SECONDS = (3, 10)  #: to connect to Apple, and to wait for its answer
 
-SOURCE_QUEUE = os.environ["RECEIPT_ACTORS_SOURCE_QUEUE"]
-POST_QUEUES = os.environ["RECEIPT_ACTORS_POST_QUEUES"].split(",")
-TABLE = os.environ["RECEIPT_ACTORS_LEDGER_TABLE"]
-BUNDLE_IDS = os.environ["RECEIPT_ACTORS_BUNDLE_IDS"].split(",")
-PRODUCTION_URL = os.environ["RECEIPT_ACTORS_APP_STORE_URL"] + "/production/verifyReceipt"
-SANDBOX_URL = os.environ["RECEIPT_ACTORS_APP_STORE_URL"] + "/sandbox/verifyReceipt"
-SANDBOX_RECEIPT = 21007
-EXPIRED = 21006
-OK_REASONS = ("claimed", "already_ours")
-
 logger = logging.getLogger("threads_pipeline")
-
-
-class NotYet(Exception):
-    """No verdict can be given now; the message comes back."""
 
 
 class Pipeline:
@@ -71,13 +66,7 @@ class Pipeline:
 
     def _receive(self) -> list[dict[str, Any]]:
         try:
-            answer = self._sqs.receive_message(
-                QueueUrl=self._source_url,
-                MaxNumberOfMessages=10,
-                WaitTimeSeconds=10,
-                VisibilityTimeout=VISIBILITY_SECONDS,
-                MessageAttributeNames=["submission_id"],
-            )
+            answer = self._sqs.receive_message(QueueUrl=self._source_url, **RECEIVE)
         except (BotoCoreError, ClientError):
             logger.exception("cannot receive")
             time.sleep(1)
@@ -95,39 +84,14 @@ class Pipeline:
             self._room.release()
 
     def _answer(self, message: dict[str, Any]) -> None:
-        body = json.loads(message["Body"])
-        submission = Submission(message, body)
+        submission = Submission.of(message)
         post_url = self._post_urls[submission.post_queue]
-        status, answer = self._verify(submission.receipt)
-        for transaction, refusal in _transactions(status, answer):
-            reason = refusal or self._claim(transaction, answer.get("environment", "Production"), submission)
-            result = {
-                "user_id": submission.user_id,
-                "transaction_id": str(transaction["transaction_id"]),
-                "status": "OK" if reason in OK_REASONS else "INVALID",
-            }
-            attributes = {
-                "reason": reason,
-                "submission_id": submission.submission_id,
-                "source_message_id": submission.message_id,
-                "product_id": transaction["product_id"],
-                "environment": answer.get("environment", "Production"),
-            }
-            self._sqs.send_message(
-                QueueUrl=post_url,
-                MessageBody=json.dumps(result),
-                MessageAttributes={
-                    name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
-                },
-            )
-
-    def _verify(self, receipt: str) -> tuple[int, dict[str, Any]]:
-        answer = self._ask_apple(PRODUCTION_URL, receipt)
+        answer = self._ask_apple(PRODUCTION_URL, submission.receipt)
         if answer["status"] == SANDBOX_RECEIPT:
-            answer = self._ask_apple(SANDBOX_URL, receipt)
-        if answer["status"] not in (0, EXPIRED):
-            raise NotYet(f"Apple says {answer['status']}")
-        return answer["status"], answer
+            answer = self._ask_apple(SANDBOX_URL, submission.receipt)
+        for transaction, refusal in transactions(answer):
+            reason = refusal or self._claim(claim_of(transaction, answer, submission))
+            self._sqs.send_message(QueueUrl=post_url, **answer_message(transaction, answer, submission, reason))
 
     def _ask_apple(self, url: str, receipt: str) -> dict[str, Any]:
         if not hasattr(self._local, "session"):
@@ -137,65 +101,12 @@ class Pipeline:
         answer: dict[str, Any] = response.json()
         return answer
 
-    def _claim(self, transaction: dict[str, Any], environment: str, submission: Submission) -> str:
-        """Put the claim unless somebody has; whoever has it may be this very submission, delivered before."""
-        item = {
-            "TransactionId": {"S": str(transaction["transaction_id"])},
-            "SubmissionId": {"S": submission.submission_id},
-            "MessageId": {"S": submission.message_id},
-            "UserId": {"N": str(submission.user_id)},
-            "ReceiptSha256": {"S": hashlib.sha256(submission.receipt.encode()).hexdigest()},
-            "ProductId": {"S": transaction["product_id"]},
-            "OriginalTransactionId": {"S": str(transaction["original_transaction_id"])},
-            "Environment": {"S": environment},
-            "SourceQueue": {"S": SOURCE_QUEUE},
-            "PostQueue": {"S": submission.post_queue},
-            "ClaimedAt": {"N": repr(time.time())},
-            "SchemaVersion": {"N": "1"},
-        }
+    def _claim(self, item: Item) -> str:
         try:
-            self._dynamodb.put_item(
-                TableName=TABLE,
-                Item=item,
-                ConditionExpression="attribute_not_exists(TransactionId)",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
+            self._dynamodb.put_item(**put_of(item))
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
-            old = error.response.get("Item", {})
-            is_ours = all(old.get(name) == item[name] for name in ("SubmissionId", "UserId", "ReceiptSha256"))
-            return "already_ours" if is_ours else "claimed_by_another_user"
+            return reason_of(item, error.response.get("Item", {}))
         return "claimed"
-
-
-class Submission:
-    """What a message says."""
-
-    def __init__(self, message: dict[str, Any], body: dict[str, Any]) -> None:
-        self.message_id: str = message["MessageId"]
-        attribute = message.get("MessageAttributes", {}).get("submission_id", {})
-        self.submission_id: str = attribute.get("StringValue", self.message_id)
-        self.receipt: str = body["receipt"]
-        self.user_id: int = body["user_id"]
-        self.post_queue: str = body["post_queue"]
-
-
-def _transactions(status: int, answer: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Each transaction of the receipt, and what speaks against claiming it."""
-    receipt = answer["receipt"]
-    entries = receipt.get("in_app", [receipt])  # a receipt of iOS 6 is its one transaction
-    if not entries:
-        raise NotYet("the receipt holds no transaction")
-    is_ours = receipt.get("bundle_id", receipt.get("bid")) in BUNDLE_IDS
-    now_ms = time.time() * 1000
-    for entry in entries:
-        if not is_ours:
-            yield entry, "foreign_bundle"
-        elif "cancellation_date" in entry:
-            yield entry, "refunded"
-        elif status == EXPIRED or float(entry.get("expires_date_ms", "inf")) < now_ms:
-            yield entry, "expired"
-        else:
-            yield entry, None
 
 
 def main() -> None:

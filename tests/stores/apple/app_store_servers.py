@@ -1,4 +1,4 @@
-"""Servers for the clients of verifyReceipt: canned answers, raw bytes, TLS, a proxy that tunnels."""
+"""Servers for the clients of verifyReceipt: raw bytes, TLS, HTTP/2, a proxy that tunnels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -71,77 +69,6 @@ def answers(body: bytes, head: bytes = b"") -> Callable[[socket.socket], None]:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), head, body))
 
     return converse
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request as it arrived."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Reply:
-    """What a ``Recorder`` answers."""
-
-    status: int = 200
-    body: bytes | Callable[[bytes], bytes] = b'{"status":0}'  #: or made from the request's body
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-class Recorder(ThreadingHTTPServer):
-    """An HTTP server that answers as it is told, and remembers connections and requests."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _RecorderHandler)
-        self.reply = Reply()
-        self.connections: set[object] = set()
-        self.asked: list[Asked] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _RecorderHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Recorder
-
-    def do_GET(self) -> None:
-        self._answer(b"")
-
-    def do_POST(self) -> None:
-        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
-
-    def _answer(self, question: bytes) -> None:
-        self.server.connections.add(self.client_address)
-        self.server.asked.append(Asked(self.path, dict(self.headers), question))
-        reply = self.server.reply
-        body = reply.body(question) if callable(reply.body) else reply.body
-        self.send_response(reply.status)
-        for name, value in reply.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
-
-
-@contextmanager
-def recording() -> Iterator[Recorder]:
-    with Recorder() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(PATIENCE_SECONDS)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A process of ``SignedDataProcesses`` that verifies nothing: it says what it got, and dies of some of it."""
+"""A process of ``SignedDataProcess`` that verifies nothing: it says what it got, and dies of some of it."""
 
 from __future__ import annotations
 

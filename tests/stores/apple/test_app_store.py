@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import pytest
 from hypothesis import example, given
@@ -39,17 +39,9 @@ from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
 from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, MEMORY
 from tests.patience import PATIENCE_SECONDS
-from tests.stores.apple.app_store_servers import (
-    Recorder,
-    Reply,
-    answers,
-    make_certificate,
-    raw_server,
-    recording,
-    tls_server,
-    tunnelling_proxy,
-)
+from tests.stores.apple.app_store_servers import answers, make_certificate, raw_server, tls_server, tunnelling_proxy
 from tests.transport.places import running
+from tests.transport.wire import Recorder, Reply
 
 PRODUCTION_URL = "https://buy.example.com/verifyReceipt"
 SANDBOX_URL = "https://sandbox.example.com/verifyReceipt"
@@ -57,37 +49,21 @@ SECRET = "5f0c8e6d9b7a41c2a3d4e5f60718293a"
 RECEIPT = mint(SampleReceipt("com.example.game", (Purchase("1000000001"),)), padding_bytes=2000)
 
 
-class ClientOf(Protocol):
-    """Opens a client on one of the transports."""
-
-    def __call__(
-        self,
-        production_url: str,
-        sandbox_url: str = SANDBOX_URL,
-        *,
-        shared_secret: str | None = SECRET,
-        connect_timeout_seconds: float = 5.0,
-        read_timeout_seconds: float = 10.0,
-    ) -> AbstractContextManager[VerifyReceiptClient]: ...
+ClientOf: TypeAlias = Callable[..., AbstractContextManager[VerifyReceiptClient]]
 
 
 @pytest.fixture(params=["blocking", "curl"])
 def client_of(request: pytest.FixtureRequest) -> ClientOf:
-    """The client on each transport in turn: both keep the same promises."""
+    """Opens a client on each transport in turn: both keep the same promises."""
 
     @contextmanager
     def open_client(
-        production_url: str,
-        sandbox_url: str = SANDBOX_URL,
-        *,
-        shared_secret: str | None = SECRET,
-        connect_timeout_seconds: float = 5.0,
-        read_timeout_seconds: float = 10.0,
+        production_url: str, sandbox_url: str = SANDBOX_URL, **time_outs: float
     ) -> Iterator[VerifyReceiptClient]:
-        endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
+        seconds = {"connect_timeout_seconds": 5.0, "read_timeout_seconds": 10.0} | time_outs
         opened = closing(BlockingTransport(4)) if request.param == "blocking" else running(CurlTransport(4))
         with opened as transport:
-            yield VerifyReceiptClient(transport, endpoints, shared_secret)
+            yield VerifyReceiptClient(transport, endpoints_at(production_url, sandbox_url, **seconds), SECRET)
 
     return open_client
 
@@ -106,7 +82,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    with recording() as server:
+    with closing(Recorder()) as server:
         yield server
 
 
@@ -127,23 +103,15 @@ def test_receipt_and_secret_are_posted_to_the_endpoint_of_the_environment(
     with client_of(f"{recorder.url}/Production?x=1", f"{recorder.url}/Sandbox?x=1") as client:
         assert client.verify_receipt(RECEIPT, environment) == {"status": 0}
     (asked,) = recorder.asked
-    assert asked.path == f"/{environment}?x=1"
+    assert asked.target == f"/{environment}?x=1"
     assert json.loads(asked.body) == {"receipt-data": RECEIPT, "password": SECRET}
-    assert asked.headers["Content-Type"] == "application/json"
-    assert asked.headers["User-Agent"] == "receipt-actors"
-    assert asked.headers["Accept-Encoding"] == "gzip"
-    assert "Expect" not in asked.headers
-
-
-def test_no_password_is_sent_without_a_secret(recorder: Recorder, client_of: ClientOf) -> None:
-    """Without a shared secret the request holds the receipt only."""
-    with client_of(recorder.url, shared_secret=None) as client:
-        client.verify_receipt(RECEIPT, Environment.PRODUCTION)
-    assert json.loads(recorder.asked[0].body) == {"receipt-data": RECEIPT}
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["user-agent"] == "receipt-actors"
+    assert asked.headers["accept-encoding"] == "gzip"
+    assert "expect" not in asked.headers
 
 
 def test_a_receipt_of_another_app_goes_with_that_apps_secret(recorder: Recorder, client_of: ClientOf) -> None:
-    """And only that one; no error quotes either."""
     with client_of(recorder.url) as client:
         client.verify_receipt(RECEIPT, Environment.PRODUCTION, shared_secret="the other's")
         client.verify_receipt(RECEIPT, Environment.PRODUCTION)
@@ -232,18 +200,14 @@ def test_any_body_is_an_answer_or_refused(body: bytes | str) -> None:
     assert type(answer["status"]) is int
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [("7", 7.0), (None, None), ("soon", None), ("86400", 300.0), ("Fri, 01 Jan 2100 12:00:00 GMT", 300.0)],
-)
-@pytest.mark.parametrize("status", [429, 503])
-def test_retry_after_is_passed_on(
-    status: int, header: str | None, seconds: float | None, recorder: Recorder, client_of: ClientOf
-) -> None:
+def test_retry_after_is_passed_on(recorder: Recorder, client_of: ClientOf) -> None:
     """The service's wish to be left alone reaches the caller."""
-    recorder.reply = Reply(status, headers={} if header is None else {"Retry-After": header})
     with client_of(recorder.url) as client:
-        assert unavailable(client).retry_after_seconds == seconds
+        for status in (429, 503):
+            recorder.reply = Reply(status, headers={"Retry-After": "7"})
+            assert unavailable(client).retry_after_seconds == 7.0
+        recorder.reply = Reply(503)
+        assert unavailable(client).retry_after_seconds is None
 
 
 NOW_SECONDS = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC).timestamp()
@@ -320,14 +284,6 @@ def test_a_reason_is_one_short_printable_line(recorder: Recorder, client_of: Cli
 # Connections
 
 
-def test_the_simulated_app_store_is_understood(client_of: ClientOf) -> None:
-    """A genuine receipt comes back with its transaction, over a real connection."""
-    with SimulatedAppStore(shared_secret=SECRET) as store, client_of(store.production_url, store.sandbox_url) as client:
-        answer = client.verify_receipt(RECEIPT, Environment.PRODUCTION)
-        assert client.verify_receipt(RECEIPT, Environment.SANDBOX) == {"status": 21008}
-    assert answer["receipt"]["in_app"][0]["transaction_id"] == "1000000001"  # type: ignore[index]
-
-
 @pytest.mark.parametrize(
     "fault", [Fault.drop(), Fault.html(), Fault.garbage(), Fault.http(500), Fault.http(302), Fault.hang(0.01)]
 )
@@ -341,7 +297,6 @@ def test_an_outage_means_unavailable_and_passes(fault: Fault, client_of: ClientO
 
 
 def test_no_server_means_unavailable(client_of: ClientOf) -> None:
-    """A refused connection is an outage, and named."""
     with SimulatedAppStore() as store:
         pass
     with client_of(store.production_url, store.sandbox_url) as client:
@@ -487,21 +442,19 @@ def test_many_genuine_entries_are_read(client_of: ClientOf) -> None:
         assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == genuine
 
 
-@pytest.mark.parametrize("value", ["{}", "[]", "0", '"a"', '{"a":{"b":0}}', '{"a":[0]}'])
+@pytest.mark.parametrize("value", ["{}", "[]", "0", "null", '"a"', '{"a":{"b":0}}', '{"a":[0]}'])
 def test_an_answer_of_tiny_values_is_not_parsed(client_of: ClientOf, value: str) -> None:
     """16 MiB of them would take hundreds of megabytes, and seconds: it is an unknown answer."""
-    body = f'{{"status":0,"a":[{",".join([value] * 100_000)}]}}'.encode()
+    fields = ",".join(f'"{number:x}":{value}' for number in range(100_000))
+    body = (
+        f'{{"status":0,{fields}}}'.encode()
+        if value == "null"
+        else f'{{"status":0,"a":[{",".join([value] * 100_000)}]}}'.encode()
+    )
     with raw_server(answers(body)) as url, client_of(url) as client:
         error = unavailable(client)
     assert "too many values for its size" in str(error)
     assert error.is_unknown_answer
-
-
-def test_an_answer_of_very_many_names_is_not_parsed(client_of: ClientOf) -> None:
-    """Each name of an object takes memory as well."""
-    body = b'{"status":0,%s}' % b",".join(b'"%x":0' % number for number in range(100_000))
-    with raw_server(answers(body)) as url, client_of(url) as client:
-        assert "too many values for its size" in str(unavailable(client))
 
 
 def test_a_large_answer_keeps_its_memory_until_it_is_parsed(
@@ -560,20 +513,20 @@ def test_connections_are_kept_and_cookies_are_not(recorder: Recorder, client_of:
     with client_of(f"{recorder.url}/verifyReceipt") as client:
         for _ in range(5):
             client.verify_receipt(RECEIPT, Environment.PRODUCTION)
-    assert len(recorder.connections) == 1
-    assert not any("Cookie" in asked.headers for asked in recorder.asked)
+    assert {asked.connection for asked in recorder.asked} == {0}
+    assert not any("cookie" in asked.headers for asked in recorder.asked)
 
 
 @only_blocking
 def test_a_proxy_of_the_environment_is_used(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
-    """Where the process environment names a proxy when the client is made, requests go through it."""
-    monkeypatch.setenv("http_proxy", recorder.url)
+    """Where the process environment names one when the client is made; as with curl, it needs no scheme."""
+    monkeypatch.setenv("http_proxy", f"localhost:{recorder.port}")
     with client_of("http://store.invalid/verifyReceipt") as client:
         monkeypatch.delenv("http_proxy")
         assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
-    assert [asked.path for asked in recorder.asked] == ["http://store.invalid/verifyReceipt"]
+    assert [asked.target for asked in recorder.asked] == ["http://store.invalid/verifyReceipt"]
 
 
 def test_no_proxy_is_for_the_hosts_that_it_names(
@@ -596,34 +549,20 @@ def test_no_proxy_is_for_the_hosts_that_it_names(
 
 @pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "all_proxy"])
 @pytest.mark.parametrize(
-    "proxy", ["http://[::bad", "http://", "not a url", "http://host:99999", "http://host:port", "htp://host:3128"]
+    "proxy",
+    ["http://[::bad", "http://", "not a url", "http://host:port", "htp://host:3128", "http://user:p@ssword@host:99999"],
 )
 def test_a_proxy_that_cannot_be_is_a_fault_of_the_configuration(
     variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What no client can read as a proxy's URL is told at once, with the variable."""
+    """What no client can read as a proxy's URL is told at once, with the variable and without the password."""
     monkeypatch.setenv(variable, proxy)
     with pytest.raises(ConfigurationError) as raised:
         endpoints_at(PRODUCTION_URL, SANDBOX_URL, 1.0, 1.0)
     (fault,) = raised.value.faults
     assert fault.startswith(f"{variable}: found ")
     assert "expected a proxy such as http://host:3128" in fault
-
-
-def test_a_fault_of_a_proxy_does_not_quote_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message goes to logs."""
-    monkeypatch.setenv("https_proxy", "http://user:p@ssword@host:99999")
-    with pytest.raises(ConfigurationError) as raised:
-        endpoints_at(PRODUCTION_URL, SANDBOX_URL, 1.0, 1.0)
-    assert "ssword" not in str(raised.value)
-
-
-@only_blocking
-def test_a_proxy_needs_no_scheme(recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
-    """As with curl and other programs that read these variables."""
-    monkeypatch.setenv("http_proxy", f"localhost:{urllib.parse.urlsplit(recorder.url).port}")
-    with client_of("http://buy.itunes.apple.com/verifyReceipt") as client:
-        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
+    assert "ssword" not in fault
 
 
 @only_blocking
@@ -647,6 +586,7 @@ def test_a_proxy_that_refuses_is_an_outage(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
     """A proxy that knows no CONNECT gives no answer of Apple's."""
+    recorder.reply = Reply(501)
     monkeypatch.setenv("https_proxy", recorder.url)
     with client_of("https://store.invalid/verifyReceipt") as client:
         assert "gave no answer" in str(unavailable(client))
@@ -669,14 +609,6 @@ def test_many_threads_share_a_client(client_of: ClientOf) -> None:
         for thread in threads:
             thread.join(PATIENCE_SECONDS)
     assert found == {number: {str(number)} for number in range(16)}
-
-
-def test_close_may_be_called_twice(client_of: ClientOf) -> None:
-    """Closing again does nothing."""
-    with SimulatedAppStore() as store, client_of(store.production_url, store.sandbox_url) as client:
-        client.verify_receipt(RECEIPT, Environment.PRODUCTION)
-        client.close()
-        client.close()
 
 
 # TLS
@@ -744,7 +676,6 @@ def test_a_folder_of_authorities_vouches(
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_is_recent(certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
-    """TLS 1.2 will do, and less will not."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
     for newest in (ssl.TLSVersion.MAXIMUM_SUPPORTED, ssl.TLSVersion.TLSv1_2):
         tls = tls_server(certificate, newest=newest)

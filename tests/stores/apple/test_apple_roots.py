@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -16,8 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.signatures.roots import APPLE_ROOT_SHA256, apple_root, read_roots
-from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust
+from receipt_actors.stores.apple.signatures.trust import APPLE_ROOT_SHA256, apple_root, open_signed_data, read_trust
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.signing import TRANSACTION, TestAuthority, certify
 
@@ -25,23 +23,19 @@ APPLE = TestAuthority()
 ANOTHER = certify("another root")
 
 
-def test_the_root_that_comes_along_is_apples() -> None:
+def test_the_root_that_comes_along_is_apples_and_alone_is_trusted() -> None:
     """Its fingerprint is the one that Apple publishes for Apple Root CA - G3, and that the README beside it gives."""
     published = "63343ABFB89A6A03EBB57E9B3F5FA7BE7C4F5C756F3017B3A8C488C3653E9179"
     assert hashlib.sha256(apple_root()).hexdigest().upper() == published == APPLE_ROOT_SHA256.upper()
     folder = resources.files("receipt_actors.stores.apple.signatures.apple_roots")
     assert published in folder.joinpath("README.rst").read_text(encoding="utf-8")
     assert [each.name for each in folder.iterdir() if each.name.endswith(".cer")] == ["AppleRootCA-G3.cer"]
+    assert read_trust(None).roots == [apple_root()]
     certificate = x509.load_der_x509_certificate(apple_root())
     assert certificate.subject.rfc4514_string() == (
         "C=US,O=Apple Inc.,OU=Apple Certification Authority,CN=Apple Root CA - G3"
     )
     assert certificate.not_valid_after_utc == datetime(2039, 4, 30, 18, 19, 6, tzinfo=UTC)
-
-
-def test_without_a_directory_apples_root_is_trusted() -> None:
-    """And no other."""
-    assert list(read_roots(None)) == [apple_root()]
 
 
 def test_the_certificates_of_a_directory_are_trusted(tmp_path: Path) -> None:
@@ -52,8 +46,9 @@ def test_the_certificates_of_a_directory_are_trusted(tmp_path: Path) -> None:
     (tmp_path / "c.DER").write_bytes(ANOTHER.der)
     (tmp_path / "d.cer").write_bytes(pem)
     (tmp_path / "README.txt").write_text("no certificate")
-    assert list(read_roots(tmp_path)) == [der, ANOTHER.der]
-    signed_data = open_signed_data(read_trust(tmp_path))
+    trust = read_trust(tmp_path)
+    assert trust.roots == [der, ANOTHER.der]
+    signed_data = open_signed_data(trust)
     assert signed_data.verify_transaction(APPLE.sign()) == TRANSACTION
 
 
@@ -92,25 +87,11 @@ def test_a_directory_without_certificates_is_a_fault(tmp_path: Path) -> None:
     assert "apple.com/certificateauthority" in fault
 
 
-def not_there(path: Path) -> Path:
-    return path / "not there"
-
-
-def a_file(path: Path) -> Path:
-    (path / "file.cer").write_bytes(APPLE.root.der)
-    return path / "file.cer"
-
-
-@pytest.mark.parametrize(
-    ("make", "why"), [(not_there, "No such file or directory"), (a_file, "Not a directory")], ids=["missing", "a file"]
-)
-def test_a_directory_that_cannot_be_read_is_a_fault(make: Callable[[Path], Path], why: str, tmp_path: Path) -> None:
-    """With what the system says."""
-    assert fault_of(make(tmp_path)).endswith(why)
-
-
-def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """A directory called like a certificate stands for whatever the system does not let one read."""
+def test_what_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
+    """With what the system says. A directory called like a certificate stands for a file that may not be read."""
+    assert fault_of(tmp_path / "not there").endswith("No such file or directory")
+    (tmp_path / "file.cer").write_bytes(APPLE.root.der)
+    assert fault_of(tmp_path / "file.cer").endswith("Not a directory")
     (tmp_path / "strange.cer").mkdir()
     assert "expected a readable file" in fault_of(tmp_path)
 
@@ -124,28 +105,25 @@ def run(program: str, path: Path | None = None) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "module", ["from app_store_server_library_of_another_age import X", "raise ImportError('no libcrypto here')"]
-)
-def test_without_apples_library_the_fault_says_what_is_expected(module: str, tmp_path: Path) -> None:
+def test_without_apples_library_the_fault_says_what_is_expected(tmp_path: Path) -> None:
     """Where it is missing, or too old or new to be understood, settings that need it are refused at the start."""
     package = tmp_path / "appstoreserverlibrary"
     package.mkdir()
-    (package / "__init__.py").write_text(module)
+    (package / "__init__.py").write_text("raise ImportError('no libcrypto here')")
     program = (
-        "from receipt_actors.stores.apple.signatures.signed_data import open_signed_data, read_trust\n"
+        "from receipt_actors.stores.apple.signatures.trust import open_signed_data, read_trust\n"
         "from receipt_actors.errors import ConfigurationError\n"
         "try: open_signed_data(read_trust(None))\n"
         "except ConfigurationError as error: print(error)"
     )
     told = run(program, tmp_path)
-    assert "expected app-store-server-library from 3.1, below 4" in told
+    assert "no libcrypto here, expected app-store-server-library from 3.1, below 4" in told
 
 
 def test_who_needs_no_signatures_loads_nothing_for_them() -> None:
     """The clients, the settings and the module that opens the verifier do not import Apple's library."""
     program = (
-        "import sys, receipt_actors.backends, receipt_actors.stores.apple.signatures.signed_data\n"
+        "import sys, receipt_actors.backends, receipt_actors.stores.apple.signatures.trust\n"
         "print([name for name in ('appstoreserverlibrary', 'jwt', 'OpenSSL', 'cattrs') if name in sys.modules])"
     )
     assert run(program).strip() == "[]"

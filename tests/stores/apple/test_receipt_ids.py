@@ -59,7 +59,6 @@ def test_a_receipt_of_years_is_read() -> None:
     ],
 )
 def test_a_receipt_without_an_id_has_none(data: str) -> None:
-    """Nor has what only looks like one."""
     assert transaction_id_of(data) is None
 
 
@@ -100,6 +99,5 @@ def test_no_receipt_is_too_garbled_to_read(place: int, instead: bytes, removed: 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_are_too_strange_to_read(data: bytes) -> None:
-    """Nor is text that is no base64."""
     transaction_id_of(encoded(data))
     transaction_id_of(data.decode("latin-1"))

@@ -169,7 +169,6 @@ def test_a_control_that_has_become_bad_is_dropped() -> None:
 
 
 def test_a_control_without_an_answer_comes_last() -> None:
-    """It may be what Apple cannot answer."""
     referee = with_controls("a", "b", "c").control_unanswered()
     assert [control.user for control in referee.controls] == ["b", "c", "a"]
     referee = with_controls("a", "b", "c").control_refused().control_unanswered()

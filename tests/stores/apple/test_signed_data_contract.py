@@ -16,8 +16,8 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedData, SignedDataCalls, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.stores.apple.signatures.jws import MAX_AHEAD_SECONDS, MAX_SIGNED_CHARACTERS
-from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
-from receipt_actors.stores.apple.signatures.signed_data import Trust
+from receipt_actors.stores.apple.signatures.process import SignedDataProcess
+from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
 from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, Waiting, part
 from tests.transport.places import running
@@ -43,7 +43,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     elif request.param == "library":
         yield Subject(AppleSignedData([APPLE.root.der]), APPLE.sign, STRANGER.sign)
     else:
-        with running(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
+        with running(SignedDataProcess(lambda: Trust([APPLE.root.der]))) as processes:
             yield Subject(Waiting(processes), APPLE.sign, STRANGER.sign)
 
 
@@ -101,7 +101,6 @@ def test_the_one_is_not_the_other(subject: Subject) -> None:
 
 
 def test_what_another_has_signed_is_refused(subject: Subject) -> None:
-    """However well it is signed."""
     assert (
         refused(subject.signed_data.verify_transaction(subject.sign_as_another(TRANSACTION))) is Reason.JWS_FOREIGN_ROOT
     )
@@ -143,7 +142,6 @@ def test_a_date_of_signing_that_has_not_come_says_that_the_clock_is_wrong(subjec
 
 
 def test_many_threads_share_an_adapter(subject: Subject) -> None:
-    """Every thread gets the payload of its own JWS."""
     texts = [subject.sign({**TRANSACTION, "transactionId": str(number)}) for number in range(8)]
     found: dict[int, set[object]] = {number: set() for number in range(8)}
 
@@ -170,13 +168,11 @@ def calls(request: pytest.FixtureRequest) -> Iterator[tuple[SignedDataCalls, Cal
         fake = FakeSignedData()
         yield fake, fake.sign
     else:
-        with running(SignedDataProcesses(lambda: Trust([APPLE.root.der]), 2)) as processes:
+        with running(SignedDataProcess(lambda: Trust([APPLE.root.der]))) as processes:
             yield processes, APPLE.sign
 
 
-def test_what_is_begun_is_done_once(
-    calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]],
-) -> None:
+def test_what_is_begun_is_done_once(calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]) -> None:
     """Each of a hundred, of both kinds and refusals among them, is told once, and what the method returns."""
     begin, sign = calls[0].begin, calls[1]
     told: list[tuple[int, object]] = []
@@ -205,9 +201,7 @@ def test_what_is_begun_is_done_once(
     assert len(told) == 100
 
 
-def test_a_done_that_raises_harms_nobody(
-    calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]],
-) -> None:
+def test_a_done_that_raises_harms_nobody(calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]) -> None:
     """What ``done`` raises is logged, and those behind it are told all the same."""
     if isinstance(calls[0], FakeSignedData):
         pytest.skip("the fake tells on the caller's own thread, where a test wants to see what is raised")

@@ -89,6 +89,14 @@ def with_payload(content: bytes) -> str:
 LEAF, INTERMEDIATE, ROOT = (each.x5c for each in APPLE.chain)
 TEXT = json.dumps(TRANSACTION)
 
+
+def serial_of_leaf(first_byte: int) -> str:
+    """The leaf with another serial number, of which this is the first byte."""
+    der = bytearray(APPLE.leaf.der)
+    der[der.index(b"\xa0\x03\x02\x01\x02\x02") + 7] = first_byte
+    return base64.b64encode(der).decode()
+
+
 HOSTILE: dict[str, tuple[str, Reason]] = {
     # not a JWS
     "nothing": ("", Reason.JWS_MALFORMED),
@@ -160,6 +168,10 @@ HOSTILE: dict[str, tuple[str, Reason]] = {
     "a chain that is a string": (with_header(x5c=LEAF), Reason.JWS_CHAIN_LENGTH),
     "a certificate that is a number": (with_x5c(LEAF, INTERMEDIATE, 3), Reason.JWS_CERTIFICATE),
     "a certificate that is garbled": (with_x5c(LEAF[:200], INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
+    "a certificate with a negative serial number": (
+        with_x5c(serial_of_leaf(0xFF), INTERMEDIATE, ROOT),
+        Reason.JWS_CERTIFICATE,
+    ),
     "a certificate that is empty": (with_x5c("", INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
     "a certificate in PEM": (
         with_x5c(f"-----BEGIN CERTIFICATE-----\n{LEAF}\n-----END CERTIFICATE-----", INTERMEDIATE, ROOT),
@@ -175,14 +187,8 @@ HOSTILE: dict[str, tuple[str, Reason]] = {
     ),
     "a certificate in letters of no alphabet": (with_x5c("é", INTERMEDIATE, ROOT), Reason.JWS_CERTIFICATE),
     "a foreign root": (STRANGER.sign(), Reason.JWS_FOREIGN_ROOT),
-    "a foreign root of the same name": (
-        signed(chain_with(root=certify("root")), TRANSACTION),
-        Reason.JWS_FOREIGN_ROOT,
-    ),
-    "a foreign chain under our root": (
-        signed([*STRANGER.chain[:2], APPLE.root], TRANSACTION),
-        Reason.JWS_FOREIGN_ROOT,
-    ),
+    "a foreign root of the same name": (signed(chain_with(root=certify("root")), TRANSACTION), Reason.JWS_FOREIGN_ROOT),
+    "a foreign chain under our root": (signed([*STRANGER.chain[:2], APPLE.root], TRANSACTION), Reason.JWS_FOREIGN_ROOT),
     "a foreign leaf under our intermediate": (
         signed([STRANGER.leaf, APPLE.intermediate, APPLE.root], TRANSACTION),
         Reason.JWS_FOREIGN_ROOT,
@@ -198,10 +204,7 @@ HOSTILE: dict[str, tuple[str, Reason]] = {
         Reason.JWS_FOREIGN_ROOT,
     ),
     "an intermediate that is no authority": (
-        signed(
-            chain_with(intermediate=lambda root: certify_intermediate(root, is_authority=False)),
-            TRANSACTION,
-        ),
+        signed(chain_with(intermediate=lambda root: certify_intermediate(root, is_authority=False)), TRANSACTION),
         Reason.JWS_CERTIFICATE,
     ),
     "an expired leaf": (
@@ -253,10 +256,7 @@ HOSTILE: dict[str, tuple[str, Reason]] = {
         APPLE.sign(signedDate=int(BEFORE.timestamp()) * 1000),
         Reason.JWS_EXPIRED_CERTIFICATE,
     ),
-    "signed when the chain is long over": (
-        APPLE.sign(signedDate=YEAR_10000_MS - 1),
-        Reason.JWS_EXPIRED_CERTIFICATE,
-    ),
+    "signed when the chain is long over": (APPLE.sign(signedDate=YEAR_10000_MS - 1), Reason.JWS_EXPIRED_CERTIFICATE),
     "signed in the year 10000": (APPLE.sign(signedDate=YEAR_10000_MS), Reason.JWS_SIGNED_DATE),
     "signed beyond all time": (APPLE.sign(signedDate=10**300), Reason.JWS_SIGNED_DATE),
     "signed at no time": (APPLE.sign(signedDate=None), Reason.JWS_SIGNED_DATE),
@@ -328,7 +328,6 @@ def test_a_clock_may_be_a_quarter_of_an_hour_behind(signed_data: AppleSignedData
 
 
 def test_a_signed_transaction_is_no_notification(signed_data: AppleSignedData) -> None:
-    """However genuine it is."""
     assert isinstance(signed_data.verify_notification(GENUINE), SignatureRefused)
 
 

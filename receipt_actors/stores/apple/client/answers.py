@@ -49,8 +49,7 @@ def read_answer(
         return parse_answer(body)
     except ValueError as error:
         return AppStoreUnavailable(
-            f"{environment} App Store answered HTTP 200, but {error}: {excerpt(body, secrets)}",
-            is_unknown_answer=True,
+            f"{environment} App Store answered HTTP 200, but {error}: {excerpt(body, secrets)}", is_unknown_answer=True
         )
 
 

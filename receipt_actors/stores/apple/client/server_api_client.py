@@ -29,14 +29,7 @@ from receipt_actors.stores.apple.client.receipt_ids import is_transaction_id, tr
 from receipt_actors.stores.apple.client.verify_receipt_client import read_or_error
 from receipt_actors.stores.apple.fields import is_integer
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
-from receipt_actors.transport.messages import (
-    HttpRequest,
-    HttpResponse,
-    Outcome,
-    RequestFailed,
-    Transfers,
-    Transport,
-)
+from receipt_actors.transport.messages import HttpRequest, HttpResponse, Outcome, RequestFailed, Transfers, Transport
 
 TOKEN_SECONDS = 20 * 60  #: how long a token is good for; Apple takes no more than an hour
 RENEWED_SECONDS = 15 * 60  #: after which the next one is made, long before Apple's clock can call it old

@@ -14,7 +14,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+
+from appstoreserverlibrary.models.NotificationTypeV2 import NotificationTypeV2
 
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.values import is_name, json_type
@@ -24,37 +25,10 @@ MAX_BODY_BYTES = 256 * 1024  #: of a POST; Apple's have some 10 to 20 KB
 MAX_MILLISECONDS = 253_402_300_800_000  #: of a date: the year 10000
 
 
-class NotificationType(StrEnum):
-    """Every ``notificationType`` that Apple documents (November 2026), and one for all others."""
-
-    CONSUMPTION_REQUEST = "CONSUMPTION_REQUEST"
-    DID_CHANGE_RENEWAL_PREF = "DID_CHANGE_RENEWAL_PREF"
-    DID_CHANGE_RENEWAL_STATUS = "DID_CHANGE_RENEWAL_STATUS"
-    DID_FAIL_TO_RENEW = "DID_FAIL_TO_RENEW"
-    DID_RENEW = "DID_RENEW"
-    EXPIRED = "EXPIRED"
-    EXTERNAL_PURCHASE_TOKEN = "EXTERNAL_PURCHASE_TOKEN"
-    GRACE_PERIOD_EXPIRED = "GRACE_PERIOD_EXPIRED"
-    METADATA_UPDATE = "METADATA_UPDATE"
-    MIGRATION = "MIGRATION"
-    OFFER_REDEEMED = "OFFER_REDEEMED"
-    ONE_TIME_CHARGE = "ONE_TIME_CHARGE"
-    PRICE_CHANGE = "PRICE_CHANGE"
-    PRICE_INCREASE = "PRICE_INCREASE"
-    REFUND = "REFUND"
-    REFUND_DECLINED = "REFUND_DECLINED"
-    REFUND_REVERSED = "REFUND_REVERSED"
-    RENEWAL_EXTENDED = "RENEWAL_EXTENDED"
-    RENEWAL_EXTENSION = "RENEWAL_EXTENSION"
-    RESCIND_CONSENT = "RESCIND_CONSENT"
-    REVOKE = "REVOKE"
-    SUBSCRIBED = "SUBSCRIBED"
-    TEST = "TEST"
-    UNKNOWN = "unknown"  #: not Apple's word: a type that Apple has added since
-
-
-_TAKES_BACK = frozenset({NotificationType.REFUND, NotificationType.REVOKE})
-_CHANGES_SOMETHING = _TAKES_BACK | {NotificationType.REFUND_REVERSED}
+_TYPES = frozenset(each.value for each in NotificationTypeV2)
+UNKNOWN_TYPE = "unknown"  #: not Apple's word: a type that Apple has added since
+_TAKES_BACK = frozenset({"REFUND", "REVOKE"})
+_GIVES_BACK = "REFUND_REVERSED"
 
 #: Of a payload; it has one of them, which says whose it is.
 _PARTS = ("data", "summary", "appData", "externalPurchaseToken")
@@ -62,7 +36,7 @@ _PARTS = ("data", "summary", "appData", "externalPurchaseToken")
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Not what Apple sends."""
+    """A body that is not what Apple sends."""
 
     detail: str  #: one short line, nothing of what was sent
 
@@ -72,7 +46,7 @@ class Notification:
     """A verified payload, as far as it matters here."""
 
     uuid: str
-    type: NotificationType
+    type: str  #: as Apple spells it, or ``UNKNOWN_TYPE``
     signed_at_seconds: float  #: UNIX time
     bundle_id: str | None  #: None where the payload does not say
     environment: str | None  #: as Apple spells it; None where the payload does not say
@@ -97,21 +71,28 @@ class RefundReversed:
     at_seconds: float  #: UNIX time at which the notification was signed
 
 
+class Done(StrEnum):
+    """What became of a POST."""
+
+    POSTED = "posted"  #: the claim is marked as refunded, and ``INVALID`` was posted
+    TOMBSTONE = "tombstone"  #: nobody had claimed the transaction; nobody can any more
+    NOT_OURS = "not_ours"  #: marked, but the claim is another program's: nobody got an answer from us
+    REVERSED = "reversed"  #: the mark was taken back, and ``OK`` was posted; or the tombstone was
+    OVERTAKEN = "overtaken"  #: a refund that came after its reversal, or a reversal after a newer refund: nothing to do
+    KNOWN = "known"  #: it had been carried out before
+    NOTHING = "nothing"  #: there is nothing to do for it
+    FOREIGN_APP = "foreign_app"  #: refused: of an app that is not in ``bundle_ids``
+    REFUSED = "refused"  #: refused: Apple did not sign it
+    UNREADABLE = "unreadable"  #: refused: not what Apple sends
+    FAILED = "failed"  #: to come again
+
+
 @dataclass(frozen=True, slots=True)
-class Nothing:
-    """There is nothing to do but to acknowledge it."""
+class Settled:
+    """What became of a notification, and why."""
 
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignApp:
-    """It is about an app that is not ours, or that the settings have forgotten."""
-
-    detail: str
-
-
-Decision: TypeAlias = Refund | RefundReversed | Nothing | ForeignApp | Unreadable
+    done: Done
+    detail: str  #: one short line
 
 
 def read_body(body: bytes) -> str | Unreadable:
@@ -132,23 +113,23 @@ def read_body(body: bytes) -> str | Unreadable:
     return Unreadable(f"signedPayload: expected a string, found {json_type(signed)}")
 
 
-def read_notification(payload: Mapping[str, object]) -> Notification | Unreadable:
+def read_notification(payload: Mapping[str, object]) -> Notification | Settled:
     """Read a verified payload. A type that is not documented is ``UNKNOWN``, and no fault."""
     uuid, type_ = payload.get("notificationUUID"), payload.get("notificationType")
     if not is_name(uuid):
-        return Unreadable(f"notificationUUID: expected an id, found {json_type(uuid)}")
+        return _unreadable(f"notificationUUID: expected an id, found {json_type(uuid)}")
     if not is_name(type_):
-        return Unreadable(f"notificationType: expected a name, found {json_type(type_)}")
+        return _unreadable(f"notificationType: expected a name, found {json_type(type_)}")
     signed_at_seconds = _seconds(payload.get("signedDate"))
     if signed_at_seconds is None:
-        return Unreadable("signedDate: expected a UNIX time in milliseconds")
-    known_type = _TYPES.get(type_, NotificationType.UNKNOWN)
+        return _unreadable("signedDate: expected a UNIX time in milliseconds")
+    known_type = type_ if type_ in _TYPES else UNKNOWN_TYPE
     part = next((each for name in _PARTS if isinstance(each := payload.get(name), Mapping)), {})
     signed_transaction = None
-    if known_type in _CHANGES_SOMETHING:
+    if known_type in _TAKES_BACK or known_type == _GIVES_BACK:
         signed = part.get("signedTransactionInfo")
         if not isinstance(signed, str):
-            return Unreadable(f"{known_type}: signedTransactionInfo: expected a string, found {json_type(signed)}")
+            return _unreadable(f"{known_type}: signedTransactionInfo: expected a string, found {json_type(signed)}")
         signed_transaction = signed
     return Notification(
         uuid=uuid,
@@ -160,7 +141,9 @@ def read_notification(payload: Mapping[str, object]) -> Notification | Unreadabl
     )
 
 
-def decide(notification: Notification, transaction: Mapping[str, object] | None, policy: Policy) -> Decision:
+def decide(
+    notification: Notification, transaction: Mapping[str, object] | None, policy: Policy
+) -> Refund | RefundReversed | Settled:
     """Say what to do. ``transaction`` is the payload of ``notification.signed_transaction``, verified.
 
     An app that is not in ``bundle_ids`` is refused, not acknowledged: where the settings have forgotten one of ours,
@@ -176,19 +159,19 @@ def decide(notification: Notification, transaction: Mapping[str, object] | None,
             environments.add(notification.environment)
     foreign = [] if policy.bundle_ids is None else sorted(map(str, bundle_ids - policy.bundle_ids - {None}))
     if foreign:
-        return ForeignApp(f"app {foreign[0]} is not in bundle_ids")
+        return Settled(Done.FOREIGN_APP, f"app {foreign[0]} is not in bundle_ids")
     if not environments <= {*policy.environments, None}:
-        return Nothing("its environment does not count here")
-    if notification.type not in _CHANGES_SOMETHING:
-        return Nothing("nothing to do")
+        return Settled(Done.NOTHING, "its environment does not count here")
+    if notification.signed_transaction is None:
+        return Settled(Done.NOTHING, "nothing to do")
     if transaction is None:
-        return Unreadable(f"{notification.type}: no transaction")
+        return _unreadable(f"{notification.type}: no transaction")
     if None in bundle_ids or None in environments:
-        return Unreadable(f"{notification.type}: a transaction that does not say of which app and environment it is")
+        return _unreadable(f"{notification.type}: a transaction that does not say of which app and environment it is")
     try:
         return _change(notification, transaction)
     except apple_fields.Unreadable as unreadable:
-        return Unreadable(f"{notification.type}: {unreadable}")
+        return _unreadable(f"{notification.type}: {unreadable}")
 
 
 def _change(notification: Notification, transaction: Mapping[str, object]) -> Refund | RefundReversed:
@@ -196,7 +179,7 @@ def _change(notification: Notification, transaction: Mapping[str, object]) -> Re
     transaction_id = apple_fields.read_id(transaction, "transactionId")  # as the claim's was read
     if transaction_id is None:
         raise apple_fields.Unreadable("transactionId: missing")
-    if notification.type is NotificationType.REFUND_REVERSED:
+    if notification.type == _GIVES_BACK:
         return RefundReversed(transaction_id, notification.signed_at_seconds)
     revoked_at_seconds = _seconds(transaction.get("revocationDate"))
     return Refund(
@@ -207,7 +190,8 @@ def _change(notification: Notification, transaction: Mapping[str, object]) -> Re
     )
 
 
-_TYPES = {type_.value: type_ for type_ in NotificationType if type_ is not NotificationType.UNKNOWN}
+def _unreadable(detail: str) -> Settled:
+    return Settled(Done.UNREADABLE, f"its signature holds, and yet: {detail}")
 
 
 def _name(value: object) -> str | None:

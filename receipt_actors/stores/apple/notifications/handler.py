@@ -26,8 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from receipt_actors.domain.messages import refund_message, reversal_message
@@ -37,11 +36,11 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError, QueueRefused, UnavailableError
 from receipt_actors.stores.apple.notifications.contents import (
     MAX_BODY_BYTES,
-    ForeignApp,
-    Nothing,
+    Done,
     Notification,
     Refund,
     RefundReversed,
+    Settled,
     Unreadable,
     decide,
     read_body,
@@ -54,22 +53,6 @@ logger = logging.getLogger(__name__)
 NO_TYPE = "none"  #: under which is counted what has not been read so far
 
 
-class Done(StrEnum):
-    """What became of a POST."""
-
-    POSTED = "posted"  #: the claim is marked as refunded, and ``INVALID`` was posted
-    TOMBSTONE = "tombstone"  #: nobody had claimed the transaction; nobody can any more
-    NOT_OURS = "not_ours"  #: marked, but the claim is another program's: nobody got an answer from us
-    REVERSED = "reversed"  #: the mark was taken back, and ``OK`` was posted; or the tombstone was
-    OVERTAKEN = "overtaken"  #: a refund that came after its reversal, or a reversal after a newer refund: nothing to do
-    KNOWN = "known"  #: it had been carried out before
-    NOTHING = "nothing"  #: there is nothing to do for it
-    FOREIGN_APP = "foreign_app"  #: refused: of an app that is not in ``bundle_ids``
-    REFUSED = "refused"  #: refused: Apple did not sign it
-    UNREADABLE = "unreadable"  #: refused: not what Apple sends
-    FAILED = "failed"  #: to come again
-
-
 @dataclass(frozen=True, slots=True)
 class HandlerAnswer:
     """What to answer a POST with."""
@@ -78,12 +61,20 @@ class HandlerAnswer:
     text: str  #: one short line, nothing of what was posted
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    done: Done
-    status: HTTPStatus
-    detail: str
-    level: int = logging.INFO  # of its log line
+#: What each comes to: the status, the level of its log line, and what the client is told. Apple does not read that, and
+#: nobody else needs to know what stands in the ledger.
+_ANSWERS = {
+    **dict.fromkeys(
+        (Done.POSTED, Done.TOMBSTONE, Done.REVERSED, Done.OVERTAKEN, Done.KNOWN), (HTTPStatus.OK, logging.INFO, "done")
+    ),
+    Done.NOT_OURS: (HTTPStatus.OK, logging.WARNING, "done"),
+    Done.NOTHING: (HTTPStatus.OK, logging.INFO, "nothing to do"),
+    Done.FOREIGN_APP: (HTTPStatus.FORBIDDEN, logging.WARNING, "not an app of ours"),
+    Done.REFUSED: (HTTPStatus.FORBIDDEN, logging.WARNING, "not signed by Apple"),
+    # From Apple's own hand: somebody has to look into it.
+    Done.UNREADABLE: (HTTPStatus.BAD_REQUEST, logging.ERROR, "expected an App Store Server Notification, version 2"),
+    Done.FAILED: (HTTPStatus.SERVICE_UNAVAILABLE, logging.ERROR, "not now, please send it again"),
+}
 
 
 class NotificationHandler:
@@ -138,68 +129,60 @@ class NotificationHandler:
         if isinstance(signed, Unreadable):
             too_large = len(body) > MAX_BODY_BYTES
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
-            return self._answer(None, _Outcome(Done.UNREADABLE, status, signed.detail))
+            return self._answer(None, Settled(Done.UNREADABLE, signed.detail), status, logging.INFO)
         try:
             payload = self._signed_data.verify_notification(signed)
         except ConfigurationError as error:
-            return self._answer(None, _failed(str(error)))
+            return self._answer(None, Settled(Done.FAILED, str(error)))
         if isinstance(payload, SignatureRefused):
             return self._answer(None, _refused(payload))
         notification = read_notification(payload)
-        if isinstance(notification, Unreadable):
-            return self._answer(None, _unreadable(notification))
+        if isinstance(notification, Settled):
+            return self._answer(None, notification)
         return self._answer(notification, self._deal_with(notification))
 
-    def _deal_with(self, notification: Notification) -> _Outcome:
+    def _deal_with(self, notification: Notification) -> Settled:
         transaction: Mapping[str, object] | None = None
         if notification.signed_transaction is not None:
             try:
                 verified = self._signed_data.verify_transaction(notification.signed_transaction)
             except ConfigurationError as error:
-                return _failed(str(error))
+                return Settled(Done.FAILED, str(error))
             if isinstance(verified, SignatureRefused):
                 return _refused(verified)
             transaction = verified
         decision = decide(notification, transaction, self._policy)
-        match decision:
-            case Refund() | RefundReversed():
-                return self._carry_out(notification.uuid, decision)
-            case Nothing(detail):
-                return _Outcome(Done.NOTHING, HTTPStatus.OK, detail)
-            case ForeignApp(detail):
-                return _Outcome(Done.FOREIGN_APP, HTTPStatus.FORBIDDEN, detail, logging.WARNING)
-            case Unreadable():
-                return _unreadable(decision)
+        return decision if isinstance(decision, Settled) else self._carry_out(notification.uuid, decision)
 
-    def _carry_out(self, uuid: str, decision: Refund | RefundReversed) -> _Outcome:
-        about = f"transaction {decision.transaction_id}"
+    def _carry_out(self, uuid: str, decision: Refund | RefundReversed) -> Settled:
         try:
             if self._notifications.is_known(uuid):
-                return _Outcome(Done.KNOWN, HTTPStatus.OK, f"{about}: it was dealt with before")
-            outcome = (
-                self._reverse(uuid, decision) if isinstance(decision, RefundReversed) else self._refund(uuid, decision)
-            )
-            if outcome.done is not Done.FAILED:
+                outcome = Settled(Done.KNOWN, "it was dealt with before")
+            elif isinstance(decision, Refund):
+                outcome = self._refund(uuid, decision)
+            else:
+                outcome = self._reverse(uuid, decision)
+            if outcome.done not in (Done.KNOWN, Done.FAILED):
                 self._notifications.record(uuid, self._now())
         except (UnavailableError, QueueRefused) as error:
-            outcome = _failed(str(error))
-        return replace(outcome, detail=f"{about}: {outcome.detail}")
+            outcome = Settled(Done.FAILED, str(error))
+        return Settled(outcome.done, f"transaction {decision.transaction_id}: {outcome.detail}")
 
-    def _refund(self, uuid: str, refund: Refund) -> _Outcome:
+    def _refund(self, uuid: str, refund: Refund) -> Settled:
         if self._is_reversed(refund):
-            return _done(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
+            return Settled(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
         standing = self._ledger.mark_refunded(
             refund.transaction_id, refund.at_seconds, refund.revocation_type, refund.revocation_percentage
         )
         if self._is_reversed(refund):
             self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
-            return _done(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
+            return Settled(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
         if isinstance(standing, Tombstone):
-            return _done(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
+            return Settled(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
         if not (standing.submission_id and standing.post_queue):
             told = "marked as refunded; it was claimed by another program, which we cannot tell"
-            return _Outcome(Done.NOT_OURS, HTTPStatus.OK, told, logging.WARNING)
-        return self._post(standing, refund_message(standing, uuid)) or _done(
+            return Settled(Done.NOT_OURS, told)
+        return self._post(standing, refund_message(standing, uuid)) or Settled(
             Done.POSTED, f"marked as refunded, INVALID is on {standing.post_queue}"
         )
 
@@ -207,36 +190,48 @@ class NotificationHandler:
         reversed_at_seconds = self._notifications.reversed_at_seconds(refund.transaction_id)
         return reversed_at_seconds is not None and refund.at_seconds <= reversed_at_seconds
 
-    def _post(self, claim: LedgerItem, message: OutgoingMessage) -> _Outcome | None:
+    def _post(self, claim: LedgerItem, message: OutgoingMessage) -> Settled | None:
         """Post to the queue that got the OK; returns why that failed."""
         queue = claim.post_queue
         if queue not in self._post_queues:
             wish = "add it, or tell the player's backend yourself"
-            return _failed(f"noted, but its post queue {queue} is not in post_queues; {wish}")
+            return Settled(Done.FAILED, f"noted, but its post queue {queue} is not in post_queues; {wish}")
         (failure,) = self._queues.send(queue, [message])
-        return None if failure is None else _failed(f"noted, but queue {queue} did not take it: {failure.code}")
+        return (
+            None
+            if failure is None
+            else Settled(Done.FAILED, f"noted, but queue {queue} did not take it: {failure.code}")
+        )
 
-    def _reverse(self, uuid: str, reversal: RefundReversed) -> _Outcome:
+    def _reverse(self, uuid: str, reversal: RefundReversed) -> Settled:
         self._notifications.record_reversal(reversal.transaction_id, reversal.at_seconds, self._now())
         standing = self._ledger.unmark_refunded(reversal.transaction_id, reversal.at_seconds)
         if standing is not None and standing.refunded_at_seconds is not None:
-            return _done(Done.OVERTAKEN, "it has been refunded anew since, nothing is changed")
+            return Settled(Done.OVERTAKEN, "it has been refunded anew since, nothing is changed")
         if not isinstance(standing, LedgerItem):
-            return _done(Done.REVERSED, "its refund is taken back, nobody has claimed it")
+            return Settled(Done.REVERSED, "its refund is taken back, nobody has claimed it")
         if not (standing.submission_id and standing.post_queue):
-            return _done(Done.REVERSED, "its refund is taken back; it was claimed by another program")
+            return Settled(Done.REVERSED, "its refund is taken back; it was claimed by another program")
         # Posted even where no mark was found: a process may have died after it took the mark away.
-        return self._post(standing, reversal_message(standing, uuid, reversal.at_seconds)) or _done(
+        return self._post(standing, reversal_message(standing, uuid, reversal.at_seconds)) or Settled(
             Done.REVERSED, f"its refund is taken back, OK is on {standing.post_queue}"
         )
 
-    def _answer(self, notification: Notification | None, outcome: _Outcome) -> HandlerAnswer:
-        type_ = NO_TYPE if notification is None else notification.type.value
+    def _answer(
+        self,
+        notification: Notification | None,
+        settled: Settled,
+        status: HTTPStatus | None = None,
+        level: int | None = None,
+    ) -> HandlerAnswer:
+        type_ = NO_TYPE if notification is None else notification.type
         with self._lock:
-            self._counts[type_, outcome.done] += 1
+            self._counts[type_, settled.done] += 1
         what = "a POST" if notification is None else f"notification {notification.uuid} ({type_})"
-        logger.log(outcome.level, "%s, answered %d: %s", what, outcome.status, outcome.detail)
-        return HandlerAnswer(int(outcome.status), _TEXTS[outcome.done])
+        usual_status, usual_level, text = _ANSWERS[settled.done]
+        status = status or usual_status
+        logger.log(level or usual_level, "%s, answered %d: %s", what, status, settled.detail)
+        return HandlerAnswer(int(status), text)
 
     def close(self) -> None:
         """Close what stands behind it. Closing twice is fine."""
@@ -249,36 +244,6 @@ class NotificationHandler:
         self.close()
 
 
-def _done(done: Done, detail: str) -> _Outcome:
-    return _Outcome(done, HTTPStatus.OK, detail)
-
-
-def _failed(detail: str) -> _Outcome:
-    return _Outcome(Done.FAILED, HTTPStatus.SERVICE_UNAVAILABLE, detail, logging.ERROR)
-
-
-def _unreadable(unreadable: Unreadable) -> _Outcome:
-    """Refuse what comes from Apple's own hand: somebody has to look into it."""
-    told = f"its signature holds, and yet: {unreadable.detail}"
-    return _Outcome(Done.UNREADABLE, HTTPStatus.BAD_REQUEST, told, logging.ERROR)
-
-
-def _refused(refusal: SignatureRefused) -> _Outcome:
+def _refused(refusal: SignatureRefused) -> Settled:
     done = Done.FOREIGN_APP if refusal.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
-    return _Outcome(done, HTTPStatus.FORBIDDEN, f"{refusal.reason}: {refusal.detail}", logging.WARNING)
-
-
-#: What whoever posted is told: Apple does not read it, and nobody else needs to know what stands in the ledger.
-_TEXTS = {
-    Done.POSTED: "done",
-    Done.TOMBSTONE: "done",
-    Done.NOT_OURS: "done",
-    Done.REVERSED: "done",
-    Done.OVERTAKEN: "done",
-    Done.KNOWN: "done",
-    Done.NOTHING: "nothing to do",
-    Done.FOREIGN_APP: "not an app of ours",
-    Done.REFUSED: "not signed by Apple",
-    Done.UNREADABLE: "expected an App Store Server Notification, version 2",
-    Done.FAILED: "not now, please send it again",
-}
+    return Settled(done, f"{refusal.reason}: {refusal.detail}")

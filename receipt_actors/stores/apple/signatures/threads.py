@@ -18,8 +18,7 @@ THREADS = 2  #: most of the work is done under one lock; while one of them is be
 class SignedDataThreads:
     """``SignedDataCalls`` of the ``SignedData`` that ``open_signed_data`` opens with the first work.
 
-    A program that gets nothing signed imports nothing of Apple's library, nor of the cryptography under it. If opening
-    raises (``ConfigurationError``: an extra is missing, say), that is the outcome, and the next work tries it again.
+    If opening raises (``ConfigurationError``), that is the outcome, and the next work tries it again.
     """
 
     def __init__(self, open_signed_data: Callable[[], SignedData]) -> None:
@@ -32,15 +31,7 @@ class SignedDataThreads:
         """See ``SignedDataCalls``: ``done`` is called on one of the threads, or here once this is closed."""
 
         def work() -> None:
-            outcome: Outcome
-            try:
-                signed_data = self._opened()
-                is_transaction = kind is SignedKind.TRANSACTION
-                verify = signed_data.verify_transaction if is_transaction else signed_data.verify_notification
-                outcome = verify(signed)
-            except Exception as error:  # noqa: BLE001 - a bug as well, which the caller has to hear of
-                outcome = error
-            done(outcome)
+            done(self._outcome(kind, signed))
 
         if not self._pool.submit(work):
             done(AppStoreUnavailable("signatures are not verified: closed"))
@@ -49,8 +40,11 @@ class SignedDataThreads:
         """End the threads, once they have done what waits. Does not wait. May be called twice."""
         self._pool.close()
 
-    def _opened(self) -> SignedData:
-        with self._lock:
-            if self._signed_data is None:
-                self._signed_data = self._open_signed_data()
-            return self._signed_data
+    def _outcome(self, kind: SignedKind, signed: str) -> Outcome:
+        try:
+            with self._lock:
+                self._signed_data = signed_data = self._signed_data or self._open_signed_data()
+            is_transaction = kind is SignedKind.TRANSACTION
+            return (signed_data.verify_transaction if is_transaction else signed_data.verify_notification)(signed)
+        except Exception as error:  # noqa: BLE001 - a bug as well, which the caller has to hear of
+            return error

@@ -1,4 +1,4 @@
-"""What a process of ``SignedDataProcesses`` runs; no command of its own.
+"""What the process of ``SignedDataProcess`` runs; no command of its own.
 
 ``python -m receipt_actors.stores.apple.signatures.worker DESCRIPTOR``, with a socket behind the descriptor. Lines of
 JSON come and go, and each is answered by an array: first what is trusted, answered when everything is loaded with what
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
-from receipt_actors.stores.apple.signatures.signed_data import Trust, open_signed_data
+from receipt_actors.stores.apple.signatures.trust import Trust, open_signed_data
 
 if TYPE_CHECKING:
     from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData

@@ -26,11 +26,7 @@ class Client:
         self.port = port
 
     def ask(
-        self,
-        method: str = "POST",
-        path: str = "/",
-        body: Any = None,
-        headers: Mapping[str, str] = JSON,
+        self, method: str = "POST", path: str = "/", body: Any = None, headers: Mapping[str, str] = JSON
     ) -> tuple[int, str, Mapping[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         with closing(connection):

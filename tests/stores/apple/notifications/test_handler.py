@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -62,11 +61,12 @@ def test_a_refund_is_marked_posted_recorded_and_acknowledged(house: House, type_
     """Whoever got OK for the transaction gets INVALID, on the same queue."""
     house.ledger.claim(CLAIM)
     posted = Posted(type_)
-    assert house.handle(posted).status == 200
+    for _ in range(2):  # Apple may have missed our answer: it is acknowledged again
+        assert house.handle(posted).status == 200
     assert house.ledger.items[CLAIM.transaction_id] == MARKED
     assert house.answers == [INVALID]
     assert house.notifications.recorded == {posted.uuid}
-    assert house.handler.counts == {(type_, Done.POSTED): 1}
+    assert house.handler.counts == {(type_, Done.POSTED): 1, (type_, Done.KNOWN): 1}
 
 
 def test_the_answer_carries_the_attributes_of_the_ok(house: House) -> None:
@@ -129,19 +129,9 @@ def test_the_first_of_two_partial_refunds_that_comes_late_tells_the_second(house
     for posted in (in_part(66666, NOW_MS + later_ms), in_part(33333)):
         assert house.handle(posted).status == 200
     assert told_shares(house) == [("REFUND_PRORATED", "66666")] * 2
+    told = [message.attributes["decided_at"] for message in house.queues.messages(RESULTS)]
+    assert told == [str(NOW_MS + later_ms)] * 2
     assert house.ledger.items[CLAIM.transaction_id].revocation_percentage == 66666
-
-
-def test_a_partial_refund_that_is_repeated_says_the_same(house: House) -> None:
-    """Its post was lost or it could not be recorded: Apple comes again, and the copy has all attributes."""
-    house.ledger.claim(CLAIM)
-    posted = in_part(33333)
-    house.notifications.fail("record", LEDGER_DOWN)
-    assert house.handle(posted).status == 503
-    assert house.handle(posted).status == 200
-    first, second = (message.attributes for message in house.queues.messages(RESULTS))
-    assert first == second
-    assert first["revocation_percentage"] == "33333"
 
 
 def test_a_reversal_takes_a_partial_refund_back(house: House) -> None:
@@ -155,21 +145,6 @@ def test_a_reversal_takes_a_partial_refund_back(house: House) -> None:
     assert house.ledger.items[CLAIM.transaction_id].revocation_percentage == 33333
 
 
-def test_a_refund_of_a_garbled_part_is_refused_and_comes_again(house: House) -> None:
-    """Nothing is marked and nothing posted, and the log has an error: what a player has is not taken on a guess."""
-    house.ledger.claim(CLAIM)
-    assert house.handle(in_part(250_000)).status == 400
-    assert house.ledger.items[CLAIM.transaction_id] == CLAIM
-    assert house.answers == []
-
-
-def test_a_tombstone_keeps_how_much_was_refunded(house: House) -> None:
-    """Whoever claims the transaction is told."""
-    house.handle(in_part(33333))
-    tombstone = Tombstone(CLAIM.transaction_id, NOW, "REFUND_PRORATED", 33333)
-    assert house.ledger.claim(CLAIM) == tombstone
-
-
 def test_a_refund_before_its_claim_leaves_a_tombstone(house: House) -> None:
     """Nobody got OK, so nothing is posted; and nobody will."""
     posted = Posted()
@@ -180,23 +155,14 @@ def test_a_refund_before_its_claim_leaves_a_tombstone(house: House) -> None:
     assert house.handler.counts == {("REFUND", Done.TOMBSTONE): 1}
 
 
-def test_the_same_notification_again_changes_nothing(house: House) -> None:
-    """Apple may have missed our answer: it is acknowledged again."""
-    house.ledger.claim(CLAIM)
-    posted = Posted()
-    for _ in range(3):
-        assert house.handle(posted).status == 200
-    assert house.answers == [INVALID]
-    assert house.handler.counts == {("REFUND", Done.POSTED): 1, ("REFUND", Done.KNOWN): 2}
-
-
 def test_a_claim_of_another_program_is_marked_and_nobody_is_told(house: House) -> None:
     """It stands there without a submission: no OK was ever posted for it."""
     house.ledger.claim(replace(CLAIM, submission_id="", message_id="", post_queue="", user_id=-(2**64)))
     assert house.handle(Posted()).status == 200
     assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds == REFUNDED_AT
+    assert house.handle(Posted("REFUND_REVERSED")).status == 200
     assert house.answers == []
-    assert house.handler.counts == {("REFUND", Done.NOT_OURS): 1}
+    assert house.handler.counts == {("REFUND", Done.NOT_OURS): 1, ("REFUND_REVERSED", Done.REVERSED): 1}
 
 
 # --- reversals ---
@@ -223,22 +189,6 @@ def test_a_reversal_takes_the_mark_back_and_posts_ok(house: House) -> None:
     assert house.answers == [INVALID, OK]
 
 
-def test_a_refund_that_is_told_late_has_the_time_of_the_newest(house: House) -> None:
-    """The mark says what is refunded by now, whichever notification comes last."""
-    house.ledger.claim(CLAIM)
-    house.handle(Posted(transaction=transaction(revocationDate=NOW_MS + 1000)))
-    house.handle(Posted())
-    assert {message.attributes["decided_at"] for message in house.queues.messages(RESULTS)} == {str(NOW_MS + 1000)}
-
-
-def test_a_reversal_of_another_programs_claim_is_told_to_nobody(house: House) -> None:
-    """No OK was ever posted for it."""
-    house.ledger.claim(replace(CLAIM, submission_id="", message_id="", post_queue="", user_id=-(2**64)))
-    assert house.handle(Posted("REFUND_REVERSED")).status == 200
-    assert house.answers == []
-    assert house.handler.counts == {("REFUND_REVERSED", Done.REVERSED): 1}
-
-
 def test_a_reversal_takes_the_tombstone_back(house: House) -> None:
     """The transaction can be claimed; nobody has got an answer to be taken back."""
     house.handle(Posted())
@@ -259,17 +209,6 @@ def test_a_refund_that_comes_after_its_reversal_changes_nothing(house: House, is
     assert house.ledger.get(CLAIM.transaction_id) == (CLAIM if is_claimed else None)
     assert house.answers == ([OK] if is_claimed else [])
     assert late.uuid in house.notifications.recorded
-
-
-def test_a_second_refund_after_a_reversal_counts(house: House) -> None:
-    """Apple has decided anew, later."""
-    house.ledger.claim(CLAIM)
-    house.handle(Posted())
-    house.handle(Posted("REFUND_REVERSED"))
-    again = Posted(transaction=transaction(revocationDate=NOW_MS + 1))
-    assert house.handle(again).status == 200
-    assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds == NOW + 0.001
-    assert house.answers == [INVALID, OK, INVALID]
 
 
 def test_a_reversal_that_comes_after_a_newer_refund_changes_nothing(house: House) -> None:
@@ -319,7 +258,6 @@ def test_a_reversal_at_the_same_moment_wins(house: House) -> None:
 
 
 def test_a_reversal_at_the_same_moment_leaves_a_later_refund(house: House) -> None:
-    """The mark that its refund finds is not its own."""
     house.ledger.claim(CLAIM)
     house.handle(Posted(transaction=transaction(revocationDate=NOW_MS + 1000)))
     with house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(1) as pool:
@@ -336,15 +274,10 @@ def test_a_reversal_at_the_same_moment_leaves_a_later_refund(house: House) -> No
 
 @pytest.mark.parametrize("type_", ["TEST", "DID_RENEW", "CONSUMPTION_REQUEST", "NEW_IN_2030"])
 def test_what_changes_nothing_is_acknowledged_at_once(house: House, type_: str) -> None:
-    """Counted by its type; no table is asked: most of what Apple sends is of this kind."""
-    assert house.handle(Posted(type_, None)).status == 200
+    """Most of what Apple sends: no table is asked, and a transaction in it is not looked at. Counted by its type."""
+    assert house.handle(Posted(type_, None, data={"signedTransactionInfo": "a.b.c"})).status == 200
     assert house.is_untouched
     assert sum(house.handler.counts.values()) == 1
-
-
-def test_a_transaction_that_is_not_needed_is_not_looked_at(house: House) -> None:
-    """Not even whether Apple signed it."""
-    assert house.handle(Posted("DID_RENEW", None, data={"signedTransactionInfo": "a.b.c"})).status == 200
 
 
 def test_an_environment_that_does_not_count_is_acknowledged(house: House) -> None:
@@ -404,15 +337,10 @@ def test_what_apple_did_not_sign_is_refused(house: House, flaw: Flaw) -> None:
     assert house.handler.counts == {("none", Done.REFUSED): 1, ("REFUND", Done.REFUSED): 1}
 
 
-def test_a_transaction_is_no_notification(house: House) -> None:
+def test_a_transaction_is_no_notification_and_a_notification_no_transaction(house: House) -> None:
     """Apple signs both with the same key: whoever bought something has a signed transaction in his hands."""
     body = json.dumps({"signedPayload": AUTHORITY.sign(transaction())}).encode()
     assert house.handler.handle(body).status in (400, 403)
-    assert house.is_untouched
-
-
-def test_a_notification_is_no_transaction(house: House) -> None:
-    """Nor the other way round."""
     signed = json.loads(Posted().body)["signedPayload"]
     assert house.handle(Posted(transaction=None, data={"signedTransactionInfo": signed})).status in (400, 403)
     assert house.is_untouched
@@ -474,15 +402,7 @@ def test_each_is_one_line_without_what_was_posted(house: House, caplog: pytest.L
     assert garbage == "a POST, answered 400: body: expected JSON"
 
 
-def test_whoever_posts_learns_nothing_of_the_ledger(house: House) -> None:
-    """The answer is the same whether somebody has claimed a transaction or not."""
-    told = house.handle(Posted(transaction=transaction("unclaimed"))).text
-    house.ledger.claim(CLAIM)
-    assert house.handle(Posted()).text == told
-
-
 def test_no_secret_of_a_post_is_logged_or_told(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither of what is forged nor of what fails."""
     caplog.set_level(logging.DEBUG)
     house.ledger.fail("mark_refunded", LEDGER_DOWN)
     bodies = [Posted().body, Posted(authority=Authority(b"another")).body, b'{"signedPayload": "s3cr3t.s3cr3t.s3cr3t"}']
@@ -542,13 +462,7 @@ def test_a_step_that_fails_loses_nothing(house: House, step: Step, carried_out: 
 @pytest.mark.parametrize("carried_out", [False, True], ids=["not done", "done, answer lost"])
 @pytest.mark.parametrize(
     "step",
-    [
-        LOOK,
-        Step("notifications", "record_reversal"),
-        Step("ledger", "unmark_refunded"),
-        POST,
-        RECORD,
-    ],
+    [LOOK, Step("notifications", "record_reversal"), Step("ledger", "unmark_refunded"), POST, RECORD],
     ids=lambda step: step.operation,
 )
 def test_a_reversal_that_fails_comes_again(house: House, step: Step, carried_out: bool) -> None:
@@ -631,23 +545,6 @@ def test_two_nodes_at_the_same_notification_do_no_harm(house: House) -> None:
         assert [answer.result(timeout=PATIENCE_SECONDS).status for answer in answers] == [200, 200]
     assert house.ledger.items == {CLAIM.transaction_id: MARKED}
     assert house.answers == [INVALID, INVALID]
-
-
-def test_many_at_once_are_dealt_with_each_by_itself(house: House) -> None:
-    """From many threads, with one handler."""
-    claims = [replace(CLAIM, transaction_id=str(number), user_id=number) for number in range(32)]
-    for claim in claims:
-        house.ledger.claim(claim)
-    start = threading.Barrier(8)
-
-    def send(number: int) -> int:
-        start.wait(timeout=PATIENCE_SECONDS)
-        return house.handle(Posted(transaction=transaction(str(number)))).status
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(send, range(32))) == [200] * 32
-    assert sorted(answer["user_id"] for answer in house.answers) == list(range(32))
-    assert house.handler.counts == {("REFUND", Done.POSTED): 32}
 
 
 def test_the_refund_that_a_crash_left_behind_is_older_than_its_reversal(house: House) -> None:

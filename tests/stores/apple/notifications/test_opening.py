@@ -9,7 +9,7 @@ import pytest
 
 from receipt_actors import Settings
 from receipt_actors.domain.ports import Tombstone
-from receipt_actors.errors import ConfigurationError, LedgerUnavailable
+from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueRefused
 from receipt_actors.notifications import open_handler
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedQueues
 from tests.stores.apple.notifications.posts import AUTHORITY, BUNDLE_ID, CLAIM, INVALID, REFUNDED_AT, RESULTS, Posted
@@ -45,7 +45,9 @@ def test_only_post_queues_are_made(tmp_path: Path, roots: Path) -> None:
         open_handler(settings_of(tmp_path, roots, post_queues=("One", "Two"))),
         closing(EmbeddedQueues(tmp_path / "receipts.db")) as queues,
     ):
-        assert list(queues.list_queues()) == ["One", "Two"]
+        assert [queues.approximate_number_of_messages(name) for name in ("One", "Two")] == [0, 0]
+        with pytest.raises(QueueRefused):
+            queues.approximate_number_of_messages("ReceiptsSQS")
 
 
 def test_what_was_closed_answers_that_it_is_to_come_again(tmp_path: Path, roots: Path) -> None:
@@ -74,7 +76,6 @@ def test_settings_that_cannot_work_are_told(tmp_path: Path, roots: Path) -> None
 
 
 def test_a_table_of_notifications_is_not_the_ledger() -> None:
-    """Their items expire, and they have another key."""
     with pytest.raises(ConfigurationError, match="a table other than ledger_table"):
         Settings(backend="aws", bundle_ids=(BUNDLE_ID,), ledger_table="claims", notifications_table="claims")
 

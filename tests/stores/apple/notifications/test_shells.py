@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from receipt_actors.stores.apple.notifications.contents import MAX_BODY_BYTES
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.notifications.conftest import House
 from tests.stores.apple.notifications.posts import CLAIM, INVALID, Posted
-from tests.stores.apple.notifications.posts import transaction_payload as transaction
 from tests.stores.apple.notifications.servers import Client, read_to_end, uvicorn_server, wsgiref_server
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -47,13 +45,6 @@ def raw_post(body: bytes, more: bytes = b"") -> bytes:
     return HEAD + b"Content-Length: %d\r\n%b\r\n%b" % (len(body), more, body)
 
 
-@pytest.mark.parametrize("path", ["/", "/apple/notifications?x=1"])
-def test_a_post_is_a_notification_whatever_its_path(house: House, client: Client, path: str) -> None:
-    """Where it is mounted decides what comes here."""
-    assert client.post(Posted().body, path) == 200
-    assert house.answers == [INVALID]
-
-
 def test_statuses_are_the_handlers(house: House, client: Client) -> None:
     """Those that Apple knows what to do with; in one line of text, that nobody is to keep."""
     house.ledger.fail("mark_refunded", LedgerUnavailable("time-out"))
@@ -66,42 +57,31 @@ def test_statuses_are_the_handlers(house: House, client: Client) -> None:
     assert headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PROPFIND"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
 def test_other_methods_are_refused(house: House, client: Client, method: str) -> None:
-    """With what would be right."""
     status, text, headers = client.ask(method, "/", None, {})
     assert (status, headers["Allow"]) == (405, "POST")
     assert text == ("" if method == "HEAD" else "expected a POST\n")
     assert house.ledger.count("mark_refunded") == 0
 
 
-@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "text/plain", "multipart/form-data", ""])
-def test_the_content_type_decides_nothing(house: House, client: Client, content_type: str) -> None:
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "multipart/form-data", ""])
+def test_neither_the_path_nor_the_content_type_decides(house: House, client: Client, content_type: str) -> None:
     """The signature does: what Apple signed is not lost for a header, and nothing else gets any further."""
     headers = {"Content-Type": content_type} if content_type else {}
-    assert client.post(Posted().body, "/", headers) == 200
+    assert client.post(Posted().body, "/apple/notifications?x=1", headers) == 200
     assert client.post(b"signedPayload=a.b.c", "/", headers) == 400
 
 
 def test_a_body_that_is_announced_too_large_is_not_waited_for(client: Client) -> None:
-    """Its sender is told before it has sent it."""
     with client.connect() as connection:
         connection.sendall(HEAD + b"Content-Length: 1000000000000\r\n\r\n{")
         assert connection.recv(1000).split(b" ")[1] == b"413"
     assert client.post(Posted().body) == 200
 
 
-def test_the_largest_body_is_taken(client: Client) -> None:
-    """One byte more is not."""
-    largest = Posted().body
-    largest += b" " * (MAX_BODY_BYTES - len(largest))
-    assert client.post(largest) == 200
-    assert client.post(largest + b" ") == 413
-
-
 @pytest.mark.parametrize("length", ["-1", "x", "1e3", "٣", "9" * 30])
 def test_a_length_that_is_none_is_refused(house: House, client: Client, length: str) -> None:
-    """By the server or by us; it is no crash."""
     with client.connect() as connection:
         connection.sendall(HEAD + f"Content-Length: {length}\r\nConnection: close\r\n\r\n{{}}".encode())
         with suppress(OSError):  # it has been refused and cut off already
@@ -133,7 +113,6 @@ def test_a_body_that_is_cut_short_changes_nothing(house: House, client: Client) 
 
 
 def test_a_body_may_come_in_pieces(house: House, client: Client) -> None:
-    """As TCP likes it."""
     request = raw_post(Posted().body, b"Connection: close\r\n")
     with client.connect() as connection:
         for start in range(0, len(request), 997):
@@ -146,7 +125,6 @@ def test_a_body_may_come_in_pieces(house: House, client: Client) -> None:
     "junk", [b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"\xff" * 100_000, b"\r\n" * 1000]
 )
 def test_what_is_no_http_harms_nobody(client: Client, junk: bytes) -> None:
-    """The next one is served as ever."""
     with client.connect() as connection:
         try:
             connection.sendall(junk)
@@ -167,21 +145,10 @@ def test_junk_that_follows_a_notification_on_its_connection_changes_nothing(hous
     assert house.answers == [INVALID]
 
 
-def test_many_at_once(house: House, client: Client) -> None:
-    """Each on its connection: all are carried out."""
-    for number in range(24):
-        house.ledger.claim(replace(CLAIM, transaction_id=str(number), user_id=number))
-    bodies = [Posted(transaction=transaction(str(number))).body for number in range(24)]
-    with ThreadPoolExecutor(12) as pool:
-        assert set(pool.map(client.post, bodies)) == {200}
-    assert sorted(answer["user_id"] for answer in house.answers) == list(range(24))
-
-
 # --- ASGI alone ---
 
 
 def test_a_chunked_body_is_taken_up_to_its_bound(house: House) -> None:
-    """Whatever it does not say of its length."""
     house.ledger.claim(CLAIM)
     with serving(house, "asgi") as client:
         body = Posted().body
@@ -203,7 +170,9 @@ def test_a_chunked_body_needs_a_length_in_wsgi(house: House) -> None:
         assert connection.recv(1000).split(b" ")[1] == b"411"
 
     assert status_of(house, Pieces(Posted().body)) == "200"
-    assert status_of(house, Pieces(b" " * (MAX_BODY_BYTES + 1))) == "413"
+    largest = Posted().body.ljust(MAX_BODY_BYTES)
+    assert status_of(house, Pieces(largest)) == "200"
+    assert status_of(house, Pieces(largest + b" ")) == "413"
 
 
 def status_of(house: House, source: Any) -> str:
@@ -229,11 +198,7 @@ def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pyte
     """What waits is bounded, whatever stands behind us."""
     monkeypatch.setattr(shells, "MAX_WAITING", 2)
     house.ledger.claim(CLAIM)
-    with (
-        serving(house, "asgi") as client,
-        house.ledger.hold("mark_refunded") as hold,
-        ThreadPoolExecutor(2) as pool,
-    ):
+    with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(2) as pool:
         first = [pool.submit(client.post, Posted().body) for _ in range(2)]
         hold.wait_for_call(2)
         assert client.post(Posted().body) == 503
@@ -260,20 +225,7 @@ def test_slow_bodies_keep_out_no_notification(house: House, monkeypatch: pytest.
     assert house.answers == [INVALID]
 
 
-def test_a_slow_ledger_does_not_stop_the_event_loop(house: House) -> None:
-    """The handler waits on threads; other requests are answered meanwhile."""
-    house.ledger.claim(CLAIM)
-    with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(client.post, Posted().body)
-        hold.wait_for_call()
-        assert client.ask("GET", "/", None, {})[0] == 405
-        assert client.post(b"garbage") == 400
-        hold.release()
-        assert waiting.result(timeout=PATIENCE_SECONDS) == 200
-
-
 def test_a_client_that_does_not_wait_for_the_answer_changes_nothing(house: House) -> None:
-    """What was begun is finished, whoever has gone."""
     house.ledger.claim(CLAIM)
     with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold:
         posted = Posted()
@@ -286,7 +238,6 @@ def test_a_client_that_does_not_wait_for_the_answer_changes_nothing(house: House
 
 
 def test_a_bug_is_answered_with_500_and_the_next_one_is_served(house: House) -> None:
-    """Which to Apple means: again."""
     house.ledger.claim(CLAIM)
     house.ledger.fail("mark_refunded", AssertionError("a bug"))
     with serving(house, "asgi") as client:

@@ -1,17 +1,26 @@
-"""Which root certificates are trusted: those of a directory, or Apple's own that comes along.
+"""Whose signatures count: Apple's root certificate that comes along, or a directory's. Opens ``AppleSignedData``.
 
-``cryptography`` is imported when there is something to read.
+What is trusted: a signature of Apple's (ES256) by a leaf that is marked for the App Store, issued by an intermediate
+that is marked likewise, issued by a trusted root; all three valid when it was signed. Whether Apple has revoked one of
+them since is not asked: nothing here needs the network.
+
+Importing this imports neither Apple's library nor ``cryptography``: only signed transactions need them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from receipt_actors.domain.values import printable
 from receipt_actors.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 
 SUFFIXES = (".cer", ".der", ".pem")  #: of the files of a directory that are read; others are left alone
 APPLE_ROOT = "AppleRootCA-G3.cer"
@@ -28,19 +37,27 @@ _PEM = b"-----BEGIN CERTIFICATE-----"
 _WANTED = f"expected root certificates in files {', '.join('*' + suffix for suffix in SUFFIXES)} (DER or PEM)"
 
 
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose signatures count, and for which apps."""
+
+    roots: Sequence[bytes]  #: certificates, DER
+    app_apple_ids: Collection[int] = ()  #: to which a notification of production must belong; none: to any
+
+
 def apple_root() -> bytes:
     """Return Apple's root certificate, DER."""
     return resources.files("receipt_actors.stores.apple.signatures.apple_roots").joinpath(APPLE_ROOT).read_bytes()
 
 
-def read_roots(directory: Path | None) -> Sequence[bytes]:
-    """Return the root certificates of a directory, or else Apple's own, DER.
+def read_trust(directory: Path | None, app_apple_ids: Collection[int] = ()) -> Trust:
+    """Read the root certificates of a directory, or else Apple's own.
 
     Raises:
         ConfigurationError: the directory can't be read, has no certificate, or a file that is none; every fault of it.
     """
     if directory is None:
-        return [apple_root()]
+        return Trust([apple_root()], app_apple_ids)
     try:
         files = sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES)
     except OSError as error:
@@ -58,7 +75,21 @@ def read_roots(directory: Path | None) -> Sequence[bytes]:
         faults.append(f"{_of(directory)} without any, {_WANTED}; Apple's are at apple.com/certificateauthority")
     if faults:
         raise ConfigurationError(faults)
-    return list(roots)
+    return Trust(list(roots), app_apple_ids)
+
+
+def open_signed_data(trust: Trust) -> AppleSignedData:
+    """Open what verifies in this process, on the thread that calls.
+
+    Raises:
+        ConfigurationError: Apple's library can't be imported, or is of another version than it should be.
+    """
+    try:
+        from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
+    except ImportError as error:  # where no wheel of the cryptography under it fits the machine
+        wanted = "expected app-store-server-library from 3.1, below 4"
+        raise ConfigurationError([f"signed transactions: found that {error}, {wanted}"]) from error
+    return AppleSignedData(trust.roots, trust.app_apple_ids)
 
 
 def foreign_name(root: bytes) -> str | None:

@@ -10,17 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.jws import MAX_SIGNED_CHARACTERS
-from receipt_actors.stores.apple.signatures.processes import MAX_BATCH, MAX_DEATHS, PROGRAM, SignedDataProcesses
-from receipt_actors.stores.apple.signatures.signed_data import Trust
+from receipt_actors.stores.apple.signatures.process import MAX_BATCH, MAX_DEATHS, PROGRAM, SignedDataProcess
+from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.testing import PATIENCE_SECONDS
 from tests.stores.apple.signing import TRANSACTION, TestAuthority, Waiting
 from tests.transport import places
@@ -34,32 +33,17 @@ GENUINE = APPLE.sign()
 Told = queue.SimpleQueue[tuple[int, object]]
 
 
-class Running(Protocol):
-    """Opens processes."""
-
-    def __call__(
-        self, processes: int = 1, answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM
-    ) -> AbstractContextManager[SignedDataProcesses]: ...
+@contextmanager
+def running(answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM) -> Iterator[SignedDataProcess]:
+    with places.running(SignedDataProcess(lambda: TRUST, answer_seconds, program)) as signed_data:
+        yield signed_data
 
 
-@pytest.fixture
-def running() -> Running:
-    @contextmanager
-    def run(
-        processes: int = 1, answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM
-    ) -> Iterator[SignedDataProcesses]:
-        opened = SignedDataProcesses(lambda: TRUST, processes, answer_seconds, program)
-        with places.running(opened) as signed_data:
-            yield signed_data
-
-    return run
-
-
-def verify(signed_data: SignedDataProcesses, text: str = GENUINE) -> object:
+def verify(signed_data: SignedDataProcess, text: str = GENUINE) -> object:
     return Waiting(signed_data).verify_transaction(text)
 
 
-def begin(signed_data: SignedDataProcesses, told: Told, numbers: range) -> None:
+def begin(signed_data: SignedDataProcess, told: Told, numbers: range) -> None:
     for number in numbers:
         text = APPLE.sign({**TRANSACTION, "transactionId": str(number)})
         signed_data.begin(SignedKind.TRANSACTION, text, lambda outcome, n=number: told.put((n, outcome)))  # type: ignore[misc]
@@ -98,93 +82,76 @@ def stopped(pid: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_processes_start_with_the_first_work(running: Running) -> None:
-    """Who never has a signed transaction pays for none; the first one starts as many as there are to be."""
-    with running(processes=2) as signed_data:
-        assert signed_data.process_ids == []
-        assert verify(signed_data) == TRANSACTION
-        assert len(set(signed_data.process_ids)) == 2
+def id_of(signed_data: SignedDataProcess) -> int:
+    verify(signed_data)
+    assert signed_data.process_id is not None
+    return signed_data.process_id
 
 
-def test_what_is_too_large_is_refused_here(running: Running) -> None:
-    """No process is started for it, nor sent a megabyte."""
+def test_the_process_starts_with_the_first_work() -> None:
+    """A program without signed transactions pays for none, and what is too large is refused without one."""
     with running() as signed_data:
         assert isinstance(verify(signed_data, "x" * (MAX_SIGNED_CHARACTERS + 1)), SignatureRefused)
-        assert signed_data.process_ids == []
+        assert signed_data.process_id is None
+        assert verify(signed_data) == TRANSACTION
+        assert signed_data.process_id is not None
 
 
-def test_a_flood_of_the_largest_gets_through(running: Running) -> None:
+def test_a_flood_of_the_largest_gets_through() -> None:
     """More than sockets hold at once, in both directions."""
     filling = "é" * (MAX_SIGNED_CHARACTERS // 16)
     text = APPLE.sign({**TRANSACTION, "filling": filling})
     assert len(text) < MAX_SIGNED_CHARACTERS
     outcomes: queue.SimpleQueue[object] = queue.SimpleQueue()
-    with running(processes=2) as signed_data:
+    with running() as signed_data:
         for _ in range(8 * MAX_BATCH):
             signed_data.begin(SignedKind.TRANSACTION, text, outcomes.put)
         for _ in range(8 * MAX_BATCH):
             assert outcomes.get(timeout=PATIENCE_SECONDS) == {**TRANSACTION, "filling": filling}
 
 
-def test_stop_signals_do_not_concern_them(running: Running) -> None:
-    """Ctrl-C and a service manager's SIGTERM reach them as well; as long as the parent drains, they work."""
-    with running(processes=2) as signed_data:
-        verify(signed_data)
-        before = list(signed_data.process_ids)
-        for pid in before:
-            os.kill(pid, signal.SIGINT)
-            os.kill(pid, signal.SIGTERM)
-        told: Told = queue.SimpleQueue()
-        begin(signed_data, told, range(64))
-        assert collect(told, 64) == {number: str(number) for number in range(64)}
-        assert list(signed_data.process_ids) == before
-
-
-def test_signals_that_come_while_they_start_do_not_concern_them_either(running: Running) -> None:
-    """Until an interpreter can ignore them they are held up."""
-    with running(processes=2) as signed_data:
+def test_stop_signals_do_not_concern_it() -> None:
+    """Ctrl-C and SIGTERM reach it too, even while it starts; it works for as long as its parent drains."""
+    with running() as signed_data:
         told: Told = queue.SimpleQueue()
         begin(signed_data, told, range(1))
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while len(before := list(signed_data.process_ids)) < 2:
+        while (pid := signed_data.process_id) is None:
             assert time.monotonic() < deadline
-        for pid in before:
-            os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
         assert collect(told, 1) == {0: "0"}
-        assert list(signed_data.process_ids) == before
+        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)
+        begin(signed_data, told, range(64))
+        assert collect(told, 64) == {number: str(number) for number in range(64)}
+        assert signed_data.process_id == pid
 
 
-def test_one_that_is_killed_is_replaced_and_its_work_is_done_again(running: Running) -> None:
-    """What it had been given is told once each, and rightly; so is what the others were given."""
-    with running(processes=2) as signed_data:
-        verify(signed_data)
-        victim, other = signed_data.process_ids
+def test_one_that_is_killed_is_replaced_and_its_work_is_done_again() -> None:
+    with running() as signed_data:
+        victim = id_of(signed_data)
         told: Told = queue.SimpleQueue()
         with stopped(victim):
             begin(signed_data, told, range(100))
             os.kill(victim, signal.SIGKILL)
         assert collect(told, 100) == {number: str(number) for number in range(100)}
         assert told.empty()
-        assert victim not in signed_data.process_ids
-        assert other in signed_data.process_ids
+        assert id_of(signed_data) != victim
 
 
-def test_one_that_is_killed_idle_is_replaced(running: Running) -> None:
-    """By the next work, which does not notice."""
+def test_one_that_is_killed_idle_is_replaced() -> None:
     with running() as signed_data:
-        verify(signed_data)
-        (victim,) = signed_data.process_ids
+        victim = id_of(signed_data)
         os.kill(victim, signal.SIGKILL)
         await_end(victim)
         assert verify(signed_data) == TRANSACTION
-        assert victim not in signed_data.process_ids
+        assert id_of(signed_data) != victim
 
 
-def test_one_that_does_not_answer_is_replaced(running: Running) -> None:
+def test_one_that_does_not_answer_is_replaced() -> None:
     """A process that hangs is killed after its time, and what it had is done by another."""
     with running(answer_seconds=1.0) as signed_data:
-        verify(signed_data)
-        (victim,) = signed_data.process_ids
+        victim = id_of(signed_data)
         told: Told = queue.SimpleQueue()
         with stopped(victim):
             begin(signed_data, told, range(3))
@@ -192,7 +159,7 @@ def test_one_that_does_not_answer_is_replaced(running: Running) -> None:
         await_end(victim)
 
 
-def test_what_kills_every_process_is_given_up_and_the_rest_is_not(running: Running) -> None:
+def test_what_kills_every_process_is_given_up_and_the_rest_is_not() -> None:
     """A JWS at which processes die (none is known) is told to be unavailable in the end; what came with it passes."""
     with running(program=[str(DYING_WORKER)]) as signed_data:
         told: Told = queue.SimpleQueue()
@@ -205,9 +172,9 @@ def test_what_kills_every_process_is_given_up_and_the_rest_is_not(running: Runni
         assert [outcomes[number] for number in (0, 1, 3, 5)] == ["fine"] * 4
 
 
-def test_where_none_can_start_those_who_wait_are_told(running: Running) -> None:
+def test_where_none_can_start_those_who_wait_are_told() -> None:
     """With the exit status; those who come while it rests, too, and it is tried again afterwards."""
-    with running(processes=2, program=["-c", "exit(7)"]) as signed_data:
+    with running(program=["-c", "exit(7)"]) as signed_data:
         for _ in range(3):
             with pytest.raises(
                 AppStoreUnavailable, match=r"verified: process \d+ ended \(exit status 7\) before it was ready"
@@ -215,9 +182,7 @@ def test_where_none_can_start_those_who_wait_are_told(running: Running) -> None:
                 verify(signed_data)
 
 
-def test_where_there_is_no_interpreter_those_who_wait_are_told(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_there_is_no_interpreter_those_who_wait_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what the system says; and it works as soon as it can."""
     with running() as signed_data:
         with monkeypatch.context() as context:
@@ -236,16 +201,16 @@ def test_a_fault_of_the_configuration_is_told_until_it_is_put_right() -> None:
             raise ConfigurationError(faults)
         return TRUST
 
-    with places.running(SignedDataProcesses(read_trust, 1)) as signed_data:
+    with places.running(SignedDataProcess(read_trust)) as signed_data:
         with pytest.raises(ConfigurationError, match="found nothing"):
             verify(signed_data)
-        assert signed_data.process_ids == []
+        assert signed_data.process_id is None
         faults.clear()
         assert verify(signed_data) == TRANSACTION
 
 
 def test_a_library_that_cannot_be_used_is_a_fault_of_the_configuration(
-    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The processes find out, and those who wait hear what to install; once that is done, it works."""
     broken = tmp_path / "appstoreserverlibrary"
@@ -259,7 +224,7 @@ def test_a_library_that_cannot_be_used_is_a_fault_of_the_configuration(
         assert await_recovery(signed_data) == TRANSACTION
 
 
-def await_recovery(signed_data: SignedDataProcesses) -> object:
+def await_recovery(signed_data: SignedDataProcess) -> object:
     """Ask, as a gateway would, until it rests no more."""
     while True:
         try:
@@ -268,19 +233,17 @@ def await_recovery(signed_data: SignedDataProcesses) -> object:
             continue
 
 
-def test_close_gives_up_what_is_under_way(running: Running) -> None:
+def test_close_gives_up_what_is_under_way() -> None:
     """Everybody is told once, nobody can begin anything any more, no process is left; closing again does nothing."""
     told: Told = queue.SimpleQueue()
-    with running(processes=2) as signed_data:
-        verify(signed_data)
-        pids = list(signed_data.process_ids)
-        with stopped(pids[0]), stopped(pids[1]):
+    with running() as signed_data:
+        pid = id_of(signed_data)
+        with stopped(pid):
             begin(signed_data, told, range(100))
             signed_data.close()
         outcomes = collect(told, 100)
         assert {type(outcome) for outcome in outcomes.values()} == {AppStoreUnavailable}
-        for pid in pids:
-            await_end(pid)
+        await_end(pid)
         with pytest.raises(AppStoreUnavailable, match="closed"):
             verify(signed_data)
     assert told.empty()
@@ -292,22 +255,22 @@ import sys
 from base64 import b64decode
 from receipt_actors.otp import ActorSystem
 from receipt_actors.stores.apple.ports import SignedKind
-from receipt_actors.stores.apple.signatures.signed_data import Trust
-from receipt_actors.stores.apple.signatures.processes import SignedDataProcesses
+from receipt_actors.stores.apple.signatures.trust import Trust
+from receipt_actors.stores.apple.signatures.process import SignedDataProcess
 
-signed_data = SignedDataProcesses(lambda: Trust([b64decode(sys.argv[1])]), 2)
+signed_data = SignedDataProcess(lambda: Trust([b64decode(sys.argv[1])]))
 signed_data.run_on(ActorSystem("parent").scheduler)
 outcomes = queue.SimpleQueue()
 signed_data.begin(SignedKind.TRANSACTION, sys.argv[2], outcomes.put)
 assert outcomes.get()["transactionId"] == "2000000001"
-print(*signed_data.process_ids, flush=True)
+print(signed_data.process_id, flush=True)
 sys.stdin.read()
 """
 
 
-@contextmanager
-def a_parent() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A program with two processes that verify, and their ids. No guard for a main module: it is not imported again."""
+@pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "just ends"])
+def test_it_ends_with_a_parent_that_did_not_close_it(is_killed: bool) -> None:
+    """Neither ``kill -9`` of the parent nor its end leaves an orphan. Its main module is not imported again."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, APPLE.root.x5c, GENUINE],
         stdin=subprocess.PIPE,
@@ -316,37 +279,22 @@ def a_parent() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
         cwd=ROOT,
     )
     with parent:
-        assert parent.stdout is not None
-        yield parent, [int(pid) for pid in parent.stdout.readline().split()]
-        parent.kill()
+        assert parent.stdout is not None and parent.stdin is not None
+        pid = int(parent.stdout.readline())
+        if is_killed:
+            parent.kill()
+        else:
+            parent.stdin.close()
+        assert parent.wait(PATIENCE_SECONDS) == (-signal.SIGKILL if is_killed else 0)
+        await_end(pid)
 
 
-def test_they_end_with_a_parent_that_is_killed() -> None:
-    """kill -9 of the parent leaves no orphans."""
-    with a_parent() as (parent, pids):
-        assert len(pids) == 2
-        parent.send_signal(signal.SIGKILL)
-        assert parent.wait(PATIENCE_SECONDS) == -signal.SIGKILL
-        for pid in pids:
-            await_end(pid)
-
-
-def test_they_end_with_a_parent_that_never_closed_them() -> None:
-    """A program that just ends, ends as if it had never had them, and leaves none."""
-    with a_parent() as (parent, pids):
-        assert parent.stdin is not None
-        parent.stdin.close()
-        assert parent.wait(PATIENCE_SECONDS) == 0
-        for pid in pids:
-            await_end(pid)
-
-
-def test_their_log_has_nothing_of_what_they_verify(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+def test_their_log_has_nothing_of_what_they_verify(capfd: pytest.CaptureFixture[str]) -> None:
     """Neither a genuine nor a hostile JWS shows up anywhere."""
     with running() as signed_data:
         for text in (GENUINE, GENUINE[:-4] + "AAAA", "secret.secret.secret", "\ud800"):
             verify(signed_data, text)
-        os.kill(signed_data.process_ids[0], signal.SIGKILL)
+        os.kill(id_of(signed_data), signal.SIGKILL)
         verify(signed_data)
     captured = capfd.readouterr()
     assert "secret" not in captured.out + captured.err
