@@ -164,7 +164,6 @@ def test_replace_state_changes_the_attributes(counter: Ref) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(1), KeyboardInterrupt()], ids=repr)
 def test_replace_state_with_a_function_that_fails_changes_nothing(counter: Ref, error: BaseException) -> None:
-    """Its error is that of who asked; the actor goes on with the state that it had."""
 
     def fail(state: dict[str, Any]) -> Any:
         state["count"] = 100
@@ -179,7 +178,6 @@ def test_replace_state_with_a_function_that_fails_changes_nothing(counter: Ref, 
 
 @pytest.mark.parametrize("wrong", [None, 5, [("count", 5)], {5: "count"}], ids=repr)
 def test_replace_state_refuses_what_is_no_state(counter: Ref, wrong: object) -> None:
-    """A state that an actor could not have is an error of who sent it, and changes nothing."""
     with pytest.raises(TypeError, match="must be a dict of attributes"):
         otp_sys.replace_state(counter, lambda _state: wrong)
     assert otp_sys.get_state(counter) == {"count": 1}
@@ -310,7 +308,6 @@ def test_suspend_holds_messages_and_resume_gives_them_back_in_order(system: Acto
 
 
 def test_suspend_leaves_sys_its_voice(counter: Ref) -> None:
-    """A suspended actor can be looked at and changed, and is suspended still."""
     otp_sys.suspend(counter)
     answer = counter.ask("next", block=False)
     assert otp_sys.get_state(counter) == {"count": 1}
@@ -444,7 +441,6 @@ def test_terminate_ends_a_suspended_actor(system: ActorSystem, server: type[Pool
 
 
 def test_terminate_takes_its_turn(system: ActorSystem, server: type[Pooled]) -> None:
-    """What came before the request is handled first."""
     seen = Seen()
     ref = system.start(server, seen)
     with Gate() as gate:
@@ -511,7 +507,6 @@ def test_pooled_actors_must_not_ask(
 def test_an_actor_that_ends_before_it_answers(
     system: ActorSystem, server: type[Pooled], function: Callable[[Ref], object]
 ) -> None:
-    """Who has asked already is told at its end."""
     ref = system.start(server)
     with Gate() as gate:
         ref.cast(gate)
@@ -607,7 +602,6 @@ def test_events_tell_what_happens(system: ActorSystem, clock: WatchedClock, serv
 
 
 def test_events_of_the_end(ref: Ref) -> None:
-    """A crash is an event with its exception, the end one with its reason; it is the last."""
     events = watch(ref)
     error = ValueError("bug")
     ref.cast(raising(error))
@@ -698,14 +692,12 @@ def test_log_keeps_the_last_events(ref: Ref) -> None:
 
 
 def test_log_refuses_a_negative_size(ref: Ref) -> None:
-    """It is an error of the caller, and changes nothing."""
     with pytest.raises(ValueError, match="0 or more events, not -1"):
         otp_sys.log(ref, -1)
     assert ref.process.debug is None
 
 
 def test_install_and_remove(ref: Ref) -> None:
-    """A function is called at each event until it is removed; others are not touched by that."""
     first, second = Seen(), Seen()
     otp_sys.install(ref, 1, first.put)
     otp_sys.install(ref, 2, second.put)
@@ -767,7 +759,6 @@ def test_a_debug_function_that_fails_at_the_end_keeps_nobody_waiting(ref: Ref, e
 
 
 def test_no_debug_ends_all_watching(ref: Ref, caplog: pytest.LogCaptureFixture) -> None:
-    """trace, statistics, log and every function that was installed."""
     caplog.set_level(logging.INFO, "receipt_actors.otp")
     events = watch(ref)
     otp_sys.trace(ref, True)
@@ -879,7 +870,6 @@ def test_remove_everywhere_leaves_nothing(system: ActorSystem, server: type[Pool
 
 
 def test_what_was_removed_before_it_began_does_not_begin(system: ActorSystem, ref: Ref) -> None:
-    """An actor that was busy all the while is never watched."""
     gate = Gate()
     with gate:
         ref.cast(gate)
