@@ -88,7 +88,7 @@ from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
 LEAVE_SECONDS = 3.0  #: for a node to leave its group
 HAND_BACK_SECONDS = 5.0  #: of a drain, kept for handing back what could not be finished
 CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; whoever does not drain has no time for them
-CUSTODIAN_SHUTDOWN_SECONDS = 5.0
+PROCESSOR_SHUTDOWN_SECONDS = 5.0
 
 
 class Restarts(TypedDict):
@@ -317,12 +317,12 @@ def _batchers(settings: Settings, backend: Backend, sources: Sequence[Source], l
 
 
 def _movers() -> ChildSpec:
-    mover = ChildSpec("mover", Start(Mover), restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
+    mover = ChildSpec("mover", Start(Mover), restart=TEMPORARY, shutdown=PROCESSOR_SHUTDOWN_SECONDS)
     return supervisor_spec(protocol.MOVERS, SIMPLE_ONE_FOR_ONE, [mover])
 
 
 def _validators() -> ChildSpec:
-    validator = ChildSpec("validator", Start(Validator), restart=TEMPORARY, shutdown=CUSTODIAN_SHUTDOWN_SECONDS)
+    validator = ChildSpec("validator", Start(Validator), restart=TEMPORARY, shutdown=PROCESSOR_SHUTDOWN_SECONDS)
     return supervisor_spec(protocol.VALIDATORS, SIMPLE_ONE_FOR_ONE, [validator])
 
 

@@ -17,7 +17,7 @@ import pykka
 
 from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.pipeline.protocol import IN_FLIGHT, IntakeStatus
+from receipt_actors.pipeline.protocol import IN_FLIGHT, InFlightStatus
 from receipt_actors.scale.nodes.membership import MEMBERSHIP
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
@@ -35,7 +35,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_o
 from receipt_actors.telemetry.usage import usage_now
 
 STATE_SECONDS = 2.0  #: for an actor to describe its state
-_NOBODY = IntakeStatus(0, 0, frozenset(), 0.0)
+_NOBODY = InFlightStatus(0, 0, frozenset(), 0.0)
 
 
 class Inspection:
@@ -78,8 +78,8 @@ class Inspection:
         statistics: StatisticsSnapshot,
         is_draining: bool,
     ) -> ProcessOverview:
-        intake = views.get(IN_FLIGHT)
-        status = intake if isinstance(intake, IntakeStatus) else None
+        in_flight = views.get(IN_FLIGHT)
+        status = in_flight if isinstance(in_flight, InFlightStatus) else None
         known = status or _NOBODY
         return ProcessOverview(
             name=self._name,
@@ -193,7 +193,7 @@ def _nodes(node: ActorNode) -> Iterator[ActorNode]:
         yield from _nodes(child)
 
 
-def _state(tree: ActorNode | None, status: IntakeStatus | None, *, is_draining: bool) -> State:
+def _state(tree: ActorNode | None, status: InFlightStatus | None, *, is_draining: bool) -> State:
     if tree is None:
         return State.ENDED
     if is_draining:

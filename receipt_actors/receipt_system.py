@@ -25,12 +25,12 @@ from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Heartbeat, 
 from receipt_actors.pipeline import protocol
 from receipt_actors.pipeline.pending import Pending, pending_submissions_of
 from receipt_actors.pipeline.protocol import (
-    CloseIntake,
-    DescribeIntake,
-    IntakeStatus,
+    DescribeInFlight,
+    InFlightStatus,
     ObeyLimits,
-    PauseIntake,
-    ResumeIntake,
+    PauseReceiving,
+    ResumeReceiving,
+    StopReceiving,
     StuckInOutage,
 )
 from receipt_actors.scale.nodes.membership import LIMITED, ProcessLessee, release
@@ -230,9 +230,9 @@ class ReceiptSystem:
             is_over=self._ended.is_set,
         )
 
-    def in_flight(self) -> IntakeStatus:
-        """Say what is in flight and how long nothing has been; a restart of intake is waited for."""
-        status: IntakeStatus = self._ask(protocol.IN_FLIGHT, DescribeIntake(), ANSWER_SECONDS)
+    def in_flight(self) -> InFlightStatus:
+        """Say what is in flight and how long nothing has been; a restart of it is waited for."""
+        status: InFlightStatus = self._ask(protocol.IN_FLIGHT, DescribeInFlight(), ANSWER_SECONDS)
         return status
 
     def change_limits(self, limits: Limits) -> Callable[[], None]:
@@ -326,8 +326,8 @@ class ReceiptSystem:
         """
         self._limits.is_paused = True
         logger.warning("paused: nothing is taken in until it is resumed")
-        intake = self._actors.whereis(protocol.IN_FLIGHT)
-        answer = None if intake is None else intake.ask(PauseIntake(), block=False)
+        in_flight = self._actors.whereis(protocol.IN_FLIGHT)
+        answer = None if in_flight is None else in_flight.ask(PauseReceiving(), block=False)
 
         def wait() -> None:
             if answer is not None:
@@ -340,9 +340,9 @@ class ReceiptSystem:
         """Undo ``pause``."""
         self._limits.is_paused = False
         logger.warning("resumed")
-        intake = self._actors.whereis(protocol.IN_FLIGHT)
-        if intake is not None:
-            intake.cast(ResumeIntake())
+        in_flight = self._actors.whereis(protocol.IN_FLIGHT)
+        if in_flight is not None:
+            in_flight.cast(ResumeReceiving())
 
     def actor_state(self, name: str) -> dict[str, Any]:
         """Describe an actor and its state, without receipts and secrets.
@@ -402,7 +402,7 @@ class ReceiptSystem:
         self._is_draining = True
         deadline = time.monotonic() + (self.settings.drain_seconds if seconds is None else seconds)
         with _no_long_polls(self._backend):
-            unfinished = self._close_intake(deadline - HAND_BACK_SECONDS)
+            unfinished = self._stop_receiving(deadline - HAND_BACK_SECONDS)
             self._final_statistics = self.statistics()
         self._stop(min(HAND_BACK_SECONDS, max(HAND_BACK_SECONDS / 2, deadline - time.monotonic())))
         return unfinished
@@ -423,16 +423,16 @@ class ReceiptSystem:
         """
         self._stop(HAND_BACK_SECONDS)
 
-    def _close_intake(self, deadline: float) -> int:
+    def _stop_receiving(self, deadline: float) -> int:
         """Wait until nothing is in flight or being received; at the deadline return how many messages still are.
 
         In an outage, which may last, do so earlier.
         """
-        intake = self._actors.whereis(protocol.IN_FLIGHT)
-        if intake is None:
+        in_flight = self._actors.whereis(protocol.IN_FLIGHT)
+        if in_flight is None:
             return 0
         try:
-            answer = intake.call(CloseIntake(), max(0.0, deadline - time.monotonic()))
+            answer = in_flight.call(StopReceiving(), max(0.0, deadline - time.monotonic()))
         except pykka.ActorDeadError:
             return 0
         except pykka.Timeout:

@@ -34,7 +34,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from receipt_actors.web.limits import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
-    from receipt_actors.pipeline.protocol import IntakeStatus
+    from receipt_actors.pipeline.protocol import InFlightStatus
     from receipt_actors.receipt_system import ReceiptSystem
     from receipt_actors.scale.processes.group import ProcessGroup
 
@@ -246,7 +246,7 @@ def _log_totals(statistics: StatisticsSnapshot, unfinished: int) -> None:
 class _Working(Protocol):
     """What is waited for."""
 
-    def in_flight(self) -> IntakeStatus:
+    def in_flight(self) -> InFlightStatus:
         """See ``ReceiptSystem``."""
 
 

@@ -1,7 +1,7 @@
 """Credits: how many more messages may be taken in now, and from which source queue the next ones.
 
 A message in flight holds a credit; so does each message that a receive under way may bring. ``Credits`` keeps count and
-decides; who asks it (``actors.intake``) tells it what happened, and passes the credits on.
+decides; who asks it (``pipeline.in_flight``) tells it what happened, and passes the credits on.
 
 It lets few consumers of a source receive at once while receives are not full: many would bring one message each, and
 every one costs as much as ten.

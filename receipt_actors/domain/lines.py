@@ -2,7 +2,7 @@
 
 A receive may bring several messages of one group, and they must be worked on one after the other. In the line of a
 group the first one is worked on, the others wait. When the first one is finished it is the next one's turn. When one is
-not finished (it is handed back, or its custodian crashed), it will come again, so whatever stands behind it must come
+not finished (it is handed back, or its processor crashed), it will come again, so whatever stands behind it must come
 again after it: all of these leave the line with it, and so does what the same receive has brought and joins only later.
 """
 

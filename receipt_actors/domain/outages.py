@@ -16,10 +16,10 @@ class Outages:
     kept: frozenset[str] = frozenset()
     """Services that some messages wait for, which are kept; all others may come."""
 
-    def begun(self, service: str, source_queue: str | None = None, *, closes_intake: bool) -> Outages:
+    def begun(self, service: str, source_queue: str | None = None, *, stops_receiving: bool) -> Outages:
         """Note an outage; or that of one which goes on already something else is true now."""
         others = self.ended(service)
-        if closes_intake:
+        if stops_receiving:
             return Outages(MappingProxyType({**others.closing, service: source_queue}), others.kept)
         return Outages(others.closing, others.kept | {service})
 

@@ -65,9 +65,7 @@ def hand_back_seconds(
     return round(seconds * rng.uniform(0.8, 1.0))
 
 
-def hand_back_unfinished_seconds(
-    approximate_receive_count: int, rng: random.Random, *, blocks_group: bool = False
-) -> int:
+def hand_back_unfinished_seconds(approximate_receive_count: int, rng: random.Random) -> int:
     """Return the visibility timeout of a message that its process could not finish, through no fault of the message.
 
     0, for another process to take it at once. Later, where it was received often already: a pipeline that is restarted
@@ -75,4 +73,4 @@ def hand_back_unfinished_seconds(
     """
     if approximate_receive_count <= RECEIVES_AT_ONCE:
         return 0
-    return hand_back_seconds(Reason.DRAINED, approximate_receive_count, rng, blocks_group=blocks_group)
+    return hand_back_seconds(Reason.DRAINED, approximate_receive_count, rng)

@@ -78,7 +78,7 @@ class _EndWhenIdle:
 
 
 class ResultBatcher(_Batcher):
-    """See the module. Trouble with its queue parks the messages for this queue, not the intake.
+    """See the module. Trouble with its queue stops what is sent to this queue, not the receiving.
 
     At most ``max_parked()`` of them: what is in flight is bounded, and other queues' messages need room as well.
     """
@@ -103,7 +103,7 @@ class ResultBatcher(_Batcher):
         self.send_after(self._idle_seconds, _EndWhenIdle(self._requests))
 
     @property
-    def closes_intake(self) -> bool:
+    def stops_receiving(self) -> bool:
         """See ``Gateway``."""
         return False
 

@@ -149,7 +149,7 @@ class Consumer(GenServer):
         return in_flight
 
     def handle_info(self, message: Any) -> Any:
-        """Receive when there are credits; ask again when intake has been restarted."""
+        """Receive when there are credits; ask again when ``in_flight`` has been restarted."""
         match message:
             case CreditsGranted(count):
                 self._receive(count)
@@ -326,9 +326,7 @@ class Consumer(GenServer):
         changes = [
             (
                 delivery.receipt_handle,
-                hand_back_unfinished_seconds(
-                    delivery.approximate_receive_count, self._rng, blocks_group=delivery.group_id is not None
-                ),
+                hand_back_unfinished_seconds(delivery.approximate_receive_count, self._rng),
             )
             for delivery in deliveries
         ]

@@ -14,8 +14,8 @@ from the beginning, and is tried once; but as often as any other for a minute af
 the service may fail at random.
 
 While the breaker is open requests are **kept**, uncounted: an outage costs no attempts, and no message. At each try a
-request that was never made is sent, for which intake is asked to let a message in, and one of those kept; a suspect,
-where there is nothing else. Where all limits are lent to others nobody can try, and the outage is forgotten.
+request that was never made is sent (``in_flight`` is asked to let a message in for it), and one of those kept; a
+suspect, where there is nothing else. Where all limits are lent to others nobody can try, and the outage is forgotten.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class Gateway(GenServer):
         return self.clock.monotonic()
 
     @property
-    def closes_intake(self) -> bool:
+    def stops_receiving(self) -> bool:
         """Whether an outage of this service is a reason to receive nothing, now."""
         return True
 
@@ -312,7 +312,8 @@ class Gateway(GenServer):
             return IdleTimeout(0, ServiceAvailable(self.service) if is_available else self._outage())
         if isinstance(request, ObeyLimits):
             self._yielding.append(from_)
-            self._waits_for_rate = False  # the pause may be another one now
+            self._rate = self.rate or self._rate  # what has been used counts by the new rate from now on,
+            self._waits_for_rate = False  # and the pause may be another one
             return DISPATCH
         self.accept(Job(request, from_))
         return DISPATCH
@@ -586,14 +587,14 @@ class Gateway(GenServer):
 
     def _wait_and_try(self) -> None:
         # Where no message of those that are kept may be the trouble, they are enough to try with.
-        is_wanted = self.closes_intake and (self.isolates or not self.waiting)
+        is_wanted = self.stops_receiving and (self.isolates or not self.waiting)
         self.cast(IN_FLIGHT, self._outage(self._new_tries if is_wanted else 0))
         if self._try_timer is not None:
             self._try_timer.cancel()
         self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Try())
 
     def _outage(self, wanted_messages: int = 0) -> ServiceUnavailable:
-        return ServiceUnavailable(self.service, wanted_messages, self.closes_intake, self.source_queue)
+        return ServiceUnavailable(self.service, wanted_messages, self.stops_receiving, self.source_queue)
 
     def _try_service(self) -> None:
         if self._breaker.is_closed:
@@ -601,7 +602,7 @@ class Gateway(GenServer):
         # There is no room where the limits are lent to others, or all requests hang.
         has_room = self._under_way < self.concurrency
         self._new_tries = self._breaker.new_messages(self.clock.monotonic()) if has_room else 0
-        if has_room and (self._kept or not self._ready):
+        if has_room and (self._kept or not self._ready) and not self._must_wait_for_rate():
             self._send_alone(self._kept or self._suspects)
         self._try_new()
         self._wait_and_try()

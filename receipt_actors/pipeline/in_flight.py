@@ -76,24 +76,24 @@ from receipt_actors.pipeline.protocol import (
     VALIDATORS,
     AnnounceYourself,
     ChangeVisibility,
-    CloseIntake,
     CreditsGranted,
-    DescribeIntake,
+    DescribeInFlight,
     DescribeService,
     Done,
     GaveUp,
     HandBack,
-    IntakeStatus,
+    InFlightStatus,
     ObeyLimits,
-    PauseIntake,
+    PauseReceiving,
     Refused,
-    ReleaseCustodians,
+    ReleaseMessages,
     ReserveCredits,
-    ResumeIntake,
+    ResumeReceiving,
     ServiceAvailable,
     ServiceUnavailable,
     SettleReservation,
     StandBack,
+    StopReceiving,
     StuckInOutage,
     WatchMessage,
     YourTurn,
@@ -101,7 +101,7 @@ from receipt_actors.pipeline.protocol import (
     visibility_batcher_of,
 )
 from receipt_actors.telemetry.decisions import log_handed_back
-from receipt_actors.telemetry.incidents import INCIDENTS, CustodianCrashed, IncidentKind, Noticed
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, ProcessorCrashed
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
 
@@ -252,9 +252,9 @@ class InFlight(GenServer):
     def handle_call(self, request: Any, from_: From) -> Any:
         """Describe what is in flight, pause, or close for good."""
         match request:
-            case DescribeIntake():
+            case DescribeInFlight():
                 return self.outside_view()
-            case CloseIntake():
+            case StopReceiving():
                 self._is_closed = True
                 self._closers.append(from_)
                 self._look_again()
@@ -266,20 +266,20 @@ class InFlight(GenServer):
                     self._receives.stopped()
                 self._receives.note_activity(self.clock.monotonic())
                 self._look_again()
-            case PauseIntake():
+            case PauseReceiving():
                 self._pausing.append(from_)
                 self._look_again()
             case _:
                 return super().handle_call(request, from_)
         return NO_REPLY
 
-    def outside_view(self) -> IntakeStatus:
+    def outside_view(self) -> InFlightStatus:
         """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
         is_paused, outages, receives = self._limits.is_paused, self._outages, self._receives
         now, taken = self.clock.monotonic(), list(self._table.values())
         # Who was told to wait, by an operator or by other nodes, has something to do; no outage is why it is not done.
         is_told_to_wait = self._is_shut() or self._limits.current.max_in_flight == 0
-        return IntakeStatus(
+        return InFlightStatus(
             len(taken),
             self._credits.reserved,
             frozenset(outages.closing),
@@ -323,9 +323,9 @@ class InFlight(GenServer):
                 self._note_outage(request)
             case ServiceAvailable(service):
                 self._outages = self._outages.ended(service)
-            case ResumeIntake():
+            case ResumeReceiving():
                 self._receives.resumed(self.clock.monotonic())
-            case ReleaseCustodians():
+            case ReleaseMessages():
                 self._is_releasing = True
             case _:
                 return super().handle_cast(request)
@@ -427,9 +427,7 @@ class InFlight(GenServer):
                 waited = self.clock.monotonic() - message.received_at_seconds
                 log_handed_back(message.message_id, why, "this process, or a part of it, ends or stands by", waited)
                 self._trace_handed_back(message, why)
-                seconds = hand_back_unfinished_seconds(
-                    message.approximate_receive_count, self._rng, blocks_group=message.group is not None
-                )
+                seconds = hand_back_unfinished_seconds(message.approximate_receive_count, self._rng)
             case _:
                 logger.error(
                     "the validator or mover of message %s crashed: %s",
@@ -442,7 +440,7 @@ class InFlight(GenServer):
                     f"message {message.message_id}, received {message.approximate_receive_count} times, "
                     f"is handed back and comes again in {seconds} s"
                 )
-                self.cast(INCIDENTS, CustodianCrashed(processor, message.message_id, outcome))
+                self.cast(INCIDENTS, ProcessorCrashed(processor, message.message_id, outcome))
                 self._trace_handed_back(message, why)
         self._hand_back(message, why, seconds, is_lost=entry.is_lost)
 
@@ -528,8 +526,8 @@ class InFlight(GenServer):
 
     def _note_outage(self, outage: ServiceUnavailable) -> None:
         """Close the gate or leave it open, as the gateway says now; it may have said otherwise of the same outage."""
-        closes_intake = outage.closes_intake
-        self._outages = self._outages.begun(outage.service, outage.source_queue, closes_intake=closes_intake)
+        stops_receiving = outage.stops_receiving
+        self._outages = self._outages.begun(outage.service, outage.source_queue, stops_receiving=stops_receiving)
 
     def _receive_over(self, settled: SettleReservation) -> None:
         """Take back what was reserved; tell once that receives fail, and once that they do not any more."""

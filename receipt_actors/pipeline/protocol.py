@@ -45,7 +45,7 @@ def visibility_batcher_of(source: Source) -> Name:
     return VISIBILITY_BATCHER if source.is_first else (VISIBILITY_BATCHER, source.queue)
 
 
-# --- consumers and custodians -> intake ---
+# --- consumers -> in_flight ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class SettleReservation:
     next_count: int = 0  #: how many credits to reserve for the next receive; 0: the consumer will ask later
 
 
-# --- gateways -> intake ---
+# --- gateways -> in_flight ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class ServiceUnavailable:
 
     service: str
     wanted_messages: int = 0  #: let so many in all the same: those that are kept may themselves be what fails
-    closes_intake: bool = True  #: False: it is some messages' trouble, which are kept; go on to receive
+    stops_receiving: bool = True  #: False: it is some messages' trouble, which are kept; go on to receive
     source_queue: str | None = None  #: the only one that is closed for it; None: all are
 
 
@@ -96,19 +96,19 @@ class ServiceAvailable:
     service: str
 
 
-# --- intake -> gateways ---
+# --- in_flight -> gateways ---
 
 
 @dataclass(frozen=True, slots=True)
 class DescribeService:
-    """Say what intake should know: ``ServiceUnavailable`` or ``ServiceAvailable``."""
+    """Say what ``in_flight`` should know: ``ServiceUnavailable`` or ``ServiceAvailable``."""
 
 
-# --- the system -> intake ---
+# --- the system -> in_flight ---
 
 
 @dataclass(frozen=True, slots=True)
-class CloseIntake:
+class StopReceiving:
     """Grant no credit any more: the process stops.
 
     Answered by ``Done`` once nothing is in flight or being received; by ``StuckInOutage`` where that takes an outage's
@@ -125,33 +125,33 @@ class StuckInOutage:
 
 
 @dataclass(frozen=True, slots=True)
-class PauseIntake:
-    """``LiveLimits.is_paused`` is set: grant no credit until ``ResumeIntake``.
+class PauseReceiving:
+    """``LiveLimits.is_paused`` is set: grant no credit until ``ResumeReceiving``.
 
     Answered by ``Done`` once nothing is being received.
     """
 
 
 @dataclass(frozen=True, slots=True)
-class ResumeIntake:
+class ResumeReceiving:
     """``LiveLimits.is_paused`` is set no more: go on."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseCustodians:
+class ReleaseMessages:
     """Another node does the work now: have every message in flight handed back."""
 
 
 @dataclass(frozen=True, slots=True)
-class DescribeIntake:
-    """Say what is in flight: ``IntakeStatus``."""
+class DescribeInFlight:
+    """Say what is in flight: ``InFlightStatus``."""
 
 
 @dataclass(frozen=True, slots=True)
-class IntakeStatus:
-    """The answer to ``DescribeIntake``."""
+class InFlightStatus:
+    """The answer to ``DescribeInFlight``."""
 
-    in_flight: int  #: messages with a custodian
+    in_flight: int  #: messages with a processor
     reserved: int  #: credits of receives under way
     unavailable: frozenset[str]  #: services that keep the gate closed, for one source at least
     #: How long nothing has been in flight or received, as each source queue has confirmed by an empty answer since; 0:
@@ -160,7 +160,7 @@ class IntakeStatus:
     is_paused: bool = False
     receives_fail: frozenset[str] = frozenset()  #: source queues; those of some consumer, at least
     is_closed: bool = False  #: nothing can be taken in from any source, for services that are unavailable
-    oldest_in_flight_seconds: float = 0.0  #: how long the oldest has been, as far as this intake knows; 0: none is
+    oldest_in_flight_seconds: float = 0.0  #: how long the oldest has been, as far as is known; 0: none is
     unable_seconds: float = 0.0
     """For how long nothing could be received from any source queue, without a break; 0: something can, or might."""
 
@@ -170,7 +170,7 @@ class IntakeStatus:
         return self.unavailable | {f"receive from {queue}" for queue in self.receives_fail}
 
 
-# --- the system -> intake and gateways ---
+# --- the system -> in_flight and gateways ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ class ObeyLimits:
     """The limits have changed: look again; answered by ``Done`` when no more is under way than they allow."""
 
 
-# --- custodians <-> visibility keeper ---
+# --- processors <-> in_flight ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class HandBack:
     reason: Reason
 
 
-# --- custodians -> gateways and batchers; answered by the values below ---
+# --- processors -> gateways and batchers; answered by the values below ---
 
 
 @dataclass(frozen=True, slots=True)

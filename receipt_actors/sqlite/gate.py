@@ -1,17 +1,33 @@
 """The gate of an SQLite file: threads of this process that use the file take turns, and wait for each other's changes.
 
 A thread that changes a queue wakes the threads that wait for that queue, and no others: with hundreds of queues a
-message wakes one thread or two. Changes by another process wake no thread, so each that waits looks now and then:
-``LOOKS_PER_SECOND`` all together, or 10 times a second each where they are few.
+message wakes one thread or two. Changes by another process wake no thread. So one waiting thread is the lookout: it
+looks ten times a second for all of them. When it leaves, another one takes its place.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
-LOOK_SECONDS = 0.1  #: how late a change by another process may be noticed, where few threads wait
-LOOKS_PER_SECOND = 100  #: of all threads that wait, at most: 1 to 2 % of a core
+LOOK_SECONDS = 0.1  #: how late a change by another process may be noticed
+
+
+class _Waiter:
+    """A thread that waits for a queue."""
+
+    __slots__ = ("condition", "is_told", "known")
+
+    def __init__(self, condition: threading.Condition, known: object) -> None:
+        self.condition = condition
+        self.known = known
+        self.is_told = False
+
+    def tell(self) -> None:
+        self.is_told = True
+        self.condition.notify()
 
 
 class Gate:
@@ -22,8 +38,9 @@ class Gate:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._waiting: dict[str, list[threading.Condition]] = {}  # by queue
-        self._count = 0  # of those that wait
+        self._waiting: dict[str, list[_Waiter]] = {}  # by queue; none is empty, the one waited for longest is first
+        self._lookout: _Waiter | None = None
+        self._look_at = 0.0  # monotonic; when the next look is due
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -33,24 +50,65 @@ class Gate:
     ) -> None:
         self._lock.release()
 
-    def wait(self, queue: str, seconds: float) -> None:
-        """Let others in until one of them tells of this queue, for so long at most, or until it is time to look."""
-        condition = threading.Condition(self._lock)
-        waiting = self._waiting.setdefault(queue, [])
-        waiting.append(condition)
-        self._count += 1
+    def wait(self, queue: str, seconds: float, known: object, look: Callable[[], object]) -> None:
+        """Let others in until one of them tells of this queue, or for so long.
+
+        Args:
+            queue: which one.
+            seconds: how long at most.
+            known: what is known of the queue; see ``tell_news``.
+            look: looks for changes by other processes, and tells. What it raises is raised here; all others that wait
+                are woken, to meet it as well.
+        """
+        me = _Waiter(threading.Condition(self._lock), known)
+        if not self._waiting:  # what I know is new, and no other thread waits
+            self._look_at = time.monotonic() + LOOK_SECONDS
+        self._waiting.setdefault(queue, []).append(me)
+        until = time.monotonic() + seconds
         try:
-            condition.wait(min(seconds, max(LOOK_SECONDS, self._count / LOOKS_PER_SECOND)))
+            while not me.is_told and (left := until - time.monotonic()) > 0:
+                if self._lookout is None:
+                    self._lookout = me
+                if self._lookout is me:
+                    due = self._look_at - time.monotonic()
+                    if due > 0:
+                        me.condition.wait(min(left, due))
+                    if not me.is_told and time.monotonic() >= self._look_at:
+                        self._look_at = time.monotonic() + LOOK_SECONDS
+                        self._look(look)
+                else:
+                    me.condition.wait(left)
         finally:
-            self._count -= 1
-            waiting.remove(condition)
-            if not waiting:
-                del self._waiting[queue]
+            self._leave(queue, me)
+
+    def _look(self, look: Callable[[], object]) -> None:
+        try:
+            look()
+        except BaseException:
+            self.tell_all()
+            raise
+
+    def _leave(self, queue: str, me: _Waiter) -> None:
+        others = self._waiting[queue]
+        others.remove(me)
+        if not others:
+            del self._waiting[queue]
+        if self._lookout is me:
+            self._lookout = None
+        if self._lookout is None and self._waiting:  # also where the one that was woken to be it had to leave
+            next(iter(self._waiting.values()))[0].condition.notify()
 
     def tell(self, queue: str) -> None:
         """Wake those who wait for this queue."""
-        for condition in self._waiting.get(queue, ()):
-            condition.notify()
+        for waiter in self._waiting.get(queue, ()):
+            waiter.tell()
+
+    def tell_news(self, state: Mapping[str, object]) -> None:
+        """Wake those who know of their queue something else than what is true now, by queue."""
+        for queue, waiters in self._waiting.items():
+            for waiter in waiters:
+                if waiter.known != state.get(queue):
+                    waiter.tell()
 
     def tell_all(self) -> None:
         """Wake everybody."""

@@ -39,6 +39,10 @@ from receipt_actors.sqlite.database import Database
 CLOCK_STEP_SECONDS = 0.1  #: that the clock may be set back unnoticed
 MAX_RECEIVE_COUNT = 1000  #: the largest ``maxReceiveCount`` of a redrive policy (SQS)
 
+#: When the next message of each queue can be seen; None: there is none.
+_NEXT_VISIBLE_OF_EACH = """
+    SELECT name, (SELECT MIN(visible_at_seconds) FROM messages WHERE messages.queue_id = queues.queue_id) FROM queues
+"""
 #: Row and receipt; a row's number may be used again, its receipt never is.
 _RECEIPT_HANDLE = re.compile(r"(?P<row>[0-9]{1,18})\.(?P<receipt>[0-9a-f]{32})")
 
@@ -65,6 +69,8 @@ class EmbeddedQueues:
         # What follows is guarded by the database's gate.
         self._interruptions = 0
         self._offsets: dict[str, float] = {}  # of the clock when each queue was last looked at
+        self._offset = clock() - time.monotonic()  # when anybody looked around
+        self._seen_version: int | None = None  # of the file, likewise
 
     def create_queue(self, name: str, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> None:
         """Create the queue, and its dead-letter queue, unless they exist.
@@ -129,8 +135,25 @@ class EmbeddedQueues:
                 if remaining <= 0:
                     break
                 pause = remaining if next_visible_at is None else min(remaining, next_visible_at - now)
-                self._database.gate.wait(queue, pause)
+                # A FIFO queue may have more to give though what can be seen next is the same.
+                known = object() if is_fifo(queue) else next_visible_at
+                self._database.gate.wait(queue, pause, known, self._look_around)
         return []
+
+    def _look_around(self) -> None:
+        """Wake those who wait for what no thread of this process did: changes by other processes, a clock that was set.
+
+        The changes of other connections of this process, the ledger's say, are taken for those of another one.
+        """
+        offset = self._clock() - time.monotonic()
+        if abs(offset - self._offset) > CLOCK_STEP_SECONDS:
+            self._database.gate.tell_all()
+        self._offset = offset
+        with self._database.connection() as connection:
+            version = connection.execute("PRAGMA data_version").fetchone()[0]
+            if version != self._seen_version:
+                self._seen_version = version
+                self._database.gate.tell_news(dict(connection.execute(_NEXT_VISIBLE_OF_EACH)))
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
         """See ``Queues.send``. What was confirmed is on the disk."""

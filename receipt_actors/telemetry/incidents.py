@@ -80,7 +80,7 @@ class Noticed:
 
 
 @dataclass(frozen=True, slots=True)
-class CustodianCrashed:
+class ProcessorCrashed:
     """What became of the message of an actor whose crash has been, or is about to be, reported."""
 
     actor: Ref
@@ -150,7 +150,7 @@ class Incidents(GenServer):
                 self._crashed(request)
             case SupervisorReport():
                 self._supervised(request)
-            case CustodianCrashed(actor, message_id, outcome):
+            case ProcessorCrashed(actor, message_id, outcome):
                 self._add(self._crashes.get(str(actor)), [outcome], message_id)
             case Noticed(kind, subject, summary, message_id, story):
                 self._note(kind, subject, summary, story, message_id)

@@ -30,7 +30,7 @@ class State(enum.StrEnum):
 class ActorOverview(JsonValue):
     """One actor, and what it supervises."""
 
-    name: str  #: by which ``status --actor`` finds it, such as ``intake`` or ``result_batcher ResultsSQS``
+    name: str  #: by which ``status --actor`` finds it, such as ``in_flight`` or ``result_batcher ResultsSQS``
     kind: str  #: ``worker`` or ``supervisor``
     status: str  #: ``running``, ``suspended`` or ``restarting``
     mailbox_length: int = 0
@@ -92,7 +92,7 @@ class ProcessOverview(JsonValue):
     services: tuple[ServiceOverview, ...]
     tree: ActorOverview | None  #: None where its root has ended
     statistics: StatisticsSnapshot
-    idle_seconds: float = 0.0  #: see ``IntakeStatus``
+    idle_seconds: float = 0.0  #: see ``InFlightStatus``
     oldest_in_flight_seconds: float = 0.0  #: how long the oldest message has been
     unable_seconds: float = 0.0  #: for how long no source queue could be received from, without a break
 

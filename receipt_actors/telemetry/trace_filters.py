@@ -63,7 +63,7 @@ FIELDS: Final[Mapping[str, Field]] = {
     "reason": Field(
         "why, as in the message attribute; of ``exited``: ``normal``, ``shutdown``, ``crash`` or ``killed``", "reason"
     ),
-    "actor": Field("its registered name, such as ``intake``, ``result_batcher ResultsSQS``, else what it is", "actor"),
+    "actor": Field("its registered name, such as ``result_batcher ResultsSQS``, else what it is", "actor"),
     "message": Field("type of the message; of ``crashed``, of the exception", "type"),
     "peer": Field("the actor that it goes to", "peer"),
 }

@@ -1,39 +1,53 @@
-"""The gate of an SQLite file: who is woken by what, and that each thread looks for what no thread here did."""
+"""The gate of an SQLite file: who is woken by what, and that somebody always looks for what nobody here did."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from receipt_actors.sqlite import gate
+from receipt_actors.sqlite.gate import Gate
 from tests.patience import PATIENCE_SECONDS
 
+TELL_SECONDS = 0.02  #: much less than until somebody looks
 LONG_SECONDS = 600.0  #: nobody waits so long: a test that does has failed
 
 
 class Waiters:
-    """Threads that wait at a gate."""
+    """Threads that wait at a gate, each of which says when it looks."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self.gate = gate.Gate()
-        self._pool = pool
+        self.gate = Gate()
+        self.pool = pool
+        self.waiting: list[Future[None]] = []
 
-    def wait(self, queue: str) -> Future[None]:
+    def wait(
+        self,
+        queue: str,
+        seconds: float = LONG_SECONDS,
+        known: object = None,
+        look: Callable[[], object] = lambda: None,
+    ) -> Future[None]:
         """Have a thread wait; returns when it does."""
         is_in = threading.Event()
 
         def wait() -> None:
             with self.gate:
                 is_in.set()
-                self.gate.wait(queue, LONG_SECONDS)
+                self.gate.wait(queue, seconds, known, look)
 
-        future = self._pool.submit(wait)
+        future = self.pool.submit(wait)
+        self.waiting.append(future)
         assert is_in.wait(PATIENCE_SECONDS)
         with self.gate:  # it waits by now, or the gate would not be free
             return future
+
+    def tell(self, *queues: str) -> None:
+        with self.gate:
+            for queue in queues:
+                self.gate.tell(queue)
 
 
 @pytest.fixture
@@ -45,21 +59,88 @@ def waiters() -> Iterator[Waiters]:
             waiters.gate.tell_all()
 
 
-def test_a_change_wakes_those_who_wait_for_that_queue(waiters: Waiters, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "LOOK_SECONDS", LONG_SECONDS)
+def test_a_change_wakes_those_who_wait_for_that_queue(waiters: Waiters) -> None:
+    """All of them, and nobody else."""
     first, second, other = waiters.wait("a"), waiters.wait("a"), waiters.wait("b")
-    with waiters.gate:
-        waiters.gate.tell("a")
-        waiters.gate.tell("nobody waits for this one")
+    waiters.tell("a", "nobody waits for this one")
     for told in (first, second):
         assert told.result(PATIENCE_SECONDS) is None
     assert not other.done()
+    waiters.tell("b")
+    assert other.result(PATIENCE_SECONDS) is None
 
 
-def test_each_looks_in_time_however_many_wait(waiters: Waiters, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The more there are, the longer each waits: together they look no more often."""
-    monkeypatch.setattr(gate, "LOOK_SECONDS", 0.001)
-    assert waiters.wait("a").result(PATIENCE_SECONDS) is None
-    monkeypatch.setattr(gate, "LOOKS_PER_SECOND", 1 / LONG_SECONDS)
-    slow = [waiters.wait("a"), waiters.wait("b")]
-    assert not any(waiting.done() for waiting in slow)
+def test_a_wait_is_over_after_its_time(waiters: Waiters) -> None:
+    """Of the lookout as of any other."""
+    lookout, other = waiters.wait("a", 0.01), waiters.wait("b", 0.01)
+    assert (lookout.result(PATIENCE_SECONDS), other.result(PATIENCE_SECONDS)) == (None, None)
+
+
+@pytest.mark.parametrize("leaving", [("a",), ("a", "b"), ("b", "a")])
+def test_there_is_always_a_lookout(waiters: Waiters, leaving: tuple[str, ...]) -> None:
+    """When it has what it waited for another one looks; also where its successor leaves at the same moment."""
+    looks = threading.Event()
+    for queue in ("a", "b"):
+        waiters.wait(queue)
+    waiters.wait("c", look=looks.set)
+    waiters.tell(*leaving)
+    if len(leaving) == 1:
+        waiters.tell("b")
+    assert looks.wait(PATIENCE_SECONDS)
+
+
+def test_somebody_looks_however_often_the_lookouts_are_told(waiters: Waiters) -> None:
+    """Where there is much to do the watch goes from one to the next before any of them has stood it to its end."""
+    looks, is_over = threading.Event(), threading.Event()
+
+    def receive() -> None:
+        while not is_over.is_set():
+            with waiters.gate:
+                waiters.gate.wait("busy", LONG_SECONDS, None, looks.set)
+
+    receivers = [waiters.pool.submit(receive) for _ in range(4)]
+    waiters.wait("quiet", look=looks.set)
+    for _ in range(int(PATIENCE_SECONDS / TELL_SECONDS)):
+        if looks.wait(TELL_SECONDS):
+            break
+        waiters.tell("busy")
+    is_over.set()
+    while not all(receiver.done() for receiver in receivers):
+        waiters.tell("busy")
+    assert looks.is_set()
+
+
+def test_one_looks_for_all(waiters: Waiters) -> None:
+    """What it finds it tells; only those who know something else are woken."""
+    news = {"a": 1.0, "b": 2.0}
+    finds = threading.Event()
+
+    def look() -> None:
+        if finds.is_set():
+            waiters.gate.tell_news(news)
+
+    waiters.wait("lookout", look=look)
+    knows, knows_not = waiters.wait("a", known=1.0), waiters.wait("b", known=3.0)
+    had_one, fifo = waiters.wait("c", known=3.0), waiters.wait("a", known=object())
+    finds.set()
+    for told in (knows_not, had_one, fifo):
+        assert told.result(PATIENCE_SECONDS) is None
+    assert not knows.done()
+
+
+def test_what_the_lookout_meets_everybody_meets(waiters: Waiters) -> None:
+    """It is raised where it looks; the others are woken, and find out for themselves."""
+
+    class Gone(Exception):
+        pass
+
+    is_there = threading.Event()
+
+    def look() -> None:
+        if is_there.is_set():
+            raise Gone
+
+    lookout, other = waiters.wait("a", look=look), waiters.wait("b")
+    is_there.set()
+    assert other.result(PATIENCE_SECONDS) is None
+    assert isinstance(lookout.exception(PATIENCE_SECONDS), Gone)

@@ -54,7 +54,7 @@ def test_a_storm_ends_the_program_and_loses_nothing(
     at_once, in_all, receives = world.visible(SOURCE), world.total(SOURCE), world.most_receives(SOURCE)
     figure(f"{victim}: {len(answered)} answered, {at_once} of {in_all} back at once; at most {receives} receives")
     assert receives <= RECEIVES_AT_ONCE + 1, "a storm uses up the receives of messages that are fine"
-    # What had just got its custodians when custody ended, nobody has seen: that is left to its timeout.
+    # What had just got their processors when custody ended, nobody has seen: that is left to its timeout.
     unseen = in_all - world.visible_after(MAX_HAND_BACK_SECONDS, SOURCE)
     assert unseen <= (MAX_BATCH_ENTRIES * CONSUMERS if victim == "in_flight" else 0), f"{unseen} were not handed back"
     world.bring_back(SOURCE)

@@ -10,7 +10,7 @@ import pykka
 import pytest
 
 from receipt_actors.cli.start import LONGEST_LOOK_SECONDS, SHORTEST_LOOK_SECONDS, wait_for_the_end
-from receipt_actors.pipeline.protocol import IntakeStatus
+from receipt_actors.pipeline.protocol import InFlightStatus
 from receipt_actors.settings import Settings
 
 SETTINGS = Settings(backend="aws", bundle_ids=("com.example.game",))
@@ -18,23 +18,23 @@ GONE = pykka.ActorDeadError("there is no intake just now")
 SILENT = pykka.Timeout("the machine stood still")
 
 
-def idle(seconds: float) -> IntakeStatus:
-    return IntakeStatus(0, 10, frozenset(), seconds)
+def idle(seconds: float) -> InFlightStatus:
+    return InFlightStatus(0, 10, frozenset(), seconds)
 
 
-def unable(*services: str) -> IntakeStatus:
-    return IntakeStatus(0, 10, frozenset(services), 0.0, receives_fail=frozenset({"ReceiptsSQS"}))
+def unable(*services: str) -> InFlightStatus:
+    return InFlightStatus(0, 10, frozenset(services), 0.0, receives_fail=frozenset({"ReceiptsSQS"}))
 
 
 class Watched:
     """A system and its signals: says one thing after the other, and notes how long it was left alone before each."""
 
-    def __init__(self, *said: IntakeStatus | Exception, ends_after: float = inf) -> None:
-        self._said: Iterator[IntakeStatus | Exception] = iter(said)
+    def __init__(self, *said: InFlightStatus | Exception, ends_after: float = inf) -> None:
+        self._said: Iterator[InFlightStatus | Exception] = iter(said)
         self._looks_left = ends_after
         self.pauses: list[float | None] = []
 
-    def in_flight(self) -> IntakeStatus:
+    def in_flight(self) -> InFlightStatus:
         said = next(self._said)
         if isinstance(said, Exception):
             raise said

@@ -15,7 +15,7 @@ from receipt_actors.domain.outages import Outages
 from receipt_actors.domain.sources import credits_kept_for_each
 
 ALL_WELL = Outages()
-LEDGER_DOWN = ALL_WELL.begun("ledger", closes_intake=True)
+LEDGER_DOWN = ALL_WELL.begun("ledger", stops_receiving=True)
 
 
 def granted(credits: Credits[str], limit: int, outages: Outages = ALL_WELL) -> dict[str, int]:
@@ -151,7 +151,7 @@ class TestOutages:
         """A single message of it may come, while the others go on."""
         credits = Credits[str]("ab")
         asking(credits, "a1", "a2", "b1")
-        outages = ALL_WELL.begun("delete from a", "a", closes_intake=True)
+        outages = ALL_WELL.begun("delete from a", "a", stops_receiving=True)
         assert granted(credits, 40, outages) == {"a1": 1, "b1": 10}
 
     def test_one_more_to_try_with(self) -> None:
@@ -287,7 +287,7 @@ class AnyOrder(RuleBasedStateMachine):
     def change_the_limit(self, limit: int) -> None:
         self.limit = limit
 
-    @rule(outages=st.sampled_from([ALL_WELL, LEDGER_DOWN, ALL_WELL.begun("delete from a", "a", closes_intake=True)]))
+    @rule(outages=st.sampled_from([ALL_WELL, LEDGER_DOWN, ALL_WELL.begun("delete from a", "a", stops_receiving=True)]))
     def change_the_outages(self, outages: Outages) -> None:
         self.outages = outages
 

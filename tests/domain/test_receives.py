@@ -9,8 +9,8 @@ from receipt_actors.domain.receives import Receives
 
 FIRST, SECOND = "First", "Second"
 CALM = Outages()
-APPLE_IS_DOWN = CALM.begun("App Store", closes_intake=True)
-FIRST_IS_DOWN = CALM.begun("delete from First", FIRST, closes_intake=True)
+APPLE_IS_DOWN = CALM.begun("App Store", stops_receiving=True)
+FIRST_IS_DOWN = CALM.begun("delete from First", FIRST, stops_receiving=True)
 
 
 @pytest.fixture

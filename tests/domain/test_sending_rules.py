@@ -21,7 +21,6 @@ from receipt_actors.domain.retrying import (
     MIN_HAND_BACK_SECONDS,
     RetryPolicy,
     hand_back_seconds,
-    hand_back_unfinished_seconds,
 )
 
 patient = settings(deadline=None)
@@ -379,7 +378,6 @@ def test_what_blocks_its_group_is_handed_back_sooner(receives: int, seed: int) -
     assert 0.8 * full - 0.5 <= seconds <= full
     for_operator = hand_back_seconds(Reason.MISCONFIGURED, receives, random.Random(seed), blocks_group=True)
     assert for_operator >= 0.8 * MAX_HAND_BACK_SECONDS
-    assert hand_back_unfinished_seconds(receives, random.Random(seed), blocks_group=True) in (0, seconds)
 
 
 @given(receives=st.integers(1, 10**6))

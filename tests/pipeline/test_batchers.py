@@ -38,7 +38,7 @@ class House:
         self.queues: FakeQueues = stage.with_fake(FakeQueues(stage.clock))
         self.queues.create_queue(SOURCE)
         self.queues.create_queue(POST)
-        self.intake = stage.stand_in(IN_FLIGHT)
+        self.in_flight = stage.stand_in(IN_FLIGHT)
         self.sizes: list[int] = []
 
     def sender(self, concurrency: int = 2) -> Ref:
@@ -161,7 +161,7 @@ def test_entries_that_fail_are_no_outage(house: House) -> None:
     house.queues.fail_entries("delete", failure=SERVER_FAULT, times=12)
     for handle in handles:
         house.ask(batcher, DeleteMessage(handle))
-    assert house.stage.told(house.intake, ServiceUnavailable) == []
+    assert house.stage.told(house.in_flight, ServiceUnavailable) == []
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -185,7 +185,7 @@ def test_one_failed_batch_is_no_outage(house: House) -> None:
     house.queues.fail("delete", QueueUnavailable("503"))
     hold.release()
     assert house.answers(asking) == [None] * 9
-    assert house.stage.told(house.intake, ServiceUnavailable) == []
+    assert house.stage.told(house.in_flight, ServiceUnavailable) == []
     house.stage.advance(LONGEST_PAUSE_SECONDS)
     assert house.answers(asking) == [Done()] * 9
 
@@ -214,7 +214,7 @@ def test_whose_outage_closes_the_gate(house: House, kind: str) -> None:
         asking = house.send(batcher, *"abcdefgh")
     house.stage.advance(30)
     assert house.answers(asking) == [None] * 8
-    (closes,) = {outage.closes_intake for outage in house.stage.told(house.intake, ServiceUnavailable)}
+    (closes,) = {outage.stops_receiving for outage in house.stage.told(house.in_flight, ServiceUnavailable)}
     assert closes is (kind == "deleter")
     house.queues.recover()
     house.stage.advance(30)
@@ -309,7 +309,7 @@ def test_other_batchers_end_at_once(house: House) -> None:
     assert "waiting" not in house.sent()
 
 
-def test_a_new_batcher_greets_intake(house: House) -> None:
+def test_a_new_batcher_greets_in_flight(house: House) -> None:
     """An outage that the one before it announced is over, as far as anybody knows."""
     house.deleter()
-    assert house.stage.told(house.intake, ServiceAvailable) == [ServiceAvailable(f"delete from {SOURCE}")]
+    assert house.stage.told(house.in_flight, ServiceAvailable) == [ServiceAvailable(f"delete from {SOURCE}")]

@@ -1,4 +1,4 @@
-"""The consumer: receives as intake allows, and has a processor started for everything that is worth one."""
+"""The consumer: receives as in_flight allows, and has a processor started for everything that is worth one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class House:
         self.processor = stage.stand_in()
         self.validators = stage.stand_in(VALIDATORS, lambda _: Started(self.processor))
         self.movers = stage.stand_in(MOVERS, lambda _: Started(self.processor))
-        self.intake = stage.stand_in(IN_FLIGHT)
+        self.in_flight = stage.stand_in(IN_FLIGHT)
         self.consumer: Ref | None = None
 
     def start(self) -> Ref:
@@ -64,11 +64,11 @@ class House:
         return [call.spec_or_args for call in self.stage.calls(supervisor, StartChild)]
 
     def reservations(self) -> int:
-        settled = self.stage.told(self.intake, SettleReservation)
-        return len(self.stage.told(self.intake, ReserveCredits)) + sum(each.next_count == 10 for each in settled)
+        settled = self.stage.told(self.in_flight, SettleReservation)
+        return len(self.stage.told(self.in_flight, ReserveCredits)) + sum(each.next_count == 10 for each in settled)
 
     def settled(self) -> list[int]:
-        return [settled.received for settled in self.stage.told(self.intake, SettleReservation)]
+        return [settled.received for settled in self.stage.told(self.in_flight, SettleReservation)]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_nothing_is_received_without_credits(house: House) -> None:
     """The first thing a consumer does is ask for ten; until they come it leaves the queue alone."""
     consumer = house.start()
     house.put(1)
-    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
+    assert house.stage.told(house.in_flight, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
     assert house.queues.count("receive") == 0
 
 
@@ -124,7 +124,7 @@ def test_what_nobody_would_watch_is_handed_back(house: House) -> None:
     """Custody has ended while the receive was under way: its messages are there for another process at once."""
     house.put(1)
     house.start()
-    house.stage.crash(house.intake)
+    house.stage.crash(house.in_flight)
     house.grant(10)
     assert house.started(house.validators) == []
     assert house.queues.approximate_number_of_messages(SOURCE) == 1
@@ -311,59 +311,59 @@ def test_receives_that_are_empty_at_once_do_not_spin(house: House) -> None:
     assert house.reservations() == 2
 
 
-def test_an_intake_that_ends_is_replaced(house: House) -> None:
-    """A consumer that waits for credits asks the next intake."""
+def test_an_in_flight_that_ends_is_replaced(house: House) -> None:
+    """A consumer that waits for credits asks the next in_flight."""
     consumer = house.start()
-    house.stage.crash(house.intake)
+    house.stage.crash(house.in_flight)
     house.stage.advance(5)  # a restart takes its time
-    house.intake = house.stage.stand_in(IN_FLIGHT)
+    house.in_flight = house.stage.stand_in(IN_FLIGHT)
     house.stage.advance(0.1)
-    assert house.stage.told(house.intake, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
+    assert house.stage.told(house.in_flight, ReserveCredits) == [ReserveCredits(consumer, SOURCE, 10)]
 
 
-def test_an_intake_that_ends_during_a_receive_is_replaced_once(house: House) -> None:
+def test_an_in_flight_that_ends_during_a_receive_is_replaced_once(house: House) -> None:
     """The receive is settled with its successor, and one reservation follows, not two."""
     house.start()
     house.grant(10)
-    house.stage.crash(house.intake)
-    house.intake = house.stage.stand_in(IN_FLIGHT)
+    house.stage.crash(house.in_flight)
+    house.in_flight = house.stage.stand_in(IN_FLIGHT)
     house.put(1)
     assert house.settled() == [1]
     house.stage.advance(1)
     assert house.reservations() == 1
 
 
-def test_credits_of_an_intake_that_has_ended_are_used_once(house: House) -> None:
-    """A grant that was on its way when intake died is a receive, and the next grant is asked for once."""
+def test_credits_of_an_in_flight_that_has_ended_are_used_once(house: House) -> None:
+    """A grant that was on its way when in_flight died is a receive, and the next grant is asked for once."""
     consumer = house.start()
     house.put(1)
     with house.queues.hold_answer("receive", times=1) as hold:
         consumer.send(CreditsGranted(10))
         hold.wait_for_call()
-        house.stage.crash(house.intake)
-        house.intake = house.stage.stand_in(IN_FLIGHT)
+        house.stage.crash(house.in_flight)
+        house.in_flight = house.stage.stand_in(IN_FLIGHT)
     house.stage.advance(1)
     assert (house.settled(), house.reservations()) == ([1], 1)
 
 
 def test_an_unexpected_error_is_a_crash(house: House) -> None:
-    """What a client never should raise is for the supervisor; intake sees the consumer end."""
+    """What a client never should raise is for the supervisor; in_flight sees the consumer end."""
     house.queues.fail("receive", ZeroDivisionError())
     consumer = house.start()
     house.grant(10)
     assert not consumer.is_alive()
 
 
-def test_an_intake_that_ends_is_replaced_after_the_receive(house: House) -> None:
+def test_an_in_flight_that_ends_is_replaced_after_the_receive(house: House) -> None:
     """A consumer that learns of it while it receives begins no second receive."""
     house.start()
     house.put(1)
     with house.queues.hold_answer("receive", times=1) as hold:
         house.grant(10)
         hold.wait_for_call()
-        house.stage.crash(house.intake)
+        house.stage.crash(house.in_flight)
         house.stage.advance(5)
-        house.intake = house.stage.stand_in(IN_FLIGHT)
+        house.in_flight = house.stage.stand_in(IN_FLIGHT)
         house.stage.advance(5)
         assert (house.reservations(), house.queues.count("receive")) == (0, 1)
     assert (house.settled(), house.reservations()) == ([1], 1)
@@ -374,7 +374,7 @@ def test_what_cannot_be_handed_back_comes_back_by_itself(house: House) -> None:
     house.put(1)
     house.queues.fail("change_visibility", QueueUnavailable("503"))
     consumer = house.start()
-    house.stage.crash(house.intake)
+    house.stage.crash(house.in_flight)
     house.grant(10)
     assert consumer.is_alive()
     house.stage.advance(120)
@@ -417,7 +417,7 @@ def test_processors_that_are_being_started_are_told_of_before_the_end(stage: Sta
     assert (consumer.process.exit_reason, house.settled()) == (None, [])
     stage.answer(house.validators, Started(house.processor))
     assert consumer.process.exit_reason == SHUTDOWN
-    (settled,) = stage.told(house.intake, SettleReservation)
+    (settled,) = stage.told(house.in_flight, SettleReservation)
     assert [(each.processor, each.message_id) for each in settled.taken] == [
         (house.processor, house.queues.messages(FIFO)[0].message_id)
     ]

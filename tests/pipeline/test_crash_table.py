@@ -183,7 +183,7 @@ def test_neighbours_of_a_consumer_may_die_during_its_receive(tree: Tree, who: st
     tree.check_answered(ok(7, "t-1"))
 
 
-def test_messages_in_flight_survive_a_restart_of_intake(tree: Tree) -> None:
+def test_messages_in_flight_survive_a_restart_of_in_flight(tree: Tree) -> None:
     """They are counted again, and no more come in than there is room for."""
     with tree.hold("app_store", "verify_receipt", False):
         for number in range(70):
@@ -198,7 +198,7 @@ def test_messages_in_flight_survive_a_restart_of_intake(tree: Tree) -> None:
     tree.check_whole()
 
 
-def test_messages_in_flight_survive_a_restart_of_the_keeper(tree: Tree) -> None:
+def test_messages_in_flight_are_extended_after_a_restart_of_in_flight(tree: Tree) -> None:
     """Their visibility goes on being extended: nobody else gets them."""
     with tree.hold("app_store", "verify_receipt", False):
         submit(tree)
@@ -243,7 +243,7 @@ def test_the_children_of_every_supervisor_stay_in_order(tree: Tree) -> None:
         assert drawn() == before
 
 
-def test_a_message_that_was_finished_while_the_keeper_restarted_is_finished(
+def test_a_message_that_was_finished_while_in_flight_restarted_is_finished(
     tree: Tree, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its validator reads the new keeper's question and the delete's answer in one turn: no crash, and counted once."""
@@ -258,4 +258,4 @@ def test_a_message_that_was_finished_while_the_keeper_restarted_is_finished(
     tree.settle()
     tree.check_answered(ok(7, "t-1"))
     assert {fate: count for (fate, _), count in tree.system.statistics().fates.items()} == {"answered": 2}
-    assert "the custodian of message" not in caplog.text
+    assert "the validator or mover of message" not in caplog.text

@@ -40,8 +40,10 @@ class ChokingLedger(FakeLedger):
         self.poison: frozenset[str] = frozenset()
         self.trouble = DOWN
         self.silence: Hold | None = None
+        self.asked_about: set[str] = set()
 
     def get(self, transaction_id: str) -> Standing | None:
+        self.asked_about.add(transaction_id)
         if transaction_id not in self.poison:
             return super().get(transaction_id)
         with self._call("get"):
@@ -54,13 +56,13 @@ class ChokingLedger(FakeLedger):
 
 
 class House:
-    """A gateway to a fake ledger, and an intake that listens."""
+    """A gateway to a fake ledger, and an in_flight that listens."""
 
     def __init__(self, stage: Stage, background: CallsOnThreads | None = None) -> None:
         self.background = background
         self.stage = stage
         self.ledger: ChokingLedger = stage.with_fake(ChokingLedger())
-        self.intake = stage.stand_in(IN_FLIGHT)
+        self.in_flight = stage.stand_in(IN_FLIGHT)
         self.gateway = self.start()
 
     def start(self, concurrency: int = 50) -> Ref:
@@ -71,9 +73,9 @@ class House:
         return self.stage.ask(self.gateway, LookUpTransaction(item(f"t-{message}", message)))
 
     def announced(self) -> list[type]:
-        """What intake was told, without the greeting of each gateway's start."""
+        """What in_flight was told, without the greeting of each gateway's start."""
         self.stage.settle()
-        return [type(fact) for fact in self.stage.told(self.intake, object)][1:]
+        return [type(fact) for fact in self.stage.told(self.in_flight, object)][1:]
 
     def trip(self, messages: int = 5) -> list[Ref]:
         """Have the breaker opened by as many messages as that takes, a moment before it tries for the first time."""
@@ -147,16 +149,18 @@ def test_a_wider_limit_lets_what_waits_go_at_once(house: House) -> None:
     assert all(is_answered(house, *asking))
 
 
+class Limited(LedgerGateway):
+    """Makes so many requests a second."""
+
+    def __init__(self, ledger: FakeLedger, per_second: float) -> None:
+        super().__init__(ledger, LiveLimits(Limits(50, 50, 50)), THREE_ATTEMPTS)
+        self._rate = RateLimit(per_second)
+
+
 def test_the_rate_is_kept(stage: Stage) -> None:
     """Twenty requests at ten a second take two seconds, less the burst."""
-
-    class Limited(LedgerGateway):
-        def __init__(self, ledger: FakeLedger) -> None:
-            super().__init__(ledger, LiveLimits(Limits(50, 50, 50)), THREE_ATTEMPTS)
-            self._rate = RateLimit(10)
-
     ledger: FakeLedger = stage.with_fake(FakeLedger())
-    gateway = stage.actors.start(Limited, ledger)
+    gateway = stage.actors.start(Limited, ledger, 10)
     for number in range(20):
         stage.ask(gateway, LookUpTransaction(item(f"t-{number}", number)))
     assert 1 <= ledger.count("get") <= 2
@@ -166,16 +170,55 @@ def test_the_rate_is_kept(stage: Stage) -> None:
     assert ledger.count("get") == 20
 
 
+def test_a_suspect_waits_for_the_rate(stage: Stage) -> None:
+    """It is sent when the next slot comes, not before."""
+    house = House(stage)
+    house.gateway.kill()
+    house.gateway = stage.actors.start(Limited, house.ledger, 0.1)
+    house.ledger.poison_with(1000)
+    house.look_up(1000)
+    house.look_up(1)
+    stage.advance(10)  # the honest one is answered, and the other one fails again: it is a suspect
+    stage.advance(10)
+    assert house.ledger.count("get") == 3
+    for number in range(2, 10):
+        house.look_up(number)
+    seconds = [_seconds_of_next(house) for _ in range(4)]
+    assert all(9.0 <= each <= 11.0 for each in seconds), seconds
+    house.stage.advance(200)
+    assert house.ledger.count("get") >= 11
+
+
+def _seconds_of_next(house: House) -> float:
+    """Return how long it takes until another request is made."""
+    sent, began_at = house.ledger.count("get"), house.stage.clock.monotonic()
+    while house.ledger.count("get") == sent:
+        house.stage.advance(0.5)
+    return house.stage.clock.monotonic() - began_at
+
+
+def test_what_tries_in_an_outage_waits_for_the_rate(stage: Stage) -> None:
+    """Of many new requests one is made in ten seconds, however often what is kept is tried."""
+    house = House(stage)
+    house.gateway.kill()
+    house.gateway = stage.actors.start(Limited, house.ledger, 0.1)
+    house.ledger.fail("get", DOWN, times=None)
+    for number in range(20):
+        house.look_up(number)
+    while not house.is_open():
+        stage.advance(10)
+    for number in range(20, 40):
+        house.look_up(number)
+    before = len(house.ledger.asked_about)
+    stage.advance(100)
+    assert 9 <= len(house.ledger.asked_about) - before <= 11
+
+
 def test_what_is_not_sent_takes_nothing_of_the_rate(stage: Stage) -> None:
     """Requests whose askers have ended wait before one whose asker has not: that one leaves with the first slot."""
 
-    class Limited(LedgerGateway):
-        def __init__(self, ledger: FakeLedger) -> None:
-            super().__init__(ledger, LiveLimits(Limits(50, 50, 50)), THREE_ATTEMPTS)
-            self._rate = RateLimit(0.1)  # one in ten seconds
-
     ledger: FakeLedger = stage.with_fake(FakeLedger())
-    gateway = stage.actors.start(Limited, ledger)
+    gateway = stage.actors.start(Limited, ledger, 0.1)
     first = stage.ask(gateway, LookUpTransaction(item("t-0", 0)))
     dead = [stage.ask(gateway, LookUpTransaction(item(f"t-{number}", number))) for number in range(1, 4)]
     assert ledger.count("get") == 1
@@ -269,7 +312,7 @@ def test_one_poisonous_message_does_not_stop_the_others(house: House) -> None:
 
 
 def test_failures_of_several_messages_close_the_gate(house: House) -> None:
-    """Some seconds long without an answer: intake hears of it, and what was tried already is kept."""
+    """Some seconds long without an answer: in_flight hears of it, and what was tried already is kept."""
     house.trip()
     assert house.announced() == [ServiceUnavailable]
     sent = house.ledger.count("get")
@@ -359,11 +402,11 @@ def test_a_straggler_that_succeeds_ends_the_outage(house: House) -> None:
 
 
 def test_a_new_message_is_tried_before_those_that_are_kept(house: House) -> None:
-    """They may themselves be what fails: intake is asked for another one, which is tried as soon as it is there."""
+    """They may themselves be what fails: in_flight is asked for another one, which is tried as soon as it is there."""
     house.trip()
     house.ledger.fail("get", DOWN, times=None)
     house.stage.advance(60)
-    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wanted_messages
+    assert house.stage.told(house.in_flight, ServiceUnavailable)[-1].wanted_messages
     house.ledger.recover()
     newcomer = house.look_up(1)
     assert is_answered(house, newcomer) == [True]
@@ -389,7 +432,7 @@ def test_few_who_try_get_company_at_once(house: House) -> None:
     house.ledger.fail("get", DOWN, times=None)
     lonely = [house.look_up(1) for _ in range(10)]
     house.stage.advance(60)
-    assert house.stage.told(house.intake, ServiceUnavailable)[-1].wanted_messages
+    assert house.stage.told(house.in_flight, ServiceUnavailable)[-1].wanted_messages
     house.ledger.recover()
     house.stage.advance(6)
     assert {house.stage.reply_to(asking) for asking in lonely} == {Ownership.FREE}
@@ -411,7 +454,7 @@ def test_the_end_of_an_outage_ends_every_pause(house: House) -> None:
 
 
 def test_a_gateway_says_what_it_knows(house: House) -> None:
-    """For an intake that is new and knows of no outage."""
+    """For an in_flight that is new and knows of no outage."""
     assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceAvailable("ledger")
     house.trip()
     assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceUnavailable("ledger")

@@ -35,17 +35,17 @@ from receipt_actors.pipeline.protocol import (
     LEDGER_GATEWAY,
     MOVERS,
     VALIDATORS,
-    CloseIntake,
     CreditsGranted,
-    DescribeIntake,
+    DescribeInFlight,
     Done,
-    IntakeStatus,
+    InFlightStatus,
     ObeyLimits,
     ReserveCredits,
-    ResumeIntake,
+    ResumeReceiving,
     ServiceAvailable,
     ServiceUnavailable,
     SettleReservation,
+    StopReceiving,
     StuckInOutage,
     WatchMessage,
     delete_batcher_of,
@@ -64,15 +64,15 @@ def granted(stage: Stage, consumer: Ref) -> list[int]:
     return [credits.count for credits in stage.told(consumer, CreditsGranted)]
 
 
-def status(stage: Stage, intake: Ref) -> IntakeStatus:
+def status(stage: Stage, in_flight: Ref) -> InFlightStatus:
     stage.settle()
-    answer: IntakeStatus = intake.call(DescribeIntake())
+    answer: InFlightStatus = in_flight.call(DescribeInFlight())
     return answer
 
 
-def reserve(stage: Stage, intake: Ref, consumer: Ref | None = None, count: int = 10, *, queue: str = SOURCE) -> Ref:
+def reserve(stage: Stage, in_flight: Ref, consumer: Ref | None = None, count: int = 10, *, queue: str = SOURCE) -> Ref:
     consumer = consumer or stage.stand_in()
-    intake.cast(ReserveCredits(consumer, queue, count))
+    in_flight.cast(ReserveCredits(consumer, queue, count))
     return consumer
 
 
@@ -80,10 +80,10 @@ def watched(stage: Stage, processor: Ref, queue: str = SOURCE) -> WatchMessage:
     return WatchMessage(processor, "m", "handle", 1, stage.clock.monotonic(), replace(FIRST, queue=queue))
 
 
-def take(stage: Stage, intake: Ref, messages: int, queue: str = SOURCE) -> list[Ref]:
+def take(stage: Stage, in_flight: Ref, messages: int, queue: str = SOURCE) -> list[Ref]:
     processors = [stage.stand_in() for _ in range(messages)]
     for processor in processors:
-        intake.cast(watched(stage, processor, queue))
+        in_flight.cast(watched(stage, processor, queue))
     return processors
 
 
@@ -95,23 +95,23 @@ def end(stage: Stage, *refs: Ref) -> None:
 
 def test_reservations_never_exceed_the_room(stage: Stage) -> None:
     """Of five consumers that want ten each, those who come first get theirs, the next what is left, the rest wait."""
-    intake = start(stage, max_in_flight=15)
-    consumers = [reserve(stage, intake) for _ in range(5)]
+    in_flight = start(stage, max_in_flight=15)
+    consumers = [reserve(stage, in_flight) for _ in range(5)]
     assert [granted(stage, consumer) for consumer in consumers] == [[10], [5], [], [], []]
-    assert status(stage, intake).reserved == 15
+    assert status(stage, in_flight).reserved == 15
 
 
 def test_as_many_receive_at_once_as_find_full_receives(stage: Stage) -> None:
     """Two at first; one more after each receive that was full, one fewer after one that was half empty."""
-    intake = start(stage, max_in_flight=1000)
-    consumers = [reserve(stage, intake) for _ in range(5)]
+    in_flight = start(stage, max_in_flight=1000)
+    consumers = [reserve(stage, in_flight) for _ in range(5)]
 
     def receiving() -> int:
-        return status(stage, intake).reserved // 10
+        return status(stage, in_flight).reserved // 10
 
     def receive(consumer: Ref, messages: int) -> None:
-        intake.cast(SettleReservation(consumer, SOURCE, messages))
-        reserve(stage, intake, consumer)
+        in_flight.cast(SettleReservation(consumer, SOURCE, messages))
+        reserve(stage, in_flight, consumer)
 
     assert receiving() == 2
     receive(consumers[0], 10)
@@ -129,71 +129,71 @@ def test_as_many_receive_at_once_as_find_full_receives(stage: Stage) -> None:
 
 def test_the_age_of_the_oldest_message_in_flight_is_known(stage: Stage) -> None:
     """Of whoever is left, whatever order they end in; nothing in flight has no age."""
-    intake = start(stage)
-    (first,) = take(stage, intake, 1)
+    in_flight = start(stage)
+    (first,) = take(stage, in_flight, 1)
     stage.settle()
     stage.advance(3.0)
-    second, third = take(stage, intake, 2)
+    second, third = take(stage, in_flight, 2)
     stage.settle()
     stage.advance(2.0)
-    assert status(stage, intake).oldest_in_flight_seconds == 5.0
+    assert status(stage, in_flight).oldest_in_flight_seconds == 5.0
     end(stage, second)
-    assert status(stage, intake).oldest_in_flight_seconds == 5.0
+    assert status(stage, in_flight).oldest_in_flight_seconds == 5.0
     end(stage, first)
-    assert status(stage, intake).oldest_in_flight_seconds == 2.0
+    assert status(stage, in_flight).oldest_in_flight_seconds == 2.0
     end(stage, third)
-    assert status(stage, intake).oldest_in_flight_seconds == 0.0
+    assert status(stage, in_flight).oldest_in_flight_seconds == 0.0
 
 
 def test_who_waits_is_served_in_turn(stage: Stage) -> None:
     """Credits that come free go to the consumer that has waited longest."""
-    intake = start(stage, max_in_flight=10)
-    first, second, third = [reserve(stage, intake) for _ in range(3)]
-    intake.cast(SettleReservation(first, SOURCE, 0))
+    in_flight = start(stage, max_in_flight=10)
+    first, second, third = [reserve(stage, in_flight) for _ in range(3)]
+    in_flight.cast(SettleReservation(first, SOURCE, 0))
     assert (granted(stage, second), granted(stage, third)) == ([10], [])
-    intake.cast(SettleReservation(second, SOURCE, 0))
+    in_flight.cast(SettleReservation(second, SOURCE, 0))
     assert granted(stage, third) == [10]
 
 
 def test_a_message_in_flight_holds_its_credit(stage: Stage) -> None:
     """From its processor's announcement to its processor's end, whatever that is."""
-    intake = start(stage, max_in_flight=3)
-    consumer = reserve(stage, intake)
-    processors = take(stage, intake, 3)
-    intake.cast(SettleReservation(consumer, SOURCE, 3))
-    reserve(stage, intake, consumer)
+    in_flight = start(stage, max_in_flight=3)
+    consumer = reserve(stage, in_flight)
+    processors = take(stage, in_flight, 3)
+    in_flight.cast(SettleReservation(consumer, SOURCE, 3))
+    reserve(stage, in_flight, consumer)
     assert granted(stage, consumer) == [3]
-    assert status(stage, intake).in_flight == 3
+    assert status(stage, in_flight).in_flight == 3
 
     end(stage, processors[0])
     stage.crash(processors[1])
     assert granted(stage, consumer) == [3, 1]
     processors[2].kill()
-    assert status(stage, intake).in_flight == 0
+    assert status(stage, in_flight).in_flight == 0
 
 
 def test_a_message_announced_twice_counts_once(stage: Stage) -> None:
-    """A restart of intake may learn of a processor in two ways."""
-    intake = start(stage)
-    (processor,) = take(stage, intake, 1)
-    intake.cast(watched(stage, processor))
-    assert status(stage, intake).in_flight == 1
+    """A restart of in_flight may learn of a processor in two ways."""
+    in_flight = start(stage)
+    (processor,) = take(stage, in_flight, 1)
+    in_flight.cast(watched(stage, processor))
+    assert status(stage, in_flight).in_flight == 1
     end(stage, processor)
-    assert status(stage, intake).in_flight == 0
+    assert status(stage, in_flight).in_flight == 0
 
 
 def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
     """What is in flight goes on; the change is confirmed when no more is in flight or being received than allowed."""
     limits = LiveLimits(Limits(20, 1, 1))
-    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
-    consumer = reserve(stage, intake)
-    processors = take(stage, intake, 10)
+    in_flight = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    consumer = reserve(stage, in_flight)
+    processors = take(stage, in_flight, 10)
     limits.change(Limits(4, 1, 1))
     obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     end(stage, *processors[:6])
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
     assert stage.reply_to(obeying) == Done()
-    reserve(stage, intake, consumer)
+    reserve(stage, in_flight, consumer)
     assert granted(stage, consumer) == [10]
     end(stage, processors[6])
     assert granted(stage, consumer) == [10, 1]
@@ -202,9 +202,9 @@ def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
 def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> None:
     """Credits of receives under way count: they may bring as many messages."""
     limits = LiveLimits(Limits(20, 1, 1))
-    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
-    consumer = reserve(stage, intake)
-    (processor,) = take(stage, intake, 1)
+    in_flight = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    consumer = reserve(stage, in_flight)
+    (processor,) = take(stage, in_flight, 1)
     limits.change(Limits(10, 1, 1))
     obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     assert stage.replies(obeying) == []
@@ -213,15 +213,15 @@ def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> Non
     limits.change(Limits(9, 1, 1))
     obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     assert stage.replies(obeying) == []
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
     assert stage.reply_to(obeying) == Done()
 
 
 def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
     """They need not wait for something to end."""
     limits = LiveLimits(Limits(20, 1, 1), Limits(10, 1, 1))
-    intake = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
-    _, waiting = reserve(stage, intake), reserve(stage, intake)
+    in_flight = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    _, waiting = reserve(stage, in_flight), reserve(stage, in_flight)
     assert granted(stage, waiting) == []
     limits.change(Limits(15, 1, 1))
     assert stage.reply_to(stage.ask(IN_FLIGHT, ObeyLimits())) == Done()
@@ -230,67 +230,67 @@ def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
 
 def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> None:
     """And nothing is granted to the dead, who would not give it back."""
-    intake = start(stage, max_in_flight=10)
-    dying, waiting_and_dying, living = [reserve(stage, intake) for _ in range(3)]
+    in_flight = start(stage, max_in_flight=10)
+    dying, waiting_and_dying, living = [reserve(stage, in_flight) for _ in range(3)]
     stage.crash(waiting_and_dying)
     stage.crash(dying)
     assert granted(stage, living) == [10]
-    assert status(stage, intake).reserved == 10
+    assert status(stage, in_flight).reserved == 10
 
 
-def test_a_custodian_that_ended_before_it_was_announced_leaks_nothing(stage: Stage) -> None:
+def test_a_processor_that_ended_before_it_was_announced_leaks_nothing(stage: Stage) -> None:
     """One that has nothing to do ends within its own start."""
-    intake = start(stage)
+    in_flight = start(stage)
     processor = stage.stand_in()
     end(stage, processor)
-    intake.cast(watched(stage, processor))
-    assert status(stage, intake).in_flight == 0
+    in_flight.cast(watched(stage, processor))
+    assert status(stage, in_flight).in_flight == 0
 
 
 def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> None:
     """Two outages, and both have to end."""
-    intake = start(stage, max_in_flight=30)
-    processors = take(stage, intake, 2)
-    intake.cast(ServiceUnavailable("ledger"))
-    intake.cast(ServiceUnavailable("app_store"))
-    intake.cast(ServiceUnavailable("ledger"))  # said at every probe
-    consumer = reserve(stage, intake)
+    in_flight = start(stage, max_in_flight=30)
+    processors = take(stage, in_flight, 2)
+    in_flight.cast(ServiceUnavailable("ledger"))
+    in_flight.cast(ServiceUnavailable("app_store"))
+    in_flight.cast(ServiceUnavailable("ledger"))  # said at every probe
+    consumer = reserve(stage, in_flight)
     assert granted(stage, consumer) == []
-    assert status(stage, intake).unavailable == {"ledger", "app_store"}
+    assert status(stage, in_flight).unavailable == {"ledger", "app_store"}
 
-    intake.cast(ServiceAvailable("ledger"))
+    in_flight.cast(ServiceAvailable("ledger"))
     assert granted(stage, consumer) == []
-    intake.cast(ServiceAvailable("app_store"))
+    in_flight.cast(ServiceAvailable("app_store"))
     assert granted(stage, consumer) == [10]
     assert len(processors) == 2
 
 
 def test_an_outage_may_close_the_gate_and_open_it_again(stage: Stage) -> None:
     """While it lasts: whether there is anything to receive that does not need the service may change."""
-    intake = start(stage, max_in_flight=30)
-    take(stage, intake, 2)
-    intake.cast(ServiceUnavailable("app_store"))
-    consumer = reserve(stage, intake)
+    in_flight = start(stage, max_in_flight=30)
+    take(stage, in_flight, 2)
+    in_flight.cast(ServiceUnavailable("app_store"))
+    consumer = reserve(stage, in_flight)
     assert granted(stage, consumer) == []
-    intake.cast(ServiceUnavailable("app_store", closes_intake=False))
+    in_flight.cast(ServiceUnavailable("app_store", stops_receiving=False))
     assert granted(stage, consumer) == [10]
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
-    intake.cast(ServiceUnavailable("app_store"))
-    another = reserve(stage, intake)
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    in_flight.cast(ServiceUnavailable("app_store"))
+    another = reserve(stage, in_flight)
     assert granted(stage, another) == []
-    intake.cast(ServiceAvailable("app_store"))
+    in_flight.cast(ServiceAvailable("app_store"))
     assert granted(stage, another) == [10]
 
 
 def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
     """Somebody has to find out whether the service is back; one at a time."""
-    intake = start(stage)
-    intake.cast(ServiceUnavailable("ledger"))
-    first, second = reserve(stage, intake), reserve(stage, intake)
+    in_flight = start(stage)
+    in_flight.cast(ServiceUnavailable("ledger"))
+    first, second = reserve(stage, in_flight), reserve(stage, in_flight)
     assert (granted(stage, first), granted(stage, second)) == ([1], [])
 
-    (probe,) = take(stage, intake, 1)
-    intake.cast(SettleReservation(first, SOURCE, 1))
+    (probe,) = take(stage, in_flight, 1)
+    in_flight.cast(SettleReservation(first, SOURCE, 1))
     assert granted(stage, second) == []
     end(stage, probe)
     assert granted(stage, second) == [1]
@@ -298,27 +298,27 @@ def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
 
 def test_an_outage_during_receives_lets_nobody_else_in(stage: Stage) -> None:
     """What has been reserved may come; then the closed gate counts it as in flight."""
-    intake = start(stage)
-    early = reserve(stage, intake)
+    in_flight = start(stage)
+    early = reserve(stage, in_flight)
     stage.settle()
-    intake.cast(ServiceUnavailable("ledger"))
-    late = reserve(stage, intake)
+    in_flight.cast(ServiceUnavailable("ledger"))
+    late = reserve(stage, in_flight)
     assert (granted(stage, early), granted(stage, late)) == ([10], [])
 
 
 def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
-    """``CloseIntake`` is answered when the last receive is over and the last message done; nobody is let in."""
-    intake = start(stage)
-    receiving = reserve(stage, intake)
-    (early,) = take(stage, intake, 1)
-    closing = stage.ask(IN_FLIGHT, CloseIntake())
-    waiting = reserve(stage, intake)
+    """``StopReceiving`` is answered when the last receive is over and the last message done; nobody is let in."""
+    in_flight = start(stage)
+    receiving = reserve(stage, in_flight)
+    (early,) = take(stage, in_flight, 1)
+    closing = stage.ask(IN_FLIGHT, StopReceiving())
+    waiting = reserve(stage, in_flight)
 
     end(stage, early)
     assert stage.replies(closing) == []
-    (late,) = take(stage, intake, 1)
-    intake.cast(SettleReservation(receiving, SOURCE, 1))
-    reserve(stage, intake, receiving)
+    (late,) = take(stage, in_flight, 1)
+    in_flight.cast(SettleReservation(receiving, SOURCE, 1))
+    reserve(stage, in_flight, receiving)
     assert stage.replies(closing) == []
     end(stage, late)
     assert stage.reply_to(closing) == Done()
@@ -327,10 +327,10 @@ def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
 
 def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
     """As long as messages are finished it waits; once none is for a while, it is told how many are stuck."""
-    intake = start(stage)
-    processors = take(stage, intake, 3)
-    intake.cast(ServiceUnavailable("ledger"))
-    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    in_flight = start(stage)
+    processors = take(stage, in_flight, 3)
+    in_flight.cast(ServiceUnavailable("ledger"))
+    closing = stage.ask(IN_FLIGHT, StopReceiving())
     for processor in processors[:2]:
         end(stage, processor)
         stage.advance(STUCK_SECONDS)
@@ -341,39 +341,39 @@ def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
 
 def test_closing_does_not_wait_for_a_queue_that_keeps_its_own_messages(stage: Stage) -> None:
     """Its trouble closes no gate; but who stops has nothing to wait for either."""
-    intake = start(stage)
-    take(stage, intake, 2)
-    intake.cast(ServiceUnavailable("send to Out", closes_intake=False))
-    consumer = reserve(stage, intake)
+    in_flight = start(stage)
+    take(stage, in_flight, 2)
+    in_flight.cast(ServiceUnavailable("send to Out", stops_receiving=False))
+    consumer = reserve(stage, in_flight)
     assert granted(stage, consumer) == [10]
-    assert status(stage, intake).unavailable == frozenset()
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
-    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    assert status(stage, in_flight).unavailable == frozenset()
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    closing = stage.ask(IN_FLIGHT, StopReceiving())
     stage.advance(STUCK_SECONDS)
     assert stage.reply_to(closing) == StuckInOutage(2, frozenset({"send to Out"}))
 
 
 def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
     """What they bring is to be handed back, not left to its visibility timeout."""
-    intake = start(stage)
-    consumer = reserve(stage, intake)
-    closing = stage.ask(IN_FLIGHT, CloseIntake())
-    intake.cast(ServiceUnavailable("ledger"))  # it may begin only then
+    in_flight = start(stage)
+    consumer = reserve(stage, in_flight)
+    closing = stage.ask(IN_FLIGHT, StopReceiving())
+    in_flight.cast(ServiceUnavailable("ledger"))  # it may begin only then
     stage.advance(10 * STUCK_SECONDS)
     assert stage.replies(closing) == []
-    take(stage, intake, 1)
-    intake.cast(SettleReservation(consumer, SOURCE, 1))
+    take(stage, in_flight, 1)
+    in_flight.cast(SettleReservation(consumer, SOURCE, 1))
     stage.advance(2 * STUCK_SECONDS)
     assert stage.reply_to(closing) == StuckInOutage(1, frozenset({"ledger"}))
 
 
 def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
     """Somebody slow is waited for, where all services are there."""
-    intake = start(stage)
-    (processor,) = take(stage, intake, 1)
-    intake.cast(ServiceUnavailable("ledger"))
-    closing = stage.ask(IN_FLIGHT, CloseIntake())
-    intake.cast(ServiceAvailable("ledger"))
+    in_flight = start(stage)
+    (processor,) = take(stage, in_flight, 1)
+    in_flight.cast(ServiceUnavailable("ledger"))
+    closing = stage.ask(IN_FLIGHT, StopReceiving())
+    in_flight.cast(ServiceAvailable("ledger"))
     stage.advance(10 * STUCK_SECONDS)
     assert stage.replies(closing) == []
     end(stage, processor)
@@ -382,17 +382,17 @@ def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
 
 def test_an_empty_house_closes_at_once(stage: Stage) -> None:
     """And as often as it is asked to; an outage makes no difference."""
-    intake = start(stage)
-    intake.cast(ServiceUnavailable("ledger"))
-    assert intake.call(CloseIntake()) == Done()
-    assert intake.call(CloseIntake()) == Done()
+    in_flight = start(stage)
+    in_flight.cast(ServiceUnavailable("ledger"))
+    assert in_flight.call(StopReceiving()) == Done()
+    assert in_flight.call(StopReceiving()) == Done()
 
 
 def test_a_consumer_that_dies_does_not_hold_up_closing(stage: Stage) -> None:
     """Its receive will be settled by nobody."""
-    intake = start(stage)
-    consumer = reserve(stage, intake)
-    closing = stage.ask(IN_FLIGHT, CloseIntake())
+    in_flight = start(stage)
+    consumer = reserve(stage, in_flight)
+    closing = stage.ask(IN_FLIGHT, StopReceiving())
     assert stage.replies(closing) == []
     stage.crash(consumer)
     assert stage.reply_to(closing) == Done()
@@ -400,99 +400,99 @@ def test_a_consumer_that_dies_does_not_hold_up_closing(stage: Stage) -> None:
 
 def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
     """Nothing in flight for so long; empty receives do not count, messages do, if only corrupt ones."""
-    intake = start(stage)
-    consumer = reserve(stage, intake)
-    (processor,) = take(stage, intake, 1)
-    intake.cast(SettleReservation(consumer, SOURCE, 1))
+    in_flight = start(stage)
+    consumer = reserve(stage, in_flight)
+    (processor,) = take(stage, in_flight, 1)
+    in_flight.cast(SettleReservation(consumer, SOURCE, 1))
     stage.advance(5)
-    assert status(stage, intake).idle_seconds == 0
+    assert status(stage, in_flight).idle_seconds == 0
     end(stage, processor)
     stage.advance(7)
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
-    assert status(stage, intake).idle_seconds == 7
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, in_flight).idle_seconds == 7
     stage.advance(1)
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
-    assert status(stage, intake).idle_seconds == 8
-    intake.cast(SettleReservation(consumer, SOURCE, 1))
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, in_flight).idle_seconds == 8
+    in_flight.cast(SettleReservation(consumer, SOURCE, 1))
     stage.advance(2)
-    assert status(stage, intake).idle_seconds == 0
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
-    assert status(stage, intake).idle_seconds == 2
+    assert status(stage, in_flight).idle_seconds == 0
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, in_flight).idle_seconds == 2
 
 
 def test_nobody_is_idle_whose_queue_has_not_answered(stage: Stage) -> None:
     """At the start, and after the last message: a receive that takes long may bring something yet."""
-    intake = start(stage)
-    consumer = reserve(stage, intake)
+    in_flight = start(stage)
+    consumer = reserve(stage, in_flight)
     stage.advance(60)
-    assert status(stage, intake).idle_seconds == 0
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
-    assert status(stage, intake).idle_seconds == 60
+    assert status(stage, in_flight).idle_seconds == 0
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    assert status(stage, in_flight).idle_seconds == 60
     stage.advance(1)
-    (processor,) = take(stage, intake, 1)
+    (processor,) = take(stage, in_flight, 1)
     end(stage, processor)
     stage.advance(60)
-    assert status(stage, intake).idle_seconds == 0
+    assert status(stage, in_flight).idle_seconds == 0
 
 
 def test_nobody_is_idle_who_does_not_know_what_is_in_flight(stage: Stage) -> None:
-    """Nor an intake that was restarted, before all have said what they have."""
+    """Nor an in_flight that was restarted, before all have said what they have."""
     stage.stand_in(VALIDATORS)
-    intake = start(stage)
-    intake.cast(SettleReservation(stage.stand_in(), SOURCE, 0))
+    in_flight = start(stage)
+    in_flight.cast(SettleReservation(stage.stand_in(), SOURCE, 0))
     stage.advance(60)
-    assert status(stage, intake).idle_seconds == 0
+    assert status(stage, in_flight).idle_seconds == 0
 
 
 def test_of_several_sources_each_has_to_answer(stage: Stage) -> None:
     """One that is quiet says nothing of another, which may have work."""
-    intake = start(stage, 100, FIRST, SECOND)
+    in_flight = start(stage, 100, FIRST, SECOND)
     first, second = stage.stand_in(), stage.stand_in()
     stage.advance(4)
-    intake.cast(SettleReservation(first, SOURCE, 0))
-    assert status(stage, intake).idle_seconds == 0
+    in_flight.cast(SettleReservation(first, SOURCE, 0))
+    assert status(stage, in_flight).idle_seconds == 0
     stage.advance(1)
-    intake.cast(SettleReservation(second, SECOND.queue, 1))
-    assert status(stage, intake).idle_seconds == 0
+    in_flight.cast(SettleReservation(second, SECOND.queue, 1))
+    assert status(stage, in_flight).idle_seconds == 0
     stage.advance(2)
-    intake.cast(SettleReservation(second, SECOND.queue, 0))
-    assert status(stage, intake).idle_seconds == 0
-    intake.cast(SettleReservation(first, SOURCE, 0))
-    assert status(stage, intake).idle_seconds == 2
+    in_flight.cast(SettleReservation(second, SECOND.queue, 0))
+    assert status(stage, in_flight).idle_seconds == 0
+    in_flight.cast(SettleReservation(first, SOURCE, 0))
+    assert status(stage, in_flight).idle_seconds == 2
 
 
 def test_failing_receives_are_told_once(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     """Four consumers meet the same outage again and again: one line when it begins, one when all is well again."""
-    intake = start(stage)
+    in_flight = start(stage)
     consumers = [stage.stand_in() for _ in range(4)]
     for _ in range(5):
         for consumer in consumers:
-            intake.cast(SettleReservation(consumer, SOURCE, 0, "503"))
+            in_flight.cast(SettleReservation(consumer, SOURCE, 0, "503"))
     stage.settle()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     for consumer in consumers:
-        intake.cast(SettleReservation(consumer, SOURCE, 0))
+        in_flight.cast(SettleReservation(consumer, SOURCE, 0))
     stage.settle()
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
 
 def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
     """A batch run must not end because it can't see its work, however long; when it can again it looks first."""
-    intake = start(stage)
+    in_flight = start(stage)
     consumer = stage.stand_in()
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
     stage.advance(60)
-    assert status(stage, intake).idle_seconds == 60
-    intake.cast(SettleReservation(consumer, SOURCE, 0, "503"))
+    assert status(stage, in_flight).idle_seconds == 60
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0, "503"))
     stage.advance(60)
-    seen = status(stage, intake)
+    seen = status(stage, in_flight)
     assert (seen.idle_seconds, seen.troubles) == (0, {f"receive from {SOURCE}"})
-    intake.cast(SettleReservation(consumer, SOURCE, 0))
-    seen = status(stage, intake)
+    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    seen = status(stage, in_flight)
     assert (seen.idle_seconds, seen.troubles) == (60, frozenset())
 
 
-def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
+def test_a_restarted_in_flight_counts_what_is_in_flight(stage: Stage) -> None:
     """It asks the supervisors of the processors, and announces nothing that it does not know."""
     limits = LiveLimits(Limits(20, 1, 1))
     specs = [
@@ -501,13 +501,13 @@ def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
         supervisor_spec(MOVERS, ON_DEMAND, [ChildSpec("m", Start(StandIn), TEMPORARY)]),
     ]
     stage.actors.start(Supervisor, specs)
-    intake, validators, movers = (stage.actors.whereis(name) for name in (IN_FLIGHT, VALIDATORS, MOVERS))
-    assert intake is not None and validators is not None and movers is not None
+    in_flight, validators, movers = (stage.actors.whereis(name) for name in (IN_FLIGHT, VALIDATORS, MOVERS))
+    assert in_flight is not None and validators is not None and movers is not None
     processors = [started(start_child(each, ())) for each in (validators, validators, movers)]
     for processor in processors:
-        intake.cast(watched(stage, processor))
+        in_flight.cast(watched(stage, processor))
 
-    stage.crash(intake)
+    stage.crash(in_flight)
     successor = stage.actors.whereis(IN_FLIGHT)
     assert successor is not None
     assert status(stage, successor).in_flight == 3
@@ -517,33 +517,33 @@ def test_a_restarted_intake_counts_what_is_in_flight(stage: Stage) -> None:
     assert status(stage, successor).in_flight == 0
 
 
-def test_a_restarted_intake_knows_of_the_outage(stage: Stage) -> None:
+def test_a_restarted_in_flight_knows_of_the_outage(stage: Stage) -> None:
     """It asks the gateways, and grants nothing before they have answered: no flood meets a service that is down."""
     stage.stand_in(LEDGER_GATEWAY, answer=lambda _: ServiceUnavailable("ledger"))
     app_store = stage.stand_in(APP_STORE_GATEWAY)
-    intake = start(stage)
-    consumer = reserve(stage, intake)
+    in_flight = start(stage)
+    consumer = reserve(stage, in_flight)
     assert granted(stage, consumer) == []
-    assert status(stage, intake).unavailable == {"ledger"}
+    assert status(stage, in_flight).unavailable == {"ledger"}
     stage.answer(app_store, ServiceAvailable("app_store"))
     assert granted(stage, consumer) == [1]  # nothing is in flight: one may try
-    intake.cast(ServiceAvailable("ledger"))
-    assert granted(stage, reserve(stage, intake)) == [10]
+    in_flight.cast(ServiceAvailable("ledger"))
+    assert granted(stage, reserve(stage, in_flight)) == [10]
 
 
 def test_a_closed_gate_lets_one_more_in_to_try_with(stage: Stage) -> None:
     """When a gateway wants one; and not two at once, nor beyond the room there is."""
-    intake = start(stage, max_in_flight=3)
-    take(stage, intake, 1)
-    intake.cast(ServiceUnavailable("ledger"))
-    first, second = reserve(stage, intake), reserve(stage, intake)
+    in_flight = start(stage, max_in_flight=3)
+    take(stage, in_flight, 1)
+    in_flight.cast(ServiceUnavailable("ledger"))
+    first, second = reserve(stage, in_flight), reserve(stage, in_flight)
     assert granted(stage, first) == []
     for _ in range(3):
-        intake.cast(ServiceUnavailable("ledger", wanted_messages=1))
+        in_flight.cast(ServiceUnavailable("ledger", wanted_messages=1))
     assert (granted(stage, first), granted(stage, second)) == ([1], [])
-    take(stage, intake, 2)
-    intake.cast(SettleReservation(first, SOURCE, 1))
-    intake.cast(ServiceUnavailable("ledger", wanted_messages=1))
+    take(stage, in_flight, 2)
+    in_flight.cast(SettleReservation(first, SOURCE, 1))
+    in_flight.cast(ServiceUnavailable("ledger", wanted_messages=1))
     assert granted(stage, second) == []
 
 
@@ -560,82 +560,82 @@ def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
 class Busy:
     """The consumers of a source with more messages than can be taken in, none of which is finished by itself."""
 
-    def __init__(self, stage: Stage, intake: Ref, source: Source = FIRST) -> None:
+    def __init__(self, stage: Stage, in_flight: Ref, source: Source = FIRST) -> None:
         self.stage = stage
-        self.intake = intake
+        self.in_flight = in_flight
         self.queue = source.queue
-        self.seen = {reserve(stage, intake, queue=self.queue): 0 for _ in range(4)}
-        self.in_flight: list[Ref] = []
+        self.seen = {reserve(stage, in_flight, queue=self.queue): 0 for _ in range(4)}
+        self.messages: list[Ref] = []
 
     def receive(self) -> int:
         """Let each that has credits receive as many messages, and ask again. Returns how many came."""
-        before = len(self.in_flight)
+        before = len(self.messages)
         for consumer, seen in self.seen.items():
             for count in granted(self.stage, consumer)[seen:]:
-                self.in_flight += take(self.stage, self.intake, count, self.queue)
-                self.intake.cast(SettleReservation(consumer, self.queue, count))
-                reserve(self.stage, self.intake, consumer, queue=self.queue)
+                self.messages += take(self.stage, self.in_flight, count, self.queue)
+                self.in_flight.cast(SettleReservation(consumer, self.queue, count))
+                reserve(self.stage, self.in_flight, consumer, queue=self.queue)
                 self.seen[consumer] += 1
-        return len(self.in_flight) - before
+        return len(self.messages) - before
 
     def fill(self) -> None:
         while self.receive():
             pass
 
     def finish(self, messages: int) -> None:
-        end(self.stage, *self.in_flight[:messages])
-        del self.in_flight[:messages]
+        end(self.stage, *self.messages[:messages])
+        del self.messages[:messages]
 
 
 def test_a_deep_queue_leaves_room_for_the_other_source(stage: Stage) -> None:
     """Half of all credits is divided among the sources, and none but its own may have a source's share."""
-    intake = start(stage, 100, FIRST, SECOND)
-    busy = Busy(stage, intake)
+    in_flight = start(stage, 100, FIRST, SECOND)
+    busy = Busy(stage, in_flight)
     busy.fill()
-    assert len(busy.in_flight) == 75
-    late = reserve(stage, intake, queue=SECOND.queue)
+    assert len(busy.messages) == 75
+    late = reserve(stage, in_flight, queue=SECOND.queue)
     assert granted(stage, late) == [10]
 
 
 def test_a_message_now_and_then_is_taken_in_at_once_beside_a_backlog_of_thousands(stage: Stage) -> None:
     """Whatever the one source brings, and however slowly it is finished: the other's receive is always under way."""
-    intake = start(stage, 100, FIRST, SECOND)
-    busy, seldom = Busy(stage, intake), reserve(stage, intake, queue=SECOND.queue)
+    in_flight = start(stage, 100, FIRST, SECOND)
+    busy, seldom = Busy(stage, in_flight), reserve(stage, in_flight, queue=SECOND.queue)
     rounds = 300
     for number in range(rounds):
         busy.receive()
         assert len(granted(stage, seldom)) == number + 1
-        messages = take(stage, intake, number % 2, SECOND.queue)
-        intake.cast(SettleReservation(seldom, SECOND.queue, number % 2))
-        reserve(stage, intake, seldom, queue=SECOND.queue)
+        messages = take(stage, in_flight, number % 2, SECOND.queue)
+        in_flight.cast(SettleReservation(seldom, SECOND.queue, number % 2))
+        reserve(stage, in_flight, seldom, queue=SECOND.queue)
         busy.finish(10)
         end(stage, *messages)
-    assert len(busy.in_flight) > 50  # it is busy still
+    assert len(busy.messages) > 50  # it is busy still
 
 
 def test_two_deep_queues_get_about_equally_much(stage: Stage) -> None:
     """What comes free goes to the source that has less, however much the other had before."""
-    intake = start(stage, 100, FIRST, SECOND)
-    one = Busy(stage, intake)
+    in_flight = start(stage, 100, FIRST, SECOND)
+    one = Busy(stage, in_flight)
     one.fill()
-    other = Busy(stage, intake, SECOND)
+    other = Busy(stage, in_flight, SECOND)
     for _ in range(20):
         for busy in (one, other):
             busy.finish(5)
             one.receive()
             other.receive()
-    assert min(len(one.in_flight), len(other.in_flight)) >= 35
+    assert min(len(one.messages), len(other.messages)) >= 35
 
 
 def test_the_polls_of_idle_sources_leave_half_of_the_credits(stage: Stage) -> None:
     """Ten idle sources hold no more than their shares, though each of their polls asks for ten."""
     others = [replace(SECOND, queue=f"receipts-{number}") for number in range(2, 11)]
-    intake = start(stage, 40, FIRST, *others)
-    idle = [reserve(stage, intake, queue=source.queue) for source in others for _ in range(4)]
+    in_flight = start(stage, 40, FIRST, *others)
+    idle = [reserve(stage, in_flight, queue=source.queue) for source in others for _ in range(4)]
     assert sum(sum(granted(stage, consumer)) for consumer in idle) == 2 * len(others)
-    busy = Busy(stage, intake)
+    busy = Busy(stage, in_flight)
     busy.fill()
-    assert len(busy.in_flight) == 22
+    assert len(busy.messages) == 22
 
 
 @pytest.mark.parametrize("name_of", [delete_batcher_of, visibility_batcher_of])
@@ -643,24 +643,24 @@ def test_trouble_with_one_source_queue_closes_the_gate_for_that_one_alone(
     stage: Stage, name_of: Callable[[Source], Name]
 ) -> None:
     """Where nothing of it is in flight one message may try; the others go on, so the system does not wait."""
-    intake = start(stage, 100, FIRST, SECOND)
+    in_flight = start(stage, 100, FIRST, SECOND)
     service = str(name_of(SECOND))
-    intake.cast(ServiceUnavailable(service, source_queue=SECOND.queue))
-    consumers = [reserve(stage, intake, queue=SECOND.queue) for _ in range(2)]
+    in_flight.cast(ServiceUnavailable(service, source_queue=SECOND.queue))
+    consumers = [reserve(stage, in_flight, queue=SECOND.queue) for _ in range(2)]
     assert [granted(stage, consumer) for consumer in consumers] == [[1], []]
-    assert granted(stage, reserve(stage, intake)) == [10]
-    now = status(stage, intake)
+    assert granted(stage, reserve(stage, in_flight)) == [10]
+    now = status(stage, in_flight)
     assert (now.unavailable, now.is_closed) == ({service}, False)
-    intake.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
+    in_flight.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
     assert granted(stage, consumers[1]) == []  # one may be coming
-    take(stage, intake, 1, SECOND.queue)
-    intake.cast(SettleReservation(consumers[0], SECOND.queue, 1))
-    intake.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
+    take(stage, in_flight, 1, SECOND.queue)
+    in_flight.cast(SettleReservation(consumers[0], SECOND.queue, 1))
+    in_flight.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
     assert granted(stage, consumers[1]) == [1]
-    intake.cast(ServiceUnavailable("delete from receipts", source_queue=FIRST.queue))
-    assert status(stage, intake).is_closed
-    intake.cast(ServiceAvailable(service))
-    assert granted(stage, reserve(stage, intake, queue=SECOND.queue)) == [10]
+    in_flight.cast(ServiceUnavailable("delete from receipts", source_queue=FIRST.queue))
+    assert status(stage, in_flight).is_closed
+    in_flight.cast(ServiceAvailable(service))
+    assert granted(stage, reserve(stage, in_flight, queue=SECOND.queue)) == [10]
 
 
 def test_a_queue_that_cannot_be_received_from_is_told_of_by_its_name(
@@ -668,13 +668,13 @@ def test_a_queue_that_cannot_be_received_from_is_told_of_by_its_name(
 ) -> None:
     """One that was deleted, say. The others go on to receive, and nobody says that the system waits."""
     incidents = stage.stand_in(INCIDENTS)
-    intake = start(stage, 100, FIRST, SECOND)
-    lost = reserve(stage, intake, queue=SECOND.queue)
-    intake.cast(SettleReservation(lost, SECOND.queue, 0, "receipts-2: no such queue"))
-    now = status(stage, intake)
+    in_flight = start(stage, 100, FIRST, SECOND)
+    lost = reserve(stage, in_flight, queue=SECOND.queue)
+    in_flight.cast(SettleReservation(lost, SECOND.queue, 0, "receipts-2: no such queue"))
+    now = status(stage, in_flight)
     assert (now.receives_fail, now.unavailable, now.is_closed) == ({SECOND.queue}, frozenset(), False)
-    assert granted(stage, reserve(stage, intake)) == [10]
-    intake.cast(SettleReservation(lost, SECOND.queue, 0))
+    assert granted(stage, reserve(stage, in_flight)) == [10]
+    in_flight.cast(SettleReservation(lost, SECOND.queue, 0))
     told = stage.told(incidents, Noticed)
     assert [(each.kind, each.subject) for each in told] == [
         (IncidentKind.OUTAGE, "receive from receipts-2"),
@@ -684,24 +684,24 @@ def test_a_queue_that_cannot_be_received_from_is_told_of_by_its_name(
 
 def test_in_an_outage_of_all_each_source_has_its_turn_to_try(stage: Stage) -> None:
     """An empty queue must not be the only one that is looked at while the gate is closed."""
-    intake = start(stage, 100, FIRST, SECOND)
-    intake.cast(ServiceUnavailable("ledger"))
-    first, second = reserve(stage, intake), reserve(stage, intake, queue=SECOND.queue)
+    in_flight = start(stage, 100, FIRST, SECOND)
+    in_flight.cast(ServiceUnavailable("ledger"))
+    first, second = reserve(stage, in_flight), reserve(stage, in_flight, queue=SECOND.queue)
     assert (granted(stage, first), granted(stage, second)) == ([1], [])
-    intake.cast(SettleReservation(first, FIRST.queue, 0))
-    reserve(stage, intake, first)
+    in_flight.cast(SettleReservation(first, FIRST.queue, 0))
+    reserve(stage, in_flight, first)
     assert (granted(stage, first), granted(stage, second)) == ([1], [1])
-    intake.cast(SettleReservation(second, SECOND.queue, 0))
+    in_flight.cast(SettleReservation(second, SECOND.queue, 0))
     assert granted(stage, first) == [1, 1]
 
 
-def test_a_restarted_intake_hears_of_every_sources_trouble(stage: Stage) -> None:
+def test_a_restarted_in_flight_hears_of_every_sources_trouble(stage: Stage) -> None:
     """It grants nothing to any before all batchers have answered."""
     outage = ServiceUnavailable("delete from receipts-2", source_queue=SECOND.queue)
     stage.stand_in(delete_batcher_of(SECOND), answer=lambda _: outage)
     silent = stage.stand_in(visibility_batcher_of(SECOND))
-    intake = start(stage, 100, FIRST, SECOND)
-    first, second = reserve(stage, intake), reserve(stage, intake, queue=SECOND.queue)
+    in_flight = start(stage, 100, FIRST, SECOND)
+    first, second = reserve(stage, in_flight), reserve(stage, in_flight, queue=SECOND.queue)
     assert (granted(stage, first), granted(stage, second)) == ([], [])
     stage.answer(silent, ServiceAvailable("visibility of receipts-2"))
     assert (granted(stage, first), granted(stage, second)) == ([10], [1])
@@ -716,7 +716,7 @@ class Credits(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.stage = Stage()
-        self.intake = start(self.stage, self.limit, *self.sources)
+        self.in_flight = start(self.stage, self.limit, *self.sources)
         self.consumers: dict[Ref, int] = {}  # and how many grants were used up
         self.waiting: set[Ref] = set()  # who has asked for credits, unless they have been granted
         self.queues: dict[Ref, str] = {}  # of consumers and processors
@@ -732,7 +732,7 @@ class Credits(RuleBasedStateMachine):
     @rule(count=st.integers(1, 10), which=st.integers(0, 2))
     def reserve(self, count: int, which: int) -> None:
         queue = self.sources[which % len(self.sources)].queue
-        consumer = reserve(self.stage, self.intake, count=count, queue=queue)
+        consumer = reserve(self.stage, self.in_flight, count=count, queue=queue)
         self.queues[consumer] = queue
         self.consumers[consumer] = 0
         self.waiting.add(consumer)
@@ -743,14 +743,14 @@ class Credits(RuleBasedStateMachine):
         if receiving:
             consumer = receiving[pick % len(receiving)]
             queue, count = self.queues[consumer], min(received, self._granted_now(consumer))
-            taken = take(self.stage, self.intake, count, queue)
+            taken = take(self.stage, self.in_flight, count, queue)
             self.queues.update(dict.fromkeys(taken, queue))
             self.processors += taken
-            self.intake.cast(SettleReservation(consumer, queue, count))
+            self.in_flight.cast(SettleReservation(consumer, queue, count))
             self.consumers[consumer] += 1
             self.waiting.discard(consumer)
             if again:
-                reserve(self.stage, self.intake, consumer, queue=queue)
+                reserve(self.stage, self.in_flight, consumer, queue=queue)
                 self.waiting.add(consumer)
 
     @rule(pick=st.integers(0, 100))
@@ -768,7 +768,7 @@ class Credits(RuleBasedStateMachine):
 
     @invariant()
     def no_more_than_the_limit(self) -> None:
-        now = status(self.stage, self.intake)
+        now = status(self.stage, self.in_flight)
         assert now.in_flight == len(self.processors)
         assert now.reserved == sum(map(self._granted_now, self.consumers))
         assert now.in_flight + now.reserved <= self.limit
@@ -801,30 +801,30 @@ TestCredits.settings = TestCreditsOfSeveralSources.settings = settings(
 
 
 class Unable:
-    """An intake of one source or two, whose receives succeed or fail."""
+    """An in_flight of one source or two, whose receives succeed or fail."""
 
     def __init__(self, stage: Stage, *sources: Source) -> None:
         self.stage = stage
         self.limits = LiveLimits(Limits(25, 1, 1))
-        self.intake = stage.actors.start(
+        self.in_flight = stage.actors.start(
             InFlight, self.limits, sources or [FIRST], 120, random.Random(1), name=IN_FLIGHT
         )
 
     def receive(self, *, fails: bool, queue: str = SOURCE, messages: int = 0) -> None:
         """Let a consumer of its own receive."""
-        consumer = reserve(self.stage, self.intake, queue=queue)
+        consumer = reserve(self.stage, self.in_flight, queue=queue)
         self.stage.settle()
         failure = "injected by a test" if fails else None
-        self.intake.cast(SettleReservation(consumer, queue, messages, failure))
+        self.in_flight.cast(SettleReservation(consumer, queue, messages, failure))
         self.stage.settle()
 
     def tell(self, fact: object) -> None:
-        self.intake.cast(fact)
+        self.in_flight.cast(fact)
         self.stage.settle()
 
     def after(self, seconds: float) -> float:
         self.stage.advance(seconds)
-        return status(self.stage, self.intake).unable_seconds
+        return status(self.stage, self.in_flight).unable_seconds
 
 
 def test_inability_lasts_while_receives_fail(stage: Stage) -> None:
@@ -855,7 +855,7 @@ def test_one_source_that_can_be_received_from_is_enough(stage: Stage) -> None:
 def test_who_lacks_another_service_can_receive(stage: Stage) -> None:
     """Also where nothing is taken in because of it: what is in flight is kept, and waits here as well as elsewhere."""
     unable = Unable(stage)
-    unable.tell(ServiceUnavailable("app_store", closes_intake=False))
+    unable.tell(ServiceUnavailable("app_store", stops_receiving=False))
     unable.tell(ServiceUnavailable("ledger"))
     assert unable.after(3.0) == 0.0
     unable.receive(fails=True)
@@ -869,7 +869,7 @@ def test_who_is_paused_or_ends_or_has_nothing_is_not_unable(stage: Stage) -> Non
     unable.limits.is_paused = True
     assert unable.after(5.0) == 0.0
     unable.limits.is_paused = False
-    unable.tell(ResumeIntake())
+    unable.tell(ResumeReceiving())
     assert unable.after(2.0) == 2.0
     unable.limits.held_until_seconds = stage.clock.boottime()
     assert unable.after(1.0) == 0.0
@@ -882,5 +882,5 @@ def test_who_is_paused_or_ends_or_has_nothing_is_not_unable(stage: Stage) -> Non
     assert unable.after(1.0) == 0.0  # whether the queue is back has to be found out
     unable.receive(fails=True)
     assert unable.after(1.0) == 1.0
-    unable.intake.ask(CloseIntake(), block=False)
+    unable.in_flight.ask(StopReceiving(), block=False)
     assert unable.after(1.0) == 0.0

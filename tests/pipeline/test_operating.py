@@ -165,7 +165,7 @@ def test_a_queue_that_does_not_answer_holds_up_nobody(tree: Tree) -> None:
 
 
 def test_nothing_is_taken_in_while_it_is_paused(tree: Tree) -> None:
-    """What is in flight is finished; receives under way are ended; a crash of intake does not forget it."""
+    """What is in flight is finished; receives under way are ended; a crash of in_flight does not forget it."""
     hold = tree.services.app_store.hold("verify_receipt")
     submit(tree, 1)
     tree.advance(1)
@@ -203,7 +203,7 @@ def test_a_first_receive_that_takes_long_is_no_idle_time() -> None:
 
 
 def test_a_pause_is_begun_without_a_wait(tree: Tree) -> None:
-    """Receives that can't be interrupted go on; who waits for them does so until it is resumed, or intake has ended."""
+    """Receives that can't be interrupted go on; they are waited for until it is resumed, or in_flight has ended."""
     waiting: list[threading.Thread] = []
 
     def begin() -> None:

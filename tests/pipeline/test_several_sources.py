@@ -372,7 +372,7 @@ def test_a_program_may_submit_to_either_queue(tree: Tree) -> None:
 
 
 def test_hundreds_of_sources_get_their_turns() -> None:
-    """With all their consumers: what intake reckons for a receive grows with their number, not with its square."""
+    """With all their consumers: what in_flight reckons for a receive grows with their number, not with its square."""
     queues = [f"Game{number}SQS" for number in range(300)]
     tree = Tree(Settings(backend="aws", bundle_ids=(ONE,), consumers=4, sources={queue: {} for queue in queues}))
     for number, queue in enumerate(queues):

@@ -438,8 +438,8 @@ def test_a_drain_does_not_wait_for_the_end_of_an_outage(tree: Tree, operation: s
     drained: list[int] = []
     draining = threading.Thread(target=lambda: drained.append(tree.system.drain(600.0)))
     draining.start()
-    intake: Any = tree.find("in_flight").process.actor
-    wait_until(lambda: intake._is_closed and not intake.outside_view().reserved, tree.actors)
+    actor: Any = tree.find("in_flight").process.actor
+    wait_until(lambda: actor._is_closed and not actor.outside_view().reserved, tree.actors)
     tree.services.clock.advance(STUCK_SECONDS)
     draining.join(PATIENCE_SECONDS)
     assert drained == [in_flight]
@@ -458,8 +458,8 @@ def test_a_drain_finishes_what_is_in_flight(tree: Tree) -> None:
     drained: list[int] = []
     draining = threading.Thread(target=lambda: drained.append(tree.system.drain(PATIENCE_SECONDS)))
     draining.start()
-    intake: Any = tree.find("in_flight").process.actor
-    wait_until(lambda: intake._is_closed and not intake.outside_view().reserved, tree.actors)
+    actor: Any = tree.find("in_flight").process.actor
+    wait_until(lambda: actor._is_closed and not actor.outside_view().reserved, tree.actors)
     submit(tree, 8)
     hold.release()
     draining.join(PATIENCE_SECONDS)

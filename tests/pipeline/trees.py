@@ -8,7 +8,7 @@ from typing import Any
 
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.otp import ActorSystem, Name, Ref, which_children
-from receipt_actors.pipeline.protocol import CONSUMERS, IN_FLIGHT, MOVERS, RESULT_BATCHERS, VALIDATORS, CloseIntake
+from receipt_actors.pipeline.protocol import CONSUMERS, IN_FLIGHT, MOVERS, RESULT_BATCHERS, VALIDATORS, StopReceiving
 from receipt_actors.testing import FakeServices, Hold
 from tests.patience import PATIENCE_SECONDS
 
@@ -55,7 +55,7 @@ class Tree:
     def close(self) -> None:
         self.services.recover()
         if self.system.end_reason is None:
-            self.find(IN_FLIGHT).ask(CloseIntake(), block=False)  # so that no poll begins after those interrupted here
+            self.find(IN_FLIGHT).ask(StopReceiving(), block=False)  # no poll begins any more
             self.settle()
             self.system.drain(5.0)  # at once: five seconds of it are for handing back
 

@@ -27,10 +27,10 @@ from receipt_actors.telemetry.incidents import (
     MAX_OF_A_KIND,
     PERIOD_SECONDS,
     SETTLE_SECONDS,
-    CustodianCrashed,
     IncidentKind,
     Incidents,
     Noticed,
+    ProcessorCrashed,
     TellNow,
     incidents_of,
     listen_to_reports,
@@ -101,13 +101,13 @@ def test_a_crash_is_told_with_its_story(house: House) -> None:
     assert supervisor == "group: restart 1, 3 allowed in 5 s"
 
 
-def test_the_crash_of_a_custodian_is_told_with_its_message(house: House) -> None:
+def test_the_crash_of_a_processor_is_told_with_its_message(house: House) -> None:
     """Whoever watched over the message says what became of it."""
     result = start_child(house.find("many"), ())
     assert isinstance(result, Started)
     result.ref.cast("bug")
     house.stage.settle()
-    house.find(INCIDENTS).cast(CustodianCrashed(result.ref, "m-1", "message m-1 is handed back"))
+    house.find(INCIDENTS).cast(ProcessorCrashed(result.ref, "m-1", "message m-1 is handed back"))
     (crash,) = house.incidents()
     assert (crash.kind, crash.subject, crash.message_id) == ("crash", "Fragile", "m-1")
     assert crash.story[-2:] == ("many: it is temporary and not restarted", "message m-1 is handed back")

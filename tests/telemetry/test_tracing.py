@@ -113,7 +113,7 @@ def test_a_message_is_followed_from_receive_to_delete(tree: Tree, listener: List
 
 
 def test_what_comes_back_is_told_with_its_reason(tree: Tree, listener: Listener) -> None:
-    """Handed back by its custodian, or, where that crashed, by the visibility keeper; once each."""
+    """Handed back by its processor, or, where that crashed, by ``in_flight``; once each."""
     trace = listener.trace(tree.actors, "handed_back")
     tree.services.app_store.script(RECEIPT, {"status": 21004})
     tree.services.submit(RECEIPT, user_id=7)
@@ -128,7 +128,7 @@ def test_what_comes_back_is_told_with_its_reason(tree: Tree, listener: Listener)
 
 
 def test_one_of_several_source_queues_is_traced(listener: Listener) -> None:
-    """Whoever tells of a message tells where it came from: consumer, custodians, visibility keeper."""
+    """Whoever tells of a message tells where it came from: consumer, processors, ``in_flight``."""
     second = "Game2SQS"
     tree = Tree(Settings(backend="aws", bundle_ids=("*",), sources={second: {"post_queues": ("Results2SQS",)}}))
     trace = listener.trace(tree.actors, limit=100, source_queue=second)

@@ -46,9 +46,9 @@ from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     IN_FLIGHT,
     LEDGER_GATEWAY,
-    IntakeStatus,
+    InFlightStatus,
     ObeyLimits,
-    ReleaseCustodians,
+    ReleaseMessages,
 )
 from receipt_actors.scale.nodes.role_news import RoleNews, standing_of, standing_of_member
 from receipt_actors.telemetry.incidents import INCIDENTS
@@ -98,19 +98,19 @@ class ProcessLessee:
         release(self._actors)
 
     def work(self) -> Work:
-        intake = self._actors.whereis(IN_FLIGHT)
-        status = None if intake is None else look_at(intake, 0).view
+        in_flight = self._actors.whereis(IN_FLIGHT)
+        status = None if in_flight is None else look_at(in_flight, 0).view
         answered = statistics_of(self._actors).answered
-        if not isinstance(status, IntakeStatus):  # it is being started
+        if not isinstance(status, InFlightStatus):  # it is being started
             return Work(answered)
         return Work(answered, status.unable_seconds, tuple(sorted(status.troubles)))
 
 
 def release(actors: ActorSystem) -> None:
     """Have what is in flight in this process handed back."""
-    intake = actors.whereis(IN_FLIGHT)
-    if intake is not None:
-        intake.cast(ReleaseCustodians())
+    in_flight = actors.whereis(IN_FLIGHT)
+    if in_flight is not None:
+        in_flight.cast(ReleaseMessages())
 
 
 @dataclass(frozen=True, slots=True)

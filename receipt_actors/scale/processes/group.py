@@ -50,7 +50,7 @@ from receipt_actors.otp import (
     StartError,
     supervisor_spec,
 )
-from receipt_actors.pipeline.protocol import IntakeStatus, ObeyLimits
+from receipt_actors.pipeline.protocol import InFlightStatus, ObeyLimits
 from receipt_actors.scale.processes.group_inspection import PARENT, GroupInspection, collected_by, fresh_reports
 from receipt_actors.scale.processes.group_trace import GroupTrace
 from receipt_actors.scale.processes.messages import Drain, Release, StopTrace
@@ -183,7 +183,7 @@ class ProcessGroup:
         else:
             root.process.add_monitor(lambda _down: callback())
 
-    def in_flight(self) -> IntakeStatus:
+    def in_flight(self) -> InFlightStatus:
         """Tell what is in flight in all workers, and how long nothing has been in any of them, as of a second ago.
 
         Raises ``pykka.ActorDeadError`` where one of them does not consume just now.
@@ -191,7 +191,7 @@ class ProcessGroup:
         reports = fresh_reports(self._group, self._actors)
         if reports is None:
             raise pykka.ActorDeadError("not every worker consumes")
-        return IntakeStatus(
+        return InFlightStatus(
             sum(process.in_flight for process in reports),
             sum(process.reserved for process in reports),
             frozenset(service for process in reports for service in process.unavailable),

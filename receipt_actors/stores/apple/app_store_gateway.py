@@ -164,13 +164,13 @@ class AppStoreGateway(RefereeGateway):
             REMEMBERED_REFUSALS, REFUSAL_MEMORY_SECONDS, timer=self.clock.monotonic
         )
         self._signed_traffic_until_seconds = -inf  # monotonic
-        self._has_closed_intake = True  # as Intake was told last
+        self._has_stopped_receiving = True  # as ``in_flight`` was told last
         self._offline = 0  # what is being found out without Apple
         self._told: set[str] = set()  # which faults of the configuration an operator has heard of
 
     def describe_state(self) -> dict[str, object]:
         """See ``Actor``."""
-        return {**super().describe_state(), "offline": self._offline, "closes_intake": self.closes_intake}
+        return {**super().describe_state(), "offline": self._offline, "stops_receiving": self.stops_receiving}
 
     # --- requests in ---
 
@@ -221,7 +221,7 @@ class AppStoreGateway(RefereeGateway):
             self._refuse(job, signed_transactions.refusal(verified))
             return
         self._signed_traffic_until_seconds = self.clock.monotonic() + SIGNED_TRAFFIC_SECONDS
-        self._tell_intake()
+        self._tell_in_flight()
         meaning = signed_transactions.interpret(verified)
         if isinstance(meaning, TryAgain):  # which would change nothing: the same bytes say the same
             self._notice_unknown(job, meaning)
@@ -463,7 +463,7 @@ class AppStoreGateway(RefereeGateway):
         super()._service_failed(batch, error)
 
     @property
-    def closes_intake(self) -> bool:
+    def stops_receiving(self) -> bool:
         """See ``Gateway``: no reason to receive nothing while signed transactions come, as long as they have room.
 
         Half of what may be in flight is theirs; more app receipts than the other half are not kept waiting here.
@@ -475,16 +475,16 @@ class AppStoreGateway(RefereeGateway):
     def accept(self, job: Job) -> None:
         """See ``Gateway``."""
         super().accept(job)
-        self._tell_intake()
+        self._tell_in_flight()
 
-    def _tell_intake(self) -> None:
-        """Tell at once where an outage means another thing for Intake than it did when that was told last."""
-        if not self._breaker.is_closed and self.closes_intake is not self._has_closed_intake:
-            self._has_closed_intake = self.closes_intake
-            self.cast(IN_FLIGHT, ServiceUnavailable(self.service, closes_intake=self._has_closed_intake))
+    def _tell_in_flight(self) -> None:
+        """Tell at once where an outage means another thing for ``in_flight`` than it did when that was told last."""
+        if not self._breaker.is_closed and self.stops_receiving is not self._has_stopped_receiving:
+            self._has_stopped_receiving = self.stops_receiving
+            self.cast(IN_FLIGHT, ServiceUnavailable(self.service, stops_receiving=self._has_stopped_receiving))
 
     def _wait_and_try(self) -> None:
-        self._has_closed_intake = self.closes_intake
+        self._has_stopped_receiving = self.stops_receiving
         super()._wait_and_try()
 
 

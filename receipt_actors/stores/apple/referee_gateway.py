@@ -5,9 +5,9 @@ the breaker where the service refuses all of them. While the breaker is open for
 answer. Each try whether the service is back is a control and a message, so that neither forgeries nor controls that
 have become bad prolong an outage.
 
-Where there is no control nothing closes intake: an honest user's receipt, which would be one, has to come in. Half of
-what may be in flight is held meanwhile, each refusal for a minute; beyond that a message is handed back. Now and then
-one that is held is asked again.
+Where there is no control messages are received all the same: an honest user's receipt, which would be one, has to come
+in. Half of what may be in flight is held meanwhile, each refusal for a minute; beyond that a message is handed back.
+Now and then one that is held is asked again.
 
 A crash of it forgets the controls and what is held: validators ask its successor, and that asks the service.
 """
@@ -303,7 +303,7 @@ class RefereeGateway(Gateway):
         self.send_after(PATIENCE_SECONDS, _Recheck())
 
     def _unsure(self) -> ServiceUnavailable:
-        return ServiceUnavailable(self.service, closes_intake=False)
+        return ServiceUnavailable(self.service, stops_receiving=False)
 
     def _is_sure_again(self, told: str) -> None:
         self._is_unsure = False

@@ -42,6 +42,6 @@ class SignatureGateway(Gateway):
         job.from_.reply(answer)
 
     @property
-    def closes_intake(self) -> bool:
+    def stops_receiving(self) -> bool:
         """See ``Gateway``: app receipts need no signature. What is kept here leaves half of the room to them."""
         return self.outside_view().waiting >= self._limits.current.max_in_flight // 2

@@ -53,7 +53,7 @@ class House:
     def __init__(self, stage: Stage, *environments: Environment) -> None:
         self.stage = stage
         self.store: FakeAppStore = stage.with_fake(AtOnce() if self.has_transfers else FakeAppStore())
-        self.intake = stage.stand_in(IN_FLIGHT)
+        self.in_flight = stage.stand_in(IN_FLIGHT)
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))
         self.gateway: Ref = stage.actors.start(
@@ -167,7 +167,7 @@ def test_an_outage_told_by_status_is_an_outage(stage: Stage, answer: dict[str, o
         house.script(*[answer] * 8, genuine(f"t-{message}"), message=message)
     asking = [house.verify(message) for message in range(5)]
     stage.advance(5)
-    assert stage.told(house.intake, ServiceUnavailable)[0] == ServiceUnavailable("app_store")
+    assert stage.told(house.in_flight, ServiceUnavailable)[0] == ServiceUnavailable("app_store")
     assert not any(stage.replies(each) for each in asking)
     stage.advance(60 * 60)
     assert all(isinstance(stage.reply_to(each), Genuine) for each in asking)
@@ -185,7 +185,7 @@ def test_receipts_that_apple_cannot_stomach_are_no_outage(stage: Stage, answer: 
         assert isinstance(stage.reply_to(house.verify(message)), Genuine)
         stage.advance(1)
     assert all(isinstance(stage.reply_to(each), GaveUp) for each in poisoned)
-    assert stage.told(house.intake, ServiceUnavailable) == []
+    assert stage.told(house.in_flight, ServiceUnavailable) == []
 
 
 def test_many_malformed_receipts_are_no_outage(stage: Stage) -> None:
@@ -195,7 +195,7 @@ def test_many_malformed_receipts_are_no_outage(stage: Stage) -> None:
         house.script({"status": 21002}, message=message)
         house.verify(message)
     stage.advance(60)
-    assert not any(told.closes_intake for told in stage.told(house.intake, ServiceUnavailable))
+    assert not any(told.stops_receiving for told in stage.told(house.in_flight, ServiceUnavailable))
 
 
 @pytest.mark.parametrize("status", [21003, 21010, 21100])
@@ -246,16 +246,22 @@ def test_a_bug_in_the_client_is_passed_on(stage: Stage) -> None:
 
 
 def test_the_rate_may_change_at_any_time(stage: Stage) -> None:
-    """What waits for a slow rate does not wait on when it becomes a faster one."""
+    """What waits for a slow rate does not wait on when it becomes a faster one: it waits for the new one."""
     house = House(stage)
     house.limits.change(Limits(20, 20, 20, 0.1))
-    house.script(genuine("t-1"), message=1)
-    house.script(genuine("t-2"), message=2)
-    first, second = house.verify(1), house.verify(2)
-    assert [bool(stage.replies(asking)) for asking in (first, second)] == [True, False]
+    for message in (1, 2, 3):
+        house.script(genuine(f"t-{message}"), message=message)
+    asking = [house.verify(message) for message in (1, 2, 3)]
+    answered = [bool(stage.replies(each)) for each in asking]
+    assert answered == [True, False, False]
+    house.limits.change(Limits(20, 20, 20, 1.0))
+    assert stage.reply_to(stage.ask(house.gateway, ObeyLimits())) == Done()
+    assert not stage.replies(asking[1])
+    stage.advance(1)
+    assert [bool(stage.replies(each)) for each in asking] == [True, True, False]
     house.limits.change(Limits(20, 20, 20, 100.0))
     assert stage.reply_to(stage.ask(house.gateway, ObeyLimits())) == Done()
-    assert stage.replies(second)
+    assert stage.replies(asking[2])
 
 
 def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ class House:
         self.stage = stage
         self.apple: FakeSignedData = stage.with_fake(FakeSignedData())
         self.api: FakeServerApi = stage.with_fake(FakeServerApi(self.apple))
-        self.intake = stage.stand_in(IN_FLIGHT)
+        self.in_flight = stage.stand_in(IN_FLIGHT)
         self.incidents = stage.stand_in(INCIDENTS)
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))
@@ -111,8 +111,8 @@ def test_a_receipt_without_an_id_says_nothing_of_apple(stage: Stage) -> None:
     stage.advance(5)
     house.verify("Z2FyYmFnZQ==", message=9)
     stage.advance(5)
-    assert stage.told(house.intake, ServiceUnavailable)
-    assert stage.told(house.intake, ServiceAvailable) == [ServiceAvailable("app_store")]  # of the start
+    assert stage.told(house.in_flight, ServiceUnavailable)
+    assert stage.told(house.in_flight, ServiceAvailable) == [ServiceAvailable("app_store")]  # of the start
 
 
 @pytest.mark.parametrize("code", [UNAUTHORIZED, 4000002])
@@ -209,7 +209,7 @@ def test_where_it_knows_nobody_any_more_that_is_an_outage(
     asking = [house.verify(receipts[number], number) for number in range(1, 10)]
     stage.advance(60)
     assert [stage.replies(each) for each in asking] == [[]] * 9
-    assert stage.told(house.intake, ServiceUnavailable)
+    assert stage.told(house.in_flight, ServiceUnavailable)
     for each in ids:
         house.api.script(each, signed_info(house, each))
     stage.advance(60)

@@ -43,7 +43,7 @@ class House:
         self.bad: set[int] = set()  # users whose receipts are refused by now
         self.known = {receipt_data_of(f"receipt {number}"): number for number in range(FORGED)}
         self.store: FakeAppStore = stage.with_fake(FakeAppStore(self._answer))
-        self.intake = stage.stand_in(IN_FLIGHT)
+        self.in_flight = stage.stand_in(IN_FLIGHT)
         self.incidents = stage.stand_in(INCIDENTS)
         limits = LiveLimits(Limits(max_in_flight, 20, 20))
         policy = Policy(None, environments=frozenset(Environment))
@@ -69,8 +69,8 @@ class House:
         return self.store.requests(submission(number).receipt_data)
 
     def told(self) -> list[object]:
-        """Return what intake was told since the start, which is when it was told that all is well."""
-        return [*self.stage.told(self.intake, object)][1:]
+        """Return what in_flight was told since the start, which is when it was told that all is well."""
+        return [*self.stage.told(self.in_flight, object)][1:]
 
     def notices(self, *kinds: IncidentKind) -> list[IncidentKind]:
         return [each.kind for each in self.stage.told(self.incidents, Noticed) if each.kind in kinds]
@@ -177,13 +177,13 @@ def test_a_storm_after_which_nobody_comes_is_settled_by_a_control(stage: Stage) 
 
 
 def test_a_fresh_start_into_an_outage_holds_what_is_refused(stage: Stage) -> None:
-    """There is no control. Intake stays open, for an honest message would be one, and is told what waits."""
+    """There is no control. ``in_flight`` stays open, for an honest message would be one, and is told what waits."""
     house = House(stage)
     house.fault = {"status": 21002}
     asking = [house.verify(number) for number in range(10)]
     stage.advance(50)
     assert [stage.replies(each) for each in asking] == [[]] * 10
-    assert house.told() == [ServiceUnavailable("app_store", closes_intake=False)]
+    assert house.told() == [ServiceUnavailable("app_store", stops_receiving=False)]
     assert stage.reply_to(stage.ask(house.gateway, DescribeService())) == house.told()[0]
     assert house.store.count("verify_receipt") < 10 * 3 + 50 / 5 + 2, "one of them, every five seconds"
     house.fault = None

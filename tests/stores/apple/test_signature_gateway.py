@@ -55,7 +55,7 @@ class House:
         self.stage = stage
         self.store: FakeAppStore = stage.with_fake(FakeAppStore(lambda _data, _environment: genuine("t-1")))
         self.apple: Refusing = stage.with_fake(Refusing())
-        self.intake = stage.stand_in(IN_FLIGHT)
+        self.in_flight = stage.stand_in(IN_FLIGHT)
         self.incidents = stage.stand_in(INCIDENTS)
         self.limits = LiveLimits(Limits(MAX_IN_FLIGHT, 20, 20))
         self.gateway: Ref = stage.actors.start(
@@ -86,8 +86,8 @@ class House:
         return asking
 
     def outages(self) -> list[bool]:
-        """Return what Intake was told of outages, change by change: whether each closes the gate."""
-        told = [outage.closes_intake for outage in self.stage.told(self.intake, ServiceUnavailable)]
+        """Return what ``in_flight`` was told of outages, change by change: whether each closes the gate."""
+        told = [outage.stops_receiving for outage in self.stage.told(self.in_flight, ServiceUnavailable)]
         return [each for index, each in enumerate(told) if index == 0 or told[index - 1] is not each]
 
     def noticed(self, kind: IncidentKind) -> list[str]:
@@ -153,7 +153,7 @@ def test_an_outage_of_apple_does_not_hold_a_signed_transaction_up(stage: Stage) 
     house = House(stage)
     kept = house.lose_apple()
     assert isinstance(house.verified(house.apple.sell("2000"), message=3), Genuine)
-    assert stage.told(house.intake, ServiceAvailable).count(ServiceAvailable("app_store")) == 1  # of the start
+    assert stage.told(house.in_flight, ServiceAvailable).count(ServiceAvailable("app_store")) == 1  # of the start
     assert not any(stage.replies(each) for each in kept)
     house.store.recover()
     stage.advance(60)
@@ -204,12 +204,12 @@ def test_what_an_outage_keeps_leaves_room_for_signed_transactions(stage: Stage) 
     assert house.outages() == [False, True]
 
 
-def test_a_new_intake_hears_whether_the_gate_is_open(stage: Stage) -> None:
+def test_a_new_in_flight_hears_whether_the_gate_is_open(stage: Stage) -> None:
     house = House(stage)
     house.verified(house.apple.sell("2000"))
     house.lose_apple()
     asking = stage.ask(house.gateway, DescribeService())
-    assert stage.reply_to(asking) == ServiceUnavailable("app_store", closes_intake=False)
+    assert stage.reply_to(asking) == ServiceUnavailable("app_store", stops_receiving=False)
 
 
 def test_what_cannot_be_verified_here_is_left_and_told_once(stage: Stage) -> None:
@@ -250,7 +250,7 @@ def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
     assert [stage.replies(each) for each in asking] == [[]] * len(asking)
     (outage,) = house.noticed(IncidentKind.OUTAGE)
     assert "signatures is unavailable" in outage
-    assert {each.service for each in stage.told(house.intake, ServiceUnavailable)} == {"signatures"}
+    assert {each.service for each in stage.told(house.in_flight, ServiceUnavailable)} == {"signatures"}
     house.apple.recover()
     for _ in range(3):
         stage.advance(5)
