@@ -339,33 +339,34 @@ def test_calls_to_a_suspended_actor_time_out(counter: Ref) -> None:
     assert counter.call("next") == 3
 
 
-def test_an_exit_signal_ends_a_suspended_actor_that_does_not_trap_exits(
-    system: ActorSystem, server: type[Pooled]
+@pytest.mark.parametrize(
+    ("by", "traps", "reason", "cleans_up"),
+    [
+        (lambda ref, _parent: otp_sys.terminate(ref, SHUTDOWN), False, SHUTDOWN, True),
+        (lambda ref, parent: run_in(parent, lambda _actor: ref.exit(SHUTDOWN)), True, SHUTDOWN, True),
+        (lambda _ref, parent: parent.kill(), False, KILLED, False),
+    ],
+    ids=["terminate", "its parent's exit signal", "the end of its parent"],
+)
+def test_a_suspended_actor_can_be_ended(
+    system: ActorSystem,
+    server: type[Pooled],
+    trapping: type[Pooled],
+    by: Callable[[Ref, Ref], object],
+    traps: bool,
+    reason: ExitReason,
+    cleans_up: bool,
 ) -> None:
-    """Signals are no messages: nobody has to resume it first."""
-    seen = Seen()
-    ref, linked = system.start(server, seen), system.start(server)
-    run_in(ref, lambda actor: actor.link(linked))
-    otp_sys.suspend(ref)
-    held = ref.ask(lambda _actor, _from: "never", block=False)
-    linked.kill()
-    assert exit_reason_of(ref) == KILLED
-    with pytest.raises(pykka.ActorDeadError):
-        held.get(timeout=WAIT_SECONDS)
-    assert seen.rest() == []
-
-
-def test_a_suspended_actor_hears_its_parent(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
-    """Its parent can end it, as OTP's suspend loop lets it; it cleans up, and what was held is refused."""
+    """Nobody has to resume it first, as OTP's suspend loop has it; it cleans up, and what was held is refused."""
     seen = Seen()
     parent = system.start(server)
-    ref = link_child(parent, trapping, seen)
+    ref = link_child(parent, trapping if traps else server, seen)
     otp_sys.suspend(ref)
     ref.send("held")
     held = ref.ask(lambda _actor, _from: "never", block=False)
-    run_in(parent, lambda _actor: ref.exit(Shutdown("parent")))
-    assert exit_reason_of(ref) == Shutdown("parent")
-    assert seen.rest() == [("terminate", Shutdown("parent"))]
+    by(ref, parent)
+    assert exit_reason_of(ref) == reason
+    assert seen.rest() == ([("terminate", reason)] if cleans_up else [])
     with pytest.raises(pykka.ActorDeadError):
         held.get(timeout=WAIT_SECONDS)
 
@@ -424,20 +425,6 @@ def test_terminate_ends_it_in_an_orderly_way(
     assert exit_reason_of(ref) == reason
     assert seen.rest() == [("terminate", reason)]
     assert linked_seen.next() == Exit(ref, reason)
-
-
-def test_terminate_ends_a_suspended_actor(system: ActorSystem, server: type[Pooled]) -> None:
-    """It need not be resumed first; what was held is refused, not handled."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    otp_sys.suspend(ref)
-    ref.send("held")
-    held = ref.ask(lambda _actor, _from: "never", block=False)
-    otp_sys.terminate(ref, SHUTDOWN)
-    assert exit_reason_of(ref) == SHUTDOWN
-    assert seen.rest() == [("terminate", SHUTDOWN)]
-    with pytest.raises(pykka.ActorDeadError):
-        held.get(timeout=WAIT_SECONDS)
 
 
 def test_terminate_takes_its_turn(system: ActorSystem, server: type[Pooled]) -> None:
