@@ -162,7 +162,7 @@ def test_the_page_shows_what_there_is_to_see_of_one_queue(queues: dict[str, str]
     assert page.source_queues == {"game2"}
     assert page.queues == {queue["QueueName"] for queue in resolved.resources("AWS::SQS::Queue").values()}
     looked_at = overview_of(1, source_queues=("first", "game2"))
-    _, of_game2 = embedded_metrics(looked_at, looked_at, namespace="ReceiptActors")
+    _, of_game2 = embedded_metrics(looked_at, looked_at)
     assert page.written == {each["Name"] for each in of_game2["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
     made = [each for kind in KINDS[2:] for each in resolved.resources(kind).values()]
     assert page.alarms == alarm_arns("receipts", *(each["AlarmName"].removeprefix("receipts-") for each in made))
