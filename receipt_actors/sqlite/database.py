@@ -175,8 +175,8 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection inside a write transaction: committed at the end, rolled back on any error."""
         with self.connection() as connection:
-            _begin(connection)
             try:
+                _begin(connection)  # which an interrupt may find when it has begun
                 yield connection
                 connection.execute("COMMIT")
             finally:

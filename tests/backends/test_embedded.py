@@ -301,6 +301,23 @@ def test_a_file_held_by_another_is_unavailable(database: Path, monkeypatch: pyte
     queues.close()
 
 
+def test_an_interrupt_as_a_transaction_begins_leaves_none_open(
+    queues: EmbeddedQueues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C at that moment: what a command does before it ends meets no transaction of before."""
+
+    def interrupted(connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("receipt_actors.sqlite.database._begin", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            queues.send(QUEUE, [OutgoingMessage("x")])
+    assert queues.send(QUEUE, [OutgoingMessage("y")]) == [None]
+    assert drain(queues, QUEUE) == {"y"}
+
+
 def test_a_full_disk_is_unavailable_and_takes_nothing_half(database: Path) -> None:
     """A transaction that does not fit leaves nothing behind, and the next one that fits goes through."""
     with closing(Database(database, QueueUnavailable)) as file:

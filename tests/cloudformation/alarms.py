@@ -1,7 +1,8 @@
 """CloudWatch's alarms, evaluated here: what the emulators do not do.
 
-Metrics are fed by hand or from lines of the embedded metric format; ``MetricAlarm`` and ``CompositeAlarm`` are made of
-the properties of a template's resources. The rules are those of "Configuring how CloudWatch alarms treat missing data".
+Metrics are fed by hand or from lines of the embedded metric format. Alarms are the properties of a template's
+resources. The rules are those of "Configuring how CloudWatch alarms treat missing data", for alarms that treat them as
+breaching or as not breaching, and whose data points must all breach.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from .intrinsics import Resolved
-
-State = Literal["OK", "ALARM", "INSUFFICIENT_DATA"]
+State = Literal["OK", "ALARM"]
 
 #: Periods that CloudWatch looks farther back than it needs, in case some have no data (3 evaluated of 5, it says).
 EXTRA_PERIODS = 2
@@ -33,7 +32,6 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "LessThanThreshold": lambda value, threshold: value < threshold,
     "LessThanOrEqualToThreshold": lambda value, threshold: value <= threshold,
 }
-_STATE_OF = re.compile(r'(ALARM|OK|INSUFFICIENT_DATA)\("([^"]+)"\)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +80,6 @@ class Metrics:
                             self.put(metric, at_seconds, value)
         return found
 
-    def names(self) -> set[tuple[str, str]]:
-        """Namespace and name of all."""
-        return {(metric.namespace, metric.name) for metric in self._points}
-
     def last_at(self, metric: Metric) -> float:
         """When it was told last."""
         return max(at for at, _value in self._points[metric])
@@ -104,70 +98,32 @@ def _values(value: Any) -> Iterable[float]:
     return [float(each) for each in (value if isinstance(value, list) else [value])]
 
 
-@dataclass
-class MetricAlarm:
-    """An alarm of a metric, or of an expression of several."""
+def state_of(alarm: Mapping[str, Any], metrics: Metrics, now_seconds: float) -> State:
+    """Judge the periods that are over, of a metric or of an expression of several."""
+    period_seconds, values = _series(alarm, metrics)
+    newest = int(now_seconds // period_seconds) - 1
+    count = int(alarm["EvaluationPeriods"])
+    is_beyond = _COMPARISONS[alarm["ComparisonOperator"]]
+    looked_at = (values.get(newest - back) for back in range(count + EXTRA_PERIODS))
+    real = [is_beyond(value, float(alarm["Threshold"])) for value in looked_at if value is not None][:count]
+    if len(real) < count and alarm["TreatMissingData"] != "breaching":
+        return "OK"
+    return "ALARM" if all(real) else "OK"
 
-    properties: Mapping[str, Any]
-    state: State = "INSUFFICIENT_DATA"
 
-    @property
-    def name(self) -> str:
-        return str(self.properties["AlarmName"])
-
-    def evaluate(self, metrics: Metrics, now_seconds: float) -> State:
-        """Look at the periods that are over, and go where they lead."""
-        period_seconds, values = self._series(metrics)
-        newest = int(now_seconds // period_seconds) - 1
-        count = int(self.properties["EvaluationPeriods"])
-        points = [values.get(newest - back) for back in range(count + EXTRA_PERIODS)]
-        self.state = self._judged(points)
-        return self.state
-
-    def _series(self, metrics: Metrics) -> tuple[int, dict[int, float]]:
-        if "Metrics" not in self.properties:
-            period_seconds = int(self.properties["Period"])
-            return period_seconds, metrics.statistic(
-                Metric.of(self.properties), self.properties["Statistic"], period_seconds
-            )
-        period_seconds, known, expression = 60, {}, ""
-        for query in self.properties["Metrics"]:
-            if "Expression" in query:
-                expression = query["Expression"]
-            else:
-                stat = query["MetricStat"]
-                period_seconds = int(stat["Period"])
-                known[query["Id"]] = metrics.statistic(Metric.of(stat["Metric"]), stat["Stat"], period_seconds)
-        return period_seconds, evaluated(expression, known)
-
-    def _judged(self, newest_first: list[float | None]) -> State:
-        """Return the state that these points, of the evaluation range, lead to."""
-        is_beyond = _COMPARISONS[self.properties["ComparisonOperator"]]
-        threshold = float(self.properties["Threshold"])
-        count = int(self.properties["EvaluationPeriods"])
-        needed = int(self.properties.get("DatapointsToAlarm", count))
-        real = [(back, is_beyond(value, threshold)) for back, value in enumerate(newest_first) if value is not None]
-        breaching = sum(is_breaching for _back, is_breaching in real[:count])
-        if len(real) >= count:
-            return "ALARM" if breaching >= needed else "OK"
-        match self._treatment():
-            case "breaching":
-                return "ALARM" if breaching + count - len(real) >= needed else "OK"
-            case "notBreaching":
-                return "ALARM" if breaching >= needed else "OK"
-            case "ignore":
-                return self.state if breaching == len(real) else "OK"
-        if not real:
-            return "INSUFFICIENT_DATA"
-        if breaching < len(real):
-            return "ALARM" if breaching >= needed else "OK"
-        oldest_back = real[-1][0]  # an alarm would be premature while data may still come that are in order
-        return "ALARM" if oldest_back + 1 >= needed else self.state
-
-    def _treatment(self) -> str:
-        if self.properties.get("Namespace") == "AWS/DynamoDB":
-            return "ignore"  # whatever was asked for, says PutMetricAlarm
-        return str(self.properties.get("TreatMissingData", "missing"))
+def _series(alarm: Mapping[str, Any], metrics: Metrics) -> tuple[int, dict[int, float]]:
+    if "Metrics" not in alarm:
+        period_seconds = int(alarm["Period"])
+        return period_seconds, metrics.statistic(Metric.of(alarm), alarm["Statistic"], period_seconds)
+    period_seconds, known, expression = 60, {}, ""
+    for query in alarm["Metrics"]:
+        if "Expression" in query:
+            expression = query["Expression"]
+        else:
+            stat = query["MetricStat"]
+            period_seconds = int(stat["Period"])
+            known[query["Id"]] = metrics.statistic(Metric.of(stat["Metric"]), stat["Stat"], period_seconds)
+    return period_seconds, evaluated(expression, known)
 
 
 def evaluated(expression: str, known: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
@@ -189,49 +145,3 @@ def evaluated(expression: str, known: Mapping[str, Mapping[int, float]]) -> dict
 
 def _fill(value: float | None, missing: float) -> float:
     return missing if value is None else value
-
-
-@dataclass
-class CompositeAlarm:
-    """An alarm of the states of others."""
-
-    properties: Mapping[str, Any]
-    state: State = "OK"
-    asked: set[str] = field(default_factory=set)
-
-    def evaluate(self, states: Mapping[str, State]) -> State:
-        """Follow the rule."""
-
-        def holds(match: re.Match[str]) -> str:
-            self.asked.add(match[2])
-            return str(states[match[2]] == match[1])
-
-        rule = _STATE_OF.sub(holds, self.properties["AlarmRule"])
-        for word in ("AND", "OR", "NOT"):
-            rule = rule.replace(word, word.lower())
-        self.state = "ALARM" if eval(rule, {"__builtins__": {}, "True": True, "False": False}) else "OK"
-        return self.state
-
-
-@dataclass
-class SiteAlarms:
-    """Those of a source queue that tell that a site is gone."""
-
-    heartbeat_missing: MetricAlarm
-    source_queue_age: MetricAlarm
-    site_down: CompositeAlarm
-
-    @classmethod
-    def of(cls, template: Resolved) -> SiteAlarms:
-        """Take them from a template that makes a source queue."""
-        alarms = template.resources("AWS::CloudWatch::Alarm")
-        composite = template.resources("AWS::CloudWatch::CompositeAlarm")["SiteDown"]
-        return cls(
-            MetricAlarm(alarms["HeartbeatMissing"]), MetricAlarm(alarms["SourceQueueAge"]), CompositeAlarm(composite)
-        )
-
-    def evaluate(self, metrics: Metrics, now_seconds: float) -> tuple[State, State, State]:
-        """Return the states of heartbeat, age, and site."""
-        parts = (self.heartbeat_missing, self.source_queue_age)
-        states = {alarm.name: alarm.evaluate(metrics, now_seconds) for alarm in parts}
-        return self.heartbeat_missing.state, self.source_queue_age.state, self.site_down.evaluate(states)

@@ -11,18 +11,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
-from urllib.request import Request, urlopen
 
 import boto3
 import pytest
 from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 from moto.sqs.models import sqs_backends
 
-from tests.system.conftest import module_programs, programs, pytest_runtest_makereport
+from tests.system.conftest import programs, pytest_runtest_makereport
 from tests.system.worlds import AwsServer
 
 #: What the processes of a failing test have written.
-__all__ = ["module_programs", "programs", "pytest_runtest_makereport"]
+__all__ = ["programs", "pytest_runtest_makereport"]
 
 TEMPLATE = Path(__file__).parents[2] / "cloudformation/receipt-actors.yaml"
 SERVICE_TEMPLATE = TEMPLATE.with_name("receipt-actors-service.yaml")
@@ -149,14 +148,6 @@ class Stack:
         """Count all: those that can be received now, and those that are hidden because somebody has them."""
         return len(sqs_backends[ACCOUNT][REGION].queues[queue]._messages)  # at a thousandth of what asking moto costs
 
-    def oldest_sent_at(self, url: str) -> float:
-        """When the oldest message of a queue was sent. It is left there, but this is a delivery of it."""
-        with self.client("sqs") as sqs:
-            received = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=1, WaitTimeSeconds=20, AttributeNames=["All"]
-            ).get("Messages", ())  # at once, but where a receive of a node that was killed has taken them
-        return min(int(each["Attributes"]["SentTimestamp"]) / 1000 for each in received)
-
     def queue_attributes(self, queue: str) -> Mapping[str, str]:
         with self.client("sqs") as sqs:
             url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
@@ -168,23 +159,11 @@ def _as_list(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def server() -> Iterator[RecordingServer]:
     server = RecordingServer()
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session")
-def deploy(server: RecordingServer) -> Callable[..., Stack]:
-    """``deploy(Parameter=value, ...)`` creates the stack, in an account with nothing else in it."""
-
-    def deploy(**parameters: object) -> Stack:
-        with urlopen(Request(f"{server.url}/moto-api/reset", method="POST")):
-            pass
-        return create_stack(server, "receipts", TEMPLATE, parameters)
-
-    return deploy
 
 
 def create_stack(server: RecordingServer, name: str, template: Path, parameters: Mapping[str, object]) -> Stack:

@@ -5,6 +5,7 @@ For what moto does not deploy, and for parameters that would each take a deploym
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
-from .conftest import ACCOUNT, REGION, TEMPLATE, Stack
+from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, SOURCE_TEMPLATE, TEMPLATE, Stack
 
 _NOTHING = object()
 _VARIABLE = re.compile(r"\$\{([^}!]+)\}")
@@ -148,6 +149,36 @@ class Resolved:
             return str(variables[match[1]] if match[1] in variables else self._named(match[1]))
 
         return _VARIABLE.sub(value_of, text)
+
+
+FIRST: Mapping[str, Any] = load(str(TEMPLATE))
+SOURCE: Mapping[str, Any] = load(str(SOURCE_TEMPLATE))
+SERVICE: Mapping[str, Any] = load(str(SERVICE_TEMPLATE))
+REQUIRED: Mapping[str, object] = {
+    "Image": "receipt-actors:1",
+    "BundleIds": "com.example.game",
+    "VpcId": "vpc-1",
+    "SubnetIds": ["subnet-1", "subnet-2"],
+}
+FURTHER = ("Game2SQS", "Game3SQS.fifo", "Game4SQS", "Game5SQS")  # as many as count in scaling
+
+
+def first(**changes: object) -> Resolved:
+    return Resolved(FIRST, changes, stack_name="receipts")
+
+
+def source(**changes: object) -> Resolved:
+    """A further source queue, ``game2``, beside the first stack."""
+    return Resolved(SOURCE, {"SourceQueueName": "game2", **changes}, stack_name="receipts", exports=first().exports())
+
+
+def service(further: int = 0, **changes: object) -> Resolved:
+    """A service of the first source queue and of so many further ones."""
+    if further:
+        changes["SourceStacks"] = ",".join(f"game{number}" for number in range(2, 2 + further))
+        changes["Sources"] = json.dumps({queue: {} for queue in FURTHER[:further]})
+    exports = first().exports() | {f"game{number}-SourceQueueName": queue for number, queue in enumerate(FURTHER, 2)}
+    return Resolved(SERVICE, {**REQUIRED, **changes}, stack_name="service", exports=exports)
 
 
 def resolved(

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
-
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from tests.stores.apple.notifications.posts import Posted, transaction_payload
 from tests.stores.apple.notifications.servers import Client
 from tests.system.processes import Program
 
 from .conftest import SERVICE_TEMPLATE, RecordingServer, Stack, create_stack
-from .intrinsics import Resolved
+from .intrinsics import SERVICE, Resolved
 
 QUICK = "tests.system.quick_program"  #: what a task runs here, to hear of it every second
 _NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
@@ -22,9 +20,8 @@ _NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
 
 @dataclass(frozen=True)
 class Deployed:
-    """Both stacks, and the service's template with its parameters."""
+    """The service's stack, and its template with its parameters."""
 
-    receipts: Stack
     service: Stack
     template: Resolved
     parameters: Mapping[str, object]
@@ -43,21 +40,15 @@ def deploy_service(
     receipts: Stack,
     parameters: Mapping[str, object],
     exports: Mapping[str, str],
-    *,
-    has_load_balancer: bool = False,
 ) -> Deployed:
-    """Create the stack ``receipts-service``, in a network of its own, where these exports are.
-
-    Where that has a load balancer, notifications are taken behind it.
-    """
+    """Create the stack ``receipts-service`` in a network with a load balancer, where these exports are."""
     with receipts.client("ec2") as ec2:
         vpc_id = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [
             ec2.create_subnet(VpcId=vpc_id, CidrBlock=f"10.0.{number}.0/24")["Subnet"]["SubnetId"] for number in (1, 2)
         ]
-    parameters = {**parameters, "VpcId": vpc_id, "SubnetIds": ",".join(subnets)}
-    if has_load_balancer:
-        parameters |= _load_balancer(receipts, vpc_id, subnets)
+    network = {"VpcId": vpc_id, "SubnetIds": ",".join(subnets), **_load_balancer(receipts, vpc_id, subnets)}
+    parameters = {**parameters, **network}
     service = create_stack(server, "receipts-service", SERVICE_TEMPLATE, parameters)
     names = {
         **service.ids,
@@ -67,13 +58,13 @@ def deploy_service(
         "SecurityGroup.GroupId": service.outputs["SecurityGroupId"],
     }
     template = Resolved(
-        load(str(SERVICE_TEMPLATE)),
+        SERVICE,
         {**parameters, "SubnetIds": subnets},
         stack_name="receipts-service",
         names=names,
         exports=exports,
     )
-    return Deployed(receipts, service, template, parameters)
+    return Deployed(service, template, parameters)
 
 
 def _load_balancer(stack: Stack, vpc_id: str, subnets: Sequence[str]) -> dict[str, object]:

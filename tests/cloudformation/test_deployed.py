@@ -4,19 +4,21 @@ The first stack, two further source queues beside it (one with answers of its ow
 the service on all three. Nothing has its default name or size: what the program finds, it finds by what the stacks say.
 
 moto makes the queues, tables, roles, policies, the cluster, the log and the security groups. It leaves out the queues'
-policies, the subscription and the alarms. Of the task definition, the service and the cluster's settings it forgets
-most, of autoscaling everything. All these are put by hand, by their APIs, whose client checks the form. It starts no
-container and enforces no rule of a template; see ``test_service_template``.
+policies, the subscription, the alarms and autoscaling, which ``test_templates`` and ``test_service_template`` read. Of
+the task definition, the service and the cluster's settings it forgets most: they are put by hand, by their APIs, whose
+client checks the form. It starts no container and enforces no rule of a template.
+
+All takes half a minute, so it is one test with many parts.
 """
 
 from __future__ import annotations
 
 import ast
 import json
-import re
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,16 +34,16 @@ from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, make_scenario
 from receipt_actors.sandbox.receipts import SampleReceipt, mint
 from receipt_actors.settings import load_settings
-from receipt_actors.telemetry import embedded_metrics
 from tests.stores.apple.notifications.posts import AUTHORITY
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, genuine_messages
 
-from .alarms import CompositeAlarm, State
+from .alarms import EXTRA_PERIODS, Metric, Metrics, state_of
 from .conftest import (
     ACCOUNT,
     REGION,
     SOURCE_TEMPLATE,
+    TEMPLATE,
     Permission,
     RecordingServer,
     Stack,
@@ -49,7 +51,6 @@ from .conftest import (
     create_stack,
 )
 from .intrinsics import Resolved, resolved
-from .pages import alarm_arns, page_of
 from .services import QUICK, Deployed, as_the_api_spells, deploy_service, environment_of, post_refunds, surroundings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..:UserWarning")
@@ -120,8 +121,6 @@ UNANSWERED = {
 }
 (ORDERED,) = genuine_messages(1, 92, "game-results")
 DONE = {"game2-results": 3, "game2-dead-letters": 1, "game3-receiptsDLQ.fifo": 1}
-#: Every metric that the program may write, from the table of the module that does.
-WRITTEN = set(re.findall(r"``(\w+)``", embedded_metrics.__doc__ or ""))
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,6 @@ class Site:
     game3: Stack
     deployed: Deployed
     first: Resolved
-    second: Resolved
     mappings: Sequence[Mapping[str, Any]]  #: what fed functions
 
     @property
@@ -146,17 +144,17 @@ class Site:
         return found
 
 
-@pytest.fixture(scope="module")
-def site(deploy: Callable[..., Stack], server: RecordingServer) -> Site:
-    receipts = deploy(**RECEIPTS)
+@pytest.fixture
+def site(server: RecordingServer) -> Site:
+    receipts = create_stack(server, "receipts", TEMPLATE, RECEIPTS)
     mappings = receipts.switch_functions_off()
     first = resolved(receipts, RECEIPTS)
     games = {"receipts-game2": GAME2, "receipts-game3": GAME3}
     stacks = {name: create_stack(server, name, SOURCE_TEMPLATE, sizes) for name, sizes in games.items()}
-    second, third = (
-        resolved(stacks[name], sizes, template=SOURCE_TEMPLATE, stack_name=name, exports=first.exports())
+    exports = [first.exports()] + [
+        resolved(stacks[name], sizes, template=SOURCE_TEMPLATE, stack_name=name, exports=first.exports()).exports()
         for name, sizes in games.items()
-    )
+    ]
     # What a person does: the table is what the stacks tell.
     sources = {**json.loads(stacks["receipts-game2"].outputs["Sources"])}
     sources |= json.loads(stacks["receipts-game3"].outputs["Sources"])
@@ -164,13 +162,12 @@ def site(deploy: Callable[..., Stack], server: RecordingServer) -> Site:
         server,
         receipts,
         {**SERVICE, "Sources": json.dumps(sources)},
-        {**first.exports(), **second.exports(), **third.exports()},
-        has_load_balancer=True,
+        dict(ChainMap(*exports)),
     )
-    return Site(receipts, stacks["receipts-game2"], stacks["receipts-game3"], deployed, first, second, mappings)
+    return Site(receipts, stacks["receipts-game2"], stacks["receipts-game3"], deployed, first, mappings)
 
 
-def test_the_queues_and_tables_have_the_sizes_asked_for(site: Site) -> None:
+def the_queues_and_tables_have_the_sizes_asked_for(site: Site) -> None:
     """Visibility, retention, deliveries and keys; and the outputs tell where each stands.
 
     A receive without a wait of its own is a long poll, and nobody deletes the ledger by a slip.
@@ -210,7 +207,7 @@ def test_the_queues_and_tables_have_the_sizes_asked_for(site: Site) -> None:
         assert found["DeletionProtectionEnabled"] is (table == "LedgerTable")
 
 
-def test_a_role_has_the_policies_of_the_stacks_alone(site: Site) -> None:
+def a_role_has_the_policies_of_the_stacks_alone(site: Site) -> None:
     """Nothing comes in by another policy, and the one service that was named may assume the role, for this account.
 
     Where a further queue has a post queue of its own, refunds are told there. A task may protect itself in its cluster.
@@ -241,28 +238,10 @@ def test_a_role_has_the_policies_of_the_stacks_alone(site: Site) -> None:
     assert statement["Condition"] == {"ArnEquals": {"ecs:cluster": f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{cluster}"}}
 
 
-def test_the_environment_is_one_that_the_settings_read(site: Site) -> None:
-    """Every variable that the first stack tells, with the tables of the others, says what was deployed."""
-    tables = json.loads(site.game2.outputs["Sources"]) | json.loads(site.game3.outputs["Sources"])
-    environment = {**site.receipts.environment, "RECEIPT_ACTORS_SOURCES": json.dumps(tables)}
-    settings = load_settings({"bundle_ids": BUNDLE_ID}, environ=environment)
-    assert settings.backend == "aws"
-    assert settings.source_queues == SOURCES
-    assert (settings.post_queues, settings.dead_letter_queue) == (("game-results",), "game-dead-letters")
-    second, third = (settings.of_source(queue) for queue in SOURCES[1:])
-    assert (second.post_queues, second.dead_letter_queue) == (("game2-results",), "game2-dead-letters")
-    assert (third.post_queues, third.dead_letter_queue) == (("game-results",), "game3-receiptsDLQ.fifo")
-    assert (settings.ledger_table, settings.notifications_table) == ("game.claims", "game.notifications")
-    assert settings.alerts_queue == "game-alerts"
-    assert settings.metrics_log == "emf"  # the heartbeat
-    assert settings.visibility_timeout_seconds == 60
-    assert environment["AWS_REGION"] == REGION
-
-
 # --- the service ---
 
 
-def test_a_task_has_the_sizes_roles_and_settings_asked_for(site: Site) -> None:
+def a_task_has_the_sizes_roles_and_settings_asked_for(site: Site) -> None:
     """And the image of this account's registry, for the processor that was named; no secret stands in the definition.
 
     What takes notifications has a role of its own, whose policy grants no claim and no receipt.
@@ -294,7 +273,7 @@ def test_a_task_has_the_sizes_roles_and_settings_asked_for(site: Site) -> None:
     assert (of_taker["RECEIPT_ACTORS_BUNDLE_IDS"], of_taker["RECEIPT_ACTORS_SETTINGS"]) == (BUNDLE_ID, SETTINGS)
 
 
-def test_who_starts_a_task_may_fetch_what_it_needs_and_nothing_else(site: Site) -> None:
+def who_starts_a_task_may_fetch_what_it_needs_and_nothing_else(site: Site) -> None:
     """One repository, one secret, one log; only the log-in to the registry knows no resource."""
     outputs, service = site.service.outputs, site.service
     role_name = outputs["ExecutionRoleName"]
@@ -322,7 +301,7 @@ def test_who_starts_a_task_may_fetch_what_it_needs_and_nothing_else(site: Site) 
     assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
 
 
-def test_the_services_run_in_the_subnets_and_only_the_load_balancer_reaches_one(site: Site) -> None:
+def the_services_run_in_the_subnets_and_only_the_load_balancer_reaches_one(site: Site) -> None:
     """That one on the port that the program listens on, which is the target group's.
 
     A deployment that fails goes back; while it goes on, no task is missing.
@@ -362,127 +341,6 @@ def test_the_services_run_in_the_subnets_and_only_the_load_balancer_reaches_one(
     assert (ingress["FromPort"], ingress["ToPort"]) == (mapping["containerPort"], mapping["containerPort"])
     assert [pair["GroupId"] for pair in ingress["UserIdGroupPairs"]] == [parameters["LoadBalancerSecurityGroupId"]]
     assert ingress["IpRanges"] == []
-
-
-def test_the_backlog_decides_how_many_tasks_there_are(site: Site) -> None:
-    """moto's autoscaling takes the target and the policy as CloudFormation would hand them over."""
-    template, outputs = site.deployed.template, site.service.outputs
-    (target,) = template.resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
-    (policy,) = template.resources("AWS::ApplicationAutoScaling::ScalingPolicy").values()
-    where = {name: target[name] for name in ("ServiceNamespace", "ScalableDimension", "ResourceId")}
-    configuration = dict(policy["TargetTrackingScalingPolicyConfiguration"])
-    for name, kind in (("TargetValue", float), ("ScaleOutCooldown", int), ("ScaleInCooldown", int)):
-        configuration[name] = kind(configuration[name])
-    with site.service.client("application-autoscaling") as autoscaling:
-        autoscaling.register_scalable_target(
-            **where, MinCapacity=int(target["MinCapacity"]), MaxCapacity=int(target["MaxCapacity"])
-        )
-        autoscaling.put_scaling_policy(
-            **where,
-            PolicyName=policy["PolicyName"],
-            PolicyType=policy["PolicyType"],
-            TargetTrackingScalingPolicyConfiguration=configuration,
-        )
-        (put,) = autoscaling.describe_scaling_policies(ServiceNamespace="ecs")["ScalingPolicies"]
-        (registered,) = autoscaling.describe_scalable_targets(ServiceNamespace="ecs")["ScalableTargets"]
-    assert put["ResourceId"] == f"service/{outputs['ClusterName']}/{outputs['ServiceName']}"
-    assert (registered["MinCapacity"], registered["MaxCapacity"]) == (3, 30)
-    assert put["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 90
-
-
-# --- alarms: what a dead process can't say ---
-
-
-def put_alarms(stack: Stack, template: Resolved, stack_name: str) -> dict[str, dict[str, Any]]:
-    """Put a template's alarms as CloudFormation would, and return them as CloudWatch has them, without the prefix."""
-    with stack.client("cloudwatch") as cloudwatch:
-        alarms = template.resources("AWS::CloudWatch::Alarm").values()
-        for alarm in alarms:
-            cloudwatch.put_metric_alarm(**alarm)
-        described = cloudwatch.describe_alarms(AlarmNames=[alarm["AlarmName"] for alarm in alarms])["MetricAlarms"]
-    return {alarm["AlarmName"].removeprefix(f"{stack_name}-"): alarm for alarm in described}
-
-
-def told(alarm: Mapping[str, Any]) -> str:
-    """Say in a line what an alarm watches, and when it goes off."""
-    dimensions = ",".join(f"{each['Name']}={each['Value']}" for each in alarm["Dimensions"])
-    metric = f"{alarm['Namespace']} {alarm['MetricName']} {alarm['Statistic']} of {dimensions}"
-    condition = f"{alarm['ComparisonOperator']} {alarm['Threshold']:g}"
-    return f"{metric} {condition} x{alarm['EvaluationPeriods']}"
-
-
-def test_the_alarms_watch_what_stands_there_and_tell_the_topic(site: Site) -> None:
-    """The metric as AWS (and we) call it, of what was deployed, with the limits asked for; and where to read of it."""
-    first = put_alarms(site.receipts, site.first, "receipts")
-    second = put_alarms(site.game2, site.second, "receipts-game2")
-    service = put_alarms(site.service, site.deployed.template, "receipts-service")
-    mail, age = site.receipts.outputs["AlertMailName"], "AWS/SQS ApproximateAgeOfOldestMessage Maximum of QueueName"
-    depth = "AWS/SQS ApproximateNumberOfMessagesVisible Maximum of QueueName"
-    ledger, lost = "Sum of TableName=game.claims", "AWS/DynamoDB SystemErrors Sum of TableName=game.claims,Operation"
-    beat = "ReceiptActors Heartbeat Sum of SourceQueue"
-    assert {name: told(alarm) for name, alarm in first.items()} == {
-        "source-queue-age": f"{age}=game-receipts GreaterThanThreshold 900 x3",
-        "dead-letter-depth": f"{depth}=game-dead-letters GreaterThanThreshold 3 x1",
-        "heartbeat-missing": f"{beat}=game-receipts LessThanThreshold 1 x4",
-        "ledger-writes-throttled": f"AWS/DynamoDB WriteThrottleEvents {ledger} GreaterThanThreshold 5 x3",
-        "ledger-reads-throttled": f"AWS/DynamoDB ReadThrottleEvents {ledger} GreaterThanThreshold 5 x3",
-        "ledger-put-errors": f"{lost}=PutItem GreaterThanThreshold 0 x3",
-        "ledger-batch-errors": f"{lost}=BatchExecuteStatement GreaterThanThreshold 0 x3",
-        "ledger-get-errors": f"{lost}=GetItem GreaterThanThreshold 0 x3",
-        "alert-mail-errors": f"AWS/Lambda Errors Sum of FunctionName={mail} GreaterThanThreshold 0 x1",
-        "alerts-queue-age": f"{age}=game-alerts GreaterThanThreshold 300 x3",
-    }
-    assert {name: told(alarm) for name, alarm in second.items()} == {
-        "source-queue-age": f"{age}=game2-receipts GreaterThanThreshold 900 x3",
-        "dead-letter-depth": f"{depth}=game2-dead-letters GreaterThanThreshold 0 x1",
-        "heartbeat-missing": f"{beat}=game2-receipts LessThanThreshold 1 x4",
-    }
-    assert set(service) == {"tasks-missing", "tasks-at-limit", "notifications-down", "notifications-failing"}
-    dimensions = {
-        name: {each["Name"]: each["Value"] for each in alarm["Dimensions"]} for name, alarm in service.items()
-    }
-    outputs, parameters = site.service.outputs, site.deployed.parameters
-    whose = {"ClusterName": outputs["ClusterName"], "ServiceName": outputs["ServiceName"]}
-    assert (dimensions["tasks-missing"], service["tasks-missing"]["Threshold"]) == (whose, 3)
-    for name in ("notifications-down", "notifications-failing"):
-        assert str(parameters["NotificationsTargetGroupArn"]).endswith(f":{dimensions[name]['TargetGroup']}")
-        assert str(parameters["LoadBalancerArn"]).endswith(f":loadbalancer/{dimensions[name]['LoadBalancer']}")
-    composites = [*site.first.resources("AWS::CloudWatch::CompositeAlarm").values()]
-    composites += site.second.resources("AWS::CloudWatch::CompositeAlarm").values()
-    for alarm in (*first.values(), *second.values(), *service.values(), *composites):
-        assert alarm["AlarmActions"] == alarm["OKActions"] == [site.receipts.outputs["AlertTopicArn"]]
-    for name, alarm in first.items():
-        assert f"{RUNBOOK}#alarm-{name}" in alarm["AlarmDescription"]
-
-
-def test_a_site_is_down_where_nobody_lives_and_receipts_wait(site: Site) -> None:
-    """Each of the two alone may wait for the morning. (moto fails over composite alarms: it is the template's.)"""
-    for template, stack in ((site.first, "receipts"), (site.second, "receipts-game2")):
-        composite = CompositeAlarm(template.resources("AWS::CloudWatch::CompositeAlarm")["SiteDown"])
-        states: list[tuple[State, State, State]] = [
-            ("ALARM", "ALARM", "ALARM"),
-            ("ALARM", "OK", "OK"),
-            ("OK", "ALARM", "OK"),
-            ("INSUFFICIENT_DATA", "ALARM", "OK"),
-        ]
-        for heartbeat, age, state in states:
-            both: dict[str, State] = {f"{stack}-heartbeat-missing": heartbeat, f"{stack}-source-queue-age": age}
-            assert composite.evaluate(both) == state
-        assert composite.asked == set(both)
-
-
-def test_each_stack_has_a_page_of_what_stands_there(site: Site) -> None:
-    """With the program's metrics by their names and dimensions, the queues and the alarms."""
-    pages = [page_of(stack) for stack in (site.receipts, site.game2, site.game3)]
-    assert [page.queues for page in pages] == [
-        {"game-receipts", "game-results", "game-dead-letters"},
-        {"game2-receipts", "game2-dead-letters", "game2-results"},
-        {"game3-receipts.fifo", "game3-receiptsDLQ.fifo"},
-    ]
-    assert [page.source_queues for page in pages] == [{source} for source in SOURCES]
-    assert pages[0].written <= WRITTEN
-    alarms = [alarm["AlarmName"] for alarm in site.first.resources("AWS::CloudWatch::Alarm").values()]
-    assert pages[0].alarms == alarm_arns("receipts", *(name.removeprefix("receipts-") for name in alarms), "site-down")
 
 
 # --- the program at work ---
@@ -528,18 +386,14 @@ class Run:
     told_of_refunds: Sequence[ReceivedMessage]
 
 
-@pytest.fixture(scope="module")
-def run(
-    site: Site, server: RecordingServer, module_programs: Programs, tmp_path_factory: pytest.TempPathFactory
-) -> Run:
+def run_of(site: Site, server: RecordingServer, programs: Programs, folder: Path) -> Run:
     """Let the service work, then have its answers read, its dead letters sent again and a claim looked up."""
-    folder, receipts = tmp_path_factory.mktemp("run"), site.receipts
-    receipt = folder / "receipt.txt"
+    receipts, receipt = site.receipts, folder / "receipt.txt"
     with ExitStack() as things:
         things.enter_context(pytest.MonkeyPatch.context()).setenv("AWS_ENDPOINT_URL", receipts.url)
         onlooker = things.enter_context(closing(AwsQueues(boto3.Session("onlooker", "testing", region_name=REGION))))
         store = things.enter_context(SimulatedAppStore())
-        company = Company(site, store, module_programs)
+        company = Company(site, store, programs)
 
         send(onlooker, "game-receipts", [OutgoingMessage(each.body, each.attributes) for each in SCENARIO.messages])
         bodies = [each.body for each in genuine_messages(3, 91, "game2-results")]
@@ -636,7 +490,7 @@ def peek(queues: AwsQueues, queue: str) -> list[ReceivedMessage]:
     return messages
 
 
-def test_the_program_works_on_the_stacks_with_the_environment_that_they_tell(site: Site, run: Run) -> None:
+def all_receipts_are_dealt_with(site: Site, run: Run) -> None:
     """Each queue has its post queue, standard or FIFO; every message is answered or moved as it should be.
 
     The task says of each queue that it lives, by the dimension that the alarms are about, and drains in its time.
@@ -654,7 +508,7 @@ def test_the_program_works_on_the_stacks_with_the_environment_that_they_tell(sit
     assert (json.loads(refunded.body)["status"], refunded.attributes["reason"]) == ("INVALID", "refunded")
 
 
-def test_everyone_may_do_what_he_does_and_nothing_else(run: Run, site: Site, server: RecordingServer) -> None:
+def everyone_may_do_what_he_does_and_nothing_else(run: Run, site: Site, server: RecordingServer) -> None:
     """The calls that were made are those that the policies grant, on the same resources: no fewer and no more."""
     assert server.calls_of("service") == granted_to_service(site), run.log
     for user, policy in (
@@ -666,7 +520,7 @@ def test_everyone_may_do_what_he_does_and_nothing_else(run: Run, site: Site, ser
         assert server.calls_of(user) == site.receipts.granted(site.receipts.outputs[policy]), user
 
 
-def test_what_only_an_operator_can_put_right_arrives_as_a_mail(run: Run, site: Site, server: RecordingServer) -> None:
+def what_only_an_operator_can_put_right_arrives_as_a_mail(site: Site, server: RecordingServer) -> None:
     """From Apple's 21004, by actor, alerts queue, function and topic, to whoever has subscribed.
 
     The function may publish, take alerts and write a log: nothing else, and on nothing else.
@@ -723,3 +577,42 @@ def test_what_only_an_operator_can_put_right_arrives_as_a_mail(run: Run, site: S
     (mapping,) = site.mappings  # Lambda takes them from the queue, several at a time
     assert mapping["EventSourceArn"] == outputs["AlertsQueueArn"]
     assert mapping["FunctionArn"].endswith(f":function:{outputs['AlertMailName']}")
+
+
+def the_heartbeat_is_missed_when_all_are_dead_and_not_before(site: Site, run: Run) -> None:
+    """Each task has told of each queue, by the namespace, name and dimension that the alarm is about."""
+    alarm = site.first.resources("AWS::CloudWatch::Alarm")["HeartbeatMissing"]
+    metrics, minutes = Metrics(), int(str(RECEIPTS["HeartbeatMinutes"]))
+    assert metrics.read_log(map(json.dumps, run.documents)) == len(run.documents)
+    died_at = metrics.last_at(Metric.of(alarm))
+    states = [state_of(alarm, metrics, died_at + minute * 60) for minute in range(1, 15)]  # the first minute is over
+    went_off = states.index("ALARM") + 1
+    assert minutes <= went_off <= minutes + EXTRA_PERIODS + 1
+    assert states == ["OK"] * (went_off - 1) + ["ALARM"] * (15 - went_off)
+    back_at = died_at + 15 * 60
+    metrics.read_log(map(json.dumps, run.documents), later_by_seconds=15 * 60)
+    assert state_of(alarm, metrics, back_at + 60) == "OK"
+
+
+def test_the_templates_as_deployed_and_the_program_at_work_on_them(
+    site: Site, server: RecordingServer, programs: Programs, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """What stands there is what was asked for; the program finds all that it needs, may do it, and does it."""
+    for look in (
+        the_queues_and_tables_have_the_sizes_asked_for,
+        a_role_has_the_policies_of_the_stacks_alone,
+        a_task_has_the_sizes_roles_and_settings_asked_for,
+        who_starts_a_task_may_fetch_what_it_needs_and_nothing_else,
+        the_services_run_in_the_subnets_and_only_the_load_balancer_reaches_one,
+    ):
+        with subtests.test(look.__name__):
+            look(site)
+    run = run_of(site, server, programs, tmp_path)
+    with subtests.test("all receipts"):
+        all_receipts_are_dealt_with(site, run)
+    with subtests.test("permissions"):
+        everyone_may_do_what_he_does_and_nothing_else(run, site, server)
+    with subtests.test("mail"):
+        what_only_an_operator_can_put_right_arrives_as_a_mail(site, server)
+    with subtests.test("heartbeat"):
+        the_heartbeat_is_missed_when_all_are_dead_and_not_before(site, run)

@@ -1,65 +1,28 @@
-"""What the second template says, for parameters that would each take a deployment, and beside the files it leans on."""
+"""What the service's template says, for parameters that would each take a deployment."""
 
 from __future__ import annotations
 
 import json
-import re
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.cli.notifications import DEFAULT_PORT, HEALTH_PATH, STOP_SECONDS
 from receipt_actors.settings import load_settings
 
-from .alarms import Metric as Named
-from .alarms import MetricAlarm, Metrics, evaluated
-from .conftest import SERVICE_TEMPLATE, TEMPLATE
-from .intrinsics import Resolved
+from .alarms import Metric, Metrics, evaluated, state_of
+from .intrinsics import FURTHER, REQUIRED, SERVICE, Resolved, service
+from .test_templates import BALANCED, DOC, MANUAL
 
-ROOT = Path(__file__).parents[2]
-MANUAL = ROOT / "doc/deploy-aws.rst"
-OPERATIONS = ROOT / "doc/operations.rst"
-RUNBOOK = ROOT / "doc/runbook.rst"
 MAX_METRICS = 10  # of an alarm with metric math
 MAX_STOP_TIMEOUT_SECONDS = 120  # of ECS on Fargate
 TO_END_SECONDS = 5  # after a drain: to kill a worker that has not, to write the last lines of log and metrics
-
-template: dict[str, Any] = load(str(SERVICE_TEMPLATE))
-parameters: dict[str, dict[str, Any]] = template["Parameters"]
-GIVEN = {
-    "Image": "receipt-actors:1",
-    "BundleIds": "com.example.game",
-    "VpcId": "vpc-1",
-    "SubnetIds": ["subnet-1", "subnet-2"],
-}
-EXPORTS = Resolved(load(str(TEMPLATE)), {}, stack_name="receipts").exports()
-FURTHER = ("Game2SQS", "Game3SQS.fifo", "Game4SQS", "Game5SQS")  # as many as count in scaling
-FURTHER_EXPORTS = {f"game{number}-SourceQueueName": queue for number, queue in enumerate(FURTHER, 2)}
-BALANCER = "arn:aws:elasticloadbalancing:eu-west-1:123456789012"
-BALANCED = {
-    "NotificationsTargetGroupArn": f"{BALANCER}:targetgroup/refunds/6d0ecf831eec9f09",
-    "LoadBalancerArn": f"{BALANCER}:loadbalancer/app/front/50dc6c495c0c9188",
-    "LoadBalancerSecurityGroupId": "sg-0123456789abcdef0",
-}
 PARAMETER = "arn:aws:ssm:eu-west-1:123456789012:parameter/game/shared-secret"
 
-
-def service(**changes: object) -> Resolved:
-    exports = {**EXPORTS, **FURTHER_EXPORTS}
-    return Resolved(template, {**GIVEN, **changes}, stack_name="service", exports=exports)
-
-
-def service_of(count: int, **changes: object) -> Resolved:
-    """Return a service that serves so many further source queues."""
-    if count:
-        changes["SourceStacks"] = ",".join(f"game{number}" for number in range(2, 2 + count))
-        changes["Sources"] = json.dumps({queue: {} for queue in FURTHER[:count]})
-    return service(**changes)
+parameters: dict[str, dict[str, Any]] = SERVICE["Parameters"]
 
 
 def container(resolved: Resolved, task: str = "TaskDefinition") -> dict[str, Any]:
@@ -74,7 +37,7 @@ def environment(resolved: Resolved, task: str = "TaskDefinition") -> dict[str, s
 
 def test_four_parameters_are_enough() -> None:
     """The image, the app, and where to run: everything else has a default, and breaks no rule."""
-    assert {name for name, each in parameters.items() if "Default" not in each} == set(GIVEN)
+    assert {name for name, each in parameters.items() if "Default" not in each} == set(REQUIRED)
     assert service().faults() == []
     settings = load_settings({}, environ=environment(service()))
     assert settings.bundle_ids == ("com.example.game",)
@@ -102,21 +65,22 @@ def test_a_task_is_killed_after_its_drain_and_not_before(seconds: str) -> None:
 
 
 def test_a_task_needs_no_privileges_and_writes_no_file() -> None:
-    """Not even the capabilities that every container has."""
-    definition = container(service())
-    assert definition["ReadonlyRootFilesystem"] is True
-    assert definition["LinuxParameters"] == {"InitProcessEnabled": True, "Capabilities": {"Drop": ["ALL"]}}
-    assert "Privileged" not in definition
-    assert "MountPoints" not in definition
+    """Not even the capabilities that every container has, whichever task it is."""
+    for task in ("TaskDefinition", "NotificationsTaskDefinition"):
+        definition = container(service(**BALANCED), task)
+        assert definition["ReadonlyRootFilesystem"] is True
+        assert definition["LinuxParameters"] == {"InitProcessEnabled": True, "Capabilities": {"Drop": ["ALL"]}}
+        assert "Privileged" not in definition
+        assert "MountPoints" not in definition
 
 
 def test_the_health_check_is_that_of_the_image_and_of_the_manual() -> None:
     """A container that is paused by an operator is not replaced, wherever its health is looked at."""
     check = container(service())["HealthCheck"]
-    manual = OPERATIONS.read_text(encoding="utf-8")
+    manual = (DOC / "operations.rst").read_text(encoding="utf-8")
     told, _ = json.JSONDecoder().raw_decode(manual[manual.index('{"healthCheck"') :])
     assert {key[0].lower() + key[1:]: value for key, value in check.items()} == told["healthCheck"]
-    (line,) = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("HEALTHCHECK")]
+    (line,) = [line for line in (DOC.parent / "Dockerfile").read_text().splitlines() if line.startswith("HEALTHCHECK")]
     assert json.loads(line[line.index("[") :]) == check["Command"][1:]
     for option, name in [("interval", "Interval"), ("timeout", "Timeout"), ("start-period", "StartPeriod")]:
         assert f"--{option}={check[name]}s" in line
@@ -171,7 +135,6 @@ def test_a_rush_has_a_beginning_and_an_end() -> None:
     assert resolved.faults() == []
 
 
-@pytest.mark.parametrize("arn", [PARAMETER, "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:game-AbCdEf"])
 @pytest.mark.parametrize(
     ("parameter", "policy", "variable"),
     [
@@ -180,14 +143,13 @@ def test_a_rush_has_a_beginning_and_an_end() -> None:
         ("SourcesArn", "SourcesPolicy", "RECEIPT_ACTORS_SOURCES"),
     ],
 )
-def test_a_secret_is_a_parameter_or_a_secret(arn: str, parameter: str, policy: str, variable: str) -> None:
+def test_a_secret_is_a_parameter_or_a_secret(parameter: str, policy: str, variable: str) -> None:
     """Who starts the task may read that one, by the call that its service has."""
-    assert re.fullmatch(parameters[parameter]["AllowedPattern"], arn)
-    resolved = service(**{parameter: arn})
+    resolved = service(**{parameter: PARAMETER})
     (statement,) = resolved.resources("AWS::IAM::ManagedPolicy")[policy]["PolicyDocument"]["Statement"]
     assert statement["Action"] == ["secretsmanager:GetSecretValue", "ssm:GetParameters"]
-    assert statement["Resource"] == arn
-    assert container(resolved)["Secrets"] == [{"Name": variable, "ValueFrom": arn}]
+    assert statement["Resource"] == PARAMETER
+    assert container(resolved)["Secrets"] == [{"Name": variable, "ValueFrom": PARAMETER}]
     assert policy not in service().resources("AWS::IAM::ManagedPolicy")
 
 
@@ -199,48 +161,6 @@ def test_a_key_is_granted_where_there_is_one() -> None:
     assert (decrypt["Action"], decrypt["Resource"]) == (["kms:Decrypt"], key)
     assert set(service().resources("AWS::IAM::ManagedPolicy")) == {"ExecutionPolicy", "ProtectionPolicy"}
     assert container(service())["Secrets"] == []
-
-
-@pytest.mark.parametrize(
-    ("parameter", "value", "is_taken"),
-    [
-        ("Image", "receipt-actors:1", True),
-        ("Image", f"game/receipt-actors@sha256:{'0' * 64}", True),
-        ("Image", "receipt-actors", False),
-        ("Image", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/receipt-actors:1", False),
-        ("Image", "*:1", False),
-        ("SharedSecretArn", "", True),
-        ("SharedSecretArn", "abc123", False),
-        ("SharedSecretArn", "arn:aws:ssm:eu-west-1:123456789012:parameter/*", False),
-        ("SharedSecretArn", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:game:key::", False),
-        ("Settings", "", True),
-        ("Settings", '{"max_in_flight": 300}', True),
-        ("Settings", "max_in_flight=300", False),
-        ("Settings", '{"shared_secret": "00112233445566778899aabbccddeeff"}', False),
-        ("BundleIds", "com.example.game,com.example.other", True),
-        ("BundleIds", "*", False),
-        ("SourceStacks", "", True),
-        ("SourceStacks", "receipts-game2,receipts-game3", True),
-        ("SourceStacks", "receipts-game2,", False),
-        ("SourceStacks", "a,b,c,d,e", False),
-        ("Sources", "", True),
-        ("Sources", '{"Game2SQS": {\n"bundle_ids": "com.example.two"}}', True),
-        ("Sources", "Game2SQS", False),
-        ("Sources", '{"Game2SQS": {\n"shared_secret": "abc123"}}', False),
-        ("SourcesArn", '{"Game2SQS": {"shared_secret": "abc123"}}', False),
-        ("Processes", "auto", True),
-        ("Processes", "0", False),
-        ("RushBegins", "rate(1 day)", False),
-        *((parameter, "", True) for parameter in BALANCED),
-        *((parameter, arn, True) for parameter, arn in BALANCED.items()),
-        ("NotificationsTargetGroupArn", BALANCED["LoadBalancerArn"], False),
-        ("LoadBalancerArn", f"{BALANCER}:loadbalancer/net/front/50dc6c495c0c9188", False),
-        ("LoadBalancerSecurityGroupId", "front", False),
-    ],
-)
-def test_slips_are_refused(parameter: str, value: str, is_taken: bool) -> None:
-    """No star gets into a policy, and no secret into a parameter."""
-    assert (re.fullmatch(parameters[parameter]["AllowedPattern"], value) is not None) is is_taken
 
 
 def test_an_image_is_of_the_repository_that_may_be_pulled() -> None:
@@ -266,6 +186,11 @@ def test_a_cluster_is_made_where_none_is_given() -> None:
         assert policy["Resource"].endswith(f":task/{name}/*")
         assert policy["Condition"]["ArnEquals"]["ecs:cluster"].endswith(f":cluster/{name}")
         assert ({"Name": "ClusterName", "Value": name}) in metric_of(resolved, "tasks")["Dimensions"]
+    scaled = service(MinTasks="3", MaxTasks="30", AcceptableSeconds="90")
+    (target,) = scaled.resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
+    (policy,) = scaled.resources("AWS::ApplicationAutoScaling::ScalingPolicy").values()
+    assert (target["MinCapacity"], target["MaxCapacity"]) == ("3", "30")
+    assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == "90"
 
 
 def queries(resolved: Resolved) -> dict[str, dict[str, Any]]:
@@ -293,7 +218,7 @@ def test_tasks_follow_the_backlog_as_aws_recommends(
     It is the backlog of all source queues together.
     """
     sizes = {"TaskReceiptsPerSecond": str(per_second), "AcceptableSeconds": str(acceptable_seconds)}
-    resolved = service_of(len(visible) - 1, **sizes)
+    resolved = service(len(visible) - 1, **sizes)
     ids = [id_ for id_ in queries(resolved) if id_.startswith("visible")]
     known = {"tasks": {1: float(tasks)}}
     known |= {id_: {1: float(messages)} for id_, messages in zip(ids, visible, strict=True)}
@@ -302,42 +227,38 @@ def test_tasks_follow_the_backlog_as_aws_recommends(
     assert value / acceptable_seconds == pytest.approx((sum(visible) / tasks) / (acceptable_seconds / mean_seconds))
 
 
-def test_the_backlog_is_that_of_the_source_queue() -> None:
+@pytest.mark.parametrize("further", [0, 1, len(FURTHER)])
+def test_the_backlog_is_that_of_all_source_queues(further: int) -> None:
     """And the tasks are those of this service that run; only the quotient is what is tracked."""
-    resolved = service()
-    assert metric_of(resolved, "visible") == {
-        "Namespace": "AWS/SQS",
-        "MetricName": "ApproximateNumberOfMessagesVisible",
-        "Dimensions": [{"Name": "QueueName", "Value": "ReceiptsSQS"}],
-    }
+    resolved = service(further)
     running = metric_of(resolved, "tasks")
     assert (running["Namespace"], running["MetricName"]) == ("ECS/ContainerInsights", "RunningTaskCount")
-    assert [id_ for id_, query in queries(resolved).items() if query["ReturnData"]] == ["backlog"]
-
-
-@pytest.mark.parametrize("count", range(len(FURTHER) + 1))
-def test_the_backlog_of_a_further_queue_counts_like_that_of_the_first(count: int) -> None:
-    """The same metric, of the queue that its stack exports; without a further queue there is no more than the first."""
-    resolved = service_of(count)
-    at_limit = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"]
-    for found in (queries(resolved), {each["Id"]: each for each in at_limit}):
-        mine = {id_: query["MetricStat"] for id_, query in found.items() if id_.startswith("visible")}
-        for queue, stat in zip(("ReceiptsSQS", *FURTHER[:count]), mine.values(), strict=True):
-            metric = {**mine["visible"]["Metric"], "Dimensions": [{"Name": "QueueName", "Value": queue}]}
-            assert stat == {**mine["visible"], "Metric": metric}
-        assert not any(found[id_]["ReturnData"] for id_ in mine)
+    at_limit = {each["Id"]: each for each in resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"]}
+    for found in (queries(resolved), at_limit):
+        metrics = [query["MetricStat"]["Metric"] for id_, query in found.items() if id_.startswith("visible")]
+        assert metrics == [
+            {
+                "Namespace": "AWS/SQS",
+                "MetricName": "ApproximateNumberOfMessagesVisible",
+                "Dimensions": [{"Name": "QueueName", "Value": queue}],
+            }
+            for queue in ("ReceiptsSQS", *FURTHER[:further])
+        ]
+        assert len({found[id_]["MetricStat"]["Stat"] for id_ in found if id_.startswith("visible")}) == 1
+        assert len([id_ for id_, query in found.items() if query["ReturnData"]]) == 1
         assert len(found) <= MAX_METRICS
+    assert queries(resolved)["backlog"]["ReturnData"]
 
 
-@pytest.mark.parametrize("silent", range(1, 1 + len(FURTHER)))
-def test_a_queue_without_figures_keeps_nobody_from_scaling(silent: int) -> None:
+def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
     """One that was made just now, or has ended, counts as empty; without the first's there is no data point."""
-    resolved = service_of(len(FURTHER), MaxTasks="1")
-    known = {f"visible{number}": {1: 500.0, 3: 9.0} for number in range(1, 1 + len(FURTHER)) if number != silent}
-    known |= {"visible": {1: 500.0, 2: 500.0}, "tasks": {1: 1.0, 2: 1.0, 3: 1.0}, f"visible{silent}": {}}
+    resolved = service(len(FURTHER), MaxTasks="1")
     at_limit = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"][-1]
-    for query in (queries(resolved)["backlog"], at_limit):
-        assert evaluated(query["Expression"], known) == {1: 4.0, 2: 1.0}
+    for silent in range(1, 1 + len(FURTHER)):
+        known = {f"visible{number}": {1: 500.0, 3: 9.0} for number in range(1, 1 + len(FURTHER)) if number != silent}
+        known |= {"visible": {1: 500.0, 2: 500.0}, "tasks": {1: 1.0, 2: 1.0, 3: 1.0}, f"visible{silent}": {}}
+        for query in (queries(resolved)["backlog"], at_limit):
+            assert evaluated(query["Expression"], known) == {1: 4.0, 2: 1.0}
 
 
 # --- further source queues ---
@@ -346,7 +267,7 @@ def test_a_queue_without_figures_keeps_nobody_from_scaling(silent: int) -> None:
 def test_without_a_further_queue_nothing_is_said_of_one() -> None:
     """With one, the variable has its table, which the settings read."""
     assert "RECEIPT_ACTORS_SOURCES" not in environment(service())
-    settings = load_settings({}, environ=environment(service_of(2)))
+    settings = load_settings({}, environ=environment(service(2)))
     assert settings.source_queues == ("ReceiptsSQS", "Game2SQS", "Game3SQS.fifo")
 
 
@@ -391,22 +312,14 @@ def test_what_takes_notifications_is_as_the_manual_says() -> None:
     task = container(service(**BALANCED), "NotificationsTaskDefinition")
     assert task["Command"] == ["notifications", "--host", "0.0.0.0", "--port", str(DEFAULT_PORT)]
     assert STOP_SECONDS < task["StopTimeout"] <= MAX_STOP_TIMEOUT_SECONDS
-    manual = MANUAL.read_text(encoding="utf-8")
-    assert f"--port {DEFAULT_PORT} --health-check-path {HEALTH_PATH} " in manual
-
-
-def test_what_takes_notifications_needs_no_privileges_and_writes_no_file() -> None:
-    """As what takes receipts; only that nobody looks into it but the load balancer."""
-    resolved = service(**BALANCED)
-    taker, worker = container(resolved, "NotificationsTaskDefinition"), container(resolved)
-    for name in ("Image", "ReadonlyRootFilesystem", "LinuxParameters"):
-        assert taker[name] == worker[name]
-    assert "HealthCheck" not in taker
+    assert task["Image"] == container(service(**BALANCED))["Image"]
+    assert "HealthCheck" not in task  # nobody looks into it but the load balancer
+    assert f"--port {DEFAULT_PORT} --health-check-path {HEALTH_PATH} " in MANUAL
 
 
 def test_refunds_are_of_all_the_games() -> None:
     """The further source queues' rules are known to both services."""
-    resolved = service_of(2, **BALANCED)
+    resolved = service(2, **BALANCED)
     name = "RECEIPT_ACTORS_SOURCES"
     assert environment(resolved, "NotificationsTaskDefinition")[name] == environment(resolved)[name]
     resolved = service(SourceStacks="game2", SourcesArn=PARAMETER, **BALANCED)
@@ -417,79 +330,58 @@ def test_refunds_are_of_all_the_games() -> None:
 # --- alarms ---
 
 
-def states_through_an_outage(alarm: MetricAlarm, *, well: float, ill: float) -> list[str]:
-    """Return its state after each of 50 minutes: ill from the 10th, unheard of from the 25th, well from the 40th."""
-    metric, metrics, states = Named.of(alarm.properties), Metrics(), []
-    for minute in range(50):
+@pytest.mark.parametrize(("name", "well", "ill"), [("TasksMissing", 2, 1), ("NotificationsDown", 1, 0)])
+def test_what_is_missing_is_told_of(name: str, well: float, ill: float) -> None:
+    """After MissingTasksMinutes, also where nothing is heard of any; and when they are back.
+
+    It is tasks, or anybody healthy behind the load balancer.
+    """
+    alarm = service(MinTasks="2", **BALANCED).resources("AWS::CloudWatch::Alarm")[name]
+    metric, metrics, states = Metric.of(alarm), Metrics(), []
+    for minute in range(50):  # ill from the 10th, unheard of from the 25th, well from the 40th
         if minute < 10 or minute >= 40:
             metrics.put(metric, minute * 60, well)
         elif minute < 25:
             metrics.put(metric, minute * 60, ill)
-        states.append(alarm.evaluate(metrics, (minute + 1) * 60))
-    return states
+        states.append(state_of(alarm, metrics, (minute + 1) * 60))
+    assert states == ["OK"] * 19 + ["ALARM"] * 21 + ["OK"] * 10
 
 
-def test_tasks_that_are_missing_are_told_of() -> None:
-    """After MissingTasksMinutes, also where nothing is heard of any; and when they are back."""
-    alarm = MetricAlarm(service(MinTasks="2").resources("AWS::CloudWatch::Alarm")["TasksMissing"])
-    states = states_through_an_outage(alarm, well=2, ill=1)
-    assert states.index("ALARM") == 10 + 9
-    assert (set(states[19:40]), set(states[40:])) == ({"ALARM"}, {"OK"})
+def test_the_alarms_are_about_this_service_and_its_target_group() -> None:
+    """As CloudWatch calls them: the ends of the ARNs."""
+    alarms = service(**BALANCED).resources("AWS::CloudWatch::Alarm")
+    dimensions = {
+        name: {each["Name"]: each["Value"] for each in alarm.get("Dimensions", ())} for name, alarm in alarms.items()
+    }
+    assert dimensions.pop("TasksAtLimit") == {}  # its metrics are those of the scaling
+    assert dimensions.pop("TasksMissing") == {"ClusterName": "Cluster", "ServiceName": "Service.Name"}
+    behind = {"TargetGroup": "targetgroup/refunds/6d0ecf831eec9f09", "LoadBalancer": "app/front/50dc6c495c0c9188"}
+    assert dimensions == {"NotificationsDown": behind, "NotificationsFailing": behind}
 
 
 @pytest.mark.parametrize("further", [0, len(FURTHER)])
 def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of(further: int) -> None:
     """That of all source queues together; not one that those tasks will that may be added."""
-    resolved = service_of(further, MaxTasks="10", TaskReceiptsPerSecond="500", AcceptableSeconds="60")
-    alarm = MetricAlarm(resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"])
-    first, *others = (Named.of(each["MetricStat"]["Metric"]) for each in alarm.properties["Metrics"][:-1])
-    assert alarm.evaluate(Metrics(), 3600) == "OK"
+    resolved = service(further, MaxTasks="10", TaskReceiptsPerSecond="500", AcceptableSeconds="60")
+    alarm = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]
+    first, *others = (Metric.of(each["MetricStat"]["Metric"]) for each in alarm["Metrics"][:-1])
+    assert state_of(alarm, Metrics(), 3600) == "OK"
     for backlog, state in ((10 * 500 * 60, "OK"), (10 * 500 * 60 + 1, "ALARM")):
         metrics = Metrics()
         for minute in range(60):
             metrics.put(first, minute * 60, backlog - 1000 * further)
             for other in others:
                 metrics.put(other, minute * 60, 1000)
-        assert alarm.evaluate(metrics, 3600) == state
+        assert state_of(alarm, metrics, 3600) == state
     standby = service(Role="active-standby").resources("AWS::CloudWatch::Alarm")
     assert set(standby) == {"TasksMissing"}
 
 
-def test_notifications_that_nobody_takes_are_told_of() -> None:
-    """After MissingTasksMinutes without anybody healthy behind the load balancer, also where it says nothing."""
-    alarm = MetricAlarm(service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsDown"])
-    states = states_through_an_outage(alarm, well=1, ill=0)
-    assert states.index("ALARM") == 10 + 9
-    assert (set(states[19:40]), set(states[40:])) == ({"ALARM"}, {"OK"})
-
-
 def test_a_refund_that_is_not_carried_out_is_told_of() -> None:
     """At once; silence, which is the rule, is none."""
-    alarm = MetricAlarm(service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsFailing"])
+    alarm = service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsFailing"]
     metrics = Metrics()
-    assert alarm.evaluate(metrics, 3600) == "OK"
-    metrics.put(Named.of(alarm.properties), 3570, 1)
-    assert alarm.evaluate(metrics, 3600) == "ALARM"
-    assert alarm.evaluate(metrics, 3600 + 10 * 60) == "OK"
-
-
-@pytest.mark.parametrize("name", ["TasksMissing", "TasksAtLimit", "NotificationsDown", "NotificationsFailing"])
-def test_every_alarm_has_its_section_in_the_runbook(name: str) -> None:
-    """And tells its beginning and its end to the topic of the other stack."""
-    resolved = service(RunbookUrl="https://wiki.example.com/runbook.html", **BALANCED)
-    alarm = resolved.resources("AWS::CloudWatch::Alarm")[name]
-    suffix = alarm["AlarmName"].removeprefix("service-")
-    assert f"https://wiki.example.com/runbook.html#alarm-{suffix}" in alarm["AlarmDescription"]
-    assert f".. _alarm-{suffix}:\n" in RUNBOOK.read_text(encoding="utf-8")
-    assert alarm["AlarmActions"] == alarm["OKActions"] == ["AlertTopic"]
-
-
-# --- the manual ---
-
-
-def test_the_manual_lists_every_parameter_with_its_default() -> None:
-    """The second table of the manual is the template's, row by row."""
-    _, _, about_service = MANUAL.read_text(encoding="utf-8").partition("The service's parameters\n")
-    about_service, _, _ = about_service.partition("What a task is\n")
-    rows = re.findall(r"^``(\w+)``\s+(?:``(\S+)``|none|required)", about_service, re.MULTILINE)
-    assert rows == [(name, str(each.get("Default", ""))) for name, each in parameters.items()]
+    assert state_of(alarm, metrics, 3600) == "OK"
+    metrics.put(Metric.of(alarm), 3570, 1)
+    assert state_of(alarm, metrics, 3600) == "ALARM"
+    assert state_of(alarm, metrics, 3600 + 10 * 60) == "OK"
