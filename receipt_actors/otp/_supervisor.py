@@ -272,12 +272,12 @@ class SupervisorBase(GenServer):
             result = spec.start(*args)
         except BaseException as error:
             return NotStarted(Crash(error))
-        match result:
-            case Started(ref) if isinstance(ref, Ref):
-                return result
-            case Starting(ref) if isinstance(ref, Ref) and ref.process.parent is self._otp_process:
-                return result
+        if isinstance(result, Started) and isinstance(result.ref, Ref):
+            return result
         if isinstance(result, NotStarted) or result is IGNORE:
+            return result
+        is_starting = isinstance(result, Starting) and isinstance(result.ref, Ref)
+        if is_starting and result.ref.process.parent is self._otp_process:
             return result
         wrong = TypeError(
             f"start of child {spec.id!r} must return what start_link() gave it, or Started(ref), NotStarted(reason) or "

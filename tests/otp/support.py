@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from receipt_actors.otp import (
+    KILLED,
     NO_REPLY,
     ActorSystem,
     ExitReason,
@@ -23,7 +24,9 @@ from receipt_actors.otp import (
     StartFinished,
     Starting,
     StartResult,
+    Stop,
     Timer,
+    which_children,
 )
 from tests.patience import PATIENCE_SECONDS
 
@@ -172,6 +175,30 @@ def exit_reason_of(ref: Ref) -> ExitReason:
     reason = ref.process.exit_reason
     assert reason is not None
     return reason
+
+
+def whereis(system: ActorSystem, name: object) -> Ref:
+    """Return who has a name, which somebody must have."""
+    ref = system.whereis(name)
+    assert ref is not None
+    return ref
+
+
+def end(ref: Ref, reason: ExitReason) -> None:
+    """Have an actor end for a reason."""
+    if reason == KILLED:
+        ref.kill()
+    else:
+        ref.cast(lambda _actor: Stop(reason))
+    assert exit_reason_of(ref) == reason
+
+
+def states(supervisor: Ref) -> dict[object, object]:
+    """Return id -> "running", "restarting" or None."""
+    return {
+        info.id: "running" if isinstance(info.child, Ref) and info.child.is_alive() else info.child
+        for info in which_children(supervisor)
+    }
 
 
 def raising(error: BaseException) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from receipt_actors.otp import (
     IGNORE,
+    KILLED,
     ONE_FOR_ALL,
     PERMANENT,
     REST_FOR_ONE,
@@ -36,7 +37,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
-from tests.otp.support import Pooled, Seen, WatchedClock, exit_reason_of
+from tests.otp.support import Pooled, Seen, WatchedClock, end, exit_reason_of, states, whereis
 
 BACKOFF = Backoff(first_seconds=1, factor=3, max_seconds=10, reset_after_seconds=20)
 
@@ -46,31 +47,19 @@ def spec(actor_class: type[Pooled], id_: str = "a", backoff: Backoff | None = BA
 
 
 def kill(system: ActorSystem, name: str = "a") -> None:
-    ref = system.whereis(name)
-    assert ref is not None
-    ref.kill()
-    exit_reason_of(ref)
-
-
-def states(supervisor: Ref) -> dict[object, object]:
-    return {
-        info.id: "running" if isinstance(info.child, Ref) and info.child.is_alive() else info.child
-        for info in which_children(supervisor)
-    }
+    end(whereis(system, name), KILLED)
 
 
 # --- how long (pure) -------------------------------------------------------------------------------------------------
 
 
 def test_delays_grow_up_to_the_longest() -> None:
-    """Each is ``factor`` times the one before, and none is longer than ``max_seconds``, after however many."""
     assert [BACKOFF.delay_seconds(restarts) for restarts in range(4)] == [1, 3, 9, 10]
     assert BACKOFF.delay_seconds(1_000_000) == 10
 
 
 @given(restarts=st.integers(0, 2000), jitter=st.floats(0, 1), chance=st.floats(0, 1))
 def test_jitter_takes_away_at_most_its_part(restarts: int, jitter: float, chance: float) -> None:
-    """A delay with jitter lies between what is left at worst and the delay without."""
     plain = Backoff(1.0, max_seconds=30).delay_seconds(restarts)
     delay = Backoff(1.0, max_seconds=30, jitter=jitter, rng=lambda: chance).delay_seconds(restarts)
     assert plain * (1 - jitter) <= delay <= plain
@@ -174,7 +163,6 @@ def test_a_restart_that_ignores_ends_the_row(system: ActorSystem, clock: Watched
 
 
 def test_it_gives_up_when_told_to(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    """After ``give_up_after`` restarts in a row the next failure ends the supervisor, as after too many restarts."""
     backoff = Backoff(1, factor=1, reset_after_seconds=20, give_up_after=2)
     supervisor = system.start(Supervisor, [spec(server, backoff=backoff), spec(server, "b")])
     other = system.whereis("b")
@@ -315,7 +303,6 @@ def test_each_child_of_simple_one_for_one_has_a_row_of_its_own(
 def test_a_waiting_child_of_simple_one_for_one_can_be_terminated(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled]
 ) -> None:
-    """By the ref that it had; it does not come back."""
     child = ChildSpec("job", Start(server), PERMANENT, backoff=BACKOFF)
     supervisor = system.start(SimpleOneForOneSupervisor, child)
     job = start_job(supervisor)
@@ -345,7 +332,6 @@ def test_an_orderly_end_in_simple_one_for_one_ends_the_row(
 def test_simple_one_for_one_counts_failed_starts_and_gives_up(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled]
 ) -> None:
-    """Starts that fail are part of the row, and its limit ends the supervisor."""
     failing = Failing()
     backoff = Backoff(1, factor=3, give_up_after=2)
     child = ChildSpec("job", Start(server, init=failing), PERMANENT, backoff=backoff)
@@ -363,7 +349,6 @@ def test_simple_one_for_one_counts_failed_starts_and_gives_up(
 def test_a_supervisor_of_waiting_children_can_end(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled]
 ) -> None:
-    """Its end cancels their restarts."""
     starts = Seen()
     start = Start(server, init=lambda _actor: starts.put("+"))
     supervisor = system.start(SimpleOneForOneSupervisor, ChildSpec("job", start, PERMANENT, backoff=BACKOFF))

@@ -23,7 +23,6 @@ def pool(no_threads_left: None) -> Iterator[BlockingPool]:
 
 
 def test_it_runs_no_more_than_its_size_at_once(pool: BlockingPool) -> None:
-    """Work beyond the size waits, first come first served."""
     started = Seen()
     with ExitStack() as stack:
         gates = [stack.enter_context(Gate()) for _ in range(3)]
@@ -39,7 +38,6 @@ def test_it_runs_no_more_than_its_size_at_once(pool: BlockingPool) -> None:
 
 
 def test_it_reuses_an_idle_thread(pool: BlockingPool) -> None:
-    """Work that comes when a thread has become free needs no further thread."""
     names = Seen()
     for _ in range(3):
         pool.submit(lambda: names.put(threading.current_thread().name))
@@ -85,7 +83,6 @@ def test_close_finishes_what_waits(no_threads_left: None) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, float("nan"), "3", True, None])
 def test_a_pool_without_threads_is_refused(size: Any) -> None:
-    """A pool that could never run anything, or no one knows how much at once, is an error at once."""
     with pytest.raises(ValueError, match=f"pool 'io': size must be a whole number of threads, 1 or more, not {size!r}"):
         BlockingPool("io", size)
 
@@ -145,7 +142,6 @@ def test_a_stopped_system_gives_no_pool() -> None:
 
 
 def test_a_system_ends_the_pools_that_its_actors_left_open(no_threads_left: None) -> None:
-    """Stopping the system ends idle pool threads too."""
     with ActorSystem() as system:
         pool = system.new_blocking_pool("io", 2)
         done = Seen()

@@ -85,7 +85,6 @@ def test_an_answer_that_was_given_early_stays_the_answer(system: ActorSystem, se
 
 
 def test_a_call_gives_up_after_its_timeout(system: ActorSystem, server: type[Pooled]) -> None:
-    """A call ends in pykka.Timeout; the late answer is dropped and harms nobody."""
     ref = system.start(server)
     kept = Seen()
     with pytest.raises(pykka.Timeout):
@@ -219,7 +218,6 @@ def test_callers_of_all_phases_are_told_of_a_crash(system: ActorSystem, server: 
 
 
 def test_a_deferred_caller_learns_the_reason_of_an_orderly_end(system: ActorSystem, server: type[Pooled]) -> None:
-    """A caller that was promised an answer is told why the actor ended without giving it."""
     ref = system.start(server)
     deferred = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
     ref.cast(lambda _actor: Stop(Shutdown("over")))
@@ -314,7 +312,6 @@ def test_an_answer_is_not_wanted_any_more_when_the_asker_has_ended(system: Actor
 
 
 def test_blocking_work_comes_back_as_a_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """run_blocking runs elsewhere, blocks nobody, and brings the result or the exception back."""
     seen = Seen()
     pool = system.new_blocking_pool("io", 2)
     ref = system.start(server, seen)

@@ -162,7 +162,6 @@ def test_in_the_child_a_busy_actor_holds_up_nobody(no_threads_left: None) -> Non
 
 
 def test_a_clock_that_is_shared_goes_on_in_the_child(no_threads_left: None) -> None:
-    """A SystemClock made before the fork fires the timers that the child sets."""
     clock = SystemClock()
     started = threading.Event()
     clock.call_later(0.0, started.set)

@@ -1,10 +1,13 @@
-"""What OTP's manual page of ``gen_server`` says, as far as no other file of these tests is about it."""
+"""``gen_server``: how an actor starts, runs and ends, what one crash does, calls, time-outs; on both runtimes."""
 
 from __future__ import annotations
 
+import gc
 import inspect
 import logging
 import math
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -32,10 +35,14 @@ from receipt_actors.otp import (
     GenServer,
     IdleTimeout,
     NotStarted,
+    Receive,
+    Receiving,
     Ref,
     Shutdown,
     Start,
+    Started,
     StartError,
+    Starting,
     Stop,
     Supervisor,
     terminate_child,
@@ -53,7 +60,9 @@ from tests.otp.support import (
     link_child,
     raising,
     run_in,
+    settle,
     sync,
+    thread_of,
 )
 
 BUG = Crash(ValueError("bug"))
@@ -498,3 +507,309 @@ def test_a_log_handler_that_raises_ends_nobody_who_drops_a_message(
         assert otp_sys.get_state(supervisor)
     finally:
         logger.removeHandler(handler)
+
+
+ERRORS = [ValueError("bug"), SystemExit(3), KeyboardInterrupt()]
+by_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+
+
+# --- start -----------------------------------------------------------------------------------------------------------
+
+
+@by_error
+def test_a_crash_in_init_is_a_start_error_with_its_cause(
+    system: ActorSystem, server: type[Pooled], error: BaseException
+) -> None:
+    seen = Seen()
+    with pytest.raises(StartError) as raised:
+        system.start(server, seen, init=raising(error), name="it")
+    assert raised.value.__cause__ is error
+    assert raised.value.result == NotStarted(Crash(error))
+    assert system.whereis("it") is None
+    assert system.processes() == []
+    assert seen.rest() == []
+
+
+def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pooled]) -> None:
+    """What init leaves to handle_continue is done before the first message, even one that init sent."""
+    seen = Seen()
+
+    def init(actor: Any) -> Continue:
+        actor.ref.send("message")
+        return Continue(lambda actor: actor.seen.put("continue"))
+
+    sync(system.start(server, seen, init=init))
+    assert seen.rest() == ["continue", "message"]
+
+
+def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
+    """Continue is not dropped silently where handle_continue is missing; the start itself has succeeded by then."""
+
+    class Forgetful(GenServer):
+        def init(self) -> Continue:
+            return Continue("next")
+
+    reason = exit_reason_of(system.start(Forgetful))
+    assert isinstance(reason, Crash)
+    assert "handle_continue" in str(reason)
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("done")], ids=str)
+def test_stop_ends_with_its_reason_after_terminate(system: ActorSystem, server: type[Pooled], reason: Any) -> None:
+    seen = Seen()
+    ref = system.start(server, seen)
+    ref.cast(lambda _actor: Stop(reason))
+    assert exit_reason_of(ref) == reason
+    assert seen.rest() == [("terminate", reason)]
+    assert not ref.is_alive()
+
+
+def test_a_stop_answers_its_call_after_terminate(system: ActorSystem, server: type[Pooled]) -> None:
+    """The caller of the last call gets its answer, and what terminate does has been done by then."""
+    seen = Seen()
+    ref = system.start(server, seen)
+    assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
+    assert seen.rest() == [("terminate", NORMAL)]
+    assert exit_reason_of(ref) == NORMAL
+
+
+def test_a_stop_without_an_answer_fails_its_call(system: ActorSystem, server: type[Pooled]) -> None:
+    """Stop(reason) alone leaves its caller without an answer, and tells why."""
+    ref = system.start(server)
+    with pytest.raises(pykka.ActorDeadError, match="shutdown: over"):
+        ref.call(lambda _actor, _from: Stop(Shutdown("over")), WAIT_SECONDS)
+
+
+@by_error
+def test_a_crash_in_terminate_replaces_the_reason(
+    system: ActorSystem, server: type[Pooled], error: BaseException
+) -> None:
+    """A crash while cleaning up is what the actor ended of; the answer of the last call still goes out."""
+    ref = system.start(server, terminate=raising(error))
+    assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
+    assert exit_reason_of(ref) == Crash(error)
+
+
+def test_the_last_answer_comes_before_the_end(system: ActorSystem, server: type[Pooled]) -> None:
+    """Who asked and watches sees the reply of a Stop first, then the Down (gen_server)."""
+    seen = Seen()
+    ref = system.start(server)
+    asker = system.start(Pooled, seen)
+
+    def ask(actor: Any) -> None:
+        actor.monitor(ref)
+        actor.send_request(ref, lambda _actor, _from: Stop(NORMAL, "bye"), "label")
+
+    asker.send(ask)
+    assert [type(item).__name__ for item in seen.take(2)] == ["tuple", "Down"]
+
+
+def test_terminate_may_wait_for_a_message(system: ActorSystem, server: type[Pooled]) -> None:
+    """terminate may receive selectively; the actor lives, and keeps its name, until it is through."""
+
+    def terminate(actor: Any) -> Receiving:
+        message = yield Receive(lambda message: message == "go")
+        actor.seen.put(message)
+
+    seen = Seen()
+    ref = system.start(server, seen, terminate=terminate, name="it")
+    ref.cast(lambda _actor: Stop())
+    assert seen.next() == ("terminate", NORMAL)
+    assert system.whereis("it") is ref
+    ref.send("go")
+    assert exit_reason_of(ref) == NORMAL
+    assert seen.rest() == ["go"]
+
+
+def test_an_ended_actor_leaves_nothing_behind(system: ActorSystem, server: type[Pooled]) -> None:
+    """An actor's memory goes with it, as soon as nobody holds its reference."""
+    ref = system.start(server)
+    actor = weakref.ref(run_in(ref, lambda actor: actor))
+    process = weakref.ref(ref.process)
+    thread = thread_of(ref)
+    ref.stop()
+    settle(system, thread)
+    gc.collect()
+    assert actor() is None
+    del ref
+    gc.collect()
+    assert process() is None
+
+
+# --- one crash rule --------------------------------------------------------------------------------------------------
+
+
+def _crash_in_call(ref: Ref, error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised:
+        ref.call(raising(error), WAIT_SECONDS)
+    assert raised.value is error
+
+
+def _crash_in_selective_receive(ref: Ref, error: BaseException) -> None:
+    def script(_actor: Any) -> Receiving:
+        yield Receive(lambda message: message == "go")
+        raise error
+
+    ref.cast(script)
+    ref.send("go")
+
+
+def _crash_in_predicate(ref: Ref, error: BaseException) -> None:
+    def script(_actor: Any) -> Receiving:
+        yield Receive(raising(error))
+
+    ref.cast(script)
+    ref.send("anything")
+
+
+CRASHES: dict[str, Callable[[Ref, BaseException], None]] = {
+    "call": _crash_in_call,
+    "cast": lambda ref, error: ref.cast(raising(error)),
+    "info": lambda ref, error: ref.send(raising(error)),
+    "continue": lambda ref, error: ref.cast(lambda _actor: Continue(raising(error))),
+    "reply": lambda ref, error: ref.cast(
+        lambda actor: actor.send_request(actor.ref, lambda _actor, _from: "value", raising(error))
+    ),
+    "failure": lambda ref, error: ref.cast(lambda actor: actor.send_request("nobody", "request", raising(error))),
+    "selective receive": _crash_in_selective_receive,
+    "predicate": _crash_in_predicate,
+}
+
+
+@by_error
+@pytest.mark.parametrize("crash", CRASHES.values(), ids=CRASHES)
+def test_whatever_a_callback_raises_ends_its_actor_alone(
+    system: ActorSystem, server: type[Pooled], crash: Callable[[Ref, BaseException], None], error: BaseException
+) -> None:
+    """One crash rule: any exception, in any callback, ends that actor with Crash, after terminate, and no other."""
+    seen = Seen()
+    bystander = system.start(server)
+    ref = system.start(server, seen)
+    crash(ref, error)
+    assert exit_reason_of(ref) == Crash(error)
+    assert seen.rest() == [("terminate", Crash(error))]
+    sync(bystander)
+
+
+def test_a_generator_that_yields_something_else_is_a_crash(system: ActorSystem, server: type[Pooled]) -> None:
+    """A callback that yields by mistake is told so; it does not hang."""
+
+    def script(_actor: Any, _from: Any) -> Any:
+        yield "oops"
+
+    ref = system.start(server)
+    with pytest.raises(TypeError, match=r"yields Receive, not str\[4\]"):
+        ref.call(script, WAIT_SECONDS)
+    assert isinstance(exit_reason_of(ref), Crash)
+
+
+DEEP = 400  #: more than Python's stack would hold of these
+MANY = 3_000  #: continuations, likewise
+
+
+class Nested(GenServer):
+    """Starts the next of a row, in ``init`` or after it, until the row is complete; then says so."""
+
+    def __init__(self, left: int, complete: threading.Event, *, in_init: bool) -> None:
+        self.left = left
+        self.complete = complete
+        self.in_init = in_init
+
+    def init(self) -> Any:
+        return self.start_next() if self.in_init else Continue()
+
+    def handle_continue(self, term: object) -> None:
+        self.start_next()
+
+    def start_next(self) -> None:
+        if self.left:
+            self.system.start_link(Nested, self.left - 1, self.complete, in_init=self.in_init)
+        else:
+            self.complete.set()
+
+    def handle_info(self, message: object) -> None:
+        """Of starts that were too deep to be waited for."""
+
+
+class Counting(GenServer):
+    """Goes on and on, by ``Continue``; ``by_generator``: from callbacks that are generators."""
+
+    def __init__(self, done: threading.Event, *, by_generator: bool) -> None:
+        self.done = done
+        self.by_generator = by_generator
+
+    def init(self) -> Continue:
+        return Continue(1)
+
+    def handle_continue(self, count: int) -> Any:
+        return self.go_on_from_a_generator(count) if self.by_generator else self.go_on(count)
+
+    def go_on_from_a_generator(self, count: int) -> Receiving:
+        yield from ()
+        return self.go_on(count)
+
+    def go_on(self, count: int) -> Continue | None:
+        if count < MANY:
+            return Continue(count + 1)
+        self.done.set()
+        return None
+
+
+@pytest.mark.parametrize("in_init", [True, False], ids=["in init", "in handle_continue"])
+def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None:
+    """Each actor starts the next, 400 times over: all of them live."""
+    complete = threading.Event()
+    system.start(Nested, DEEP, complete, in_init=in_init)
+    assert complete.wait(WAIT_SECONDS)
+    assert len(system.processes()) == DEEP + 1
+
+
+def test_a_start_that_is_nested_deeply_is_told_later(system: ActorSystem) -> None:
+    """The first of a row of starts in ``init`` are done at once; further down ``Starting`` is returned."""
+    results: list[object] = []
+
+    def start_next(actor: Any) -> None:
+        if len(results) < 30:
+            results.append(None)
+            index = len(results) - 1
+            results[index] = actor.system.start_link(Pooled, actor.seen, init=start_next)
+
+    system.start(Pooled, init=start_next)
+    last = system.processes()[-1]
+    run_in(last, lambda _actor: None)
+    assert {type(result) for result in results[:10]} == {Started}
+    assert any(type(result) is Starting for result in results)
+
+
+@pytest.mark.parametrize("by_generator", [False, True], ids=["plain", "generator"])
+def test_continue_may_follow_continue_without_end(system: ActorSystem, by_generator: bool) -> None:
+    """3,000 continuations in a row are no deeper than one (OTP: ``{continue, Continue}`` is a tail call)."""
+    done = threading.Event()
+    ref = system.start(Counting, done, by_generator=by_generator)
+    assert done.wait(WAIT_SECONDS)
+    assert ref.is_alive()
+
+
+def test_a_continuation_comes_before_what_init_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
+    """Messages that ``init`` left in the mailbox while it waited for another are handled after its continuation."""
+    seen = Seen()
+    known: Seen = Seen()
+
+    def init(actor: Any) -> Receiving:
+        known.put(actor.ref)
+        yield Receive(lambda message: message == "go")
+        return Continue(lambda _actor: seen.put("continued"))
+
+    def start() -> None:
+        system.start(server, seen, init=init)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    ref: Ref = known.next()
+    for message in ("first", "go", "second"):
+        ref.send(message)
+    assert seen.take(3) == ["continued", "first", "second"]
+    thread.join(WAIT_SECONDS)

@@ -1,19 +1,46 @@
-"""``GenStateMachine`` as an actor: its events, its answers, its data (OTP 27, gen_statem)."""
+"""``GenStateMachine``: its life, its events, their order, its time-outs, its answers, its data (OTP 27, gen_statem)."""
 
 from __future__ import annotations
 
+import logging
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import pykka
 import pytest
 
-from receipt_actors.otp import NO_PROCESS, SHUTDOWN, ActorSystem, Receive, Receiving, Runtime, Shutdown, Stop
+from receipt_actors.otp import (
+    IGNORE,
+    NO_PROCESS,
+    NORMAL,
+    SHUTDOWN,
+    ActorSystem,
+    Continue,
+    Crash,
+    ExitReason,
+    From,
+    NotStarted,
+    Receive,
+    Receiving,
+    Ref,
+    Runtime,
+    Shutdown,
+    StartError,
+    Stop,
+)
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.gen_statem import (
+    CANCEL,
+    UPDATE,
     Call,
     Cast,
+    Enter,
     Failed,
+    GenericTimeout,
     GenStateMachine,
     Internal,
     Replied,
@@ -24,12 +51,89 @@ from receipt_actors.otp.gen_statem import (
     next_event,
     next_state,
     postpone,
+    repeat_state,
     reply,
     state_timeout,
     stop_and_reply,
 )
-from tests.otp.statem_support import Machines, state_of
-from tests.otp.support import WAIT_SECONDS, Pooled, WatchedClock, exit_reason_of
+from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, WatchedClock, exit_reason_of, settle
+
+#: For "state content", or "state" and an enter call: the result, or who makes it from machine and event.
+Table: TypeAlias = Mapping[str, Any]
+
+
+class TableMachine(GenStateMachine):
+    """Looks up what to return; logs each event as "state Type content". A call that the table does not know is kept."""
+
+    def __init__(self, seen: Seen, table: Table, first: Any = None) -> None:
+        self.seen = seen
+        self.table = table
+        self.first = next_state("a") if first is None else first
+        self.calls: list[From] = []
+
+    def init(self) -> Any:
+        return self.first() if callable(self.first) else self.first
+
+    def terminate(self, reason: ExitReason) -> Any:
+        self.seen.put(f"{self.state} terminate")
+
+    def answer(self, value: object) -> list[Any]:
+        """Make the replies to all calls that were kept."""
+        return [reply(from_, value) for from_ in self.calls]
+
+    def in_state(self, state: str, event: Any) -> Any:
+        assert self.state == state
+        if isinstance(event, Call):
+            self.calls.append(event.from_)
+            content = event.request
+        else:
+            content = getattr(event, fields(event)[-1].name)
+        name = event.name if isinstance(event, GenericTimeout) else type(event).__name__
+        self.seen.put(f"{state} {name} {content}")
+        result = self.table.get(state if isinstance(event, Enter) else f"{state} {content}", keep_state())
+        return result(self, event) if callable(result) else result
+
+    def a(self, event: Any) -> Any:
+        return self.in_state("a", event)
+
+    def b(self, event: Any) -> Any:
+        return self.in_state("b", event)
+
+    def c(self, event: Any) -> Any:
+        return self.in_state("c", event)
+
+
+def state_of(ref: Ref) -> Any:
+    """Wait until a machine has handled what is in its mailbox, without any event; return its state."""
+    return otp_sys.get_state(ref, WAIT_SECONDS)[0]
+
+
+class Machines:
+    """Starts table machines in one system, on one runtime, with one log."""
+
+    def __init__(self, system: ActorSystem, runtime: Runtime) -> None:
+        self.seen = Seen()
+        self._system = system
+        self._runtime = runtime
+
+    def start(self, table: Table, first: Any = None, *, state_enter: bool = False, trap_exit: bool = False) -> Ref:
+        return self._system.start(self.a_class(state_enter, trap_exit), self.seen, table, first)
+
+    def a_class(self, state_enter: bool = False, trap_exit: bool = False) -> type[TableMachine]:
+        attributes = {"runtime": self._runtime, "state_enter": state_enter, "trap_exit": trap_exit}
+        return type("TableMachine", (TableMachine,), attributes)
+
+    def log(self, ref: Ref) -> list[str]:
+        """What has happened since the last look, once the mailbox is empty."""
+        state_of(ref)
+        return self.seen.rest()
+
+    def run(self, table: Table, *requests: str, first: Any = None, state_enter: bool = False) -> list[str]:
+        """Start a machine, cast the requests one by one, and return the log."""
+        ref = self.start(table, first, state_enter=state_enter)
+        for request in requests:
+            ref.cast(request)
+        return self.log(ref)
 
 
 @pytest.fixture
@@ -250,3 +354,517 @@ class TestSys:
         assert machines.log(ref) == []
         otp_sys.resume(ref)
         assert machines.log(ref) == ["a Cast 1", "a x tick", "a Cast 2"]
+
+
+class TestPostpone:
+    """Events that are put aside until the state changes."""
+
+    def test_postponed_events_come_again_after_a_state_change_in_their_order(self, machines: Machines) -> None:
+        """They come before what is sent later, oldest first, and once."""
+        table = {
+            "a 1": keep_state(postpone()),
+            "a 2": keep_state(postpone()),
+            "a go": next_state("b"),
+            "b go": next_state("c"),
+        }
+        assert machines.run(table, "1", "2", "go", "3", "go") == [
+            *("a Cast 1", "a Cast 2", "a Cast go"),
+            *("b Cast 1", "b Cast 2", "b Cast 3", "b Cast go"),
+        ]
+
+    def test_keeping_the_state_retries_nothing(self, machines: Machines) -> None:
+        """Neither keep_state, nor repeat_state, nor next_state to the same state is a state change."""
+        table = {"a 1": keep_state(postpone()), "a repeat": repeat_state(), "a same": next_state("a")}
+        log = ["a Cast 1", "a Cast keep", "a Cast repeat", "a Cast same"]
+        assert machines.run(table, "1", "keep", "repeat", "same") == log
+
+    def test_an_event_that_changes_the_state_and_is_postponed_comes_again_at_once(self, machines: Machines) -> None:
+        """It is the newest of the postponed ones then."""
+        table = {"a 1": keep_state(postpone()), "a 2": next_state("b", postpone())}
+        assert machines.run(table, "1", "2") == ["a Cast 1", "a Cast 2", "b Cast 1", "b Cast 2"]
+
+    def test_an_event_may_be_postponed_again_and_again(self, machines: Machines) -> None:
+        """Its place among the others stays."""
+        table = {
+            **{f"{state} {event}": keep_state(postpone()) for state in "ab" for event in "12"},
+            "a go": next_state("b"),
+            "b go": next_state("c"),
+        }
+        assert machines.run(table, "1", "go", "2", "go") == [
+            *("a Cast 1", "a Cast go"),
+            *("b Cast 1", "b Cast 2", "b Cast go"),
+            *("c Cast 1", "c Cast 2"),
+        ]
+
+    def test_the_last_postpone_counts(self, machines: Machines) -> None:
+        """OTP: {postpone, false} after postpone undoes it."""
+        table = {"a 1": keep_state(postpone(), postpone(False)), "a go": next_state("b")}
+        assert machines.run(table, "1", "go") == ["a Cast 1", "a Cast go"]
+
+    def test_events_of_every_type_can_be_postponed(self, machines: Machines) -> None:
+        """A call that is postponed still waits for its answer; a time-out that is postponed comes again, too."""
+        table = {
+            "a ask": keep_state(postpone(), state_timeout(0, "late")),
+            "a late": keep_state(postpone()),
+            "a go": next_state("b"),
+            "b ask": lambda machine, event: keep_state(reply(event.from_, "from b")),
+        }
+        ref = machines.start(table)
+        answer = ref.ask("ask", block=False)
+        ref.cast("go")
+        assert answer.get(timeout=WAIT_SECONDS) == "from b"
+        assert machines.log(ref)[-2:] == ["b Call ask", "b StateTimeout late"]
+
+
+class TestNextEvent:
+    """Events that the machine inserts."""
+
+    def test_inserted_events_come_next_in_the_order_of_their_actions(self, machines: Machines) -> None:
+        """Before what is in the mailbox; those of an inserted event come before the rest of its siblings."""
+        table = {
+            "a go": keep_state(next_event(Internal("1")), next_event(Internal("2"))),
+            "a 1": keep_state(next_event(Internal("1.1"))),
+        }
+        assert machines.run(table, "go", "later") == [
+            *("a Cast go", "a Internal 1", "a Internal 1.1", "a Internal 2"),
+            "a Cast later",
+        ]
+
+    def test_inserted_events_come_before_postponed_ones(self, machines: Machines) -> None:
+        """Also with the state change that retries those."""
+        table = {"a 1": keep_state(postpone()), "a go": next_state("b", next_event(Internal("first")))}
+        assert machines.run(table, "1", "go")[2:] == ["b Internal first", "b Cast 1"]
+
+    def test_init_may_insert_events(self, machines: Machines) -> None:
+        """They come before any message. There is no event to postpone, so that wish is ignored."""
+        first = next_state("b", next_event(Internal("1")), postpone(), next_event(Internal("2")))
+        table = {"b 2": next_state("a")}
+        assert machines.run(table, "3", first=first) == ["b Internal 1", "b Internal 2", "a Cast 3"]
+
+
+class TestEnter:
+    """State enter calls."""
+
+    def test_every_state_that_is_entered_is_told_where_from(self, machines: Machines) -> None:
+        """The first state from itself; no call without a state change."""
+        table = {"a go": next_state("b"), "b same": next_state("b"), "b back": next_state("a")}
+        assert machines.run(table, "go", "same", "keep", "back", state_enter=True) == [
+            *("a Enter a", "a Cast go"),
+            *("b Enter a", "b Cast same", "b Cast keep", "b Cast back"),
+            "a Enter b",
+        ]
+
+    def test_there_are_none_unless_the_class_asks_for_them(self, machines: Machines) -> None:
+        """state_enter is off by default; repeat_state is keep_state then."""
+        table = {"a go": next_state("b"), "b again": repeat_state()}
+        assert machines.run(table, "go", "again") == ["a Cast go", "b Cast again"]
+
+    def test_replies_go_out_before_the_enter_call(self, machines: Machines) -> None:
+        """The actions of the event come first; the caller need not wait for the new state's work."""
+        calls: list[bool] = []
+
+        def enter(machine: Any, _event: Any) -> Any:
+            calls.extend(from_.is_wanted() for from_ in machine.calls)
+            return keep_state()
+
+        table = {"a go": lambda machine, event: next_state("b", reply(event.from_, "going")), "b": enter}
+        ref = machines.start(table, state_enter=True)
+        assert ref.call("go") == "going"
+        assert machines.log(ref) == ["a Enter a", "a Call go", "b Enter a"]
+        assert calls == [False]
+
+    def test_an_enter_call_may_reply(self, machines: Machines) -> None:
+        """Calls that were kept can be answered as soon as their state has come."""
+        table = {"a go": next_state("b"), "b": lambda machine, event: keep_state(*machine.answer("entered"))}
+        assert machines.start(table, state_enter=True).call("go") == "entered"
+
+    def test_repeat_state_makes_the_enter_call_again(self, machines: Machines) -> None:
+        """From the state itself, even if it was entered from another one."""
+        table = {"a go": next_state("b"), "b again": repeat_state(next_event(Internal("x")))}
+        assert machines.run(table, "go", "again", state_enter=True)[2:] == [
+            *("b Enter a", "b Cast again", "b Enter b", "b Internal x")
+        ]
+
+    def test_an_enter_call_may_stop_the_machine(self, machines: Machines) -> None:
+        """Also the first one: the start has succeeded by then."""
+        ref = machines.start({"a": Stop(SHUTDOWN)}, state_enter=True)
+        assert exit_reason_of(ref) == SHUTDOWN
+        assert machines.seen.take(2) == ["a Enter a", "a terminate"]
+
+
+def wrong(reason: object, error: type[Exception], complaint: str) -> None:
+    """Check why a machine crashed."""
+    assert isinstance(reason, Crash)
+    with pytest.raises(error, match=complaint):
+        raise reason.exception
+
+
+class TestStart:
+    """``init`` and the first state."""
+
+    def test_init_may_decline(self, machines: Machines, system: ActorSystem) -> None:
+        """With IGNORE, or for a reason, as any actor's init."""
+        declined = NotStarted(SHUTDOWN)
+        for first, result in ((IGNORE, IGNORE), (Stop(SHUTDOWN), declined), (declined, declined)):
+            with pytest.raises(StartError) as caught:
+                machines.start({}, first)
+            assert caught.value.result == result
+
+    @pytest.mark.parametrize(
+        ("first", "error", "complaint"),
+        [
+            (lambda: None, TypeError, "init returned None, and not next_state"),
+            (lambda: "a", TypeError, "init returned str\\[1\\], and not"),
+            (Continue("x"), TypeError, "init returned Continue"),
+            (keep_state(), TypeError, "init returned KeepState"),
+            (next_state("d"), ValueError, "has no state 'd'.*these are: a, answer, b, c, in_state"),
+            (Stop(NORMAL, reply=1), TypeError, "stop_and_reply"),
+        ],
+        ids=["None", "a name", "Continue", "keep_state", "unknown", "reply"],
+    )
+    def test_what_is_no_first_state_fails_the_start(
+        self, machines: Machines, first: Any, error: type[Exception], complaint: str
+    ) -> None:
+        """With an error that says what was expected."""
+        with pytest.raises(StartError) as caught:
+            machines.start({}, first)
+        with pytest.raises(error, match=complaint):
+            raise caught.value.__cause__ or AssertionError("no cause")
+
+    def test_a_class_without_a_first_state_does_not_start(self, system: ActorSystem) -> None:
+        """It says what is missing."""
+        with pytest.raises(StartError, match="GenStateMachine has no init, which returns next_state"):
+            system.start(GenStateMachine)
+
+    def test_init_may_receive_selectively(self, machines: Machines, system: ActorSystem) -> None:
+        """The start takes until then; what came meanwhile is handled in the first state."""
+
+        def first() -> Receiving:
+            yield Receive(lambda message: message == "ready", timeout_seconds=0)
+            return next_state("b")
+
+        ref = machines.start({}, first)
+        assert state_of(ref) == "b"
+
+    def test_the_start_succeeds_before_the_first_state_is_entered(self, machines: Machines) -> None:
+        """OTP acknowledges it before the actions of init and the enter call: what these break is a crash."""
+
+        def crash(*_args: Any) -> Any:
+            raise KeyError("broken")
+
+        ref = machines.start({"a": crash}, state_enter=True)
+        wrong(exit_reason_of(ref), KeyError, "broken")
+        assert machines.seen.take(2) == ["a Enter a", "a terminate"]
+
+
+class TestEnd:
+    """Stop, crash, shutdown, kill."""
+
+    @pytest.mark.parametrize(
+        ("result", "error", "complaint"),
+        [
+            (None, TypeError, "returned None for Cast.*no case fits"),
+            ("b", TypeError, "returned str\\[1\\] for Cast"),
+            (Continue("x"), TypeError, "returned Continue"),
+            (Stop(NORMAL, reply=1), TypeError, "stop_and_reply"),
+            (next_state("d"), ValueError, "TableMachine has no state 'd'"),
+            (next_state("terminate"), ValueError, "no state 'terminate'"),
+            (next_state("_private"), ValueError, "no state '_private'"),
+            (next_state(7), ValueError, "no state 7"),
+            (lambda *_args: keep_state("postpone"), TypeError, "'postpone' is not an action"),  # type: ignore[arg-type]
+            (lambda *_args: next_state("b", keep_state()), TypeError, "is not an action"),  # type: ignore[arg-type]
+            (lambda *_args: keep_state(next_event("x")), TypeError, "needs an event"),  # type: ignore[arg-type]
+            (lambda *_args: keep_state(reply("me", 1)), TypeError, "needs the from_ of a Call"),  # type: ignore[arg-type]
+            (lambda *_args: stop_and_reply(NORMAL, postpone()), TypeError, "nothing else"),  # type: ignore[arg-type]
+        ],
+    )
+    def test_a_wrong_result_is_a_crash_that_says_what_is_wrong(
+        self, machines: Machines, result: Any, error: type[Exception], complaint: str
+    ) -> None:
+        """The machine ends in the state that it was in."""
+        ref = machines.start({"a go": result})
+        ref.cast("go")
+        wrong(exit_reason_of(ref), error, complaint)
+        assert machines.seen.take(2) == ["a Cast go", "a terminate"]
+
+    def test_a_machine_that_is_killed_handles_no_event_any_more(
+        self, machines: Machines, system: ActorSystem, clock: WatchedClock
+    ) -> None:
+        """What the callback that ran returns counts for nothing: no event, no reply, no timer."""
+        with Gate() as gate:
+
+            def go(machine: Any, event: Call) -> Any:
+                machine.seen.put(threading.current_thread())
+                gate()
+                return next_state("b", reply(event.from_, "done"), next_event(Internal("x")), state_timeout(1.0))
+
+            ref = machines.start({"a go": go})
+            answer = ref.ask("go", block=False)
+            gate.wait_entered()
+            ref.kill()
+            gate.open()
+            with pytest.raises(pykka.ActorDeadError):
+                answer.get(timeout=WAIT_SECONDS)
+        entry, thread = machines.seen.take(2)
+        settle(system, thread)
+        assert (entry, machines.seen.rest()) == ("a Call go", [])
+        assert clock.set_timers.rest() == []
+
+    def test_pykkas_stop_is_a_normal_end(self, machines: Machines) -> None:
+        """It waits for its turn and ends the machine with the reason normal."""
+        ref = machines.start({"a 1": next_state("b")})
+        ref.cast("1")
+        ref.stop()
+        assert exit_reason_of(ref) == NORMAL
+        assert machines.seen.rest() == ["a Cast 1", "b terminate"]
+
+
+def test_a_crash_is_logged_without_the_message(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
+    """As for any actor: only the message's type."""
+    ref = system.start(TableMachine, Seen(), {"a secret": None})
+    with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
+        ref.send("secret")
+        exit_reason_of(ref)
+    assert "crashed while handling str: TypeError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def cast(ref: Ref, *requests: str) -> None:
+    for request in requests:
+        ref.cast(request)
+    state_of(ref)
+
+
+class TestStateTimeout:
+    """One for each state."""
+
+    def test_it_comes_when_the_state_has_lasted_that_long(self, machines: Machines, clock: WatchedClock) -> None:
+        """Other events meanwhile do not matter; it comes once."""
+        ref = machines.start({"a go": next_state("b", state_timeout(10.0, "late"))})
+        cast(ref, "go", "other")
+        clock.advance(9.9)
+        assert machines.log(ref) == ["a Cast go", "b Cast other"]
+        clock.advance(0.1)
+        clock.advance(60.0)
+        assert machines.log(ref) == ["b StateTimeout late"]
+
+    def test_a_state_change_cancels_it(self, machines: Machines, clock: WatchedClock) -> None:
+        """Also when the machine comes back to the state."""
+        first = next_state("a", state_timeout(10.0, "late"))
+        ref = machines.start({"a go": next_state("b"), "b back": next_state("a")}, first)
+        cast(ref, "go", "back")
+        clock.advance(60.0)
+        assert machines.log(ref) == ["a Cast go", "b Cast back"]
+
+    @pytest.mark.parametrize("result", [keep_state(), repeat_state(), next_state("a")], ids=["keep", "repeat", "same"])
+    def test_staying_in_the_state_leaves_it_running(self, machines: Machines, clock: WatchedClock, result: Any) -> None:
+        """Its time still counts from its start."""
+        ref = machines.start({"a stay": result}, next_state("a", state_timeout(10.0, "late")))
+        clock.advance(5.0)
+        cast(ref, "stay")
+        clock.advance(5.0)
+        assert machines.log(ref) == ["a Cast stay", "a StateTimeout late"]
+
+    def test_setting_it_again_starts_it_anew(self, machines: Machines, clock: WatchedClock) -> None:
+        """With the new time and content; the old one never comes."""
+        first = next_state("a", state_timeout(10.0, "old"))
+        ref = machines.start({"a again": keep_state(state_timeout(10.0, "new"))}, first)
+        clock.advance(5.0)
+        cast(ref, "again")
+        clock.advance(9.0)
+        assert machines.log(ref) == ["a Cast again"]
+        clock.advance(1.0)
+        assert machines.log(ref) == ["a StateTimeout new"]
+
+    @pytest.mark.parametrize("seconds", [None, CANCEL], ids=["never", "cancel"])
+    def test_it_can_be_cancelled(self, machines: Machines, clock: WatchedClock, seconds: Any) -> None:
+        """By CANCEL or by None (OTP: cancel, infinity); where none runs, that does nothing."""
+        table = {"a stop": keep_state(state_timeout(seconds))}
+        ref = machines.start(table, next_state("a", state_timeout(10.0, "late")))
+        cast(ref, "stop", "stop")
+        clock.advance(60.0)
+        assert machines.log(ref) == ["a Cast stop", "a Cast stop"]
+
+    def test_an_update_changes_the_content_and_not_the_time(self, machines: Machines, clock: WatchedClock) -> None:
+        """OTP: {state_timeout, update, NewContent}."""
+        table = {"a update": keep_state(state_timeout(UPDATE, "new"))}
+        ref = machines.start(table, next_state("a", state_timeout(10.0, "old")))
+        clock.advance(5.0)
+        cast(ref, "update")
+        clock.advance(5.0)
+        assert machines.log(ref) == ["a Cast update", "a StateTimeout new"]
+
+    def test_an_update_of_none_comes_at_once(self, machines: Machines) -> None:
+        """OTP: as if it had been started with zero time."""
+        assert machines.run({"a update": keep_state(state_timeout(UPDATE, "new"))}, "update") == [
+            *("a Cast update", "a StateTimeout new")
+        ]
+
+    def test_one_that_fired_while_a_callback_replaced_it_is_not_delivered(
+        self, machines: Machines, clock: WatchedClock
+    ) -> None:
+        """Its message, in the mailbox by then, counts for nothing: it does not cancel the event time-out either."""
+        with Gate() as gate:
+
+            def go(*_args: Any) -> Any:
+                gate()
+                return keep_state(state_timeout(30.0, "new"), event_timeout(10.0, "quiet"))
+
+            ref = machines.start({"a go": go}, next_state("a", state_timeout(10.0, "old")))
+            ref.cast("go")
+            gate.wait_entered()
+            clock.advance(10.0)
+            gate.open()
+            assert machines.log(ref) == ["a Cast go"]
+            clock.advance(10.0)
+            assert machines.log(ref) == ["a EventTimeout quiet"]
+            clock.advance(20.0)
+            assert machines.log(ref) == ["a StateTimeout new"]
+
+
+class TestGenericTimeout:
+    """Any number, by name."""
+
+    def test_each_name_has_its_own(self, machines: Machines, clock: WatchedClock) -> None:
+        """State changes and other events leave them alone."""
+        table = {"a go": next_state("b")}
+        ref = machines.start(table, next_state("a", generic_timeout("x", 10.0, 1), generic_timeout("y", 5.0, 2)))
+        cast(ref, "go")
+        clock.advance(10.0)
+        assert machines.log(ref) == ["a Cast go", "b y 2", "b x 1"]
+
+    def test_a_name_is_set_anew_cancelled_and_updated_by_itself(self, machines: Machines, clock: WatchedClock) -> None:
+        """What is done to one name is nothing to the others."""
+        table = {
+            "a change": keep_state(
+                generic_timeout("x", CANCEL), generic_timeout("y", UPDATE, "new"), generic_timeout("z", 20.0, "later")
+            )
+        }
+        names = ("w", "x", "y", "z")
+        ref = machines.start(table, next_state("a", *(generic_timeout(name, 10.0, "old") for name in names)))
+        cast(ref, "change")
+        clock.advance(10.0)
+        assert machines.log(ref) == ["a Cast change", "a w old", "a y new"]
+        clock.advance(10.0)
+        assert machines.log(ref) == ["a z later"]
+
+
+class TestEventTimeout:
+    """It comes unless anything else does."""
+
+    def test_it_comes_when_nothing_else_does(self, machines: Machines, clock: WatchedClock) -> None:
+        """After a state change, too: it does not belong to the state."""
+        ref = machines.start({"a go": next_state("b", event_timeout(10.0, "quiet"))})
+        cast(ref, "go")
+        clock.advance(10.0)
+        assert machines.log(ref) == ["a Cast go", "b EventTimeout quiet"]
+
+    def test_any_event_cancels_it(self, machines: Machines, clock: WatchedClock) -> None:
+        """Another time-out, an inserted or a postponed event as well as one from outside."""
+        quiet = event_timeout(10.0, "quiet")
+        table = {
+            "a timer": keep_state(quiet, generic_timeout("x", 5.0, "tick")),
+            "a insert": keep_state(quiet, next_event(Internal("x"))),
+            "a later": keep_state(postpone()),
+            "a go": next_state("b", quiet),
+        }
+        ref = machines.start(table, next_state("a", quiet))
+        for request in ("outside", "timer", "insert", "later", "go"):
+            cast(ref, request)
+            clock.advance(5.0)
+        clock.advance(60.0)
+        assert machines.log(ref) == [
+            *("a Cast outside", "a Cast timer", "a x tick", "a Cast insert", "a Internal x"),
+            *("a Cast later", "a Cast go", "b Cast later"),
+        ]
+
+
+class TestZero:
+    """Time-outs of no time at all."""
+
+    def test_they_come_after_what_is_queued_in_the_machine_and_before_any_message(self, machines: Machines) -> None:
+        """In the order of their actions, the last of each kind; no clock is needed."""
+        table = {
+            "a 1": keep_state(postpone()),
+            "a go": next_state(
+                "b",
+                generic_timeout("x", 0, "dropped"),
+                generic_timeout("y", 0, "2"),
+                state_timeout(0, "3"),
+                generic_timeout("x", 0, "4"),
+                next_event(Internal("5")),
+            ),
+        }
+        assert machines.run(table, "1", "go", "later")[2:] == [
+            *("b Internal 5", "b Cast 1"),
+            *("b y 2", "b StateTimeout 3", "b x 4"),
+            "b Cast later",
+        ]
+
+    def test_a_zero_event_timeout_comes_only_if_nothing_is_queued(self, machines: Machines) -> None:
+        """OTP: a zero state time-out that was asked for before it counts as an event, too."""
+        quiet = event_timeout(0, "quiet")
+        table = {
+            "a alone": keep_state(quiet),
+            "a insert": keep_state(quiet, next_event(Internal("1"))),
+            "a before": keep_state(quiet, state_timeout(0, "2")),
+            "a after": keep_state(state_timeout(0, "3"), quiet),
+        }
+        assert machines.run(table, "alone", "insert", "before", "after") == [
+            *("a Cast alone", "a EventTimeout quiet"),
+            *("a Cast insert", "a Internal 1"),
+            *("a Cast before", "a EventTimeout quiet", "a StateTimeout 2"),
+            *("a Cast after", "a StateTimeout 3"),
+        ]
+
+    def test_what_cancels_a_timeout_cancels_a_zero_one_that_waits(self, machines: Machines) -> None:
+        """A state change does, and so does CANCEL."""
+        table = {
+            "a go": keep_state(state_timeout(0, "late"), generic_timeout("x", 0, "late"), next_event(Internal("now"))),
+            "a now": next_state("b", generic_timeout("x", CANCEL)),
+        }
+        assert machines.run(table, "go") == ["a Cast go", "a Internal now"]
+
+
+class TestAbsolute:
+    """Time-outs at a moment of the clock."""
+
+    @pytest.mark.parametrize("past", [-5.0, 0.0])
+    def test_one_in_the_past_comes_at_once_as_a_message(
+        self, machines: Machines, clock: WatchedClock, past: float
+    ) -> None:
+        """So it takes its turn behind the messages that have come already."""
+        clock.advance(100.0)
+        with Gate() as gate:
+
+            def go(*_args: Any) -> Any:
+                gate()
+                return keep_state(generic_timeout("x", past, "past", absolute=True))
+
+            ref = machines.start({"a go": go})
+            ref.cast("go")
+            gate.wait_entered()
+            ref.cast("before")
+            gate.open()
+            assert machines.log(ref) == ["a Cast go", "a Cast before", "a x past"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"), [(-0.1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)]
+)
+def test_a_time_that_is_none_is_refused_where_it_is_written(seconds: Any, error: type[Exception]) -> None:
+    """Not later, in the engine."""
+    for make in (event_timeout, state_timeout, lambda time: generic_timeout("x", time)):
+        with pytest.raises(error, match="a time-out needs"):
+            make(seconds)
+
+
+@pytest.mark.parametrize("end", [lambda ref: ref.stop(), lambda ref: ref.cast("end")], ids=["stopped", "stops"])
+def test_timers_end_with_the_machine(machines: Machines, clock: WatchedClock, end: Callable[[Ref], Any]) -> None:
+    """Nothing is delivered, and nothing complains, when the clock goes on."""
+    first = next_state("a", state_timeout(10.0), generic_timeout("x", 10.0))
+    ref = machines.start({"a end": Stop()}, first)
+    end(ref)
+    assert exit_reason_of(ref) == NORMAL
+    clock.advance(60.0)
+    assert machines.seen.rest()[-1] == "a terminate"

@@ -44,7 +44,7 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp._reports import TEXT_LIMIT, describe_reason, report_crash
-from tests.otp.support import Pooled, PooledTrapping, Seen, exit_reason_of, raising
+from tests.otp.support import Pooled, PooledTrapping, Seen, end, exit_reason_of, raising, whereis
 
 SECRET = "eyJhbGciOiJFUzI1NiJ9"
 BUG = Crash(ValueError("bug"))
@@ -76,15 +76,6 @@ def reports(records: list[logging.LogRecord], kind: type = SupervisorReport) -> 
 
 def contexts(records: list[logging.LogRecord]) -> list[tuple[str, str]]:
     return [(report.context, report.reason) for report in reports(records)]
-
-
-def end(ref: Ref | None, reason: ExitReason) -> None:
-    assert ref is not None
-    if reason == KILLED:
-        ref.kill()
-    else:
-        ref.cast(lambda _actor: Stop(reason))
-    assert exit_reason_of(ref) == reason
 
 
 # --- child_terminated ------------------------------------------------------------------------------------------------
@@ -124,7 +115,7 @@ def test_a_report_holds_what_json_can_hold(system: ActorSystem, records: list[lo
     """Who, what, why, how often, and the child's spec in plain values."""
     spec = ChildSpec(("a", 1), Start(Pooled, name="a"), TRANSIENT, 2.5)
     supervisor = system.start(Supervisor, [spec], name="root")
-    end(system.whereis("a"), BUG)
+    end(whereis(system, "a"), BUG)
     which_children(supervisor)
     (report,) = reports(records)
     assert json.loads(json.dumps(report.as_dict())) == {
@@ -165,7 +156,7 @@ def test_a_spec_is_described_in_words(system: ActorSystem, records: list[logging
 def test_a_delayed_restart_says_how_long_it_waits(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     """An operator sees when the child comes back."""
     supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"), backoff=Backoff(1.5))])
-    end(system.whereis("a"), KILLED)
+    end(whereis(system, "a"), KILLED)
     which_children(supervisor)
     (report,) = reports(records)
     assert report.note == "restart 1 in a row, in 1.5 s"
@@ -187,7 +178,7 @@ def test_failed_restarts_and_giving_up_are_reported(system: ActorSystem, records
     answers = iter([None])
     spec = ChildSpec("a", Start(Pooled, init=lambda _actor: next(answers, Stop(BUG)), name="a"))
     supervisor = system.start(Supervisor, [spec], intensity=2)
-    end(system.whereis("a"), KILLED)
+    end(whereis(system, "a"), KILLED)
     assert exit_reason_of(supervisor) == SHUTDOWN
     assert [
         (*context, report.restarts) for context, report in zip(contexts(records), reports(records), strict=True)
@@ -295,7 +286,7 @@ def test_each_start_is_a_progress_report(system: ActorSystem, records: list[logg
     """At DEBUG, with who started whom; not for children of simple_one_for_one, which are too many."""
     spec = ChildSpec("a", Start(Pooled, name="a"))
     supervisor = system.start(Supervisor, [spec], name="root")
-    end(system.whereis("a"), KILLED)
+    end(whereis(system, "a"), KILLED)
     terminate_child(supervisor, "a")
     restart_child(supervisor, "a")
     start_child(supervisor, ChildSpec("b", Start(Pooled, name="b")))
@@ -319,7 +310,7 @@ def test_nothing_is_reported_that_nobody_wants(system: ActorSystem, caplog: pyte
     """A logger that is switched off costs no description of anything, and gets none."""
     caplog.set_level(logging.CRITICAL, "receipt_actors.otp")
     supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"))])
-    end(system.whereis("a"), KILLED)
+    end(whereis(system, "a"), KILLED)
     which_children(supervisor)
     report_crash(supervisor, BUG, handling="Count", mailbox_length=0)
     assert caplog.records == []
@@ -410,7 +401,7 @@ def test_no_report_tells_an_argument_or_a_term(system: ActorSystem, records: lis
     start_child(jobs, (Telling(),))
     with pytest.raises(StartError):
         system.start(Supervisor, [failing])
-    end(system.whereis("a"), Shutdown(Telling()))
+    end(whereis(system, "a"), Shutdown(Telling()))
     exit_reason_of(supervisor)
     jobs.exit(SHUTDOWN)
     exit_reason_of(jobs)
@@ -486,7 +477,7 @@ def test_a_listener_is_told_each_report_whatever_the_log_level(system: ActorSyst
         supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"))])
         started = told.next()
         assert isinstance(started, ProgressReport)
-        end(system.whereis("a"), BUG)
+        end(whereis(system, "a"), BUG)
         which_children(supervisor)
         crash, terminated, restarted = told.take(3)
     finally:

@@ -40,6 +40,7 @@ from tests.otp.support import (
     Gate,
     Pooled,
     Seen,
+    end,
     exit_reason_of,
     link_child,
     link_child_script,
@@ -51,14 +52,6 @@ from tests.otp.support import (
 )
 
 CRASH = Crash(ValueError("bug"))
-
-
-def end(ref: Ref, reason: ExitReason) -> None:
-    if reason == KILLED:
-        ref.kill()
-    else:
-        ref.cast(lambda _actor: Stop(reason))
-    assert exit_reason_of(ref) == reason
 
 
 # --- links -----------------------------------------------------------------------------------------------------------

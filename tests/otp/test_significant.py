@@ -44,7 +44,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
-from tests.otp.support import Pooled, WatchedClock, exit_reason_of
+from tests.otp.support import Pooled, WatchedClock, end, exit_reason_of, whereis
 
 REASONS: dict[str, ExitReason] = {
     "normal": NORMAL,
@@ -59,15 +59,6 @@ COUNTS = {TRANSIENT: {"normal", "shutdown", "shutdown, term"}, TEMPORARY: set(RE
 
 def spec(actor_class: type[Pooled], id_: str, restart: Restart = TEMPORARY, **options: Any) -> ChildSpec:
     return ChildSpec(id_, Start(actor_class, name=id_), restart, significant=True, **options)
-
-
-def end(ref: Ref | None, reason: ExitReason = NORMAL) -> None:
-    assert ref is not None
-    if reason == KILLED:
-        ref.kill()
-    else:
-        ref.cast(lambda _actor: Stop(reason))
-    assert exit_reason_of(ref) == reason
 
 
 def ids(supervisor: Ref) -> list[object]:
@@ -90,7 +81,7 @@ def test_whose_end_counts(
     supervisor = system.start(Supervisor, [spec(server, "a", restart), other], auto_shutdown=auto_shutdown)
     bystander = system.whereis("other")
     assert bystander is not None
-    end(system.whereis("a"), REASONS[reason])
+    end(whereis(system, "a"), REASONS[reason])
     if reason in COUNTS[restart]:
         assert exit_reason_of(supervisor) == SHUTDOWN
         assert exit_reason_of(bystander) == SHUTDOWN
@@ -103,9 +94,9 @@ def test_all_significant_waits_for_the_last(system: ActorSystem, server: type[Po
     """Children that are not significant don't keep it, significant ones that run do."""
     specs = [spec(server, "a"), spec(server, "b", TRANSIENT), ChildSpec("c", Start(server, name="c"))]
     supervisor = system.start(Supervisor, specs, auto_shutdown=ALL_SIGNIFICANT)
-    end(system.whereis("a"))
+    end(whereis(system, "a"), NORMAL)
     assert ids(supervisor) == ["b", "c"]
-    end(system.whereis("b"))
+    end(whereis(system, "b"), NORMAL)
     assert exit_reason_of(supervisor) == SHUTDOWN
 
 
@@ -120,7 +111,7 @@ def test_a_terminated_child_does_not_count(system: ActorSystem, server: type[Poo
     assert terminate_child(supervisor, "b") is None
     assert ids(supervisor) == ["a"]
     assert isinstance(restart_child(supervisor, "a"), Started)
-    end(system.whereis("a"))
+    end(whereis(system, "a"), NORMAL)
     assert exit_reason_of(supervisor) == SHUTDOWN
 
 
@@ -129,7 +120,7 @@ def test_a_siblings_restart_does_not_count(system: ActorSystem, server: type[Poo
     """A significant child that is stopped with its group has not ended by itself, though a temporary one is gone."""
     specs = [ChildSpec("a", Start(server, name="a")), spec(server, "b"), spec(server, "c", TRANSIENT)]
     supervisor = system.start(Supervisor, specs, strategy=strategy, auto_shutdown=ANY_SIGNIFICANT)
-    end(system.whereis("a"), KILLED)
+    end(whereis(system, "a"), KILLED)
     assert ids(supervisor) == ["a", "c"]
     assert supervisor.is_alive()
 
@@ -153,7 +144,7 @@ def test_an_automatic_end_is_no_crash_to_the_supervisor_above(system: ActorSyste
     for info in which_children(root):
         assert isinstance(info.child, Ref)
         ((leaf, _, _),) = which_children(info.child)
-        end(system.whereis(leaf))
+        end(whereis(system, leaf), NORMAL)
         assert exit_reason_of(info.child) == SHUTDOWN
     transient, permanent = which_children(root)
     assert transient.child is None

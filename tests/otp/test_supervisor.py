@@ -7,9 +7,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import pykka
 import pytest
 
 from receipt_actors.otp import (
+    ANY_SIGNIFICANT,
     BRUTAL_KILL,
     IGNORE,
     INFINITY,
@@ -61,6 +63,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._child_spec import ForgottenStart
 from tests.otp.support import (
     WAIT_SECONDS,
@@ -68,9 +71,13 @@ from tests.otp.support import (
     Seen,
     Threaded,
     WatchedClock,
+    end,
     exit_reason_of,
+    link_child,
     raising,
+    states,
     sync,
+    whereis,
 )
 
 BUG = Crash(ValueError("bug"))
@@ -98,24 +105,9 @@ def child(trapping: type[Pooled], log: Seen) -> Callable[..., ChildSpec]:
     return make
 
 
-def whereis(system: ActorSystem, name: str) -> Ref:
-    ref = system.whereis(name)
-    assert ref is not None
-    return ref
-
-
 def kill_child(system: ActorSystem, name: str) -> None:
     """Have a child end without a word, and wait until its supervisor has heard of it."""
-    ref = whereis(system, name)
-    ref.kill()
-    exit_reason_of(ref)
-
-
-def states(supervisor: Ref) -> dict[object, object]:
-    return {
-        info.id: "running" if isinstance(info.child, Ref) and info.child.is_alive() else info.child
-        for info in which_children(supervisor)
-    }
+    end(whereis(system, name), KILLED)
 
 
 # --- order -----------------------------------------------------------------------------------------------------------
@@ -180,7 +172,6 @@ def test_a_failed_start_stops_what_had_started(system: ActorSystem, child: Calla
 def test_a_child_whose_name_is_taken_is_a_failed_start(
     system: ActorSystem, server: type[Pooled], child: Callable[..., ChildSpec], log: Seen
 ) -> None:
-    """A name that somebody else has fails the start, and leaves them alone."""
     other = system.start(server, name="b")
     with pytest.raises(StartError, match="child 'b' failed to start: already started"):
         system.start(Supervisor, [child("a"), child("b")])
@@ -189,7 +180,6 @@ def test_a_child_whose_name_is_taken_is_a_failed_start(
 
 
 def test_a_child_that_ignores_is_no_failure(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """IGNORE leaves a child known but not running; a temporary one is forgotten."""
     specs = [child("a", init=lambda _: IGNORE), child("b", TEMPORARY, init=lambda _: IGNORE), child("c")]
     supervisor = system.start(Supervisor, specs)
     assert states(supervisor) == {"a": None, "c": "running"}
@@ -267,7 +257,6 @@ def test_a_child_that_is_not_linked_is_stopped_like_any_other(system: ActorSyste
 
 
 def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
-    """The supervisor checks all of its specs before it starts the first."""
     for specs, error in (
         ([child("a"), child("a")], "there twice"),
         ([child("a"), "b"], "not 'b'"),
@@ -364,7 +353,6 @@ def test_a_supervisor_stays_responsive_while_a_restart_fails(
 
 
 def test_terminate_child_ends_the_attempts(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """A child that is to be terminated while it is being restarted is not tried again."""
     flaky, answers = Flaky(), Seen()
     supervisor = system.start(Supervisor, [child("a", init=flaky)], intensity=3)
     flaky.failures = 1
@@ -380,7 +368,6 @@ def test_terminate_child_ends_the_attempts(system: ActorSystem, child: Callable[
 def test_a_child_that_never_comes_back_ends_its_supervisor(
     system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
 ) -> None:
-    """More restarts than the intensity: the supervisor stops the others, last to first, and ends with shutdown."""
     flaky = Flaky()
     supervisor = system.start(Supervisor, [child("a"), child("b", init=flaky), child("c")], intensity=2)
     log.rest()
@@ -432,7 +419,6 @@ def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
 
 
 def test_supervisors_know_what_they_supervise(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """which_children and count_children tell supervisors from workers, and what runs from what does not."""
     inner = supervisor_spec("inner", REST_FOR_ONE, [])
     supervisor = system.start(Supervisor, [child("a"), inner, child("b", TRANSIENT)])
     whereis(system, "b").stop(timeout=WAIT_SECONDS)
@@ -499,7 +485,6 @@ def test_brutal_kill_gives_no_chance(system: ActorSystem, child: Callable[..., C
 
 
 def test_start_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """A child added later is like one that was there from the start; an id that is known is refused."""
     supervisor = system.start(Supervisor, [child("a")])
     started = start_child(supervisor, child("b"))
     assert started == Started(whereis(system, "b"))
@@ -619,3 +604,206 @@ def test_the_end_of_a_child_looks_at_no_other(system: ActorSystem) -> None:
     supervisor.call(GetChildSpec(0))
     assert looked_at.rest() == []
     assert count_children(supervisor) == (1, 1, 0, 1)
+
+
+def spec(actor_class: type[Pooled], id_: str, restart: Restart = PERMANENT, **options: Any) -> ChildSpec:
+    """Describe a child that is registered under its id."""
+    return ChildSpec(id_, Start(actor_class, name=id_, **options), restart)
+
+
+def child_of(supervisor: Ref, id_: str) -> Ref:
+    """Return a child that runs."""
+    child = next(info.child for info in which_children(supervisor) if info.id == id_)
+    assert isinstance(child, Ref)
+    return child
+
+
+def kill_child_of(supervisor: Ref, id_: str) -> Ref:
+    """Kill a child, wait until its supervisor has dealt with that, and return who was killed."""
+    child = child_of(supervisor, id_)
+    child.kill()
+    exit_reason_of(child)
+    return child
+
+
+# --- flags and specs -------------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_of_a_supervisor(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
+    """one_for_one, one restart in five seconds, no automatic shutdown."""
+    supervisor = system.start(Supervisor, [spec(server, "a"), spec(server, "b")])
+    other = child_of(supervisor, "b")
+    kill_child_of(supervisor, "a")
+    assert child_of(supervisor, "b") is other
+    clock.advance(5.1)
+    kill_child_of(supervisor, "a")
+    clock.advance(4.9)
+    assert len(which_children(supervisor)) == 2
+    kill_child_of(supervisor, "a")
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    significant = ChildSpec("c", Start(server), TEMPORARY, significant=True)
+    with pytest.raises(StartError, match="auto_shutdown is NEVER"):
+        system.start(Supervisor, [significant])
+
+
+def test_the_defaults_of_a_spec_leave_a_child_insignificant(system: ActorSystem, server: type[Pooled]) -> None:
+    """Its end is no reason to shut down, whatever the supervisor does with significant ones."""
+    supervisor = system.start(Supervisor, [spec(server, "a", TEMPORARY)], auto_shutdown=ANY_SIGNIFICANT)
+    kill_child_of(supervisor, "a")
+    assert which_children(supervisor) == []
+
+
+def test_a_subclass_makes_its_children_anew_at_each_start(system: ActorSystem, server: type[Pooled]) -> None:
+    """What ``Module:init/1`` is in OTP: flags and specs are found out by the new process, each time."""
+    names = iter(["first", "second"])
+
+    class Tree(Supervisor):
+        def __init__(self) -> None:
+            super().__init__([spec(server, next(names))], strategy=ONE_FOR_ALL)
+
+    top = system.start(Supervisor, [ChildSpec("tree", Start(Tree))])
+    tree = child_of(top, "tree")
+    assert [info.id for info in which_children(tree)] == ["first"]
+    kill_child_of(top, "tree")
+    assert [info.id for info in which_children(child_of(top, "tree"))] == ["second"]
+
+
+# --- start -----------------------------------------------------------------------------------------------------------
+
+
+def test_init_may_return_ignore(system: ActorSystem, server: type[Pooled]) -> None:
+    """A supervisor that is not needed: nothing of it starts, and its own supervisor has a child without process."""
+    refs = Seen()
+
+    class Unneeded(Supervisor):
+        def init(self) -> Any:
+            refs.put(self.ref)
+            return IGNORE
+
+    unneeded = Start(Unneeded, [spec(server, "a")])
+    top = system.start(Supervisor, [ChildSpec("unneeded", unneeded)])
+    assert exit_reason_of(refs.next()) == NORMAL
+    assert [info.child for info in which_children(top)] == [None]
+    assert system.whereis("a") is None
+
+
+def test_it_is_linked_to_who_starts_it(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
+    """A starter that traps exits hears of its end; one that ends takes it along, and it ends its children first."""
+    seen = Seen()
+    starter = system.start(trapping, seen)
+    first = link_child(starter, Supervisor, [])
+    first.kill()
+    assert seen.next() == Exit(first, KILLED)
+    second = link_child(starter, Supervisor, [spec(server, "a")])
+    starter.cast(lambda _actor: Stop(SHUTDOWN))
+    assert exit_reason_of(second) == SHUTDOWN
+    assert system.whereis("a") is None
+
+
+def test_start_returns_when_the_whole_tree_runs(system: ActorSystem, server: type[Pooled]) -> None:
+    """Each child's init has returned, down to the last leaf."""
+    started = Seen()
+
+    def leaf(id_: str) -> ChildSpec:
+        return spec(server, id_, init=lambda _actor: started.put(id_))
+
+    inner = supervisor_spec("inner", ONE_FOR_ONE, [leaf("b"), leaf("c")])
+    system.start(Supervisor, [leaf("a"), inner, leaf("d")])
+    assert started.rest() == ["a", "b", "c", "d"]
+
+
+def test_a_supervisor_whose_name_is_taken_does_not_start(system: ActorSystem, server: type[Pooled]) -> None:
+    first = system.start(Supervisor, [], name="top")
+    assert system.whereis("top") is first
+    with pytest.raises(StartError) as raised:
+        system.start(Supervisor, [spec(server, "a")], name="top")
+    assert raised.value.result == NotStarted(AlreadyStarted(first))
+    assert system.whereis("a") is None
+
+
+# --- restarts and ends -----------------------------------------------------------------------------------------------
+
+
+def test_restarts_of_different_children_count_together(system: ActorSystem, server: type[Pooled]) -> None:
+    supervisor = system.start(Supervisor, [spec(server, id_) for id_ in "abc"], intensity=2)
+    kill_child_of(supervisor, "a")
+    kill_child_of(supervisor, "b")
+    kill_child_of(supervisor, "c")
+    assert exit_reason_of(supervisor) == SHUTDOWN
+
+
+def test_an_automatic_end_ends_the_others_last_first(
+    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+) -> None:
+    """As any end of a supervisor: in reverse start order, each with its own time to clean up."""
+    ended = Seen()
+    worker = ChildSpec("worker", Start(server), TEMPORARY, significant=True)
+
+    def helper(id_: str) -> ChildSpec:
+        return spec(trapping, id_, terminate=lambda _actor: ended.put(id_))
+
+    supervisor = system.start(Supervisor, [helper("a"), worker, helper("b")], auto_shutdown=ANY_SIGNIFICANT)
+    child_of(supervisor, "worker").cast(lambda _actor: Stop(NORMAL))
+    assert exit_reason_of(supervisor) == SHUTDOWN
+    assert ended.rest() == ["b", "a"]
+
+
+def test_children_added_later_are_lost_with_their_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
+    """A supervisor that is restarted has the children of its own spec again, and no others."""
+    top = system.start(Supervisor, [supervisor_spec("inner", ONE_FOR_ONE, [spec(server, "a")])])
+    start_child(child_of(top, "inner"), spec(server, "b"))
+    inner = child_of(top, "inner")
+    otp_sys.terminate(inner, BUG, WAIT_SECONDS)
+    exit_reason_of(inner)
+    assert [info.id for info in which_children(child_of(top, "inner"))] == ["a"]
+
+
+# --- functions -------------------------------------------------------------------------------------------------------
+
+
+def test_restart_child_that_ignores(system: ActorSystem, server: type[Pooled]) -> None:
+    inits = iter([None, IGNORE])
+    supervisor = system.start(Supervisor, [spec(server, "a", init=lambda _actor: next(inits))])
+    terminate_child(supervisor, "a")
+    assert restart_child(supervisor, "a") is IGNORE
+    assert [(info.id, info.child) for info in which_children(supervisor)] == [("a", None)]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda supervisor: start_child(supervisor, ChildSpec("a", Start(Pooled))),
+        lambda supervisor: terminate_child(supervisor, "a"),
+        lambda supervisor: restart_child(supervisor, "a"),
+        lambda supervisor: delete_child(supervisor, "a"),
+        lambda supervisor: get_child_spec(supervisor, "a"),
+        which_children,
+        count_children,
+    ],
+    ids=["start", "terminate", "restart", "delete", "get_child_spec", "which", "count"],
+)
+def test_every_function_fails_where_there_is_no_supervisor(
+    system: ActorSystem, function: Callable[[Ref], object]
+) -> None:
+    """OTP: ``noproc``."""
+    supervisor = system.start(Supervisor, [])
+    supervisor.kill()
+    with pytest.raises(pykka.ActorDeadError):
+        function(supervisor)
+
+
+def test_sys_looks_into_a_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
+    """It answers as any process: while it is suspended no child is restarted, afterwards it catches up."""
+    supervisor = system.start(Supervisor, [spec(server, "a")])
+    child = child_of(supervisor, "a")
+    otp_sys.statistics(supervisor, True, WAIT_SECONDS)
+    otp_sys.suspend(supervisor, WAIT_SECONDS)
+    child.kill()
+    exit_reason_of(child)
+    assert otp_sys.get_status(supervisor, WAIT_SECONDS).is_suspended
+    assert system.whereis("a") is None
+    otp_sys.resume(supervisor, WAIT_SECONDS)
+    assert child_of(supervisor, "a") is not child
+    statistics = otp_sys.statistics(supervisor, timeout=WAIT_SECONDS)
+    assert statistics is not None
+    assert statistics.messages_in == 2  # the end of the child, and the question

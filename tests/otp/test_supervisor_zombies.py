@@ -1,24 +1,33 @@
-"""Killed children whose threads go on: a supervisor counts its own, and gives up when there are too many."""
+"""Killed children whose threads go on, and orphans: whom a supervisor counts, and for whom one waits."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from receipt_actors.otp import (
     BRUTAL_KILL,
+    INFINITY,
+    KILLED,
     ONE_FOR_ALL,
     SHUTDOWN,
     TEMPORARY,
     ActorSystem,
+    AlreadyStarted,
     ChildSpec,
+    ChildType,
+    NotStarted,
+    Receive,
+    Receiving,
     Ref,
     Shutdown,
     SimpleOneForOneSupervisor,
     Start,
+    StartChild,
     Started,
     Supervisor,
     restart_child,
@@ -26,7 +35,23 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
-from tests.otp.support import Gate, Threaded, ThreadedTrapping, WatchedClock, exit_reason_of, settle, thread_of
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Gate,
+    Pooled,
+    PooledTrapping,
+    Seen,
+    Threaded,
+    ThreadedTrapping,
+    WatchedClock,
+    exit_reason_of,
+    link_child,
+    run_in,
+    settle,
+    sync,
+    thread_of,
+    whereis,
+)
 
 TWO = Shutdown("killed children that still run: 2 (allowed: 1)")
 ONE = Shutdown("killed children that still run: 1 (allowed: 0)")
@@ -44,12 +69,6 @@ def blocked(ref: Ref) -> Iterator[threading.Thread]:
 
 def specs(*ids: str) -> list[ChildSpec]:
     return [ChildSpec(id_, Start(Threaded, name=id_), shutdown=BRUTAL_KILL) for id_ in ids]
-
-
-def whereis(system: ActorSystem, name: str) -> Ref:
-    ref = system.whereis(name)
-    assert ref is not None
-    return ref
 
 
 def test_too_many_end_their_supervisor(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
@@ -128,3 +147,73 @@ def test_one_that_somebody_else_killed_counts(system: ActorSystem) -> None:
     with blocked(child):
         child.kill()
         assert exit_reason_of(supervisor) == ONE
+
+
+def a_supervisor_of(id_: str, *specs: ChildSpec, name: str | None = None, **options: Any) -> ChildSpec:
+    start = Start(Supervisor, list(specs), name=name, **options)
+    return ChildSpec(id_, start, type=ChildType.SUPERVISOR, shutdown=INFINITY)
+
+
+@pytest.mark.parametrize("name", ["middle", None], ids=["named", "unnamed"])
+def test_a_killed_supervisors_grandchildren_are_waited_for(system: ActorSystem, name: str | None) -> None:
+    """With a supervisor in between, named or not, one restart is enough, however long its child takes to clean up."""
+    with Gate() as gate:
+        gate.open()
+        leaf = ChildSpec("leaf", Start(ThreadedTrapping, name="leaf", terminate=gate), shutdown=INFINITY)
+        top = a_supervisor_of("top", a_supervisor_of("middle", leaf, name=name), name="top")
+        root = system.start(Supervisor, [top], intensity=1)
+        old = whereis(system, "leaf")
+        with Gate() as slow:
+            run_in(old, lambda actor: setattr(actor, "_on_terminate", slow))
+            whereis(system, "top").kill()
+            slow.wait_entered()
+            sync(system.start(Pooled))
+            assert root.is_alive()
+            assert system.whereis("leaf") is old
+        exit_reason_of(old)
+        assert len(which_children(root, WAIT_SECONDS)) == 1
+        assert whereis(system, "leaf") is not old
+        assert root.is_alive()
+
+
+def test_an_orphan_that_had_to_be_killed_counts_as_a_zombie(system: ActorSystem, clock: WatchedClock) -> None:
+    """The supervisor that sees it off has killed what still runs, and gives up where that is one too many."""
+    spec = ChildSpec("leaf", Start(ThreadedTrapping, name="leaf"), shutdown=3)
+    starter = system.start(PooledTrapping)
+    with Gate() as gate:
+        orphan = link_child(starter, ThreadedTrapping, name="leaf")
+        orphan.cast(gate)
+        gate.wait_entered()
+        starter.kill()
+        exit_reason_of(starter)
+        failed = Seen()
+
+        def start(actor: Any) -> Receiving:
+            starting = actor.system.start_link(Supervisor, [spec], max_zombies=0)
+            finished = yield Receive(lambda message: getattr(message, "ref", None) is starting.ref)
+            failed.put(finished.result)
+
+        system.start(PooledTrapping).cast(start)
+        assert clock.set_timers.next() == 3
+        clock.advance(3)
+        result = failed.next()
+        assert result == NotStarted(Shutdown("killed children that still run: 1 (allowed: 0)"))
+        assert exit_reason_of(orphan) == KILLED
+
+
+def test_nobody_waits_for_who_ends_with_it(system: ActorSystem) -> None:
+    """A supervisor that is bound to end itself is told ``already_started`` of its own child, as ever."""
+    leaf = Start(Threaded, name="leaf")
+    starter = system.start(PooledTrapping)
+    inner = link_child(starter, Supervisor, [ChildSpec("leaf", leaf)])
+    held = whereis(system, "leaf")
+    answers = Seen()
+
+    def ask_and_kill(actor: Any) -> None:  # the supervisor has its turn after this one, as all are pooled
+        actor.send_request(inner, StartChild(ChildSpec("twin", leaf)), "twin")
+        starter.process.kill()
+
+    system.start(Pooled, answers).cast(ask_and_kill)
+    assert answers.next() == ("reply", "twin", NotStarted(AlreadyStarted(held)))
+    assert exit_reason_of(inner) == KILLED
+    assert exit_reason_of(held) == SHUTDOWN

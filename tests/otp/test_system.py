@@ -81,7 +81,6 @@ def test_nothing_starts_in_a_stopped_system(no_threads_left: None, server: type[
 
 
 def test_a_start_during_the_stop_leaves_no_thread(no_threads_left: None) -> None:
-    """Actors that others start while the system stops are ended with it, or refused."""
     system = ActorSystem("test")
     outcomes = Seen()
     first = threading.Event()
@@ -120,7 +119,6 @@ def test_threads_that_are_over_are_forgotten(system: ActorSystem) -> None:
 
 
 def test_start_link_is_for_actors(system: ActorSystem, server: type[Pooled]) -> None:
-    """Outside an actor there is nobody to link to, and the error says what to use."""
     with pytest.raises(RuntimeError, match=r"start\(\)"):
         system.start_link(server)
 
@@ -190,7 +188,6 @@ def test_an_actor_is_found_under_its_name(system: ActorSystem, server: type[Pool
 
 
 def test_a_name_is_given_once(system: ActorSystem, server: type[Pooled]) -> None:
-    """A second start under the name fails, says who has it, and does not disturb it."""
     ref = system.start(server, name="it")
     with pytest.raises(StartError, match="already started") as raised:
         system.start(server, name="it")
@@ -201,7 +198,6 @@ def test_a_name_is_given_once(system: ActorSystem, server: type[Pooled]) -> None
 
 
 def test_a_name_is_free_when_the_end_is_known(system: ActorSystem, server: type[Pooled]) -> None:
-    """Who has learned of an actor's end can start its successor under the same name."""
     free = Seen()
     first = system.start(server, name="it")
     first.process.add_monitor(lambda _down: free.put(system.whereis("it")))

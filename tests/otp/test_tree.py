@@ -30,7 +30,7 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
-from tests.otp.support import Gate, Pooled, Threaded, raising, sync
+from tests.otp.support import Gate, Pooled, Threaded, raising, sync, whereis
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -47,14 +47,8 @@ def worker(name: str) -> ChildSpec:
     return ChildSpec(name, Start(Pooled, name=name))
 
 
-def find(system: ActorSystem, name: str) -> Ref:
-    ref = system.whereis(name)
-    assert ref is not None
-    return ref
-
-
 def crash(system: ActorSystem, name: str) -> None:
-    ref = find(system, name)
+    ref = whereis(system, name)
     ref.cast(raising(ValueError("bug")))
     assert ref.wait(PATIENCE_SECONDS) is not None
 
@@ -62,7 +56,7 @@ def crash(system: ActorSystem, name: str) -> None:
 def test_a_picture_shows_each_actor_and_what_it_has_done(system: ActorSystem) -> None:
     """Names, kinds, strategies, how many messages were handled and how many wait."""
     root = start_root(system, worker("a"), supervisor_spec("group", ONE_FOR_ALL, [worker("b")]))
-    b = find(system, "b")
+    b = whereis(system, "b")
     for _ in range(3):
         sync(b)
     otp_sys.suspend(b)
@@ -71,18 +65,17 @@ def test_a_picture_shows_each_actor_and_what_it_has_done(system: ActorSystem) ->
     assert list(seen) == ["root", "a", "group", "b"]
     assert (seen["group"].type.value, seen["group"].strategy) == ("supervisor", ONE_FOR_ALL)
     assert (seen["a"].type.value, seen["a"].strategy, seen["a"].status) == ("worker", None, "running")
-    assert seen["a"].ref is find(system, "a")
+    assert seen["a"].ref is whereis(system, "a")
     assert seen["b"].status == "suspended"
     assert seen["b"].messages_handled >= 3
     assert seen["b"].mailbox_length == 1
 
 
 def test_restarts_are_counted_also_those_of_a_supervisor_above(system: ActorSystem) -> None:
-    """A child that was started again together with its supervisor has been started again."""
     root = start_root(system, supervisor_spec("group", ONE_FOR_ALL, [worker("a"), worker("b")], intensity=10))
     crash(system, "a")
-    which_children(find(system, "group"))  # it has been started again
-    find(system, "group").kill()
+    which_children(whereis(system, "group"))  # it has been started again
+    whereis(system, "group").kill()
     which_children(root)
     seen = named(look_at(root))
     assert {name: seen[name].restarts for name in seen} == {"root": 0, "group": 1, "a": 2, "b": 2}
@@ -100,7 +93,7 @@ def test_children_on_demand_are_listed_up_to_a_number(system: ActorSystem) -> No
     spec = ChildSpec("child", Start(Pooled), TEMPORARY)
     root = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
     for _ in range(5):
-        start_child(find(system, "many"), ())
+        start_child(whereis(system, "many"), ())
     (seen,) = look_at(root, 3).children
     assert (len(seen.children), seen.children_unlisted) == (3, 2)
     for child in seen.children:
@@ -114,10 +107,10 @@ def test_children_on_demand_that_wait_for_a_restart_are_counted_and_not_listed(s
     spec = ChildSpec("child", Start(Pooled), backoff=Backoff(first_seconds=60))
     many = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
     for _ in range(2):
-        start_child(find(system, "many"), ())
+        start_child(whereis(system, "many"), ())
     assert [child.children_unlisted for child in look_at(many, 10).children] == [0]
-    which_children(find(system, "many"))[0].child.kill()
-    which_children(find(system, "many"))  # it knows of the end
+    which_children(whereis(system, "many"))[0].child.kill()
+    which_children(whereis(system, "many"))  # it knows of the end
     (seen,) = look_at(many, 10).children
     assert (len(seen.children), seen.children_unlisted) == (1, 1)
 
@@ -134,8 +127,8 @@ def test_nobody_who_hangs_holds_up_who_looks(system: ActorSystem) -> None:
     """Neither an actor with a thread of its own nor one that has the thread of all pooled actors, supervisors too."""
     root = start_root(system, ChildSpec("stuck", Start(Threaded, name="stuck")), worker("a"))
     with Gate() as own, Gate() as shared:
-        find(system, "stuck").cast(own)
-        find(system, "a").cast(shared)
+        whereis(system, "stuck").cast(own)
+        whereis(system, "a").cast(shared)
         own.wait_entered()
         shared.wait_entered()
         assert list(named(look_at(root))) == ["root", "stuck", "a"]
@@ -160,7 +153,7 @@ def test_an_actor_that_is_being_made_can_be_seen(system: ActorSystem, caplog: py
     with Gate() as gate:
         threading.Thread(target=start_child, args=(root, ChildSpec("slow", Start(Slow, gate, name="slow")))).start()
         gate.wait_entered()
-        seen = look_at(find(system, "slow"))
+        seen = look_at(whereis(system, "slow"))
         assert (seen.status, seen.children, seen.view) == ("starting", (), None)
     which_children(root)
     assert caplog.records == []
@@ -177,7 +170,6 @@ class Viewed(GenServer):
 
 
 def test_an_actor_may_show_something_of_itself(system: ActorSystem) -> None:
-    """A view that fails is left out of the picture, and is no crash."""
     ref = system.start(Viewed, name="viewed")
     assert look_at(ref).view == {"half": 7}
     otp_sys.replace_state(ref, lambda _state: {"count": 0})
@@ -204,7 +196,6 @@ class Stateful(GenServer):
 
 
 def test_a_state_is_described_without_what_might_be_secret(system: ActorSystem) -> None:
-    """Numbers and members are told, texts are masked, and of all else the kind and the length."""
     described = otp_sys.describe_state(system.start(Stateful))
     assert json.loads(json.dumps(described)) == {
         "count": 3,

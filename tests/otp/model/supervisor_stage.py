@@ -31,8 +31,17 @@ from receipt_actors.otp import (
     Supervisor,
 )
 from tests.otp.model.quiet_system import QuietSystem
-from tests.otp.model.supervisor_records import BAD_END, OWN_END_SECONDS, REFUSALS, SLOW_SECONDS, Event, NoAnswer
-from tests.otp.model.supervisor_specs import AnySpec, SupervisorSpec, WorkerSpec
+from tests.otp.model.supervisor_model import (
+    BAD_END,
+    OWN_END_SECONDS,
+    REFUSALS,
+    SLOW_SECONDS,
+    AnySpec,
+    Event,
+    NoAnswer,
+    SupervisorSpec,
+    WorkerSpec,
+)
 from tests.otp.support import WAIT_SECONDS
 
 Key = tuple[str, int]  # the path and the number of a process, as in the model

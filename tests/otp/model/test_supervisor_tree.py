@@ -33,16 +33,19 @@ from receipt_actors.otp import (
     count_children,
     which_children,
 )
-from tests.otp.model.common import END_REASONS, PICKS, picked
-from tests.otp.model.supervisor_model import Model
-from tests.otp.model.supervisor_records import Event, Process
-from tests.otp.model.supervisor_specs import (
+from tests.otp.model.supervisor_model import (
+    END_REASONS,
+    PICKS,
     AnySpec,
+    Event,
+    Model,
+    Process,
     SupervisorSpec,
     WorkerSpec,
     allowed,
     child_specs,
     gently_ended,
+    picked,
     supervisor_specs,
 )
 from tests.otp.model.supervisor_stage import Driver, Stage
