@@ -109,20 +109,6 @@ def test_it_is_paused_and_resumed(embedded: EmbeddedWorld, processes: int) -> No
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_an_outage_of_others_is_no_illness_of_ours(embedded: EmbeddedWorld, processes: int) -> None:
-    """While the breaker is open it is healthy and ready: starting it anew would help nobody."""
-    embedded.send(GENUINE)
-    with SimulatedAppStore() as store:
-        store.outage(Fault.http(503))
-        program = embedded.start(store, admin=ANY_PORT, processes=processes)
-        port = Port(program)
-        program.wait_until(lambda: port.state() == "waiting", "the breaker is open")
-        assert (port.status("/healthz"), port.status("/readyz")) == (200, 200)
-        assert "app_store is unavailable" in json.loads(port.ask("/readyz")[1])["why"]
-        assert port.metric("receipt_actors_service_available", service="app_store") < processes
-
-
-@pytest.mark.parametrize("processes", PROCESSES)
 def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, processes: int) -> None:
     """Alive, and not ready."""
     embedded.send(GENUINE)
@@ -140,26 +126,6 @@ def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, proc
         assert port.status("/healthz") == 0
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_trace_shows_what_happens(embedded: EmbeddedWorld, processes: int) -> None:
-    """As it happens, in whichever process, and not more than was asked for."""
-    with SimulatedAppStore() as store:
-        program = embedded.start(store, admin=ANY_PORT, processes=processes)
-        port = Port(program)
-        program.wait_until(lambda: port.status("/readyz") == 200, "it is ready")
-        wanted = {"filters": {"event": ["verified"], "outcome": ["genuine"]}, "limit": 3, "seconds": PATIENCE_SECONDS}
-        body = json.dumps(wanted).encode()
-        request = Request(f"{port.url}/api/trace", data=body, headers={"Content-Type": "application/json"})
-        with urlopen(request, timeout=PATIENCE_SECONDS) as stream:
-            embedded.send(GENUINE)
-            lines = [line.decode().strip() for line in stream]
-        assert lines.count("event: trace") == 3
-        assert lines.count("event: end") == 1
-        status, answer = port.ask("/api/trace", {"filters": {"event": ["nonsense"]}})
-        assert status == 400
-        assert json.loads(answer)["error"]
-
-
 @pytest.mark.short("2")
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_port_that_is_taken_is_one_line(programs: Programs, tmp_path: Path, processes: str) -> None:
@@ -172,15 +138,6 @@ def test_a_port_that_is_taken_is_one_line(programs: Programs, tmp_path: Path, pr
         f"receipt-actors: admin: {address} can't be listened on: Address already in use; choose another\n"
     )
     assert not (tmp_path / "receipts.db").exists()
-
-
-@pytest.mark.short
-def test_an_open_port_without_a_token_is_one_line(programs: Programs) -> None:
-    """Wrong usage, with what to do."""
-    program = _start(programs, "--admin", "0.0.0.0:0")
-    assert program.wait_for_end() == WRONG_USAGE
-    assert program.stderr.count("\n") == 1
-    assert "admin_token: found nothing, expected a token" in program.stderr
 
 
 def _start(programs: Programs, *flags: str) -> Program:

@@ -17,6 +17,7 @@ from receipt_actors.sandbox.load import SampleMessage
 from receipt_actors.sandbox.receipts import Fault, SampleReceipt, mint
 
 from .processes import Program
+from .test_processes import is_alive
 from .worlds import BUNDLE_ID, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 ALERTS = "AlertsSQS"
@@ -115,24 +116,32 @@ def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, stor
 # --- several processes ---
 
 
-def test_the_parent_tells_of_workers_that_die_and_of_the_storm_that_ends_it(
-    embedded: EmbeddedWorld, store: SimulatedAppStore
-) -> None:
-    """A worker that was killed can't; and when all are gone, the last word is sent before the parent ends."""
+def test_a_storm_ends_the_command_and_the_parent_tells_of_it(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
+    """A worker that was killed can't; and when the parent gives up, the last word is sent before it ends.
+
+    More restarts than its share within a minute: exit code 1, and the workers that are left hand back.
+    """
     inbox = Inbox(embedded)
+    store.outage(Fault.hang(600))
     program = embedded.start(store, alerts_queue=ALERTS, processes=2)
     program.wait_for_log("2 processes of 4 consumers take receipts")
+    embedded.send(genuine_messages(60, 13))
+    program.wait_until(lambda: embedded.visible(SOURCE) == 0, "all are in flight")
+    survivor, victim = program.children()
     killed: set[int] = set()
     while len(killed) <= RESTARTS_OF_TWO:
-        program.wait_until(lambda: set(program.children()) - killed, "there is another one")
-        victim = next(iter(set(program.children()) - killed))
         os.kill(victim, signal.SIGKILL)
         killed.add(victim)
         if len(killed) == 1:
             crash = inbox.wait_for("crash", program)
             assert crash["process"] == "parent"
             assert "was killed by signal 9" in crash["summary"]
+        if len(killed) <= RESTARTS_OF_TWO:
+            program.wait_until(lambda: set(program.children()) - {survivor, *killed}, "there is another one")
+            (victim,) = set(program.children()) - {survivor, *killed}
     assert program.wait_for_end() == EXIT_WORLD_FAILED
+    assert not is_alive(survivor)
+    assert embedded.total(SOURCE) == 60
     (storm,) = inbox.of("storm")
     assert storm["process"] == "parent"
     assert "Supervisor (workers): gives up because of child worker-" in storm["summary"]

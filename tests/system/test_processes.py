@@ -166,30 +166,6 @@ class TestDeaths:
         assert world.total(SOURCE) == 0
         assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == users(GENUINE)
 
-    def test_a_storm_ends_the_command(self, two: TwoProcesses) -> None:
-        """More restarts than its share within a minute: exit code 1, and the workers that are left hand back."""
-        world = two.world
-        with SimulatedAppStore() as store:
-            store.outage(Fault.hang(600))
-            program = two.start(store)
-            world.send(GENUINE)
-            program.wait_until(partial(has_taken_in_all, world), "all are in flight")
-            survivor = workers_of(program)["worker-1"]
-            killed: set[int] = set()
-            while len(killed) <= RESTARTS:
-                program.wait_until(lambda: victims(program, {survivor, *killed}), "there is another one")
-                (victim,) = victims(program, {survivor, *killed})
-                os.kill(victim, signal.SIGKILL)
-                killed.add(victim)
-            assert program.wait_for_end() == 1
-        assert not is_alive(survivor)
-        assert "the supervision tree has ended" in program.stderr
-        assert world.total(SOURCE) == len(GENUINE)
-
-
-def victims(program: Program, others: set[int]) -> set[int]:
-    return set(program.children()) - others
-
 
 class TestStopping:
     @pytest.mark.parametrize("stop_signal", STOP_SIGNALS)

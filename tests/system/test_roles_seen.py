@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -17,7 +15,6 @@ import pytest
 from receipt_actors.aws import AwsRoles
 from receipt_actors.cli import EXIT_DONE
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program
 from .test_admin_port import ANY_PORT, Port
@@ -142,55 +139,6 @@ def test_one_that_stops_in_good_order_is_no_alert(
     standby.program.send_signal(signal.SIGTERM)
     assert standby.program.wait_for_end() == EXIT_DONE
     assert inbox.of("node_lost") == []
-
-
-def lose_the_table(world: World, active: Node) -> None:
-    """Drop the table of roles while nodes run: on AWS, where somebody has to make it anew, for longer than a lease."""
-    if isinstance(world, AwsWorld):
-        world.delete_table("RoleTable")
-        active.wait_for("waiting")
-        world.create_table("RoleTable", AwsRoles.key)
-    elif isinstance(world, EmbeddedWorld):
-        with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection:
-            connection.execute("DROP TABLE role_groups")
-
-
-def test_a_table_that_is_dropped_while_nodes_run_costs_nobody_its_place(world: World, store: SimulatedAppStore) -> None:
-    """What nodes know is put back, and told; the one that worked goes on, with the token that it had."""
-    prepare(world)
-    active = Node(world, store, "one", "active-standby", processes=2)
-    active.wait_for("consuming")
-    standby = Node(world, store, "two", "active-standby")
-    standby.wait_for("standby")
-    active.wait_for_nodes(1, "standby")
-    token = active.metric("receipt_actors_role_token")
-    lose_the_table(world, active)
-    both = (active.program, standby.program)
-    active.program.wait_until(lambda: any("is put back as version" in each.stderr for each in both), "it is put back")
-    active.wait_for("consuming")
-    standby.wait_for("standby")
-    world.send(GENUINE)
-    active.program.wait_until(lambda: world.visible(RESULTS) >= len(GENUINE), "all are answered")
-    assert active.metric("receipt_actors_role_token") == token
-    assert standby.metric("receipt_actors_messages_received_total") == 0
-
-
-@pytest.mark.skipif(not CAN_HAVE_TIME_NAMESPACES, reason="time namespaces take Linux, root, and unshare (util-linux)")
-def test_a_machine_that_was_suspended_often_is_like_any_other(
-    embedded: EmbeddedWorld, store: SimulatedAppStore
-) -> None:
-    """The clock that goes on meanwhile is far ahead of the monotonic one there; no process takes one for the other."""
-    prepare(embedded)
-    embedded.within = OFTEN_SUSPENDED
-    one = Node(embedded, store, "one", "active-standby", processes=2)
-    one.wait_for("consuming")
-    embedded.within = ()
-    other = Node(embedded, store, "two", "active-standby", processes=2)
-    other.wait_for("standby")
-    embedded.send(GENUINE)
-    one.program.wait_until(lambda: embedded.visible(RESULTS) >= len(GENUINE), "all are answered")
-    one.program.kill()
-    other.wait_for("consuming")
 
 
 def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
