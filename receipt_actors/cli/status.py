@@ -100,7 +100,7 @@ def command(
     if not live and (once or interval_seconds is not None):
         raise click.UsageError("--once and --interval belong to --live")
     if live:
-        from receipt_actors.cli._top import show  # and rich
+        from receipt_actors.cli._live import show  # and rich
 
         show(client, once, interval_seconds)
         return EXIT_DONE
@@ -125,7 +125,11 @@ def _print_status(client: AdminClient, as_json: bool, quiet: bool, alive: bool) 
         verdict = {"healthy": is_healthy, "ready": is_ready, "why": _reasons(health, readiness)}
         click.echo(json.dumps({**verdict, "overview": overview_json}))
     elif overview is not None:
-        for line in _lines(overview, is_healthy, is_ready, _reasons(health, readiness)):
+        why = _reasons(health, readiness)
+        words = f"{'healthy' if is_healthy else 'NOT HEALTHY'}, {'ready' if is_ready else 'not ready'}"
+        first, *others = lines_of(overview)
+        echo(f"{first}: {words}" + (f" ({printable('; '.join(why))})" if why else ""))
+        for line in others:
             echo(line)
     return EXIT_DONE if is_healthy and (is_ready or alive) else EXIT_WORLD_FAILED
 
@@ -136,15 +140,11 @@ def _reasons(*answers: object) -> list[str]:
     return list(dict.fromkeys(str(why) for why in said))
 
 
-def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str]) -> list[str]:
-    verdict = f"{'healthy' if is_healthy else 'NOT HEALTHY'}, {'ready' if is_ready else 'not ready'}"
-    lines = [f"{overview.state}: {verdict}" + (f" ({printable('; '.join(why))})" if why else "")]
+def lines_of(overview: Overview) -> list[str]:
+    """Say in a few lines what the system does, and what went wrong last; the first is its state alone."""
     depths = [f"{name} {'?' if depth is None else number(depth)}" for name, depth in overview.queues.items()]
-    lines.append(
-        printable(
-            f"takes from {', '.join(overview.source_queues)}" + (f"; on queues: {', '.join(depths)}" if depths else "")
-        )
-    )
+    on_queues = f"; on queues: {', '.join(depths)}" if depths else ""
+    lines = [printable(overview.state), printable(f"takes from {', '.join(overview.source_queues)}{on_queues}")]
     processes = overview.processes
     if processes:
         count = "1 process" if len(processes) == 1 else f"{len(processes)} processes"
