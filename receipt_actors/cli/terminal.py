@@ -101,7 +101,11 @@ class SlowProgress:
 
     def advance(self, count: int = 1) -> None:
         """Count what has been done."""
-        self._done += count
+        self.reach(self._done + count)
+
+    def reach(self, done: int) -> None:
+        """Show that so much has been done in all."""
+        self._done = done
         if self._bar is None and sys.stderr.isatty() and self._clock() - self._began_at >= SLOW_SECONDS:
             self._bar = self._start()
         if self._bar is not None:
