@@ -225,11 +225,8 @@ def _standing(standing: str, node: NodeOverview | None) -> str:
 
 
 def _print_actor(client: AdminClient, name: str) -> int:
-    from receipt_actors.telemetry.control import UnknownActor
-
-    try:
-        state = client.actor_state(name)
-    except UnknownActor:
+    state = client.actor_state(name)
+    if state is None:
         complain(f"no actor is called {printable(name)!r}; {_advice(name, client.overview())}")
         return EXIT_WORLD_FAILED
     click.echo(json.dumps(state, indent=2))
