@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,8 +18,7 @@ from receipt_actors.backends import open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues
-from receipt_actors.cli.receipt_files import STDIN, read_receipt
-from receipt_actors.cli.terminal import SlowProgress
+from receipt_actors.cli.terminal import SlowProgress, opened, read_receipt
 from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage
@@ -96,7 +94,7 @@ def command(
     if lines is None:
         assert receipt_file is not None
         return _submit([_entry_of_flags(receipt_file, given, settings)], keep_going=False, settings=settings)
-    with _opened(lines) as file:
+    with opened(lines) as file:
         return _submit(_entries_of_lines(file, settings), keep_going=keep_going, settings=settings)
 
 
@@ -174,15 +172,6 @@ def _entry_of_flags(receipt_file: str, given: Mapping[str, str | int], settings:
         body["post_queue"] = settings.post_queues[0]
     text = json.dumps({"receipt": read_receipt(receipt_file), **body}, separators=(",", ":"))
     return _entry(receipt_file, text, submission_id, settings)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    if path == STDIN:
-        yield sys.stdin.buffer
-    else:
-        with Path(path).open("rb") as file:
-            yield file
 
 
 def _entries_of_lines(file: BinaryIO, settings: QueueSettings) -> Iterator[Entry]:

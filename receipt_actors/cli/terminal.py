@@ -1,15 +1,19 @@
-"""Text, numbers and times as people write them, progress on a terminal, and finite numbers as options."""
+"""What commands share: text, numbers and times for people, files of receipts, progress, finite numbers as options."""
 
 from __future__ import annotations
 
+import base64
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import click
+
+from receipt_actors.domain.ports import MAX_BATCH_BYTES
 
 if TYPE_CHECKING:
     import rich.progress
@@ -73,6 +77,34 @@ def moment(at_seconds: float, now_seconds: float) -> str:
     """Write a UNIX time as the time of the day here, with the date unless that is today's."""
     at, now = time.localtime(at_seconds), time.localtime(now_seconds)
     return time.strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """Open a file to read, ``-`` for standard input."""
+    if path == "-":
+        yield sys.stdin.buffer
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+def read_receipt(path: str) -> str:
+    """Read one receipt, ``-`` from standard input; what is around it (a last line break) is left out.
+
+    Raises ``OSError`` for a file that cannot be read, ``click.UsageError`` for one that holds no receipt.
+    """
+    with opened(path) as file:
+        data = file.read(MAX_BATCH_BYTES + 1)
+    if len(data) > MAX_BATCH_BYTES:
+        raise click.UsageError(f"{path}: expected a receipt, found more than {MAX_BATCH_BYTES} bytes")
+    try:
+        return data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        # A PKCS #7 container, as an app finds it on the device, begins with a SEQUENCE.
+        if not data.startswith(b"\x30"):
+            raise click.UsageError(f"{path}: expected a receipt, found neither text nor DER") from None
+        return base64.b64encode(data).decode("ascii")
 
 
 class FiniteFloatRange(click.FloatRange):
