@@ -48,7 +48,7 @@ class Watched:
 
     def end(self, limit: float | None) -> list[float | None]:
         """Wait until it is over, and return the pauses between the looks."""
-        wait_for_the_end(self, self, SETTINGS.model_copy(update={"exit_when_idle_seconds": limit}))
+        wait_for_the_end(self.in_flight, self.wait, SETTINGS.model_copy(update={"exit_when_idle_seconds": limit}))
         assert next(self._said, None) is None, "it has ended before all had been said"
         return self.pauses
 
