@@ -38,11 +38,7 @@ A reader that closes the pipe early (head) loses what it was handed and did not 
 )
 @click.option("--queue", metavar="QUEUE", help="Which of post_queues to read. [default: the only one]")
 @click.option("--delete", "deletes", is_flag=True, help="Delete each answer after it was printed.")
-@click.option(
-    "--follow",
-    is_flag=True,
-    help="With --delete: go on until interrupted, instead of ending when the queue is empty.",
-)
+@click.option("--follow", is_flag=True, help="With --delete: go on when the queue is empty, until interrupted.")
 @click.option("--max", "limit", type=click.IntRange(min=1), metavar="N", help="End after so many answers.")
 @options_of(QueueSettings)
 def command(
@@ -78,9 +74,7 @@ def command(
             finally:
                 printed += len(written)
                 failed += _delete(reader, written) if deletes else 0
-    if not deletes:
-        _say_what_stays(printed)
-    return EXIT_WORLD_FAILED if failed else EXIT_DONE
+    return _ended(printed, failed, deletes=deletes)
 
 
 def _look(settings: QueueSettings, queue: str, limit: int | None) -> int:
@@ -91,13 +85,13 @@ def _look(settings: QueueSettings, queue: str, limit: int | None) -> int:
         if limit is not None and len(written) >= limit:
             break
         failed += _print([message], written)
-    _say_what_stays(len(written))
-    return EXIT_WORLD_FAILED if failed else EXIT_DONE
+    return _ended(len(written), failed, deletes=False)
 
 
-def _say_what_stays(printed: int) -> None:
-    if printed:
+def _ended(printed: int, failed: int, *, deletes: bool) -> int:
+    if printed and not deletes:
         complain(f"{printed} answers stay on the queue; --delete deletes what it prints")
+    return EXIT_WORLD_FAILED if failed else EXIT_DONE
 
 
 def _post_queue(queue: str | None, settings: QueueSettings) -> str:

@@ -110,49 +110,42 @@ def _submit(entries: Iterable[Entry], *, keep_going: bool, settings: QueueSettin
         if faults:
             return EXIT_USAGE
     with closing(open_queues(settings)) as queues:
-        is_all_or_nothing = isinstance(queues, EmbeddedQueues)
-        failed = _send(entries, PatientQueues(queues), settings.source_queue, is_all_or_nothing=is_all_or_nothing)
+        failed = _send(entries, PatientQueues(queues), settings.source_queue, isinstance(queues, EmbeddedQueues))
     return EXIT_WORLD_FAILED if failed else EXIT_DONE
 
 
-def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str, *, is_all_or_nothing: bool) -> int:
+def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str, is_all_or_nothing: bool) -> int:
     """Send the good entries, tell of each whether it is accepted, and return how many entries are not."""
     remaining = iter(entries)
     accepted = failed = 0
-    total = len(entries) if isinstance(entries, Sequence) else None
-    with SlowProgress("submitting", total) as progress:
+    with SlowProgress("submitting", len(entries) if isinstance(entries, Sequence) else None) as progress:
         while batch := list(islice(remaining, MAX_BATCH_ENTRIES)):
-            good = [entry for entry in batch if entry.fault is None]
             for entry in batch:
                 if entry.fault is not None:
                     complain(f"{entry.where}: {entry.fault}")
-            failed += len(batch) - len(good)
-            waiting = deque(good)
-            while part := take_batch(waiting, _size_bytes):
+                    failed += 1
+            waiting = deque(entry for entry in batch if entry.fault is None)
+            while part := take_batch(waiting, lambda entry: entry.message.size_bytes):
                 try:
                     outcomes = queues.send(source_queue, [entry.message for entry in part])
                 except QueueUnavailable:
-                    complain(_after_a_failure(accepted, part, is_all_or_nothing=is_all_or_nothing))
+                    complain(_after_a_failure(accepted, part, is_all_or_nothing))
                     raise
                 for entry, failure in zip(part, outcomes, strict=True):
                     if failure is None:
+                        accepted += 1
                         click.echo(f"{entry.submission_id} accepted")
                     else:
-                        told = f"{entry.submission_id} is not accepted: {failure.code}: {failure.detail}"
-                        complain(f"{entry.where}: {told}")
-                accepted += outcomes.count(None)
-                failed += len(part) - outcomes.count(None)
+                        failed += 1
+                        why = f"{failure.code}: {failure.detail}"
+                        complain(f"{entry.where}: {entry.submission_id} is not accepted: {why}")
             progress.advance(len(batch))
     if not accepted and not failed:
         complain("there were no messages to send")
     return failed
 
 
-def _size_bytes(entry: Entry) -> int:
-    return entry.message.size_bytes
-
-
-def _after_a_failure(accepted: int, part: Sequence[Entry], *, is_all_or_nothing: bool) -> str:
+def _after_a_failure(accepted: int, part: Sequence[Entry], is_all_or_nothing: bool) -> str:
     """Say which messages are on the queue. A transaction of SQLite that failed has sent nothing."""
     first = part[0].where
     if is_all_or_nothing:
