@@ -100,8 +100,8 @@ def _of_service(name: str, kind: str, text: str, read: Callable[[ServiceOverview
 
 def _of_actor(name: str, kind: str, text: str, read: Callable[[ActorOverview], float]) -> Metric:
     def rows(overview: Overview) -> Iterator[Row]:
-        for process, root in _roots(overview):
-            yield from (((process, actor.name), read(actor)) for actor in _lasting(root))
+        for process, root in overview.trees.items():
+            yield from (((process, actor.name), read(actor)) for actor in (_lasting(root) if root else ()))
 
     return Metric(name, kind, text, rows, ("process", "actor"))
 
@@ -123,14 +123,6 @@ def _of_role(name: str, kind: str, text: str, rows: Callable[[RoleOverview], Ite
 def _known(overview: Overview) -> Iterator[ProcessOverview]:
     """Leave out those that have not said anything of themselves yet."""
     return (process for process in overview.processes if process.started_at_seconds)
-
-
-def _roots(overview: Overview) -> Iterator[tuple[str, ActorOverview]]:
-    if overview.parent is not None:
-        yield PARENT, overview.parent
-    for process in overview.processes:
-        if process.tree is not None:
-            yield process.name, process.tree
 
 
 def _lasting(actor: ActorOverview) -> Iterator[ActorOverview]:

@@ -24,7 +24,7 @@ from receipt_actors.cli.status import lines_of
 from receipt_actors.cli.terminal import clock_time, duration, echo, number, size
 from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.changes import change, increase
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
+from receipt_actors.telemetry.overview import ActorOverview, Overview, State
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 LIVE_INTERVAL_SECONDS = 1.0
@@ -203,22 +203,14 @@ def _processes(earlier: Overview, later: Overview, seconds: float) -> Iterator[_
 
 
 def _actors(earlier: Overview, later: Overview, seconds: float) -> Iterator[_Row]:
-    known = {process.name: process for process in earlier.processes}
     busy: list[tuple[int, int, str, ActorOverview]] = []
     for process in later.processes:
-        before = {actor.name: actor.messages for actor in _all_actors(known.get(process.name))}
-        for actor in _all_actors(process):
+        old, new = earlier.trees.get(process.name), process.tree
+        before = {actor.name: actor.messages for actor in old.with_descendants()} if old else {}
+        for actor in new.with_descendants() if new else ():
             handled = increase(before.get(actor.name, 0), actor.messages)
             if handled or actor.mailbox_length:
                 busy.append((handled, actor.mailbox_length, process.name, actor))
     for handled, mailbox_length, name, actor in sorted(busy, key=lambda row: (-row[0], -row[1]))[:ACTORS]:
         numbers = _per_second(handled, seconds), number(mailbox_length), number(actor.restarts)
         yield _words(actor.name), _words(name), *numbers
-
-
-def _all_actors(process: ProcessOverview | None) -> Iterator[ActorOverview]:
-    actors = [] if process is None or process.tree is None else [process.tree]
-    while actors:
-        actor = actors.pop()
-        yield actor
-        actors += actor.children
