@@ -99,7 +99,6 @@ class AdminServer:
         calls.close()
         await serving.end(STOP_SECONDS)
         await looking
-        calls.end()
 
 
 class Pace:

@@ -149,8 +149,7 @@ class Watch:
 
     def _write_page_event(self, overview: Overview) -> None:
         self._page_overview = overview
-        sample = self._history.newest
-        data = {"overview": slim(overview.as_json()), "sample": None if sample is None else sample.as_json()}
+        data = {"overview": slim(overview.as_json()), "sample": self._history.newest}
         self._page_event = event("overview", data)
         self._page_events += 1
         news, self._news = self._news, asyncio.Event()

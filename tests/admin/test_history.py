@@ -35,20 +35,20 @@ def test_a_sample_is_what_was_done_in_its_interval() -> None:
         ),
     )
     sample = sample_between(before, after)
-    assert (sample.at_seconds, sample.seconds) == (12.0, 2.0)
-    assert (sample.received, sample.answered, sample.moved, sample.handed_back) == (15, 10, 2, 1)
-    assert (sample.in_flight, sample.queue_depth) == (3, 12)
-    assert sample.p99_seconds == pytest.approx(0.01, rel=0.02)
-    assert sample.cpu_seconds == pytest.approx(1.0)
-    assert sample.steps["claiming"]["p50_seconds"] is None
-    assert sample.steps["replying"]["p50_seconds"] == pytest.approx(0.01, rel=0.02)
+    assert (sample["at_seconds"], sample["seconds"]) == (12.0, 2.0)
+    assert (sample["received"], sample["answered"], sample["moved"], sample["handed_back"]) == (15, 10, 2, 1)
+    assert (sample["in_flight"], sample["queue_depth"]) == (3, 12)
+    assert sample["p99_seconds"] == pytest.approx(0.01, rel=0.02)
+    assert sample["cpu_seconds"] == pytest.approx(1.0)
+    assert sample["steps"]["claiming"]["p50_seconds"] is None
+    assert sample["steps"]["replying"]["p50_seconds"] == pytest.approx(0.01, rel=0.02)
 
 
 def test_where_nothing_was_finished_there_are_no_percentiles() -> None:
     """None, which a curve leaves out, and not 0."""
     sample = sample_between(an_overview(), an_overview())
-    assert (sample.p50_seconds, sample.p95_seconds, sample.p99_seconds) == (None, None, None)
-    assert sample.received == 0
+    assert (sample["p50_seconds"], sample["p95_seconds"], sample["p99_seconds"]) == (None, None, None)
+    assert sample["received"] == 0
 
 
 def test_what_was_lost_is_not_undone() -> None:
@@ -61,9 +61,9 @@ def test_what_was_lost_is_not_undone() -> None:
         queues={},
     )
     sample = sample_between(before, after)
-    assert (sample.seconds, sample.received, sample.answered) == (0.0, 0, 0)
-    assert sample.cpu_seconds == pytest.approx(0.25 + 0.5)
-    assert sample.queue_depth is None
+    assert (sample["seconds"], sample["received"], sample["answered"]) == (0.0, 0, 0)
+    assert sample["cpu_seconds"] == pytest.approx(0.25 + 0.5)
+    assert sample["queue_depth"] is None
 
 
 def test_the_history_is_ten_minutes_long() -> None:
