@@ -45,12 +45,10 @@ class History:
         return self._samples[-1] if self._samples else None
 
     def add(self, overview: Overview) -> None:
-        """Take the sample from the last look to this one."""
         if self._last is not None:
             self._samples.append(sample_between(self._last, overview))
         self._last = overview
 
     def as_json(self) -> dict[str, Any]:
-        """Return all samples, oldest first."""
         interval_seconds = LOOK_SECONDS * SAMPLE_LOOKS
         return {"interval_seconds": interval_seconds, "samples": list(self._samples)}

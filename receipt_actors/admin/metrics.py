@@ -42,7 +42,6 @@ class Metric:
 
     @property
     def full_name(self) -> str:
-        """The name with its prefix."""
         return PREFIX + self.name
 
     @property
@@ -52,7 +51,6 @@ class Metric:
         return next((kind for ending, kind in endings.items() if self.name.endswith(ending)), "gauge")
 
     def family(self, overview: Overview) -> Family:
-        """Return its values in the words of ``prometheus_client``."""
         source = overview.role if self.name.startswith("role_") else overview
         rows = [] if source is None else list(self.rows(source))
         if self.attribute is not None:

@@ -47,16 +47,13 @@ class Routes:
         self._traces: set[TraceStream] = set()
 
     async def overview(self, _request: Request) -> Response:
-        """Answer with the whole overview."""
         overview = await self._watch.overview()
         return JSONResponse(overview.as_json())
 
     async def history(self, _request: Request) -> Response:
-        """Answer with the samples of the last minutes."""
         return JSONResponse(self._watch.history())
 
     async def events(self, request: Request) -> Response:
-        """Stream an overview a second."""
         if request.method == "HEAD":
             return Response(media_type=MEDIA_TYPE)
         if not self._watch.open_page():
@@ -64,11 +61,9 @@ class Routes:
         return EventStream(self._watch.page_events(), self._watch.close_page)
 
     async def pause(self, request: Request) -> Response:
-        """Have nothing more taken in."""
         return await self._command(request, self._watch.control.pause)
 
     async def resume(self, request: Request) -> Response:
-        """Undo ``pause``."""
         return await self._command(request, self._watch.control.resume)
 
     async def _command(self, request: Request, call: Callable[[], None]) -> Response:
@@ -79,7 +74,6 @@ class Routes:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def actor(self, request: Request) -> Response:
-        """Answer with the state of an actor."""
         name = request.path_params["name"]
         try:
             state = await self._calls.run(partial(self._watch.control.actor_state, name))
@@ -88,7 +82,6 @@ class Routes:
         return JSONResponse(state)
 
     async def trace(self, request: Request) -> Response:
-        """Stream the events that match filters."""
         body = await _json_object(request)
         unknown = sorted(set(body) - {"filters", "limit", "seconds"})
         if unknown:
@@ -123,23 +116,19 @@ class Routes:
         return EventStream(stream.events(), over)
 
     async def metrics(self, request: Request) -> Response:
-        """Answer a scraper."""
         overview = await self._watch.overview()
         content, media_type = exposition(overview, request.headers.get("accept", ""))
         return Response(content, media_type=media_type)
 
     async def healthz(self, _request: Request) -> Response:
-        """Say whether the tree is whole."""
         health = await self._watch.health()
         return _probe(health, health.is_healthy)
 
     async def readyz(self, _request: Request) -> Response:
-        """Say whether it does its work."""
         health = await self._watch.health()
         return _probe(health, health.is_ready)
 
     def close(self) -> None:
-        """End the traces that run."""
         for stream in self._traces:
             stream.end("the admin port is being closed")
 
@@ -171,7 +160,6 @@ def page_files(folder: Path = FOLDER) -> Mapping[str, PageFile]:
 
 
 def application(routes: Routes, host: str, token: str | None) -> ASGIApp:
-    """Return all of it, behind its guard."""
     files = page_files()
     app = Starlette(
         routes=[

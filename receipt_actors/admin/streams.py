@@ -20,7 +20,6 @@ MEDIA_TYPE = "text/event-stream"
 
 
 def event(kind: str, data: Mapping[str, Any]) -> bytes:
-    """Write one event."""
     return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
@@ -34,7 +33,6 @@ class EventStream(StreamingResponse):
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
         try:
             await super().__call__(scope, receive, send)
         finally:

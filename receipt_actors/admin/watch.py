@@ -82,7 +82,6 @@ class Watch:
         return self._health.judge(None if self._control() is None else await self.overview())
 
     def history(self) -> Mapping[str, Any]:
-        """Return the samples of the last minutes, in JSON's types."""
         return self._history.as_json()
 
     def open_page(self) -> bool:
@@ -93,7 +92,6 @@ class Watch:
         return True
 
     def close_page(self) -> None:
-        """Count one page less."""
         self._pages -= 1
 
     async def page_events(self) -> AsyncIterator[bytes]:
@@ -114,7 +112,6 @@ class Watch:
                 yield KEEP_ALIVE
 
     async def run(self) -> None:
-        """Look, until ``close``."""
         looks = 0
         next_at = time.monotonic()
         while not self._closed.is_set():

@@ -45,22 +45,14 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     },
     "resume": ("pause", "resume"),
 }
-REMOVED: Final[Mapping[str, str]] = {
-    "state": "status --actor NAME",
-    "top": "status --live",
-    "tree": "status --tree",
-}
+REMOVED: Final[Mapping[str, str]] = {"state": "status --actor NAME", "top": "status --live", "tree": "status --tree"}
 
 
 class Commands(click.Group):
-    """The group of all ``COMMANDS``."""
-
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name every sub-command, in alphabetical order."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one sub-command that is wanted; None if there is no such."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name]

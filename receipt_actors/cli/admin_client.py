@@ -63,7 +63,6 @@ class AdminClient:
         self._token = token
 
     def overview(self) -> Overview:
-        """Look at the system."""
         return self.read_overview(self.overview_json())
 
     def overview_json(self) -> Any:
@@ -101,11 +100,9 @@ class AdminClient:
         return data if status == 200 else None
 
     def pause(self) -> None:
-        """Have nothing more taken in."""
         self._ask("POST", "/api/pause", 204)
 
     def resume(self) -> None:
-        """Undo ``pause``."""
         self._ask("POST", "/api/resume", 204)
 
     @contextmanager

@@ -48,7 +48,6 @@ class PatientQueues:
     def receive(
         self, queue: str, *, max_messages: int = MAX_BATCH_ENTRIES, wait_seconds: float
     ) -> Sequence[ReceivedMessage]:
-        """See ``Queues.receive``."""
         return self._retrying(
             self._queues.receive,
             queue,
@@ -124,7 +123,6 @@ class QueueReader:
         return messages
 
     def delete(self, receipt_handles: Sequence[str]) -> list[EntryFailure | None]:
-        """Delete what was received."""
         outcomes = self._queues.delete(self._queue, receipt_handles)
         for receipt_handle, failure in zip(receipt_handles, outcomes, strict=True):
             if failure is None:

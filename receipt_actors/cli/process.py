@@ -74,7 +74,6 @@ def collect_seldom() -> None:
 
 
 def log_end(reason: ExitReason) -> None:
-    """Log why the tree has ended by itself."""
     if isinstance(reason, Crash):
         logger.critical(
             "the actor system has failed, see above: %s. Messages in flight come back by their visibility timeout",

@@ -59,10 +59,7 @@ def command(
         return _look(settings, queue, limit)
     wait_seconds = MAX_RECEIVE_WAIT_SECONDS if follow else last_wait_seconds(settings)
     printed = failed = 0
-    with (
-        closing(open_queues(settings, create=False)) as queues,
-        QueueReader(PatientQueues(queues), queue) as reader,
-    ):
+    with closing(open_queues(settings, create=False)) as queues, QueueReader(PatientQueues(queues), queue) as reader:
         while limit is None or printed < limit:
             room = MAX_BATCH_ENTRIES if limit is None else min(MAX_BATCH_ENTRIES, limit - printed)
             messages = reader.receive(max_messages=room, wait_seconds=wait_seconds)

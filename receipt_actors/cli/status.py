@@ -22,10 +22,7 @@ EXIT_NOBODY = 3
 QUIET_SECONDS = 1.0  #: a node that has not been heard of for longer is named as such: each renews again and again
 SHORTEST_INTERVAL_SECONDS = 0.2
 SUGGESTIONS = 3  #: of names of actors
-_UNITS = {
-    "ledger_concurrency": "requests to the ledger",
-    "app_store_rate_per_second": "requests to Apple a second",
-}
+_UNITS = {"ledger_concurrency": "requests to the ledger", "app_store_rate_per_second": "requests to Apple a second"}
 _LINES = ("├─ ", "└─ ", "│  ")
 _PLAIN_LINES = ("+- ", "`- ", "|  ")
 

@@ -38,7 +38,6 @@ class Entry:
 
     @property
     def submission_id(self) -> str:
-        """Under which its answers will come."""
         return self.message.attributes[SUBMISSION_ID_ATTRIBUTE]
 
 
@@ -168,7 +167,6 @@ def _entry_of_flags(receipt_file: str, given: Mapping[str, str | int], settings:
 
 
 def _entries_of_lines(file: BinaryIO, settings: QueueSettings) -> Iterator[Entry]:
-    """Make an entry of each line that is not blank."""
     for number, line in enumerate(file, start=1):
         if line.strip():
             yield _entry_of_line(f"line {number}", line.strip(), settings)

@@ -111,7 +111,6 @@ class FiniteFloatRange(click.FloatRange):
     """Like click's, which takes ``nan``, and ``inf`` where there is no upper bound: no comparison tells the former."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Refuse what is no finite number, as what is out of range is refused."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -132,11 +131,9 @@ class SlowProgress:
         self._bar: rich.progress.Progress | None = None
 
     def advance(self, count: int = 1) -> None:
-        """Count what has been done."""
         self.reach(self._done + count)
 
     def reach(self, done: int) -> None:
-        """Show that so much has been done in all."""
         self._done = done
         if self._bar is None and sys.stderr.isatty() and self._clock() - self._began_at >= SLOW_SECONDS:
             self._bar = self._start()

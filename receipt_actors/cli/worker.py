@@ -254,7 +254,6 @@ class _TraceHere:
 
 
 def main(name: str, descriptor: str) -> int:
-    """Run a worker and return its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(descriptor)))
     with StopSignals((signal.SIGTERM,)) as signals, ending_with_threads():

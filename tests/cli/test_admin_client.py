@@ -134,11 +134,7 @@ class TestEveryCommand:
         assert_one_line(cli(*command, "--admin", address), code, f"{address} is no admin port of receipt-actors")
 
     def test_a_server_that_never_answers(
-        self,
-        cli: Cli,
-        serve: Callable[[Handler], str],
-        command: tuple[str, ...],
-        monkeypatch: pytest.MonkeyPatch,
+        self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is given up."""
         monkeypatch.setattr(admin_client, "ANSWER_SECONDS", 0.1)

@@ -111,7 +111,4 @@ def test_roles_are_shown_as_they_were_given(cli: Cli) -> None:
     given = ["--role", "active-standby", "--lease-seconds", "4"]
     settings = json.loads(cli("config", *LAYERS, *given, "--json").out)
     shown = {name: tuple(settings[name].values())[:2] for name in ("role", "lease_seconds")}
-    assert shown == {
-        "role": ("active-standby", "--role"),
-        "lease_seconds": (4, "--lease-seconds"),
-    }
+    assert shown == {"role": ("active-standby", "--role"), "lease_seconds": (4, "--lease-seconds")}

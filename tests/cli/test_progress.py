@@ -24,11 +24,7 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("stderr", "seconds", "shown"),
-    [
-        (Terminal(), SLOW_SECONDS, True),
-        (Terminal(), SLOW_SECONDS - 0.1, False),
-        (io.StringIO(), 60.0, False),
-    ],
+    [(Terminal(), SLOW_SECONDS, True), (Terminal(), SLOW_SECONDS - 0.1, False), (io.StringIO(), 60.0, False)],
     ids=["slow", "quick", "no terminal"],
 )
 def test_it_shows_after_two_seconds_on_a_terminal_only(

@@ -271,11 +271,7 @@ sys.exit(main(arguments))
 class TestKill:
     @pytest.mark.parametrize(
         ("operation", "number", "when", "copies", "left"),
-        [
-            ("receive", "2", "after", 10, 15),
-            ("send", "2", "after", 20, 15),
-            ("delete", "2", "after", 20, 5),
-        ],
+        [("receive", "2", "after", 10, 15), ("send", "2", "after", 20, 15), ("delete", "2", "after", 20, 5)],
     )
     def test_nothing_is_lost(
         self,

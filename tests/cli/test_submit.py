@@ -16,16 +16,7 @@ from receipt_actors.domain.ports import ReceivedMessage
 from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
-from .conftest import (
-    BUNDLE_ID,
-    DEAD_LETTERS,
-    RESULTS,
-    SOURCE,
-    EmbeddedWorld,
-    Ended,
-    Processes,
-    World,
-)
+from .conftest import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, Ended, Processes, World
 
 Cli = Callable[..., Ended]
 RECEIPT = "MIIreceipt=="

@@ -30,10 +30,7 @@ EXPIRED = Purchase("3000", "gold", expires_at_ms=NOW_MS - 1000)
 
 @pytest.fixture
 def store_flags(store: SimulatedAppStore) -> list[str]:
-    return [
-        *("--bundle-ids", BUNDLE_ID),
-        *("--app-store-url", store.url),
-    ]
+    return [*("--bundle-ids", BUNDLE_ID), *("--app-store-url", store.url)]
 
 
 @pytest.fixture
@@ -71,11 +68,7 @@ class TestGenuine:
             "looked_up": False,
         }
         verdicts = {each["transaction_id"]: (each["verdict"], each["reason"]) for each in transactions}
-        assert verdicts == {
-            "1000": ("OK", "claimed"),
-            "2000": ("INVALID", "refunded"),
-            "3000": ("INVALID", "expired"),
-        }
+        assert verdicts == {"1000": ("OK", "claimed"), "2000": ("INVALID", "refunded"), "3000": ("INVALID", "expired")}
         (coins,) = [each for each in transactions if each["transaction_id"] == "1000"]
         assert (coins["product_id"], coins["quantity"], coins["claimed_by"]) == ("coins", 2, None)
 
