@@ -41,14 +41,12 @@ from tests.otp.support import (
 
 @pytest.mark.parametrize("answer", [1, None, "text"], ids=repr)
 def test_a_call_returns_what_handle_call_returns(system: ActorSystem, server: type[Pooled], answer: object) -> None:
-    """The reply of a call is the callback's value, None included."""
     ref = system.start(server)
     assert ref.call(lambda _actor, _from: answer, WAIT_SECONDS) == answer
     assert ref.ask(lambda _actor, _from: answer, timeout=WAIT_SECONDS) == answer
 
 
 def test_an_answer_may_come_later(system: ActorSystem, server: type[Pooled]) -> None:
-    """NO_REPLY leaves the caller waiting while the actor goes on; reply() answers it, once, from any thread."""
     ref = system.start(server)
     kept = Seen()
     future = ref.ask(deferring(kept), block=False)
@@ -64,7 +62,6 @@ def test_an_answer_may_come_later(system: ActorSystem, server: type[Pooled]) -> 
 
 
 def test_an_answer_that_was_given_early_stays_the_answer(system: ActorSystem, server: type[Pooled]) -> None:
-    """After from_.reply() what the callback returns, None too, is no second answer; neither is a crash or a stop."""
     for end in (Stop(Shutdown("done")), ValueError("bug")):
         ref = system.start(server)
         assert ref.call(lambda _actor, from_: from_.reply("early"), WAIT_SECONDS) == "early"
@@ -166,7 +163,6 @@ PHASES: dict[str, Callable[[Ref, Gate], object]] = {
 def test_a_caller_is_told_once_when_the_actor_is_killed(
     system: ActorSystem, server: type[Pooled], asks: bool, reach: Callable[[Ref, Gate], object]
 ) -> None:
-    """Nobody waits for an answer that can't come, wherever the call is then; a request fails as a monitor would."""
     seen = Seen()
     ref, asker = system.start(server), system.start(Threaded, seen)
     with Gate() as gate:
@@ -189,7 +185,6 @@ def test_a_caller_is_told_once_when_the_actor_is_killed(
 
 
 def test_a_call_to_an_ended_actor_fails(system: ActorSystem, server: type[Pooled]) -> None:
-    """A reference that outlives its actor fails at once; casts and messages to it are dropped."""
     ref = system.start(server)
     ref.stop()
     exit_reason_of(ref)
@@ -202,7 +197,6 @@ def test_a_call_to_an_ended_actor_fails(system: ActorSystem, server: type[Pooled
 
 
 def test_callers_of_all_phases_are_told_of_a_crash(system: ActorSystem, server: type[Pooled]) -> None:
-    """A crash gives its exception to who caused it and to deferred callers; calls that waited find a dead actor."""
     ref = system.start(server)
     deferred = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
     with Gate() as gate:
@@ -226,7 +220,6 @@ def test_a_deferred_caller_learns_the_reason_of_an_orderly_end(system: ActorSyst
 
 
 def test_terminate_may_answer_what_was_deferred(system: ActorSystem, server: type[Pooled]) -> None:
-    """The last chance to answer a kept From is terminate."""
     kept = Seen()
     ref = system.start(server, terminate=lambda _actor: kept.next().reply("at last"))
     deferred = ref.ask(deferring(kept), block=False)
@@ -238,7 +231,6 @@ def test_terminate_may_answer_what_was_deferred(system: ActorSystem, server: typ
 
 
 def test_a_request_is_answered_by_a_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """send_request does not wait; handle_reply gets label and answer, an early and a deferred one."""
     seen, kept = Seen(), Seen()
     ref = system.start(server, name="it")
     asker = system.start(server, seen)
@@ -253,7 +245,6 @@ def test_a_request_is_answered_by_a_message(system: ActorSystem, server: type[Po
 
 
 def test_several_requests_are_answered_together(system: ActorSystem, server: type[Pooled]) -> None:
-    """One message when the last of them is answered, in the order in which they were sent; failures are among them."""
     seen, kept, never_answered = Seen(), Seen(), Seen()
     ref = system.start(server, name="it")
     asker = system.start(server, seen)
@@ -289,7 +280,6 @@ def test_a_request_to_nobody_fails(system: ActorSystem, server: type[Pooled]) ->
 
 
 def test_a_cast_to_a_name_reaches_whoever_has_it(system: ActorSystem, server: type[Pooled]) -> None:
-    """A cast goes to a reference or a name, and to nobody without harm."""
     seen = Seen()
     ref = system.start(server, seen, name="it")
     sender = system.start(server)
@@ -300,7 +290,6 @@ def test_a_cast_to_a_name_reaches_whoever_has_it(system: ActorSystem, server: ty
 
 
 def test_an_answer_is_not_wanted_any_more_when_the_asker_has_ended(system: ActorSystem, server: type[Pooled]) -> None:
-    """Work for an asker that has ended can be left out; answering it all the same is harmless."""
     kept = Seen()
     ref = system.start(server)
     asker = system.start(server)
@@ -331,7 +320,6 @@ def in_thread(function: Callable[..., object], *args: object) -> None:
 
 
 def test_what_is_begun_comes_back_as_a_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """run_async waits for nobody, and brings the outcome, or the exception given as one, from another thread."""
     seen, begun = Seen(), Seen()
     ref = system.start(server, seen)
     run_in(ref, lambda actor: actor.run_async("good", lambda *args: begun.put(args), 1, 2))
@@ -346,7 +334,6 @@ def test_what_is_begun_comes_back_as_a_message(system: ActorSystem, server: type
 
 
 def test_what_can_not_be_begun_fails(system: ActorSystem, server: type[Pooled]) -> None:
-    """What the beginning raises is the answer, and the actor lives; an outcome may also be there at once."""
     seen = Seen()
     ref = system.start(server, seen)
     error = ValueError("no such thing")
@@ -356,7 +343,6 @@ def test_what_can_not_be_begun_fails(system: ActorSystem, server: type[Pooled]) 
 
 
 def test_only_the_first_outcome_counts(system: ActorSystem, server: type[Pooled]) -> None:
-    """A second outcome, good or bad, is dropped, and so is what a beginning raises that had an outcome."""
     seen = Seen()
     ref = system.start(server, seen)
 
@@ -372,7 +358,6 @@ def test_only_the_first_outcome_counts(system: ActorSystem, server: type[Pooled]
 
 
 def test_an_outcome_is_worked_on_where_it_arrives(system: ActorSystem, server: type[Pooled]) -> None:
-    """``then`` sees outcomes that are no exceptions; what it returns or raises counts, and its caller is not hurt."""
     seen, begun = Seen(), Seen()
     ref = system.start(server, seen)
     error = ZeroDivisionError()
@@ -390,7 +375,6 @@ def test_an_outcome_is_worked_on_where_it_arrives(system: ActorSystem, server: t
 def test_an_answer_that_comes_before_the_call_is_put_off_leaves_nothing(
     system: ActorSystem, server: type[Pooled]
 ) -> None:
-    """Another thread answers while ``handle_call`` is still about to return NO_REPLY: the call is over."""
     ref = system.start(server)
     process = ref.process
     answered = Seen()

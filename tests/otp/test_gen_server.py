@@ -40,9 +40,7 @@ from receipt_actors.otp import (
     Ref,
     Shutdown,
     Start,
-    Started,
     StartError,
-    Starting,
     Stop,
     Supervisor,
     terminate_child,
@@ -55,7 +53,6 @@ from tests.otp.support import (
     Pooled,
     Seen,
     WatchedClock,
-    deferring,
     exit_reason_of,
     link_child,
     raising,
@@ -112,23 +109,6 @@ def test_a_value_that_means_nothing_is_ignored(system: ActorSystem, server: type
 # --- calls -----------------------------------------------------------------------------------------------------------
 
 
-def test_answers_come_with_their_labels(system: ActorSystem, server: type[Pooled]) -> None:
-    """Each caller gets its own answer, whoever is answered first."""
-    seen, kept = Seen(), Seen()
-    ref, asker = system.start(server), system.start(server, seen)
-
-    def ask_twice(actor: Any) -> None:
-        for label in ("first", "second"):
-            actor.send_request(ref, deferring(kept), label)
-
-    run_in(asker, ask_twice)
-    future = ref.ask(deferring(kept), block=False)
-    for number, from_ in reversed(list(enumerate(kept.take(3)))):
-        from_.reply(number)
-    assert seen.take(2) == [("reply", "second", 1), ("reply", "first", 0)]
-    assert future.get(timeout=WAIT_SECONDS) == 2
-
-
 def test_a_call_may_be_answered_and_go_on(system: ActorSystem, server: type[Pooled]) -> None:
     """``Continue(term, reply)`` answers first (OTP: ``{reply, Reply, State, {continue, Term}}``)."""
     ref = system.start(server)
@@ -158,7 +138,6 @@ class Bare(GenServer):
 
 @pytest.mark.parametrize("send", [Ref.cast, lambda ref, request: ref.ask(request, block=False)], ids=["cast", "call"])
 def test_a_request_without_its_callback_is_a_crash(system: ActorSystem, send: Callable[[Ref, object], object]) -> None:
-    """A request that nobody handles is a bug of who sent it or of the server; it does not pass in silence."""
     ref = system.start(Bare)
     send(ref, "request")
     reason = exit_reason_of(ref)
@@ -169,7 +148,6 @@ def test_a_request_without_its_callback_is_a_crash(system: ActorSystem, send: Ca
 def test_a_message_without_its_callback_is_logged_and_dropped(
     system: ActorSystem, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Anybody may send anything to a process: it says so, and lives on. It needs no callback at all."""
     ref = system.start(Bare)
     with caplog.at_level(logging.WARNING, "receipt_actors.otp"):
         ref.send("message")
@@ -180,7 +158,6 @@ def test_a_message_without_its_callback_is_logged_and_dropped(
 
 
 def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
-    """What is no request goes to handle_info, which may end the server: sent, told, by a timer, by the runtime."""
     seen = Seen()
     ref, other = system.start(server, seen), system.start(server)
     monitor = run_in(ref, lambda actor: actor.monitor(other))
@@ -238,7 +215,6 @@ def test_terminate_runs_exactly_when_otp_says(
     when_not: ExitReason | None,
     exit_reason: ExitReason,
 ) -> None:
-    """After a stop and a crash always, by a supervisor's order where exits are trapped, and never after a kill."""
     seen = Seen()
     start = Start(trapping if traps else server, seen, name="child")
     supervisor = system.start(Supervisor, [ChildSpec("child", start, shutdown=shutdown)], intensity=0)
@@ -261,7 +237,6 @@ def reported(caplog: pytest.LogCaptureFixture) -> list[CrashReport]:
 def test_an_abnormal_stop_is_reported(
     system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture, reason: ExitReason, is_reported: bool
 ) -> None:
-    """Once: any reason but normal and shutdown is taken for an error, whoever gave it."""
     with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
         ref = system.start(server)
         ref.cast(lambda _actor: Stop(reason))
@@ -273,7 +248,6 @@ def test_an_abnormal_stop_is_reported(
 
 
 def test_stop_waits_for_terminate(system: ActorSystem, server: type[Pooled]) -> None:
-    """It ends the server with normal, and returns when it has ended; or gives up when its time is over."""
     seen = Seen()
     with Gate() as gate:
         ref = system.start(server, seen, terminate=gate)
@@ -389,7 +363,6 @@ def test_a_call_may_be_answered_and_a_timeout_set(
 def test_any_message_cancels_a_timeout(
     system: ActorSystem, server: type[Pooled], clock: WatchedClock, send: Callable[[Ref, Ref], object]
 ) -> None:
-    """Whatever comes, and whatever its callback returns, unless that is another time-out."""
     seen = Seen()
     ref, other = system.start(server, seen), system.start(server)
     run_in(ref, lambda actor: actor.monitor(other))
@@ -417,7 +390,6 @@ def test_a_timeout_of_zero_comes_only_where_nothing_waits(system: ActorSystem, s
 
 
 def test_a_timeout_of_zero_from_init_needs_no_clock(system: ActorSystem, server: type[Pooled]) -> None:
-    """Also where it is started by an actor, on that one's own turn, and where it was suspended meanwhile."""
     seen = Seen()
     system.start(server, seen, init=lambda _actor: IdleTimeout(0))
     assert seen.next() is TIMEOUT
@@ -436,8 +408,6 @@ def test_a_timeout_of_zero_from_init_needs_no_clock(system: ActorSystem, server:
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bursts=st.lists(st.integers(1, 100), max_size=4))
 def test_a_server_gathers_what_has_come_in_and_acts_on_it(system: ActorSystem, bursts: list[int]) -> None:
-    """With a time-out of 0 from each callback it acts once for all that waited, however many turns they take."""
-
     class Gathering(Pooled):
         gathered = 0
 
@@ -488,27 +458,6 @@ def test_a_flushed_down_does_not_cancel_an_idle_time_out(
     assert seen.next() is TIMEOUT
 
 
-def test_a_log_handler_that_raises_ends_nobody_who_drops_a_message(
-    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The line about an unexpected message is the runtime's own: what a handler of it raises goes no further."""
-
-    class Broken(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            raise OSError("disk full")
-
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    handler = Broken()
-    logger = logging.getLogger("receipt_actors.otp")
-    logger.addHandler(handler)
-    try:
-        supervisor = system.start(Supervisor, [])
-        supervisor.send("stray")
-        assert otp_sys.get_state(supervisor)
-    finally:
-        logger.removeHandler(handler)
-
-
 ERRORS = [ValueError("bug"), SystemExit(3), KeyboardInterrupt()]
 by_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 
@@ -531,7 +480,6 @@ def test_a_crash_in_init_is_a_start_error_with_its_cause(
 
 
 def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """What init leaves to handle_continue is done before the first message, even one that init sent."""
     seen = Seen()
 
     def init(actor: Any) -> Continue:
@@ -543,8 +491,6 @@ def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pool
 
 
 def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
-    """Continue is not dropped silently where handle_continue is missing; the start itself has succeeded by then."""
-
     class Forgetful(GenServer):
         def init(self) -> Continue:
             return Continue("next")
@@ -557,18 +503,7 @@ def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("done")], ids=str)
-def test_stop_ends_with_its_reason_after_terminate(system: ActorSystem, server: type[Pooled], reason: Any) -> None:
-    seen = Seen()
-    ref = system.start(server, seen)
-    ref.cast(lambda _actor: Stop(reason))
-    assert exit_reason_of(ref) == reason
-    assert seen.rest() == [("terminate", reason)]
-    assert not ref.is_alive()
-
-
 def test_a_stop_answers_its_call_after_terminate(system: ActorSystem, server: type[Pooled]) -> None:
-    """The caller of the last call gets its answer, and what terminate does has been done by then."""
     seen = Seen()
     ref = system.start(server, seen)
     assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
@@ -576,56 +511,16 @@ def test_a_stop_answers_its_call_after_terminate(system: ActorSystem, server: ty
     assert exit_reason_of(ref) == NORMAL
 
 
-def test_a_stop_without_an_answer_fails_its_call(system: ActorSystem, server: type[Pooled]) -> None:
-    """Stop(reason) alone leaves its caller without an answer, and tells why."""
-    ref = system.start(server)
-    with pytest.raises(pykka.ActorDeadError, match="shutdown: over"):
-        ref.call(lambda _actor, _from: Stop(Shutdown("over")), WAIT_SECONDS)
-
-
 @by_error
 def test_a_crash_in_terminate_replaces_the_reason(
     system: ActorSystem, server: type[Pooled], error: BaseException
 ) -> None:
-    """A crash while cleaning up is what the actor ended of; the answer of the last call still goes out."""
     ref = system.start(server, terminate=raising(error))
     assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
     assert exit_reason_of(ref) == Crash(error)
 
 
-def test_the_last_answer_comes_before_the_end(system: ActorSystem, server: type[Pooled]) -> None:
-    """Who asked and watches sees the reply of a Stop first, then the Down (gen_server)."""
-    seen = Seen()
-    ref = system.start(server)
-    asker = system.start(Pooled, seen)
-
-    def ask(actor: Any) -> None:
-        actor.monitor(ref)
-        actor.send_request(ref, lambda _actor, _from: Stop(NORMAL, "bye"), "label")
-
-    asker.send(ask)
-    assert [type(item).__name__ for item in seen.take(2)] == ["tuple", "Down"]
-
-
-def test_terminate_may_wait_for_a_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """terminate may receive selectively; the actor lives, and keeps its name, until it is through."""
-
-    def terminate(actor: Any) -> Receiving:
-        message = yield Receive(lambda message: message == "go")
-        actor.seen.put(message)
-
-    seen = Seen()
-    ref = system.start(server, seen, terminate=terminate, name="it")
-    ref.cast(lambda _actor: Stop())
-    assert seen.next() == ("terminate", NORMAL)
-    assert system.whereis("it") is ref
-    ref.send("go")
-    assert exit_reason_of(ref) == NORMAL
-    assert seen.rest() == ["go"]
-
-
 def test_an_ended_actor_leaves_nothing_behind(system: ActorSystem, server: type[Pooled]) -> None:
-    """An actor's memory goes with it, as soon as nobody holds its reference."""
     ref = system.start(server)
     actor = weakref.ref(run_in(ref, lambda actor: actor))
     process = weakref.ref(ref.process)
@@ -684,7 +579,6 @@ CRASHES: dict[str, Callable[[Ref, BaseException], None]] = {
 def test_whatever_a_callback_raises_ends_its_actor_alone(
     system: ActorSystem, server: type[Pooled], crash: Callable[[Ref, BaseException], None], error: BaseException
 ) -> None:
-    """One crash rule: any exception, in any callback, ends that actor with Crash, after terminate, and no other."""
     seen = Seen()
     bystander = system.start(server)
     ref = system.start(server, seen)
@@ -695,8 +589,6 @@ def test_whatever_a_callback_raises_ends_its_actor_alone(
 
 
 def test_a_generator_that_yields_something_else_is_a_crash(system: ActorSystem, server: type[Pooled]) -> None:
-    """A callback that yields by mistake is told so; it does not hang."""
-
     def script(_actor: Any, _from: Any) -> Any:
         yield "oops"
 
@@ -760,28 +652,10 @@ class Counting(GenServer):
 
 @pytest.mark.parametrize("in_init", [True, False], ids=["in init", "in handle_continue"])
 def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None:
-    """Each actor starts the next, 400 times over: all of them live."""
     complete = threading.Event()
     system.start(Nested, DEEP, complete, in_init=in_init)
     assert complete.wait(WAIT_SECONDS)
     assert len(system.processes()) == DEEP + 1
-
-
-def test_a_start_that_is_nested_deeply_is_told_later(system: ActorSystem) -> None:
-    """The first of a row of starts in ``init`` are done at once; further down ``Starting`` is returned."""
-    results: list[object] = []
-
-    def start_next(actor: Any) -> None:
-        if len(results) < 30:
-            results.append(None)
-            index = len(results) - 1
-            results[index] = actor.system.start_link(Pooled, actor.seen, init=start_next)
-
-    system.start(Pooled, init=start_next)
-    last = system.processes()[-1]
-    run_in(last, lambda _actor: None)
-    assert {type(result) for result in results[:10]} == {Started}
-    assert any(type(result) is Starting for result in results)
 
 
 @pytest.mark.parametrize("by_generator", [False, True], ids=["plain", "generator"])
@@ -794,7 +668,6 @@ def test_continue_may_follow_continue_without_end(system: ActorSystem, by_genera
 
 
 def test_a_continuation_comes_before_what_init_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
-    """Messages that ``init`` left in the mailbox while it waited for another are handled after its continuation."""
     seen = Seen()
     known: Seen = Seen()
 

@@ -214,7 +214,6 @@ class Shell:
 def test_any_machine_runs_as_the_model_does(
     first: NextState, state_enter: bool, script: list[tuple[Any, Any]], happenings: list[Any]
 ) -> None:
-    """The same callbacks in the same order, the same events left postponed, the same timers left running."""
     expected, done = Script(list(script)), Script(list(script))
     model, shell = Model(expected, state_enter), Shell(done, state_enter)
     model.begin(first)
@@ -241,7 +240,6 @@ def test_any_machine_runs_as_the_model_does(
     ],
 )
 def test_an_enter_call_that_goes_too_far_changes_nothing(result: Any) -> None:
-    """Not even the actions before the one that is not allowed; what is allowed still is, afterwards."""
     loop = StateMachineLoop(state_enter=True)
     assert loop.begin(next_state("a")) == []
     loop.settle(keep_state())

@@ -11,29 +11,19 @@ from hypothesis import strategies as st
 
 from receipt_actors.otp import (
     INFINITY,
-    KILLED,
-    NO_PROCESS,
-    NORMAL,
-    ONE_FOR_ALL,
     ONE_FOR_ONE,
     PERMANENT,
-    REST_FOR_ONE,
-    SHUTDOWN,
     SIMPLE_ONE_FOR_ONE,
     SUPERVISOR,
+    TEMPORARY,
     WORKER,
+    Backoff,
     ChildSpec,
-    Crash,
-    ExitReason,
     RestartWindow,
-    Shutdown,
     Start,
-    Strategy,
     check_child_specs,
-    is_orderly,
     supervisor_spec,
 )
-from receipt_actors.otp._child_spec import restart_group
 from tests.otp.support import Pooled
 
 SPEC = ChildSpec("a", Start(Pooled))
@@ -44,7 +34,6 @@ SPEC = ChildSpec("a", Start(Pooled))
 
 @given(intensity=st.integers(0, 4), period=st.integers(1, 10), pauses=st.lists(st.integers(0, 6), max_size=30))
 def test_the_window_allows_what_a_naive_count_allows(intensity: int, period: int, pauses: list[int]) -> None:
-    """A restart is allowed while at most ``intensity`` of them, itself included, lie within ``period`` seconds."""
     window = RestartWindow(intensity, period)
     now = 0
     restarts: list[int] = []
@@ -63,7 +52,6 @@ def test_a_restart_counts_for_exactly_the_period() -> None:
 
 
 def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:
-    """One more than allowed is too many; how many more does not matter."""
     window = RestartWindow(2, 5)
     for now in range(5):
         window, allowed = window.add(now)
@@ -90,39 +78,11 @@ def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:
     ],
 )
 def test_a_window_that_makes_no_sense_is_refused(intensity: int, period: float, error: str) -> None:
-    """The error says what was expected and what was found."""
     with pytest.raises(ValueError, match=error):
         RestartWindow(intensity, period)
 
 
 # --- strategies and reasons ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("strategy", "group"),
-    [(ONE_FOR_ONE, "b"), (ONE_FOR_ALL, "abcd"), (REST_FOR_ONE, "bcd")],
-    ids=lambda value: value.value if isinstance(value, Strategy) else "",
-)
-def test_whom_a_restart_takes_along(strategy: Strategy, group: str) -> None:
-    """One for one: none; one for all: all; rest for one: those started later. In start order."""
-    assert list(restart_group(strategy, list("abcd"), "b")) == list(group)
-
-
-@pytest.mark.parametrize(
-    ("reason", "orderly"),
-    [
-        (NORMAL, True),
-        (SHUTDOWN, True),
-        (Shutdown("term"), True),
-        (KILLED, False),
-        (NO_PROCESS, False),
-        (Crash(ValueError()), False),
-    ],
-    ids=str,
-)
-def test_which_ends_are_orderly(reason: ExitReason, orderly: bool) -> None:
-    """Normal, shutdown and {shutdown, Term} are; everything else is not."""
-    assert is_orderly(reason) is orderly
 
 
 # --- specs -----------------------------------------------------------------------------------------------------------
@@ -155,19 +115,25 @@ def test_which_ends_are_orderly(reason: ExitReason, orderly: bool) -> None:
         (lambda: ChildSpec("a", Pooled), r"child 'a': start must be .* no class: write Start\(Pooled, \.\.\.\)"),
         (lambda: ChildSpec("a", Start(Pooled), significant=1), "significant must be True or False, not 1"),  # type: ignore[arg-type]
         (lambda: ChildSpec("a", Start(Pooled), backoff=2.0), "backoff must be a Backoff or None, not 2.0"),  # type: ignore[arg-type]
+        (
+            lambda: ChildSpec("a", Start(Pooled), PERMANENT, significant=True),
+            "child 'a': a permanent child can't be significant: .* use TRANSIENT",
+        ),
+        (
+            lambda: ChildSpec("a", Start(Pooled), TEMPORARY, backoff=Backoff(1)),
+            "child 'a': a temporary child can't have a backoff: it is never restarted",
+        ),
         (lambda: Start(5), "Start takes an actor class first, .* not 5"),  # type: ignore[arg-type]
         (lambda: Start(int), "Start takes an actor class first, .* not <class 'int'>"),  # type: ignore[type-var]
     ],
 )
 def test_a_bad_spec_is_refused_where_it_is_written(make: Callable[[], object], error: str) -> None:
-    """A tree that can't work is found before anything of it starts, with what is wrong."""
     with pytest.raises(ValueError, match=error):
         make()
 
 
 @pytest.mark.parametrize("shutdown", [-1, float("nan"), float("inf"), True, "5", None], ids=repr)
 def test_a_bad_shutdown_is_refused(shutdown: Any) -> None:
-    """Seconds, BRUTAL_KILL or INFINITY; nothing else, and the error names the child."""
     with pytest.raises(ValueError, match=r"child 'a': shutdown must be seconds \(0 or more\), BRUTAL_KILL or INFINITY"):
         ChildSpec("a", Start(Pooled), shutdown=shutdown)
 
@@ -179,7 +145,6 @@ def test_the_defaults_of_a_spec() -> None:
 
 
 def test_a_start_is_called_by_a_supervisor_only() -> None:
-    """A Start says so when it is called from somewhere else."""
     with pytest.raises(RuntimeError, match="by its supervisor"):
         Start(Pooled)()
     assert repr(Start(Pooled)) == "Start(Pooled)"

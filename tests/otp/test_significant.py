@@ -13,9 +13,7 @@ from receipt_actors.otp import (
     KILLED,
     NEVER,
     NORMAL,
-    ONE_FOR_ALL,
     ONE_FOR_ONE,
-    PERMANENT,
     REST_FOR_ONE,
     SHUTDOWN,
     SIMPLE_ONE_FOR_ONE,
@@ -33,15 +31,11 @@ from receipt_actors.otp import (
     Shutdown,
     SimpleOneForOneSupervisor,
     Start,
-    Started,
     Stop,
-    Strategy,
     Supervisor,
     check_child_specs,
-    restart_child,
     start_child,
     supervisor_spec,
-    terminate_child,
     which_children,
 )
 from tests.otp.support import Pooled, WatchedClock, end, exit_reason_of, whereis
@@ -76,7 +70,6 @@ def ids(supervisor: Ref) -> list[object]:
 def test_whose_end_counts(
     system: ActorSystem, server: type[Pooled], auto_shutdown: AutoShutdown, restart: Restart, reason: str
 ) -> None:
-    """An orderly end of a transient child, and any end of a temporary one; the supervisor ends with shutdown."""
     other = ChildSpec("other", Start(server, name="other"), TEMPORARY)
     supervisor = system.start(Supervisor, [spec(server, "a", restart), other], auto_shutdown=auto_shutdown)
     bystander = system.whereis("other")
@@ -90,78 +83,16 @@ def test_whose_end_counts(
         assert bystander.is_alive()
 
 
-def test_all_significant_waits_for_the_last(system: ActorSystem, server: type[Pooled]) -> None:
-    """Children that are not significant don't keep it, significant ones that run do."""
-    specs = [spec(server, "a"), spec(server, "b", TRANSIENT), ChildSpec("c", Start(server, name="c"))]
-    supervisor = system.start(Supervisor, specs, auto_shutdown=ALL_SIGNIFICANT)
-    end(whereis(system, "a"), NORMAL)
-    assert ids(supervisor) == ["b", "c"]
-    end(whereis(system, "b"), NORMAL)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-
-
 # --- who does not ----------------------------------------------------------------------------------------------------
-
-
-def test_a_terminated_child_does_not_count(system: ActorSystem, server: type[Pooled]) -> None:
-    """Who is ended by terminate_child has not ended by itself."""
-    specs = [spec(server, "a", TRANSIENT), spec(server, "b")]
-    supervisor = system.start(Supervisor, specs, auto_shutdown=ANY_SIGNIFICANT)
-    assert terminate_child(supervisor, "a") is None
-    assert terminate_child(supervisor, "b") is None
-    assert ids(supervisor) == ["a"]
-    assert isinstance(restart_child(supervisor, "a"), Started)
-    end(whereis(system, "a"), NORMAL)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-
-
-@pytest.mark.parametrize("strategy", [ONE_FOR_ALL, REST_FOR_ONE], ids=lambda strategy: strategy.value)
-def test_a_siblings_restart_does_not_count(system: ActorSystem, server: type[Pooled], strategy: Strategy) -> None:
-    """A significant child that is stopped with its group has not ended by itself, though a temporary one is gone."""
-    specs = [ChildSpec("a", Start(server, name="a")), spec(server, "b"), spec(server, "c", TRANSIENT)]
-    supervisor = system.start(Supervisor, specs, strategy=strategy, auto_shutdown=ANY_SIGNIFICANT)
-    end(whereis(system, "a"), KILLED)
-    assert ids(supervisor) == ["a", "c"]
-    assert supervisor.is_alive()
 
 
 # --- trees -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_automatic_end_is_no_crash_to_the_supervisor_above(system: ActorSystem, server: type[Pooled]) -> None:
-    """It ends with shutdown: a transient supervisor stays down, a permanent one is started anew."""
-    specs = [
-        supervisor_spec(
-            f"inner-{restart.value}",
-            ONE_FOR_ONE,
-            [spec(server, f"leaf-{restart.value}")],
-            restart=restart,
-            auto_shutdown=ALL_SIGNIFICANT,
-        )
-        for restart in (TRANSIENT, PERMANENT)
-    ]
-    root = system.start(Supervisor, specs)
-    for info in which_children(root):
-        assert isinstance(info.child, Ref)
-        ((leaf, _, _),) = which_children(info.child)
-        end(whereis(system, leaf), NORMAL)
-        assert exit_reason_of(info.child) == SHUTDOWN
-    transient, permanent = which_children(root)
-    assert transient.child is None
-    assert isinstance(permanent.child, Ref) and permanent.child.is_alive()
-
-
 # --- what makes no sense ---------------------------------------------------------------------------------------------
 
 
-def test_a_permanent_child_cannot_be_significant() -> None:
-    """It is always restarted, so its end would never count."""
-    with pytest.raises(ValueError, match="child 'a': a permanent child can't be significant: .* use TRANSIENT"):
-        spec(Pooled, "a", PERMANENT)
-
-
 def test_a_significant_child_needs_a_supervisor_that_can_end(system: ActorSystem) -> None:
-    """While auto_shutdown is NEVER, which is the default, nothing of it starts."""
     for make in (
         lambda: supervisor_spec("s", ONE_FOR_ONE, [spec(Pooled, "a")]),
         lambda: supervisor_spec("s", SIMPLE_ONE_FOR_ONE, [spec(Pooled, "a")], auto_shutdown=NEVER),
@@ -174,7 +105,6 @@ def test_a_significant_child_needs_a_supervisor_that_can_end(system: ActorSystem
 
 
 def test_a_significant_child_cannot_be_added_to_such_a_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
-    """start_child is refused like any bad spec, and the children live on."""
     supervisor = system.start(Supervisor, [ChildSpec("a", Start(server))])
     answer = start_child(supervisor, spec(server, "b"))
     assert isinstance(answer, NotStarted)
@@ -195,7 +125,6 @@ def test_simple_one_for_one_has_no_significant_children(system: ActorSystem, aut
 
 
 def test_check_child_specs_knows_of_auto_shutdown() -> None:
-    """Without an auto_shutdown only the specs themselves are looked at; with one, whether they go together."""
     specs = [spec(Pooled, "a")]
     check_child_specs(specs)
     check_child_specs(specs, ANY_SIGNIFICANT)
@@ -207,7 +136,6 @@ def test_check_child_specs_knows_of_auto_shutdown() -> None:
 
 
 def test_one_that_waits_to_be_started_again_keeps_its_supervisor(system: ActorSystem, clock: WatchedClock) -> None:
-    """A significant child that was stopped for the delayed restart of a sibling has not ended for good."""
     specs = [
         spec(Pooled, "first", TRANSIENT),
         ChildSpec("delayed", Start(Pooled), backoff=Backoff(first_seconds=1)),

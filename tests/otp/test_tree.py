@@ -54,7 +54,6 @@ def crash(system: ActorSystem, name: str) -> None:
 
 
 def test_a_picture_shows_each_actor_and_what_it_has_done(system: ActorSystem) -> None:
-    """Names, kinds, strategies, how many messages were handled and how many wait."""
     root = start_root(system, worker("a"), supervisor_spec("group", ONE_FOR_ALL, [worker("b")]))
     b = whereis(system, "b")
     for _ in range(3):
@@ -82,14 +81,12 @@ def test_restarts_are_counted_also_those_of_a_supervisor_above(system: ActorSyst
 
 
 def test_a_place_without_an_actor_is_shown_as_well(system: ActorSystem) -> None:
-    """A child that an operator has stopped is known to its supervisor, and does not run."""
     root = start_root(system, worker("a"))
     terminate_child(root, "a")
     assert look_at(root).children == (ActorNode("a", None, look_at(root).children[0].type, "stopped"),)
 
 
 def test_children_on_demand_are_listed_up_to_a_number(system: ActorSystem) -> None:
-    """And the others are counted; each that is listed can be found by what it is called."""
     spec = ChildSpec("child", Start(Pooled), TEMPORARY)
     root = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
     for _ in range(5):
@@ -103,7 +100,6 @@ def test_children_on_demand_are_listed_up_to_a_number(system: ActorSystem) -> No
 
 
 def test_children_on_demand_that_wait_for_a_restart_are_counted_and_not_listed(system: ActorSystem) -> None:
-    """They are no actors before it. Where fewer run than may be listed, none of those that run is left out."""
     spec = ChildSpec("child", Start(Pooled), backoff=Backoff(first_seconds=60))
     many = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
     for _ in range(2):
@@ -116,7 +112,6 @@ def test_children_on_demand_that_wait_for_a_restart_are_counted_and_not_listed(s
 
 
 def test_an_actor_is_found_by_the_name_that_people_read(system: ActorSystem) -> None:
-    """A name may be a tuple; its parts are written one after the other."""
     ref = system.start(Pooled, name=("result_batcher", "ResultsSQS"))
     assert name_of(ref) == "result_batcher ResultsSQS"
     assert find_actor(system, "result_batcher ResultsSQS") is ref
@@ -124,7 +119,6 @@ def test_an_actor_is_found_by_the_name_that_people_read(system: ActorSystem) -> 
 
 
 def test_nobody_who_hangs_holds_up_who_looks(system: ActorSystem) -> None:
-    """Neither an actor with a thread of its own nor one that has the thread of all pooled actors, supervisors too."""
     root = start_root(system, ChildSpec("stuck", Start(Threaded, name="stuck")), worker("a"))
     with Gate() as own, Gate() as shared:
         whereis(system, "stuck").cast(own)
@@ -148,7 +142,6 @@ class Slow(Supervisor):
 
 
 def test_an_actor_that_is_being_made_can_be_seen(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
-    """There is not much of it yet, and that is no fault."""
     root = start_root(system)
     with Gate() as gate:
         threading.Thread(target=start_child, args=(root, ChildSpec("slow", Start(Slow, gate, name="slow")))).start()
