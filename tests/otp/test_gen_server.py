@@ -28,7 +28,6 @@ from receipt_actors.otp import (
     ChildSpec,
     Continue,
     Crash,
-    CrashReport,
     Down,
     ExitReason,
     From,
@@ -71,11 +70,7 @@ DONE = Shutdown("done")
 
 @pytest.mark.parametrize(
     ("returned", "result", "exit_reason"),
-    [
-        (IGNORE, IGNORE, NORMAL),
-        (NotStarted(DONE), NotStarted(DONE), NORMAL),
-        (Stop(DONE), NotStarted(DONE), DONE),
-    ],
+    [(IGNORE, IGNORE, NORMAL), (NotStarted(DONE), NotStarted(DONE), NORMAL), (Stop(DONE), NotStarted(DONE), DONE)],
     ids=["ignore", "error", "stop"],
 )
 def test_init_that_ignores_or_fails_ends_the_process(
@@ -110,7 +105,7 @@ def test_a_value_that_means_nothing_is_ignored(system: ActorSystem, server: type
 
 
 def test_a_call_may_be_answered_and_go_on(system: ActorSystem, server: type[Pooled]) -> None:
-    """``Continue(term, reply)`` answers first (OTP: ``{reply, Reply, State, {continue, Term}}``)."""
+    """OTP: ``{reply, Reply, State, {continue, Term}}``."""
     ref = system.start(server)
     with Gate() as gate:
         assert ref.call(lambda _actor, _from: Continue(gate, reply="answer"), WAIT_SECONDS) == "answer"
@@ -176,30 +171,14 @@ def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled],
 # --- terminate -------------------------------------------------------------------------------------------------------
 
 
-def _stop(_supervisor: Ref, child: Ref) -> None:
-    child.cast(lambda _actor: Stop(DONE))
-
-
-def _crash(_supervisor: Ref, child: Ref) -> None:
-    child.cast(raising(BUG.exception))
-
-
-def _kill(_supervisor: Ref, child: Ref) -> None:
-    child.kill()
-
-
-def _order(supervisor: Ref, _child: Ref) -> None:
-    terminate_child(supervisor, "child", WAIT_SECONDS)
-
-
 @pytest.mark.parametrize(
     ("end", "shutdown", "when_trapping", "when_not", "exit_reason"),
     [
-        (_stop, 5.0, DONE, DONE, DONE),
-        (_crash, 5.0, BUG, BUG, BUG),
-        (_order, 5.0, SHUTDOWN, None, SHUTDOWN),
-        (_order, BRUTAL_KILL, None, None, KILLED),
-        (_kill, 5.0, None, None, KILLED),
+        (lambda _supervisor, child: child.cast(lambda _actor: Stop(DONE)), 5.0, DONE, DONE, DONE),
+        (lambda _supervisor, child: child.cast(raising(BUG.exception)), 5.0, BUG, BUG, BUG),
+        (lambda supervisor, _child: terminate_child(supervisor, "child"), 5.0, SHUTDOWN, None, SHUTDOWN),
+        (lambda supervisor, _child: terminate_child(supervisor, "child"), BRUTAL_KILL, None, None, KILLED),
+        (lambda _supervisor, child: child.kill(), 5.0, None, None, KILLED),
     ],
     ids=["stop", "crash", "supervisor's order", "brutal_kill", "kill"],
 )
@@ -224,24 +203,6 @@ def test_terminate_runs_exactly_when_otp_says(
     assert exit_reason_of(child) == exit_reason
     expected = when_trapping if traps else when_not
     assert seen.rest() == ([] if expected is None else [("terminate", expected)])
-
-
-def reported(caplog: pytest.LogCaptureFixture) -> list[CrashReport]:
-    reports = [vars(record).get("report") for record in caplog.records]
-    return [report for report in reports if isinstance(report, CrashReport)]
-
-
-@pytest.mark.parametrize(
-    ("reason", "is_reported"), [(NORMAL, False), (SHUTDOWN, False), (DONE, False), (BUG, True)], ids=str
-)
-def test_an_abnormal_stop_is_reported(
-    system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture, reason: ExitReason, is_reported: bool
-) -> None:
-    with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
-        ref = system.start(server)
-        ref.cast(lambda _actor: Stop(reason))
-        exit_reason_of(ref)
-    assert len(reported(caplog)) == is_reported
 
 
 # --- stop ------------------------------------------------------------------------------------------------------------
@@ -602,58 +563,21 @@ DEEP = 400  #: more than Python's stack would hold of these
 MANY = 3_000  #: continuations, likewise
 
 
-class Nested(GenServer):
-    """Starts the next of a row, in ``init`` or after it, until the row is complete; then says so."""
-
-    def __init__(self, left: int, complete: threading.Event, *, in_init: bool) -> None:
-        self.left = left
-        self.complete = complete
-        self.in_init = in_init
-
-    def init(self) -> Any:
-        return self.start_next() if self.in_init else Continue()
-
-    def handle_continue(self, term: object) -> None:
-        self.start_next()
-
-    def start_next(self) -> None:
-        if self.left:
-            self.system.start_link(Nested, self.left - 1, self.complete, in_init=self.in_init)
-        else:
-            self.complete.set()
-
-    def handle_info(self, message: object) -> None:
-        """Of starts that were too deep to be waited for."""
-
-
-class Counting(GenServer):
-    """Goes on and on, by ``Continue``; ``by_generator``: from callbacks that are generators."""
-
-    def __init__(self, done: threading.Event, *, by_generator: bool) -> None:
-        self.done = done
-        self.by_generator = by_generator
-
-    def init(self) -> Continue:
-        return Continue(1)
-
-    def handle_continue(self, count: int) -> Any:
-        return self.go_on_from_a_generator(count) if self.by_generator else self.go_on(count)
-
-    def go_on_from_a_generator(self, count: int) -> Receiving:
-        yield from ()
-        return self.go_on(count)
-
-    def go_on(self, count: int) -> Continue | None:
-        if count < MANY:
-            return Continue(count + 1)
-        self.done.set()
-        return None
-
-
 @pytest.mark.parametrize("in_init", [True, False], ids=["in init", "in handle_continue"])
 def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None:
+    """Each actor starts the next, 400 times over."""
     complete = threading.Event()
-    system.start(Nested, DEEP, complete, in_init=in_init)
+
+    def beginning(left: int) -> Callable[[Any], Any]:
+        def start_next(actor: Any) -> None:
+            if left:
+                actor.system.start_link(Pooled, init=beginning(left - 1))
+            else:
+                complete.set()
+
+        return start_next if in_init else lambda _actor: Continue(start_next)
+
+    system.start(Pooled, init=beginning(DEEP))
     assert complete.wait(WAIT_SECONDS)
     assert len(system.processes()) == DEEP + 1
 
@@ -662,7 +586,18 @@ def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None
 def test_continue_may_follow_continue_without_end(system: ActorSystem, by_generator: bool) -> None:
     """3,000 continuations in a row are no deeper than one (OTP: ``{continue, Continue}`` is a tail call)."""
     done = threading.Event()
-    ref = system.start(Counting, done, by_generator=by_generator)
+
+    def step(left: int) -> Continue | None:
+        if left:
+            return Continue(lambda _actor: generating(left) if by_generator else step(left - 1))
+        done.set()
+        return None
+
+    def generating(left: int) -> Receiving:
+        yield from ()
+        return step(left - 1)
+
+    ref = system.start(Pooled, init=lambda _actor: step(MANY))
     assert done.wait(WAIT_SECONDS)
     assert ref.is_alive()
 

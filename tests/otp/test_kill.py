@@ -51,7 +51,6 @@ from tests.otp.support import (
     Threaded,
     ThreadedTrapping,
     WatchedClock,
-    deferring,
     exit_reason_of,
     link_child_script,
     raising,
@@ -223,18 +222,6 @@ def test_what_a_zombie_would_wait_for_is_refused(
     assert isinstance(result, pykka.ActorDeadError)
     assert "has ended" in str(result)
     assert_untouched(system, bystander, seen)
-
-
-def test_a_zombie_does_not_answer_others_calls(
-    system: ActorSystem, server: type[Pooled], bystander: Ref, end: End
-) -> None:
-    kept = Seen()
-    answer = bystander.ask(deferring(kept), block=False)
-    from_ = kept.next()
-    as_zombie(system, system.start(server), lambda _actor: from_.reply("late"), end)
-    assert from_.is_wanted()
-    run_in(bystander, lambda _actor: from_.reply("answer"))
-    assert answer.get(timeout=WAIT_SECONDS) == "answer"
 
 
 RETURNS: dict[str, Callable[[], object]] = {
@@ -661,26 +648,3 @@ def test_who_goes_back_from_a_stack_is_seen_by_a_kill_that_is_looking() -> None:
 
     running.interrupted = Leaving(running.interrupted)
     assert running.is_inside(process)  # type: ignore[arg-type]
-
-
-def test_one_that_is_killed_while_it_is_registered_leaves_pykkas_registry(no_threads_left: None) -> None:
-    with ActorSystem(register_with_pykka=True) as system:
-        register = pykka.ActorRegistry.register
-        unregister = pykka.ActorRegistry.unregister
-
-        def killed_before(ref: Any) -> None:
-            with pytest.MonkeyPatch.context() as inner:
-
-                def too_early(actor_ref: Any) -> None:
-                    unregister(actor_ref)
-                    inner.undo()
-                    register(actor_ref)
-
-                inner.setattr(pykka.ActorRegistry, "unregister", too_early)
-                ref.process.kill()
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(pykka.ActorRegistry, "register", killed_before)
-            with pytest.raises(StartError):
-                system.start(Pooled)
-        assert pykka.ActorRegistry.get_all() == []

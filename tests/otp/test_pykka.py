@@ -33,7 +33,6 @@ class Plain(Actor):
         super().__init__()
         self.seen = seen
         self.limit = limit
-        self.nested = pykka.traversable(Nested())
 
     def on_start(self) -> None:
         self.seen.put("on_start")
@@ -50,21 +49,8 @@ class Plain(Actor):
         self.seen.put(message)
         return message
 
-    def double(self, number: int, *, plus: int = 0) -> int:
-        return 2 * number + plus
-
-    def urns(self) -> tuple[str, Any]:
-        return self.actor_urn, self.actor_ref
-
     def call(self, function: Any) -> None:
         function()
-
-    def finish(self) -> None:
-        self.stop()
-
-
-class Nested:
-    value = "nested"
 
 
 class PlainThreaded(Plain):
@@ -112,25 +98,6 @@ def other(no_threads_left: None) -> Iterator[ActorSystem]:
     system = ActorSystem("other", ManualClock())
     yield system
     assert system.stop() == []
-
-
-def test_tell_and_ask(plain: Ref, seen: Seen) -> None:
-    plain.tell("told")
-    assert plain.ask("asked", timeout=WAIT_SECONDS) == "asked"
-    assert plain.ask("future", block=False).get(timeout=WAIT_SECONDS) == "future"
-    assert seen.rest() == ["on_start", "told", "asked", "future"]
-
-
-def test_a_proxy(plain: Ref) -> None:
-    proxy = plain.proxy()
-    assert proxy.double(4, plus=1).get(timeout=WAIT_SECONDS) == 9
-    assert proxy.limit.get(timeout=WAIT_SECONDS) == 10
-    proxy.limit = 11
-    assert proxy.limit.get(timeout=WAIT_SECONDS) == 11
-    assert proxy.nested.value.get(timeout=WAIT_SECONDS) == "nested"
-    proxy.double.defer(1)
-    with pytest.raises(AttributeError):
-        _ = proxy.nonsense
 
 
 def test_an_actor_prints_as_its_reference_does(system: ActorSystem) -> None:
@@ -314,16 +281,6 @@ def test_pykkas_registry_does_not_reach_our_actors(plain: Ref, foreigner: pykka.
 
 
 # --- register_with_pykka ---------------------------------------------------------------------------------------------
-
-
-def test_a_registered_actor_is_found(registered: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-    ref = registered.start(server, seen, init=lambda actor: seen.put(pykka.ActorRegistry.get_by_urn(actor.actor_urn)))
-    assert seen.next() is ref
-    assert pykka.ActorRegistry.get_by_class(Pooled) == [ref]
-    assert pykka.ActorRegistry.get_by_class_name(server.__name__) == [ref]
-    pykka.ActorRegistry.broadcast("message", server)
-    assert seen.next() == "message"
 
 
 def test_a_registered_actor_leaves_the_registry_however_it_ends(registered: ActorSystem, server: type[Pooled]) -> None:
