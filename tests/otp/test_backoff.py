@@ -47,9 +47,6 @@ def kill(system: ActorSystem, name: str = "a") -> None:
     end(whereis(system, name), KILLED)
 
 
-# --- how long (pure) -------------------------------------------------------------------------------------------------
-
-
 def test_delays_grow_up_to_the_longest() -> None:
     assert [BACKOFF.delay_seconds(restarts) for restarts in range(4)] == [1, 3, 9, 10]
     assert BACKOFF.delay_seconds(1_000_000) == 10
@@ -82,9 +79,6 @@ def test_jitter_takes_away_at_most_its_part(restarts: int, jitter: float, chance
 def test_a_backoff_that_makes_no_sense_is_refused(options: dict[str, Any], error: str) -> None:
     with pytest.raises(ValueError, match=f"backoff: {error}"):
         Backoff(**{"first_seconds": 1, **options})
-
-
-# --- one child -------------------------------------------------------------------------------------------------------
 
 
 def test_restarts_wait_longer_each_time(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
@@ -155,9 +149,6 @@ def test_it_gives_up_when_told_to(system: ActorSystem, clock: WatchedClock, serv
     assert exit_reason_of(other) == SHUTDOWN
 
 
-# --- what ends a wait ------------------------------------------------------------------------------------------------
-
-
 def test_terminate_child_cancels_the_restart(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
     supervisor = system.start(Supervisor, [spec(server)])
     kill(system)
@@ -194,9 +185,6 @@ def test_terminate_child_begins_the_row_anew(system: ActorSystem, clock: Watched
     assert states(supervisor) == {"a": "restarting"}
     clock.advance(1)
     assert states(supervisor) == {"a": "running"}
-
-
-# --- groups ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -240,9 +228,6 @@ def test_a_group_stops_at_once_and_starts_together(
     clock.advance(1)
     assert states(supervisor) == dict.fromkeys("abc", "running")
     assert log.rest() == started
-
-
-# --- simple_one_for_one ----------------------------------------------------------------------------------------------
 
 
 def start_job(supervisor: Ref) -> Ref:

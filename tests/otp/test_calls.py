@@ -36,8 +36,6 @@ from tests.otp.support import (
     sync,
 )
 
-# --- answers ---------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("answer", [1, None, "text"], ids=repr)
 def test_a_call_returns_what_handle_call_returns(system: ActorSystem, server: type[Pooled], answer: object) -> None:
@@ -90,8 +88,6 @@ def test_a_call_gives_up_after_its_timeout(system: ActorSystem, server: type[Poo
     sync(ref)
 
 
-# --- no answer -------------------------------------------------------------------------------------------------------
-
 BUG = ValueError("bug")
 
 
@@ -100,21 +96,11 @@ def _reach_queued(ref: Ref, gate: Gate) -> object:
     return lambda _actor, _from: "never"
 
 
-def _reach_handled(_ref: Ref, gate: Gate) -> object:
-    return lambda _actor, _from: gate()
-
-
 def _reach_deferred(_ref: Ref, gate: Gate) -> object:
-
-    def script(_actor: Any, _from: From) -> Any:
-        gate.entered.set()
-        return NO_REPLY
-
-    return script
+    return lambda _actor, _from: gate.entered.set() or NO_REPLY
 
 
 def _reach_suspended(_ref: Ref, gate: Gate) -> object:
-
     def script(_actor: Any, _from: From) -> Receiving:
         gate.entered.set()
         yield Receive(lambda _message: False)
@@ -125,19 +111,14 @@ def _reach_suspended(_ref: Ref, gate: Gate) -> object:
 def _reach_stashed(ref: Ref, gate: Gate) -> object:
     """A selective receive has passed over it (and then over the marker)."""
 
-    def matches(_message: object) -> bool:
-        gate.entered.set()
-        return False
-
     def script(_actor: Any) -> Receiving:
-        yield Receive(matches)
+        yield Receive(lambda _message: bool(gate.entered.set()))
 
     ref.cast(script)
     return lambda _actor, _from: "never"
 
 
 def _reach_terminating(ref: Ref, gate: Gate) -> object:
-
     def script(actor: Any) -> Stop:
         actor.terminate = gate
         return Stop(SHUTDOWN)
@@ -150,7 +131,7 @@ def _reach_terminating(ref: Ref, gate: Gate) -> object:
 #: phase -> how to get there
 PHASES: dict[str, Callable[[Ref, Gate], object]] = {
     "queued": _reach_queued,
-    "handled": _reach_handled,
+    "handled": lambda _ref, gate: lambda _actor, _from: gate(),
     "deferred": _reach_deferred,
     "suspended": _reach_suspended,
     "stashed": _reach_stashed,
@@ -212,22 +193,17 @@ def test_callers_of_all_phases_are_told_of_a_crash(system: ActorSystem, server: 
 
 
 def test_a_deferred_caller_learns_the_reason_of_an_orderly_end(system: ActorSystem, server: type[Pooled]) -> None:
+    """Unless ``terminate`` answers it."""
+    kept = Seen()
     ref = system.start(server)
     deferred = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
     ref.cast(lambda _actor: Stop(Shutdown("over")))
     with pytest.raises(pykka.ActorDeadError, match="shutdown: over"):
         deferred.get(timeout=WAIT_SECONDS)
-
-
-def test_terminate_may_answer_what_was_deferred(system: ActorSystem, server: type[Pooled]) -> None:
-    kept = Seen()
     ref = system.start(server, terminate=lambda _actor: kept.next().reply("at last"))
     deferred = ref.ask(deferring(kept), block=False)
     ref.cast(lambda _actor: Stop())
     assert deferred.get(timeout=WAIT_SECONDS) == "at last"
-
-
-# --- requests --------------------------------------------------------------------------------------------------------
 
 
 def test_a_request_is_answered_by_a_message(system: ActorSystem, server: type[Pooled]) -> None:
@@ -313,30 +289,19 @@ def test_blocking_work_comes_back_as_a_message(system: ActorSystem, server: type
     assert seen.next() == ("reply", "slow", "result")
 
 
-def in_thread(function: Callable[..., object], *args: object) -> None:
-    thread = threading.Thread(target=function, args=args)
-    thread.start()
-    thread.join(WAIT_SECONDS)
-
-
 def test_what_is_begun_comes_back_as_a_message(system: ActorSystem, server: type[Pooled]) -> None:
+    """The outcome, an exception or not, may come from another thread, or at once; what the beginning raises is one."""
     seen, begun = Seen(), Seen()
     ref = system.start(server, seen)
-    run_in(ref, lambda actor: actor.run_async("good", lambda *args: begun.put(args), 1, 2))
-    one, two, done = begun.next()
-    assert (one, two) == (1, 2)
-    in_thread(done, "result")
-    assert seen.next() == ("reply", "good", "result")
-    run_in(ref, lambda actor: actor.run_async("bad", begun.put))
     error = SystemExit(1)
-    in_thread(begun.next(), error)
-    assert seen.next() == ("failure", "bad", Crash(error))
-
-
-def test_what_can_not_be_begun_fails(system: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-    ref = system.start(server, seen)
-    error = ValueError("no such thing")
+    for outcome, expected in (("result", ("reply", "label", "result")), (error, ("failure", "label", Crash(error)))):
+        run_in(ref, lambda actor: actor.run_async("label", lambda *args: begun.put(args), 1, 2))
+        one, two, done = begun.next()
+        assert (one, two) == (1, 2)
+        thread = threading.Thread(target=done, args=(outcome,))
+        thread.start()
+        thread.join(WAIT_SECONDS)
+        assert seen.next() == expected
     run_in(ref, lambda actor: actor.run_async("bad", raising(error)))
     run_in(ref, lambda actor: actor.run_async("at once", lambda done: done("result")))
     assert [seen.next(), seen.next()] == [("failure", "bad", Crash(error)), ("reply", "at once", "result")]

@@ -39,9 +39,6 @@ def system_clock(no_threads_left: None) -> Iterator[SystemClock]:
     clock.close()
 
 
-# --- manual ----------------------------------------------------------------------------------------------------------
-
-
 @given(delays=st.lists(st.integers(0, 20)), steps=st.lists(st.integers(0, 7), max_size=10))
 def test_the_manual_clock_fires_in_order_each_at_its_own_time(delays: list[int], steps: list[int]) -> None:
     clock = ManualClock(monotonic=100.0)
@@ -89,9 +86,6 @@ def test_a_timer_set_by_a_timer_fires_on_the_way(clock: ManualClock) -> None:
     assert fired == [2, 4, 6]
 
 
-# --- real ------------------------------------------------------------------------------------------------------------
-
-
 def test_the_real_clock_fires_in_order(system_clock: SystemClock) -> None:
     fired = Seen()
 
@@ -129,9 +123,6 @@ def test_the_real_clock_can_be_closed_by_a_timer(no_threads_left: None) -> None:
     assert fired.rest() == []
 
 
-# --- actors ----------------------------------------------------------------------------------------------------------
-
-
 def test_send_after_delivers_in_time(system: ActorSystem, clock: ManualClock, server: type[Pooled]) -> None:
     seen = Seen()
     ref = system.start(server, seen)
@@ -144,9 +135,6 @@ def test_send_after_delivers_in_time(system: ActorSystem, clock: ManualClock, se
     clock.advance(1.1)
     sync(ref)
     assert seen.rest() == ["first", "second"]
-
-
-# --- bounds ----------------------------------------------------------------------------------------------------------
 
 
 def test_cancelled_timers_do_not_pile_up() -> None:

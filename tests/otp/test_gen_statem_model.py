@@ -43,8 +43,6 @@ from receipt_actors.otp.gen_statem import (
     state_timeout,
 )
 
-# --- any machine: what it returns the first time it is called, the second time, and so on; then it keeps its state ----
-
 numbers = st.integers(0, 9)
 times = st.sampled_from([0, 0, None, CANCEL, UPDATE, 2.0, 5.0])
 timeouts = st.one_of(
@@ -84,9 +82,6 @@ class Script:
         self.calls.append((event, state))
         to_event, to_enter = self.left.pop(0) if self.left else (keep_state(), keep_state())
         return to_enter if isinstance(event, Enter) else to_event
-
-
-# --- the model -------------------------------------------------------------------------------------------------------
 
 
 class Model:
@@ -168,9 +163,6 @@ class Model:
                 self.timers[kind] = (self.now + wish.time, self.count, wish.event)
 
 
-# --- the loop, with a shell that keeps its timers ---------------------------------------------------------------------
-
-
 class Shell:
     def __init__(self, script: Script, state_enter: bool) -> None:
         self.script = script
@@ -226,9 +218,6 @@ def test_any_machine_runs_as_the_model_does(
     assert shell.loop.postponed == model.line
     assert sorted(when for when, _ in shell.timers.values()) == sorted(when for when, *_ in model.timers.values())
     assert len(shell.loop.timeouts) == len(model.timers)
-
-
-# --- what is refused ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

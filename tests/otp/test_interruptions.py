@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import signal
 import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,19 +30,6 @@ class Name:
         if hook is not None:
             hook()
         return self is other
-
-
-@pytest.fixture
-def alarm() -> Iterator[Any]:
-    """Run a function as the handler of a signal, in the middle of whatever the main thread does."""
-    before = signal.getsignal(signal.SIGUSR1)
-
-    def send(handler: Any) -> None:
-        signal.signal(signal.SIGUSR1, lambda *_: handler())
-        signal.raise_signal(signal.SIGUSR1)
-
-    yield send
-    signal.signal(signal.SIGUSR1, before)
 
 
 def test_an_end_that_fails_half_way_can_be_had_again(system: ActorSystem, server: type[Pooled]) -> None:
@@ -217,11 +202,3 @@ def test_an_actor_killed_in_the_middle_of_its_end_ends_once(system: ActorSystem)
     assert run_in(watcher, lambda actor: actor.seen.next()) == Exit(ref, KILLED)
     sync(watcher)
     assert len(seen.rest()) == 1
-
-
-def test_a_signal_handler_may_use_actors(system: ActorSystem, server: type[Pooled], alarm: Any) -> None:
-    ref, victim = system.start(server), system.start(server)
-    with system.lock:
-        alarm(lambda: (ref.send("signalled"), victim.kill()))
-    assert exit_reason_of(victim) == KILLED
-    assert run_in(ref, lambda actor: actor.seen.next()) == "signalled"

@@ -176,26 +176,6 @@ def test_a_kill_by_one_that_has_ended_comes_to_nothing(system: ActorSystem) -> N
     assert victim.is_alive()
 
 
-def test_two_that_end_each_other_at_once(system: ActorSystem) -> None:
-    for _ in range(50):
-        one, other = (system.start(Threaded) for _ in range(2))
-        both = threading.Barrier(2)
-
-        def script(actor: Any, peer: Ref, both: threading.Barrier = both) -> None:
-            both.wait(WAIT_SECONDS)
-            peer.exit(SHUTDOWN)
-            peer.kill()
-
-        ended = threading.Event()  # of one of them: a kill by one that has ended comes to nothing
-        for ref in (one, other):
-            ref.process.add_monitor(lambda _down, ended=ended: ended.set())
-        one.cast(lambda actor, other=other: script(actor, other))
-        other.cast(lambda actor, one=one: script(actor, one))
-        assert ended.wait(WAIT_SECONDS)
-        one.kill()
-        other.kill()
-
-
 def test_what_watches_a_send_may_end_the_sender(system: ActorSystem) -> None:
     seen = Seen()
     sender, receiver = system.start(Pooled), system.start(Pooled, seen)

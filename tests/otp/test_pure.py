@@ -29,9 +29,6 @@ from tests.otp.support import Pooled
 SPEC = ChildSpec("a", Start(Pooled))
 
 
-# --- restart window --------------------------------------------------------------------------------------------------
-
-
 @given(intensity=st.integers(0, 4), period=st.integers(1, 10), pauses=st.lists(st.integers(0, 6), max_size=30))
 def test_the_window_allows_what_a_naive_count_allows(intensity: int, period: int, pauses: list[int]) -> None:
     window = RestartWindow(intensity, period)
@@ -80,9 +77,6 @@ def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:
 def test_a_window_that_makes_no_sense_is_refused(intensity: int, period: float, error: str) -> None:
     with pytest.raises(ValueError, match=error):
         RestartWindow(intensity, period)
-
-
-# --- strategies and reasons ------------------------------------------------------------------------------------------
 
 
 # --- specs -----------------------------------------------------------------------------------------------------------

@@ -258,9 +258,6 @@ def test_pykkas_way_of_starting_is_refused() -> None:
         Plain.start(Seen())
 
 
-# --- other actors of the application ---------------------------------------------------------------------------------
-
-
 def test_a_foreign_pykka_actor_survives_everything(
     system: ActorSystem, server: type[Pooled], foreigner: pykka.ActorRef[Any]
 ) -> None:
@@ -280,9 +277,6 @@ def test_pykkas_registry_does_not_reach_our_actors(plain: Ref, foreigner: pykka.
     assert plain.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
 
 
-# --- register_with_pykka ---------------------------------------------------------------------------------------------
-
-
 def test_a_registered_actor_leaves_the_registry_however_it_ends(registered: ActorSystem, server: type[Pooled]) -> None:
     with pytest.raises(StartError):
         registered.start(server, init=raising(ValueError("bug")))
@@ -295,9 +289,6 @@ def test_a_registered_actor_leaves_the_registry_however_it_ends(registered: Acto
     for ref in refs:
         exit_reason_of(ref)
     assert pykka.ActorRegistry.get_all() == []
-
-
-# --- two systems -----------------------------------------------------------------------------------------------------
 
 
 def test_two_systems_share_no_names(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:

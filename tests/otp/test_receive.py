@@ -87,9 +87,6 @@ def test_down_and_replies_can_be_received(system: ActorSystem, server: type[Pool
     assert seen.take(2) == [Reply("label", 5), other]
 
 
-# --- time-outs -------------------------------------------------------------------------------------------------------
-
-
 def test_a_receive_times_out(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
     seen = Seen()
     ref = system.start(server, seen)
@@ -117,13 +114,7 @@ def test_what_is_in_the_mailbox_beats_a_timeout_of_zero(system: ActorSystem, clo
         ref.send("there")
     sync(ref)
     assert seen.rest() == [("received", "there"), "other"]
-
-
-@pytest.mark.parametrize("seconds", [0, 0.0])
-def test_no_time_needs_no_clock(system: ActorSystem, server: type[Pooled], seconds: float) -> None:
-    seen = Seen()
-    ref = system.start(server, seen)
-    ref.cast(receiving("not there", timeout_seconds=seconds))
+    ref.cast(receiving("not there", timeout_seconds=0.0))
     assert seen.next() == ("received", None)
 
 
@@ -151,9 +142,6 @@ def test_a_stale_timeout_does_not_end_the_next_wait(system: ActorSystem, clock: 
     clock.set_timers.next()
     ref.send("second")
     assert seen.next() == "second"
-
-
-# --- the end ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_exit_signal_ends_a_waiting_actor(system: ActorSystem, server: type[Pooled]) -> None:
@@ -211,9 +199,6 @@ def test_the_same_receive_looks_again_at_what_it_passed_over(system: ActorSystem
     ref.send("b")
     answer.get(timeout=WAIT_SECONDS)
     assert seen.rest() == ["b", "a"]
-
-
-# --- a call whose answer is waited for --------------------------------------------------------------------------------
 
 
 def calling(other: Ref, *requests: Any, timeout: float | None = 5.0) -> Any:

@@ -45,9 +45,6 @@ from tests.otp.support import (
 CRASH = Crash(ValueError("bug"))
 
 
-# --- links -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("reason", [SHUTDOWN, Shutdown("over"), KILLED, CRASH], ids=str)
 def test_an_abnormal_end_takes_linked_actors_along(
     system: ActorSystem, server: type[Pooled], reason: ExitReason
@@ -97,9 +94,6 @@ def test_a_failed_start_sends_no_exit_signal_on_top(
     assert seen.rest() == []
 
 
-# --- exit signals
-
-
 def test_exit_ends_an_actor_that_does_not_trap_exits(system: ActorSystem, server: type[Pooled]) -> None:
     seen = Seen()
     ref = system.start(server, seen)
@@ -130,9 +124,6 @@ def test_exit_from_outside_terminates_an_actor_that_traps_exits(system: ActorSys
         ref.exit(SHUTDOWN)
     assert exit_reason_of(ref) == SHUTDOWN
     assert seen.rest() == ["message", ("terminate", SHUTDOWN)]
-
-
-# --- monitors --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, KILLED, CRASH], ids=str)
@@ -211,9 +202,6 @@ def test_unlink_undoes_it_for_both(
 DONE = Shutdown("done")
 
 
-# --- links -----------------------------------------------------------------------------------------------------------
-
-
 def link_to(other: Ref) -> Callable[[Actor], None]:
     """Make a script that links whoever runs it."""
     return lambda actor: actor.link(other)
@@ -257,9 +245,6 @@ def test_a_link_to_oneself_does_nothing(system: ActorSystem, server: type[Pooled
     assert exit_reason_of(ref) == DONE
 
 
-# --- exit signals
-
-
 def test_normal_from_itself_ends_a_process(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
     seen, heard = Seen(), Seen()
     ref = system.start(server, seen)
@@ -280,9 +265,6 @@ def test_trap_exit_can_be_changed_at_any_time(system: ActorSystem, server: type[
     assert run_in(ref, lambda actor: actor.set_trap_exit(False)) is True
     run_in(sender, lambda _actor: ref.exit(DONE))
     assert exit_reason_of(ref) == DONE
-
-
-# --- monitors --------------------------------------------------------------------------------------------------------
 
 
 def test_demonitor_with_flush_takes_a_down_away(system: ActorSystem, server: type[Pooled]) -> None:

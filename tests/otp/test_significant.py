@@ -59,9 +59,6 @@ def ids(supervisor: Ref) -> list[object]:
     return [info.id for info in which_children(supervisor)]
 
 
-# --- who ends it -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("auto_shutdown", "restart", "reason"),
     list(itertools.product([ANY_SIGNIFICANT, ALL_SIGNIFICANT], [TRANSIENT, TEMPORARY], REASONS)),
@@ -83,13 +80,7 @@ def test_whose_end_counts(
         assert bystander.is_alive()
 
 
-# --- who does not ----------------------------------------------------------------------------------------------------
-
-
 # --- trees -----------------------------------------------------------------------------------------------------------
-
-
-# --- what makes no sense ---------------------------------------------------------------------------------------------
 
 
 def test_a_significant_child_needs_a_supervisor_that_can_end(system: ActorSystem) -> None:

@@ -197,9 +197,6 @@ def test_a_child_that_is_not_linked_ends_with_its_supervisor(
     assert exit_reason_of(supervisor) == SHUTDOWN
 
 
-# --- shutting down ---------------------------------------------------------------------------------------------------
-
-
 def wait_for_go(_actor: Any) -> Receiving:
     yield Receive(lambda message: message == "go")
 

@@ -85,9 +85,6 @@ def rounds(server: type[Pooled]) -> int:
     return 60 if server is Threaded else 250
 
 
-# --- what the actors are asked ---------------------------------------------------------------------------------------
-
-
 def answer(_actor: Any, _from: From) -> Any:
     return "answer"
 
