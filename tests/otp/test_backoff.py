@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.otp import (
+    ALL_SIGNIFICANT,
     KILLED,
+    NORMAL,
     ONE_FOR_ALL,
     PERMANENT,
     REST_FOR_ONE,
     SHUTDOWN,
+    TRANSIENT,
     ActorSystem,
     Backoff,
     ChildError,
@@ -297,3 +300,26 @@ def test_a_supervisor_of_waiting_children_can_end(
     assert exit_reason_of(supervisor) == SHUTDOWN
     clock.advance(100)
     assert starts.rest() == ["+"]
+
+
+def test_a_significant_child_that_waits_to_be_started_again_keeps_its_supervisor(
+    system: ActorSystem, clock: WatchedClock
+) -> None:
+    """It is significant, and has not ended for good."""
+    specs = [
+        ChildSpec("first", Start(Pooled), TRANSIENT, significant=True),
+        ChildSpec("delayed", Start(Pooled), backoff=Backoff(first_seconds=1)),
+        ChildSpec("last", Start(Pooled), TRANSIENT, significant=True),
+    ]
+    supervisor = system.start(Supervisor, specs, strategy=REST_FOR_ONE, auto_shutdown=ALL_SIGNIFICANT)
+    children = {info.id: info.child for info in which_children(supervisor)}
+    children["delayed"].kill()  # type: ignore[union-attr]
+    assert clock.set_timers.take(2) == [5, 1]  # of the end of the last, and of the delay
+    children["first"].cast(lambda _actor: Stop(NORMAL))  # type: ignore[union-attr]
+    exit_reason_of(children["first"])  # type: ignore[arg-type]
+    assert [info.child for info in which_children(supervisor)][::2] == [None, None]
+    clock.advance(1)
+    last = which_children(supervisor)[-1].child
+    assert isinstance(last, Ref)
+    last.cast(lambda _actor: Stop(NORMAL))
+    assert exit_reason_of(supervisor) == SHUTDOWN

@@ -10,18 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.otp import (
+    ANY_SIGNIFICANT,
     INFINITY,
+    NEVER,
     ONE_FOR_ONE,
     PERMANENT,
     SIMPLE_ONE_FOR_ONE,
     SUPERVISOR,
     TEMPORARY,
     WORKER,
+    ActorSystem,
     Backoff,
     ChildSpec,
     RestartWindow,
+    SimpleOneForOneSupervisor,
     Start,
+    Supervisor,
     check_child_specs,
+    start_child,
     supervisor_spec,
 )
 from tests.otp.support import Pooled
@@ -142,3 +148,24 @@ def test_a_start_is_called_by_a_supervisor_only() -> None:
     with pytest.raises(RuntimeError, match="by its supervisor"):
         Start(Pooled)()
     assert repr(Start(Pooled)) == "Start(Pooled)"
+
+
+def test_a_significant_child_needs_a_supervisor_that_can_end(system: ActorSystem) -> None:
+    significant = ChildSpec("a", Start(Pooled), TEMPORARY, significant=True)
+    check_child_specs([significant])
+    check_child_specs([significant], ANY_SIGNIFICANT)
+    supervisor = system.start(Supervisor)
+    assert "it can't be significant while" in str(start_child(supervisor, significant))
+    for make in (
+        lambda: check_child_specs([significant], NEVER),
+        lambda: supervisor_spec("s", ONE_FOR_ONE, [significant]),
+        lambda: system.start(Supervisor, [significant]),
+        lambda: system.start(SimpleOneForOneSupervisor, significant),
+    ):
+        with pytest.raises(Exception, match="'a': it can't be significant while .* auto_shutdown is NEVER; give"):
+            make()
+    with pytest.raises(ValueError, match="auto_shutdown must be an AutoShutdown, not 'never'"):
+        check_child_specs([significant], "never")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="can't have auto_shutdown ANY_SIGNIFICANT: its children come and go"):
+        supervisor_spec("s", SIMPLE_ONE_FOR_ONE, [SPEC], auto_shutdown=ANY_SIGNIFICANT)
+    assert system.processes() == [supervisor]

@@ -11,6 +11,8 @@ import pykka
 import pytest
 
 from receipt_actors.otp import (
+    ALL_SIGNIFICANT,
+    ANY_SIGNIFICANT,
     IGNORE,
     INFINITY,
     KILLED,
@@ -25,11 +27,13 @@ from receipt_actors.otp import (
     TRANSIENT,
     ActorSystem,
     AlreadyStarted,
+    AutoShutdown,
     ChildError,
     ChildSpec,
     Crash,
     DeleteChild,
     Exit,
+    ExitReason,
     GenServer,
     GetChildSpec,
     NotStarted,
@@ -53,6 +57,7 @@ from receipt_actors.otp import (
     count_children,
     delete_child,
     get_child_spec,
+    is_orderly,
     restart_child,
     start_child,
     supervisor_spec,
@@ -105,9 +110,6 @@ def kill_child(system: ActorSystem, name: str) -> None:
     end(whereis(system, name), KILLED)
 
 
-# --- order -----------------------------------------------------------------------------------------------------------
-
-
 def test_children_start_first_to_last_and_stop_last_to_first(
     system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
 ) -> None:
@@ -135,9 +137,6 @@ def test_a_restart_stops_and_starts_siblings_in_order(
     kill_child(system, "b")
     assert list(states(supervisor)) == list("abcd")
     assert log.rest() == expected
-
-
-# --- starts that fail ------------------------------------------------------------------------------------------------
 
 
 def test_a_failed_start_stops_what_had_started(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
@@ -237,9 +236,6 @@ def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., Child
     assert log.rest() == []
 
 
-# --- restarts that fail, and intensity -------------------------------------------------------------------------------
-
-
 class Flaky:
     """An init that fails while ``failures`` are left; ``before`` is called first."""
 
@@ -309,9 +305,6 @@ def test_a_supervisor_stays_responsive_while_a_restart_fails(
     assert answers.next().get(timeout=WAIT_SECONDS)[0].child is system.whereis("a")
 
 
-# --- trees -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
     system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
 ) -> None:
@@ -329,9 +322,6 @@ def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
     outer.exit(SHUTDOWN)
     exit_reason_of(outer)
     assert log.rest() == ["-d", "-b", "-a", "-c"]
-
-
-# --- shutting down ---------------------------------------------------------------------------------------------------
 
 
 def never_ending(_actor: Any) -> Receiving:
@@ -355,9 +345,6 @@ def test_a_child_that_takes_too_long_is_killed(
     assert answer.get(timeout=WAIT_SECONDS) is None
     assert exit_reason_of(ref) == KILLED
     assert "child a did not end as told: killed (it did not end within 3 s)" in caplog.text
-
-
-# --- the functions of the supervisor module --------------------------------------------------------------------------
 
 
 def test_start_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
@@ -472,31 +459,17 @@ def child_of(supervisor: Ref, id_: str) -> Ref:
     return child
 
 
-def kill_child_of(supervisor: Ref, id_: str) -> Ref:
-    """Kill a child, wait until its supervisor has dealt with that, and return who was killed."""
-    child = child_of(supervisor, id_)
-    child.kill()
-    exit_reason_of(child)
-    return child
-
-
-# --- flags and specs -------------------------------------------------------------------------------------------------
-
-
 def test_the_defaults_of_a_supervisor(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
     supervisor = system.start(Supervisor, [spec(server, "a"), spec(server, "b")])
     other = child_of(supervisor, "b")
-    kill_child_of(supervisor, "a")
+    end(child_of(supervisor, "a"), KILLED)
     assert child_of(supervisor, "b") is other
     clock.advance(5.1)
-    kill_child_of(supervisor, "a")
+    end(child_of(supervisor, "a"), KILLED)
     clock.advance(4.9)
     assert len(which_children(supervisor)) == 2
-    kill_child_of(supervisor, "a")
+    end(child_of(supervisor, "a"), KILLED)
     assert exit_reason_of(supervisor) == SHUTDOWN
-    significant = ChildSpec("c", Start(server), TEMPORARY, significant=True)
-    with pytest.raises(StartError, match="auto_shutdown is NEVER"):
-        system.start(Supervisor, [significant])
 
 
 def test_a_subclass_makes_its_children_anew_at_each_start(system: ActorSystem, server: type[Pooled]) -> None:
@@ -510,11 +483,8 @@ def test_a_subclass_makes_its_children_anew_at_each_start(system: ActorSystem, s
     top = system.start(Supervisor, [ChildSpec("tree", Start(Tree))])
     tree = child_of(top, "tree")
     assert [info.id for info in which_children(tree)] == ["first"]
-    kill_child_of(top, "tree")
+    end(child_of(top, "tree"), KILLED)
     assert [info.id for info in which_children(child_of(top, "tree"))] == ["second"]
-
-
-# --- start -----------------------------------------------------------------------------------------------------------
 
 
 def test_init_may_return_ignore(system: ActorSystem, server: type[Pooled]) -> None:
@@ -532,10 +502,21 @@ def test_init_may_return_ignore(system: ActorSystem, server: type[Pooled]) -> No
     assert system.whereis("a") is None
 
 
-# --- restarts and ends -----------------------------------------------------------------------------------------------
-
-
-# --- functions -------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("auto_shutdown", [ANY_SIGNIFICANT, ALL_SIGNIFICANT], ids=lambda value: value.value)
+@pytest.mark.parametrize("restart", [TRANSIENT, TEMPORARY], ids=lambda value: value.value)
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("term"), BUG, KILLED], ids=str)
+def test_whose_end_ends_the_supervisor(
+    system: ActorSystem, server: type[Pooled], auto_shutdown: AutoShutdown, restart: Restart, reason: ExitReason
+) -> None:
+    """A transient child that does not end in an orderly way is restarted, and that is no end."""
+    significant = ChildSpec("a", Start(server, name="a"), restart, significant=True)
+    supervisor = system.start(Supervisor, [significant, spec(server, "other")], auto_shutdown=auto_shutdown)
+    other = whereis(system, "other")
+    end(whereis(system, "a"), reason)
+    if restart is TEMPORARY or is_orderly(reason):
+        assert exit_reason_of(supervisor) == exit_reason_of(other) == SHUTDOWN
+    else:
+        assert states(supervisor) == {"a": "running", "other": "running"}
 
 
 def test_every_function_fails_where_there_is_no_supervisor(system: ActorSystem) -> None:
