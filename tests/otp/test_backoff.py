@@ -111,8 +111,6 @@ def test_a_child_that_ran_long_enough_starts_anew(
 
 
 class Failing:
-    """An init that fails as often as it is told."""
-
     def __init__(self) -> None:
         self.failures = 0
 

@@ -99,7 +99,6 @@ class _Broken(logging.Handler):
 
 @pytest.fixture(params=[RuntimeError("handler"), SystemExit(1)], ids=["RuntimeError", "SystemExit"])
 def broken_log(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The application's logging is broken."""
     handler = _Broken(request.param)
     logger = logging.getLogger("receipt_actors.otp")
     logger.addHandler(handler)
@@ -184,8 +183,6 @@ class Unprintable:
 
 
 class Leaving(Exception):
-    """One whose text would end the program."""
-
     def __str__(self) -> str:
         raise SystemExit
 

@@ -23,8 +23,6 @@ from tests.patience import PATIENCE_SECONDS
 
 
 class Timed(GenStateMachine):
-    """Has a time-out of its state set, from the start."""
-
     def init(self) -> Any:
         return next_state("on", state_timeout(3600))
 

@@ -19,8 +19,6 @@ TICK_SECONDS = 0.02
 
 
 class Exhausted:
-    """An ``epoll`` that raises once there is no memory."""
-
     def __init__(self) -> None:
         self.has_memory = True
         self.epolls: list[Exhausted] = []

@@ -224,8 +224,6 @@ def test_stop_waits_for_terminate(system: ActorSystem, server: type[Pooled]) -> 
 
 
 class Answering(GenStateMachine):
-    """A machine that answers by action."""
-
     def init(self) -> Any:
         return next_state("ready")
 

@@ -75,7 +75,6 @@ class TableMachine(GenStateMachine):
         self.seen.put(f"{self.state} terminate")
 
     def answer(self, value: object) -> list[Any]:
-        """Make the replies to all calls that were kept."""
         return [reply(from_, value) for from_ in self.calls]
 
     def in_state(self, state: str, event: Any) -> Any:
@@ -397,7 +396,6 @@ class TestEnter:
 
 
 def wrong(reason: object, error: type[Exception], complaint: str) -> None:
-    """Check why a machine crashed."""
     assert isinstance(reason, Crash)
     with pytest.raises(error, match=complaint):
         raise reason.exception

@@ -73,8 +73,6 @@ outsides = st.lists(st.one_of(st.builds(Cast, st.integers(100, 999)), st.just(WA
 
 @dataclass
 class Script:
-    """Plays the machine, and notes each callback."""
-
     left: list[tuple[Any, Any]]
     calls: list[tuple[Any, str]] = field(default_factory=list)
 
@@ -85,8 +83,6 @@ class Script:
 
 
 class Model:
-    """See the module."""
-
     def __init__(self, script: Script, state_enter: bool) -> None:
         self.script = script
         self.state_enter = state_enter

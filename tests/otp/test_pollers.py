@@ -60,7 +60,6 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def actor(pipe: Pipe, system: ActorSystem) -> Ref:
-    """A pooled actor of a system that polls the pipe."""
     actor = system.start(Pooled)
     run_in(actor, lambda _actor: system.scheduler.attach(pipe))
     return actor

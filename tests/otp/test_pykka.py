@@ -68,8 +68,6 @@ def plain(system: ActorSystem, runtime: Runtime, seen: Seen) -> Ref:
 
 
 class Foreigner(pykka.ThreadingActor):
-    """An actor of the embedding application, in pykka's global registry."""
-
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, BaseException):
             raise message
@@ -94,7 +92,6 @@ def registered(no_threads_left: None) -> Iterator[ActorSystem]:
 
 @pytest.fixture
 def other(no_threads_left: None) -> Iterator[ActorSystem]:
-    """A second system in the same Python process."""
     system = ActorSystem("other", ManualClock())
     yield system
     assert system.stop() == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -60,7 +60,6 @@ class _Collector(logging.Handler):
 
 @pytest.fixture
 def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
-    """Everything that is logged, at whatever level."""
     caplog.set_level(logging.DEBUG, "receipt_actors.otp")
     collector = _Collector()
     logging.getLogger("receipt_actors.otp").addHandler(collector)
@@ -181,21 +180,17 @@ def test_what_is_answered_is_not_reported(system: ActorSystem, records: list[log
 # --- shutdown_error --------------------------------------------------------------------------------------------------
 
 
-def stopping(reason: ExitReason) -> Callable[[Any], Any]:
-    """A terminate that ends its actor for another reason: by raising what the reason holds."""
-    assert isinstance(reason, Crash)
-    return raising(reason.exception)
-
-
 @pytest.mark.parametrize(
-    ("restart", "reason", "expected"),
+    ("restart", "shutdown", "reason", "expected"),
     [
-        (PERMANENT, NORMAL, [("shutdown_error", "normal")]),
-        (PERMANENT, Shutdown("term"), [("shutdown_error", "shutdown: term")]),
-        (PERMANENT, SHUTDOWN, []),
-        (TRANSIENT, NORMAL, []),
-        (TRANSIENT, Shutdown("term"), []),
-        (TEMPORARY, KILLED, [("shutdown_error", "killed")]),
+        (PERMANENT, 5, NORMAL, [("shutdown_error", "normal")]),
+        (PERMANENT, 5, Shutdown("term"), [("shutdown_error", "shutdown: term")]),
+        (PERMANENT, 5, SHUTDOWN, []),
+        (TRANSIENT, 5, NORMAL, []),
+        (TRANSIENT, 5, Shutdown("term"), []),
+        (TEMPORARY, 5, KILLED, [("shutdown_error", "killed")]),
+        (PERMANENT, BRUTAL_KILL, KILLED, []),
+        (PERMANENT, BRUTAL_KILL, SHUTDOWN, [("shutdown_error", "shutdown")]),
     ],
     ids=lambda value: getattr(value, "value", str(value)),
 )
@@ -205,12 +200,13 @@ def test_which_ends_of_stopped_children_are_expected(
     records: list[logging.LogRecord],
     simple: bool,
     restart: Restart,
+    shutdown: Any,
     reason: ExitReason,
     expected: list[tuple[str, str]],
 ) -> None:
     ended = system.start(Pooled)
     end(ended, reason)
-    spec = ChildSpec("a", lambda: Started(ended), restart)
+    spec = ChildSpec("a", lambda: Started(ended), restart, shutdown)
     supervisor = system.start(SimpleOneForOneSupervisor, spec) if simple else system.start(Supervisor, [spec])
     if simple:
         start_child(supervisor, ())
@@ -219,21 +215,10 @@ def test_which_ends_of_stopped_children_are_expected(
     assert contexts(records) == expected
 
 
-def test_brutal_kill_is_no_error(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    specs = [ChildSpec(restart.value, Start(Pooled), restart, BRUTAL_KILL) for restart in Restart]
-    supervisor = system.start(Supervisor, specs)
-    jobs = system.start(SimpleOneForOneSupervisor, specs[0])
-    start_child(jobs, ())
-    for ref in (supervisor, jobs):
-        ref.exit(SHUTDOWN)
-        exit_reason_of(ref)
-    assert contexts(records) == []
-
-
 def test_children_of_one_spec_that_end_alike_are_one_report(
     system: ActorSystem, records: list[logging.LogRecord]
 ) -> None:
-    start = Start(PooledTrapping, terminate=stopping(BUG))
+    start = Start(PooledTrapping, terminate=raising(BUG.exception))
     supervisor = system.start(SimpleOneForOneSupervisor, ChildSpec("job", start, TEMPORARY))
     for _ in range(5):
         start_child(supervisor, ())
@@ -339,8 +324,6 @@ class Telling:
 
 
 class Keeper(Pooled):
-    """Takes a secret as an argument, and keeps it."""
-
     def __init__(self, secret: object, **options: Any) -> None:
         super().__init__(**options)
         self.secret = secret
@@ -366,8 +349,6 @@ def test_no_report_tells_an_argument_or_a_term(system: ActorSystem, records: lis
 
 
 class Mute(Exception):
-    """Can't even say what it is."""
-
     def __str__(self) -> str:
         raise RuntimeError("no words")
 

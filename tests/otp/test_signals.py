@@ -203,7 +203,6 @@ DONE = Shutdown("done")
 
 
 def link_to(other: Ref) -> Callable[[Actor], None]:
-    """Make a script that links whoever runs it."""
     return lambda actor: actor.link(other)
 
 

@@ -202,8 +202,6 @@ def wait_for_go(_actor: Any) -> Receiving:
 
 
 class SlowJob(Job):
-    """It cleans up until it is told to go."""
-
     def terminate(self, reason: Any) -> Receiving:
         self.seen.put(("terminate", reason))
         return wait_for_go(self)

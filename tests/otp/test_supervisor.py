@@ -382,8 +382,6 @@ class Holding:
 
 
 class Forgetful(GenServer):
-    """Does not keep what it was started with."""
-
     def __init__(self, argument: object) -> None:
         pass
 
@@ -448,12 +446,10 @@ def test_the_end_of_a_child_looks_at_no_other(system: ActorSystem) -> None:
 
 
 def spec(actor_class: type[Pooled], id_: str, restart: Restart = PERMANENT, **options: Any) -> ChildSpec:
-    """Describe a child that is registered under its id."""
     return ChildSpec(id_, Start(actor_class, name=id_, **options), restart)
 
 
 def child_of(supervisor: Ref, id_: str) -> Ref:
-    """Return a child that runs."""
     child = next(info.child for info in which_children(supervisor) if info.id == id_)
     assert isinstance(child, Ref)
     return child

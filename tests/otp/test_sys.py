@@ -64,8 +64,6 @@ def test_each_function_waits_five_seconds_unless_told_otherwise() -> None:
 
 
 class Counter(GenServer):
-    """Counts its calls."""
-
     def __init__(self, count: int = 0) -> None:
         self.count = count
 
@@ -75,8 +73,6 @@ class Counter(GenServer):
 
 
 class PlainCounter(Actor):
-    """The same, as pykka's users write it."""
-
     def __init__(self, count: int = 0) -> None:
         self.count = count
 
@@ -87,7 +83,6 @@ class PlainCounter(Actor):
 
 @pytest.fixture(params=[Counter, PlainCounter])
 def counter(request: pytest.FixtureRequest, system: ActorSystem) -> Ref:
-    """A running counter, of either kind."""
     return system.start(request.param, 1)
 
 
@@ -155,8 +150,6 @@ def test_replace_state_with_a_function_that_fails_changes_nothing(
 
 
 class Wrapped(Counter):
-    """Says of itself what it likes."""
-
     def system_get_state(self) -> Any:
         return ("count", self.count)
 
@@ -215,8 +208,6 @@ def test_get_status_describes_the_actor(system: ActorSystem, server: type[Pooled
 
 
 class Confidant(Counter):
-    """Keeps secrets of many shapes."""
-
     def __init__(self) -> None:
         super().__init__()
         self.password = SECRET
@@ -448,7 +439,6 @@ def test_an_actor_that_ends_before_it_answers(system: ActorSystem, server: type[
 
 @pytest.fixture
 def ref(system: ActorSystem, server: type[Pooled]) -> Ref:
-    """An actor of either runtime."""
     return system.start(server)
 
 

@@ -35,7 +35,6 @@ from tests.patience import PATIENCE_SECONDS
 
 
 def named(node: ActorNode) -> dict[str, ActorNode]:
-    """All nodes of a picture by their names."""
     return {node.name: node, **{name: each for child in node.children for name, each in named(child).items()}}
 
 
@@ -129,8 +128,6 @@ def test_nobody_who_hangs_holds_up_who_looks(system: ActorSystem) -> None:
 
 
 class Slow(Supervisor):
-    """A supervisor that takes its time to be made."""
-
     runtime = Runtime.THREAD
 
     def __init__(self, gate: Gate) -> None:
@@ -153,8 +150,6 @@ def test_an_actor_that_is_being_made_can_be_seen(system: ActorSystem, caplog: py
 
 
 class Viewed(GenServer):
-    """Shows how many it has counted; or fails to."""
-
     def __init__(self) -> None:
         self.count = 2
 
@@ -171,14 +166,10 @@ def test_an_actor_may_show_something_of_itself(system: ActorSystem) -> None:
 
 
 class Colour(enum.Enum):
-    """Something with members."""
-
     RED = "red"
 
 
 class Stateful(GenServer):
-    """Has a state of all sorts."""
-
     def __init__(self) -> None:
         self.count, self.ratio, self.endless, self.is_on = 3, 0.5, float("inf"), True
         self.colour, self.nothing = Colour.RED, None
