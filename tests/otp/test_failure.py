@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from receipt_actors.otp import ActorSystem, Crash, Down, Heartbeat, NoProgress, Ref, SystemClock, _scheduler
-from receipt_actors.otp import _heartbeat as heartbeat_module
+from receipt_actors.otp import _system as heartbeat_module
 from tests.otp.support import WAIT_SECONDS, Pooled, Seen, Threaded, exit_reason_of, run_in
 from tests.otp.test_interruptions import Name
 from tests.otp.test_pollers import Pipe

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from receipt_actors.otp import KILLED, NORMAL, ActorSystem, Down, Exit, GenServer, Stop, _scheduler
-from receipt_actors.otp._calls import RequestReply
 from receipt_actors.otp._process import Process
+from receipt_actors.otp._ref import RequestReply
 from receipt_actors.otp._scheduler import Running
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, PooledTrapping, Seen, Threaded, exit_reason_of, run_in, sync
 

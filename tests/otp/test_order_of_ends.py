@@ -26,8 +26,8 @@ from receipt_actors.otp import (
     Starting,
 )
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.otp._calls import RequestReply
 from receipt_actors.otp._process import Process
+from receipt_actors.otp._ref import RequestReply
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, PooledTrapping, Seen, Threaded, run_in, sync
 
 ENDS = {"kill": Ref.kill, "exit signal": lambda ref: ref.exit(SHUTDOWN)}

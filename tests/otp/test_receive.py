@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.otp import NO_REPLY, SHUTDOWN, ActorSystem, Crash, Down, Receive, Receiving, Ref, Reply
-from receipt_actors.otp._receive import Waiting
+from receipt_actors.otp._process import Waiting
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
