@@ -88,7 +88,6 @@ def role_of(standing: Standing, **changes: Any) -> RoleOverview:
 
 class TestStatus:
     def test_a_system_that_consumes(self, cli: Cli, admin: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A few lines that say what it does, what went wrong last; or nothing, or JSON; its address as start has it."""
         monkeypatch.setenv("RECEIPT_ACTORS_ADMIN", admin)
         ended = cli("status")
         assert (ended.code, ended.err) == (0, "")
@@ -110,7 +109,6 @@ class TestStatus:
         assert cli("status", "-q", "--admin", "127.0.0.1:1") == Ended(3, "", "")  # the flag beats the environment
 
     def test_a_dead_letter_does_not_hide_a_crash(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        """Bad messages come all the time; what happened to the system last is told beside the last of theirs."""
         moved = Incident(1_000_000.0, "moved", "a message was moved to the dead-letter queue, bad_receipt", count=7)
         handed_back = Incident(999_999.5, "handed_back", "a message is handed back, gave_up_for_now")
         killed = Incident(999_999.0, "restart", "worker-2 ended: killed by SIGKILL")
@@ -132,7 +130,6 @@ class TestStatus:
     def test_the_code_says_whether_it_is_healthy_and_ready(
         self, cli: Cli, system: StandInSystem, listen: Listen, state: State, verdict: str, code: int
     ) -> None:
-        """A service that is unavailable is no fault of this system."""
         system.overview_at = lambda look: overview_of(look, state=state)
         admin = listen(system)
         ended = cli("status", "--admin", admin)
@@ -142,7 +139,6 @@ class TestStatus:
         assert cli("status", "--alive", "--admin", admin).code == (1 if state is State.ENDED else 0)
 
     def test_who_shares_the_work_has_a_line_each(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        """Standing, token, lease and share of this node and of the others, and who has not been heard of lately."""
         system.overview_at = lambda look: overview_of(look, role=role_of(Standing.ACTIVE))
         lines = cli("status", "--admin", listen(system)).out.splitlines()
         begin = lines.index("load-balanced in group Q: active, token 4, its lease held for 8.2 s")
@@ -153,7 +149,6 @@ class TestStatus:
         ]
 
     def test_who_has_no_share_says_so(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        """And one that is alone says nothing of others."""
         system.overview_at = lambda look: overview_of(look, role=role_of(Standing.CUT_OFF))
         assert "load-balanced in group Q: cut off, its lease is over" in cli("status", "--admin", listen(system)).out
         system.overview_at = overview_of
@@ -162,7 +157,6 @@ class TestStatus:
     def test_how_long_it_is_up_is_not_known_of_a_process_that_is_being_started(
         self, cli: Cli, system: StandInSystem, listen: Listen
     ) -> None:
-        """As after a worker's death: the others say since when it runs. Where all are new nobody says."""
 
         def look(number: int) -> Overview:
             first, second = overview_of(600, processes=2).processes
@@ -180,7 +174,6 @@ class TestStatus:
     def test_quiet_needs_no_token_and_everything_else_does(
         self, cli: Cli, system: StandInSystem, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A container's health check is no place for a secret."""
         with AdminServer(Address("127.0.0.1", 0), TOKEN) as server:
             server.serve(system)
             address = str(server.address)
@@ -200,13 +193,11 @@ class TestStatus:
         [("--tree", "--live"), ("--actor", "intake", "--tree"), ("--live", "-q"), ("--once",), ("--interval=2",)],
     )
     def test_views_exclude_each_other(self, cli: Cli, flags: tuple[str, ...]) -> None:
-        """Wrong usage, before anything is asked."""
         assert cli("status", *flags, "--admin", "127.0.0.1:1").code == 2
 
 
 class TestTree:
     def test_a_line_for_each_actor_below_its_supervisor(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        """With state, mailbox, messages and restarts."""
         system.overview_at = lambda _look: overview_of(2)
         admin = listen(system)
         lines = cli("status", "--tree", "--admin", admin).out.splitlines()
@@ -224,7 +215,6 @@ class TestTree:
         ]
 
     def test_several_processes_have_a_tree_each(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        """After the parent's; one that has ended is told."""
 
         def look(number: int) -> Overview:
             overview = overview_of(number, processes=2)
@@ -245,7 +235,6 @@ class TestTree:
     def test_a_terminal_that_knows_ascii_only(
         self, processes: Processes, system: StandInSystem, listen: Listen
     ) -> None:
-        """Other lines, and names with escape sequences."""
         tree = ActorOverview("root", "supervisor", "running", children=(ActorOverview("Größe", "worker", "running"),))
         system.overview_at = lambda look: with_process(look, tree=tree)
         admin = listen(system)
@@ -257,13 +246,11 @@ class TestTree:
 
 class TestState:
     def test_an_actors_state_is_json(self, cli: Cli, system: StandInSystem, admin: str) -> None:
-        """As the actor describes it; any name can be asked for."""
         system.states["odd/name ?#% é"] = {"n": [1]}
         assert json.loads(cli("status", "--actor", "intake", "--admin", admin).out) == {"in_flight": 21}
         assert json.loads(cli("status", "--actor", "odd/name ?#% é", "--admin", admin).out) == {"n": [1]}
 
     def test_an_actor_that_is_not_there(self, cli: Cli, admin: str) -> None:
-        """One line, with the names that were meant most likely."""
         for name, advice in (
             ("intakes", "did you mean 'intake'?"),
             ("ResultsSQS", "did you mean 'result_batcher ResultsSQS'?"),
@@ -274,7 +261,6 @@ class TestState:
 
 
 def test_pause_and_resume(cli: Cli, system: StandInSystem, admin: str) -> None:
-    """The system is told, and what that means is said."""
     assert cli("pause", "--admin", admin).out.startswith("paused: ")
     assert cli("resume", "--admin", admin).out == "resumed\n"
     assert system.told == ["pause", "resume"]
@@ -284,7 +270,6 @@ def test_pause_and_resume(cli: Cli, system: StandInSystem, admin: str) -> None:
 def test_output_without_a_reader(
     processes: Processes, system: StandInSystem, admin: str, command: tuple[str, ...]
 ) -> None:
-    """It ends quietly; what it had to say could not be said, so it has failed."""
     system.events = [EVENT]
     assert processes.run_without_reader(*command, "--admin", admin) == Ended(1, "", "")
 
@@ -301,7 +286,6 @@ EVENT = {
 
 class TestTrace:
     def test_each_event_is_a_line_and_the_end_goes_to_stderr(self, cli: Cli, system: StandInSystem, admin: str) -> None:
-        """Code 0 once it is over; filters, count and time are passed on."""
         system.events = [EVENT, {"event": "moved"}]
         filters = ("--event", "claim", "--event=moved", "--user", "42", "--slower-than", "2")
         ended = cli("trace", *filters, "--limit", "3", "--seconds", "7", "--admin", admin)
@@ -317,7 +301,6 @@ class TestTrace:
         assert cli("trace", "--json", "--admin", admin).lines == system.events
 
     def test_filters_and_bounds_that_cannot_be_are_wrong_usage(self, cli: Cli, admin: str) -> None:
-        """In the server's words, with the bound."""
         said = "receipt-actors: no event is called nonsense\n"
         assert cli("trace", "--event", "nonsense", "--admin", admin) == Ended(2, "", said)
         ended = cli("trace", "--seconds", "1e9", "--admin", admin)
@@ -325,7 +308,6 @@ class TestTrace:
         assert "seconds: expected more than 0, and 3,600 at most" in ended.err
 
     def test_ctrl_c_ends_the_trace(self, processes: Processes, system: StandInSystem, admin: str) -> None:
-        """What came before was printed at once; the server is told by the end of the connection."""
         system.events, system.end_reason = [EVENT], None
         process = processes.start("trace", "--seconds", "60", "--admin", admin)
         assert process.stdout is not None
@@ -337,7 +319,6 @@ class TestTrace:
         assert trace.stopped.wait(PATIENCE_SECONDS)
 
     def test_a_server_that_goes_away(self, processes: Processes, system: StandInSystem) -> None:
-        """Told, with code 1: the trace may have missed something."""
         system.events, system.end_reason = [EVENT], None
         with AdminServer(Address("127.0.0.1", 0)) as server:
             server.serve(system)
@@ -350,7 +331,6 @@ class TestTrace:
 
 class TestLiveOnPaper:
     def test_without_a_terminal_it_prints_a_picture_of_all_that_matters(self, cli: Cli, admin: str) -> None:
-        """The lines of status; rates and latencies between two looks, services, processes, the busiest actors."""
         ended = cli("status", "--live", "--interval", "1.1", "--admin", admin)
         assert (ended.code, ended.err) == (0, "")
         assert all(line.isprintable() for line in ended.out.splitlines())
@@ -366,7 +346,6 @@ class TestLiveOnPaper:
         assert any(line.endswith("intake crashed while handling Tick: KeyError (3 times)") for line in lines)
 
     def test_an_outage_is_seen(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        """Which service, and since when; where several processes see it otherwise, in how many."""
         service = ServiceOverview("ledger", False, 70, 0, 5, 999_940.0)
 
         def look(number: int) -> Overview:
@@ -432,7 +411,6 @@ class Terminal:
 
 class TestLive:
     def test_keys_pause_and_resume_and_quit(self, system: StandInSystem, listen: Listen) -> None:
-        """It goes on looking, and leaves the terminal as it was."""
         state = State.CONSUMING
         system.overview_at = lambda look: overview_of(look, state=state)
         admin = listen(system)
@@ -452,7 +430,6 @@ class TestLive:
             assert "\x1b[?1049l" in terminal.shown
 
     def test_a_narrow_terminal_shows_every_number(self, system: StandInSystem, listen: Listen) -> None:
-        """Rates stand above latencies, and words are shortened rather than numbers. SIGTERM restores the terminal."""
         system.overview_at = lambda look: overview_of(1234, processes=2, role=role_of(Standing.ACTIVE))
         arguments = ("status", "--live", "--interval", "0.2", "--admin", listen(system))
         with closing(Terminal(*arguments, columns=48, lines=60)) as terminal:
@@ -497,7 +474,6 @@ class TestLive:
 def test_a_terminal_is_never_obeyed_into(
     cli: Cli, system: StandInSystem, listen: Listen, command: tuple[str, ...]
 ) -> None:
-    """A name, an incident or an event that quotes a stranger shows its control characters as text."""
     tree = ActorOverview(
         HOSTILE, "supervisor", HOSTILE, strategy=HOSTILE, children=(ActorOverview(f"x{HOSTILE}", "worker", "running"),)
     )

@@ -39,7 +39,6 @@ def planned(cli: Cli, *arguments: str) -> dict[str, Any]:
     ],
 )
 def test_rates_are_read_as_people_write_them(text: str, per_second: float) -> None:
-    """A number, perhaps with a multiple, and a unit of time."""
     assert read_rate(text) == pytest.approx(per_second)
 
 
@@ -59,14 +58,12 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
     ],
 )
 def test_bad_options_are_refused(cli: Cli, arguments: list[str], fault: str) -> None:
-    """With code 2; those too that no float holds."""
     ended = cli("plan", *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert fault in ended.err
 
 
 def test_people_get_an_answer_to_every_question(cli: Cli) -> None:
-    """Processes, tasks, settings, requests, the bill, what limits first and what to do about it."""
     ended = cli("plan", "--rate", "100000/min", "--apple-latency", "0.3")
     assert (ended.code, ended.err) == (0, "")
     for words in (
@@ -89,14 +86,12 @@ def test_people_get_an_answer_to_every_question(cli: Cli) -> None:
 
 
 def test_a_narrow_terminal_cuts_no_figure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the scale: tables fit 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     for rate in ("1/day", "1234567/min", "5M/s", "900G/s"):
         assert "…" not in cli("plan", "--rate", rate).out
 
 
 def test_what_is_in_the_way_is_told_with_a_remedy(cli: Cli) -> None:
-    """A rate beyond the quotas, or the part of them that counts, says which; a small one says what would come first."""
     small, large = cli("plan", "--rate", "10/s").out, cli("plan", "--rate", "60k/s").out
     assert "Nothing known is in the way." in small
     assert "In the way of this rate:" in large
@@ -105,7 +100,6 @@ def test_what_is_in_the_way_is_told_with_a_remedy(cli: Cli) -> None:
 
 
 def test_programs_get_the_same_with_units_in_the_names(cli: Cli) -> None:
-    """One JSON object; what limits comes first to last."""
     plan = planned(
         cli, "--rate", "60k/s", "--peak", "2", "--vcpus", "4", "--spare-tasks", "2", "--apple-limit", "3M/min"
     )
@@ -135,7 +129,6 @@ BALANCED = ["--role", "load-balanced", "--apple-limit", "1000/s"]
 def test_the_settings_can_be_set(
     cli: Cli, transport: str, vcpus: str, rate: str, latency: str, role: list[str]
 ) -> None:
-    """``start`` takes what ``plan`` recommends, whatever the load."""
     flags = ["--transport", transport, "--apple-latency", latency, *role]
     plan = planned(cli, "--rate", rate, "--vcpus", vcpus, *flags)
     given = {name: str(value) for name, value in plan["settings"].items() if value is not None}
@@ -144,7 +137,6 @@ def test_the_settings_can_be_set(
 
 
 def test_the_defaults_are_those_of_start() -> None:
-    """A plan is for what runs unless it is told otherwise."""
     load = Load(1)
     default = {name: field.default for name, field in Settings.model_fields.items()}
     for name in ("ledger_concurrency", "receive_wait_seconds"):
@@ -153,7 +145,6 @@ def test_the_defaults_are_those_of_start() -> None:
 
 
 def test_roles_are_part_of_the_plan(cli: Cli) -> None:
-    """What all tasks share, what it costs to agree on it, and that one active task can't do the work of two."""
     printed = cli("plan", "--rate", "3000/s", "--role", "load-balanced", "--apple-limit", "3500/s").out
     assert "takes over" in printed
     assert "for all tasks together, which share it" in printed
@@ -170,7 +161,6 @@ def test_a_measured_cpu_time_takes_the_place_of_the_default(cli: Cli) -> None:
 
 
 def test_the_client_is_that_of_start(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless a flag says which; the plan says which it took."""
     monkeypatch.setitem(sys.modules, "pycurl", None)
     assert planned(cli, "--rate", "1500/s")["cost"]["client"] == "requests"
     assert planned(cli, "--rate", "1500/s", "--transport", "auto")["cost"]["client"] == "curl"

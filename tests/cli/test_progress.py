@@ -30,7 +30,6 @@ class Clock:
 def test_it_shows_after_two_seconds_on_a_terminal_only(
     stderr: io.StringIO, seconds: float, shown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a quick command nor a log file is cluttered."""
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("TERM", "xterm")
     clock = Clock()

@@ -13,7 +13,6 @@ from tests.patience import PATIENCE_SECONDS
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_the_wait_ends_it(number: signal.Signals) -> None:
-    """It may come in the middle of the start: it is neither forgotten nor forgotten after a first look."""
     with StopSignals() as signals:
         signal.raise_signal(number)
         assert signals.wait(PATIENCE_SECONDS)
@@ -22,7 +21,6 @@ def test_a_signal_before_the_wait_ends_it(number: signal.Signals) -> None:
 
 
 def test_a_signal_to_another_thread_ends_the_wait() -> None:
-    """The system may hand a signal to any thread of the process, while the main thread sleeps on."""
     with StopSignals() as signals:
         sender = threading.Thread(target=signal.raise_signal, args=[signal.SIGTERM])
         sender.start()
@@ -32,7 +30,6 @@ def test_a_signal_to_another_thread_ends_the_wait() -> None:
 
 
 def test_another_thread_can_end_the_wait() -> None:
-    """The end of the supervision tree is told by a thread of its own; no signal has come then."""
     with StopSignals() as signals:
         sender = threading.Thread(target=signals.wake)
         sender.start()
@@ -43,13 +40,11 @@ def test_another_thread_can_end_the_wait() -> None:
 
 
 def test_without_a_signal_the_wait_ends_by_itself() -> None:
-    """So that the main thread can look whether there is still work."""
     with StopSignals() as signals:
         assert not signals.wait(0)
 
 
 def test_what_handled_signals_before_does_so_again() -> None:
-    """The command may be called by a program that has handlers of its own."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with StopSignals():
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] != before
@@ -58,7 +53,6 @@ def test_what_handled_signals_before_does_so_again() -> None:
 
 
 def test_the_same_signal_at_the_same_moment_counts_once() -> None:
-    """A wrapper such as ``timeout`` tells the process, and then its group: that is no wish to stop at once."""
     with StopSignals() as signals:
         for _ in range(5):
             signal.raise_signal(signal.SIGTERM)
