@@ -34,15 +34,13 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
+_NAMES = (
+    *("app-store", "bench", "config", "demo", "notifications", "pause", "plan", "redrive", "results", "start"),
+    *("status", "submit", "trace", "verify"),
+)
 #: Each sub-command: its module here, and its name there.
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    **{
-        name: (name.replace("-", "_"), "command")
-        for name in (
-            *("app-store", "bench", "config", "demo", "notifications", "pause", "plan", "redrive", "results", "start"),
-            *("status", "submit", "trace", "verify"),
-        )
-    },
+    **{name: (name.replace("-", "_"), "command") for name in _NAMES},
     "resume": ("pause", "resume"),
 }
 REMOVED: Final[Mapping[str, str]] = {"state": "status --actor NAME", "top": "status --live", "tree": "status --tree"}
@@ -70,7 +68,7 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     epilog="""\b
 Examples:
   # see it work, on this machine alone

@@ -255,6 +255,7 @@ def admin_options(command: Callable[..., Result]) -> Callable[..., Result]:
         "address",
         metavar="HOST:PORT",
         default=DEFAULT_ADDRESS,
+        show_default=False,
         envvar=ADMIN_VARIABLE,
         callback=_check_address,
         help="Admin port of the running system; http:// or https:// in front of it where a proxy is. "

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 30.0
 LOOK_SECONDS = 0.05
 FORMS = {"signed": "signed_transaction", "app": "app_receipt", "transaction": "transaction_receipt"}
-_store_option = click.option(
-    "--store", default="http://127.0.0.1:8421", show_default=True, metavar="URL", help="Where the store listens."
-)
+_store_option = click.option("--store", default="http://127.0.0.1:8421", metavar="URL", help="Where the store listens.")
 _SECONDS = FiniteFloatRange(0, 60)
 
 
@@ -77,17 +75,12 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
     "--host",
     callback=_loopback,
     default="127.0.0.1",
-    show_default=True,
     metavar="HOST",
     help="Address to listen on, of this machine alone: receipts travel in the clear.",
 )
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8421, show_default=True, metavar="N", help="0 takes any free one."
-)
-@click.option("--latency", type=_SECONDS, default=0.0, metavar="SECONDS", help="How long an answer takes. [default: 0]")
-@click.option(
-    "--jitter", type=_SECONDS, default=0.0, metavar="SECONDS", help="How much longer, at random. [default: 0]"
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=8421, metavar="N", help="0 takes any free one.")
+@click.option("--latency", type=_SECONDS, default=0.0, metavar="SECONDS", help="How long an answer takes.")
+@click.option("--jitter", type=_SECONDS, default=0.0, metavar="SECONDS", help="How much longer, at random.")
 @click.option("--shared-secret", metavar="SECRET", help="Answer 21004 to requests without this password.")
 @click.option(
     "--key",
@@ -111,7 +104,6 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
     "--notify-hour",
     type=FiniteFloatRange(0.001, 3600),
     default=1.0,
-    show_default=True,
     metavar="SECONDS",
     help="How long an hour lasts: what nobody takes comes again after 1, 12, 24, 48 and 72 of them.",
 )
@@ -125,15 +117,10 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
     "--receipts",
     type=click.Choice([each.value for each in Receipts]),
     default=Receipts.APP.value,
-    show_default=True,
     help="What is in the sample messages: app receipts, signed transactions, or both.",
 )
-@click.option(
-    "--bundle-id", default="com.example.game", show_default=True, metavar="ID", help="App of the sample messages."
-)
-@click.option(
-    "--post-queue", default="ResultsSQS", show_default=True, metavar="QUEUE", help="Post queue of the sample messages."
-)
+@click.option("--bundle-id", default="com.example.game", metavar="ID", help="App of the sample messages.")
+@click.option("--post-queue", default="ResultsSQS", metavar="QUEUE", help="Post queue of the sample messages.")
 @click.option(
     "--seed", type=int, metavar="N", help="The same seed makes the same sample messages. [default: new ones each time]"
 )
@@ -239,13 +226,12 @@ Examples:
 """
 )
 @_store_option
-@click.option("--product-id", default="coins_100", show_default=True, metavar="ID", help="What is bought.")
-@click.option("--bundle-id", default="com.example.game", show_default=True, metavar="ID", help="In which app.")
+@click.option("--product-id", default="coins_100", metavar="ID", help="What is bought.")
+@click.option("--bundle-id", default="com.example.game", metavar="ID", help="In which app.")
 @click.option(
     "--environment",
     type=click.Choice([each.value for each in Environment]),
     default=Environment.PRODUCTION.value,
-    show_default=True,
     help="In which of Apple's worlds.",
 )
 @click.option(

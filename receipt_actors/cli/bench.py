@@ -90,8 +90,7 @@ def _ways(_context: click.Context, _parameter: click.Parameter, text: str) -> tu
 
 def _latency(name: str, default: float | None, help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     seconds = FiniteFloatRange(0, 60)
-    shown = default is not None
-    return click.option(name, type=seconds, default=default, show_default=shown, metavar="SECONDS", help=help)
+    return click.option(name, type=seconds, default=default, metavar="SECONDS", help=help)
 
 
 @click.command(
@@ -112,20 +111,17 @@ Examples:
 Needs the extra: pip install "receipt-actors[bench]"
 """
 )
-@click.option(
-    "--messages", type=click.IntRange(1, MAX_MESSAGES), default=20_000, show_default=True, metavar="N", help="How many."
-)
+@click.option("--messages", type=click.IntRange(1, MAX_MESSAGES), default=20_000, metavar="N", help="How many.")
 @click.option(
     "--receipts",
     "ways",
     callback=_ways,
     default=WAYS[0],
-    show_default=True,
     metavar="WAY,...",
     help="A series of runs for each: verify-receipt (app receipts), storekit2 (signed transactions), server-api (app "
     "receipts, whose transactions are looked up).",
 )
-@click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs to take the median of.")
+@click.option("--runs", type=click.IntRange(1, 100), default=1, help="Runs to take the median of.")
 @click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
 @click.option("--max-in-flight", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help="Messages in flight, at most.")
 @click.option("--transport", type=click.Choice(["auto", "threads"]), help="How requests are made.")
@@ -146,12 +142,11 @@ Needs the extra: pip install "receipt-actors[bench]"
 @_latency("--dynamodb-latency", 0.005, "How long the simulated DynamoDB takes.")
 @_latency("--sqs-latency", 0.01, "How long the simulated SQS takes.")
 @click.option("--no-latency", is_flag=True, help="All of them answer at once: what remains is CPU time.")
-@click.option("--tls/--no-tls", default=True, show_default=True, help="To the App Store, as Apple is spoken to.")
+@click.option("--tls/--no-tls", default=True, help="To the App Store, as Apple is spoken to.")
 @click.option(
     "--receipt-bytes",
     type=click.IntRange(0, 500_000),
     default=5 * 1024,
-    show_default=True,
     metavar="N",
     help="Of each receipt, before base64.",
 )

@@ -55,13 +55,12 @@ Examples:
   receipt-actors demo --messages 20000 --admin 127.0.0.1:9464
 """
 )
-@click.option("--messages", type=click.IntRange(20, 100_000), default=300, show_default=True, help="How many to send.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same messages.")
+@click.option("--messages", type=click.IntRange(20, 100_000), default=300, help="How many to send.")
+@click.option("--seed", type=int, default=1, help="The same seed makes the same messages.")
 @click.option(
     "--apple-latency",
     type=FiniteFloatRange(0, 10),
     default=0.1,
-    show_default=True,
     metavar="SECONDS",
     help="How long the simulated App Store takes.",
 )
@@ -69,14 +68,12 @@ Examples:
     "--receipts",
     type=click.Choice([each.value for each in Receipts]),
     default=Receipts.MIXED.value,
-    show_default=True,
     help="App receipts, signed transactions, or both.",
 )
 @click.option(
     "--app-receipts",
     type=click.Choice([each.value for each in Asked]),
     default=Asked.VERIFY_RECEIPT.value,
-    show_default=True,
     help="Who is asked about app receipts, as for start.",
 )
 @click.option("--admin", metavar="HOST:PORT", help="Serve the page of the running system there, until Ctrl-C.")

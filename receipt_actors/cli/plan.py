@@ -61,7 +61,7 @@ def read_rate(text: str) -> float:
 def _number_options(function: Callable[..., None]) -> Callable[..., None]:
     defaults = {field.name: field.default for field in fields(Load)}
     for flag, name, kind, unit, text in reversed(_NUMBERS):
-        add = click.option(flag, name, type=kind, default=defaults[name], show_default=True, metavar=unit, help=text)
+        add = click.option(flag, name, type=kind, default=defaults[name], metavar=unit, help=text)
         function = add(function)
     return function
 
@@ -99,14 +99,11 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 )
 @_number_options
 @click.option("--fifo", is_flag=True, help="Source and post queues are FIFO queues, without high throughput.")
-@click.option(
-    "--vcpus", type=click.Choice(list(_SIZES)), default="2", show_default=True, help="vCPUs of a task, one per process."
-)
+@click.option("--vcpus", type=click.Choice(list(_SIZES)), default="2", help="vCPUs of a task, one per process.")
 @click.option(
     "--role",
     type=click.Choice([role.value for role in Role]),
     default=Role.ALONE.value,
-    show_default=True,
     help="How tasks share the work; see start --role.",
 )
 @click.option(
