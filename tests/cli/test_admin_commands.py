@@ -151,25 +151,16 @@ class TestStatus:
     def test_who_has_no_share_says_so(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
         system.overview_at = lambda look: overview_of(look, role=role_of(Standing.CUT_OFF))
         assert "load-balanced in group Q: cut off, its lease is over" in cli("status", "--admin", listen(system)).out
-        system.overview_at = overview_of
-        assert "group" not in cli("status", "--admin", listen(system)).out
 
-    def test_how_long_it_is_up_is_not_known_of_a_process_that_is_being_started(
-        self, cli: Cli, system: StandInSystem, listen: Listen
+    @pytest.mark.parametrize(("old", "said"), [(1, "2 processes, up for 10 min"), (0, "2 processes, 42 in flight")])
+    def test_how_long_it_is_up_is_said_by_processes_that_have_started(
+        self, cli: Cli, system: StandInSystem, listen: Listen, old: int, said: str
     ) -> None:
-
-        def look(number: int) -> Overview:
-            first, second = overview_of(600, processes=2).processes
-            new = replace(second, started_at_seconds=0.0, state=State.STARTING, tree=None)
-            return replace(overview_of(600, state=State.STARTING), processes=(first, new) if old else (new, new))
-
-        system.overview_at = look
-        old = True
-        admin = listen(system)
-        assert "2 processes, up for 10 min" in cli("status", "--admin", admin).out
-        old = False
-        admin = listen(system)
-        assert "2 processes, 42 in flight" in cli("status", "--admin", admin).out
+        first, second = overview_of(600, processes=2).processes
+        new = replace(second, started_at_seconds=0.0, state=State.STARTING, tree=None)
+        processes = (first if old else new, new)
+        system.overview_at = lambda _: replace(overview_of(600, state=State.STARTING), processes=processes)
+        assert said in cli("status", "--admin", listen(system)).out
 
     def test_quiet_needs_no_token_and_everything_else_does(
         self, cli: Cli, system: StandInSystem, monkeypatch: pytest.MonkeyPatch
@@ -244,20 +235,19 @@ class TestTree:
         assert out.splitlines()[-1].startswith("`- Gr\\xf6\\xdfe ")
 
 
-class TestState:
-    def test_an_actors_state_is_json(self, cli: Cli, system: StandInSystem, admin: str) -> None:
-        system.states["odd/name ?#% é"] = {"n": [1]}
-        assert json.loads(cli("status", "--actor", "intake", "--admin", admin).out) == {"in_flight": 21}
-        assert json.loads(cli("status", "--actor", "odd/name ?#% é", "--admin", admin).out) == {"n": [1]}
-
-    def test_an_actor_that_is_not_there(self, cli: Cli, admin: str) -> None:
-        for name, advice in (
-            ("intakes", "did you mean 'intake'?"),
-            ("ResultsSQS", "did you mean 'result_batcher ResultsSQS'?"),
-            ("zzz", "receipt-actors status --tree shows all there are"),
-        ):
-            said = f"receipt-actors: no actor is called {name!r}; {advice}\n"
-            assert cli("status", "--actor", name, "--admin", admin) == Ended(1, "", said)
+def test_an_actors_state_is_json_and_a_wrong_name_is_told_with_advice(
+    cli: Cli, system: StandInSystem, admin: str
+) -> None:
+    system.states["odd/name ?#% é"] = {"n": [1]}
+    assert json.loads(cli("status", "--actor", "intake", "--admin", admin).out) == {"in_flight": 21}
+    assert json.loads(cli("status", "--actor", "odd/name ?#% é", "--admin", admin).out) == {"n": [1]}
+    for name, advice in (
+        ("intakes", "did you mean 'intake'?"),
+        ("ResultsSQS", "did you mean 'result_batcher ResultsSQS'?"),
+        ("zzz", "receipt-actors status --tree shows all there are"),
+    ):
+        said = f"receipt-actors: no actor is called {name!r}; {advice}\n"
+        assert cli("status", "--actor", name, "--admin", admin) == Ended(1, "", said)
 
 
 def test_pause_and_resume(cli: Cli, system: StandInSystem, admin: str) -> None:
@@ -317,16 +307,6 @@ class TestTrace:
         assert (process.returncode, err) == (130, "receipt-actors: 1 event: interrupted\n")
         (trace,) = system.traces
         assert trace.stopped.wait(PATIENCE_SECONDS)
-
-    def test_a_server_that_goes_away(self, processes: Processes, system: StandInSystem) -> None:
-        system.events, system.end_reason = [EVENT], None
-        with AdminServer(Address("127.0.0.1", 0)) as server:
-            server.serve(system)
-            process = processes.start("trace", "--seconds", "60", "--admin", str(server.address))
-            assert process.stdout is not None
-            process.stdout.readline()
-        _, err = process.communicate(timeout=PATIENCE_SECONDS)
-        assert "the admin port is being closed" in err or process.returncode == 1
 
 
 class TestLiveOnPaper:

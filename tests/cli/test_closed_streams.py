@@ -55,9 +55,7 @@ def test_an_answer_that_nobody_could_read_stays_on_the_queue(database: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("closed", "processes"), [((1,), 1), ((2,), 1), ((1, 2), 1), ((0, 1, 2), 1), ((2,), 2), ((0, 1, 2), 2)]
-)
+@pytest.mark.parametrize(("closed", "processes"), [((1,), 1), ((2,), 1), ((0, 1, 2), 1), ((0, 1, 2), 2)])
 def test_the_service_needs_no_standard_streams(database: Path, closed: tuple[int, ...], processes: int) -> None:
     arguments = ("--bundle-ids", "com.example.game", "--exit-when-idle", "0", "--processes", str(processes))
     assert run(database, "start", *arguments, closed=closed) == 0

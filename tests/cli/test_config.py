@@ -62,6 +62,7 @@ def test_people_get_a_line_for_every_setting(cli: Cli) -> None:
 def test_toml_can_be_fed_back(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     before = load_settings({"bundle_ids": BUNDLE_ID}, config=Path("receipts.toml"))
     ended = cli("config", *LAYERS, "--toml")
+    assert {"consumers = 2", "#drain_seconds = 25.0", "#database ="} <= set(ended.out.splitlines())
     Path("again.toml").write_text(ended.out)
     for name in ("RECEIPT_ACTORS_MAX_IN_FLIGHT", "RECEIPT_ACTORS_SHARED_SECRET", "AWS_REGION"):
         monkeypatch.delenv(name)
@@ -70,14 +71,6 @@ def test_toml_can_be_fed_back(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
     for setting in SETTINGS.values():
         assert f"# {setting.description}\n" in ended.out
         assert f"{setting.name} =" in ended.out
-
-
-def test_what_is_commented_out_in_toml_is_the_default(cli: Cli) -> None:
-    lines = cli("config", *LAYERS, "--toml").out.splitlines()
-    assert "#consumers" not in lines
-    assert "consumers = 2" in lines
-    assert "#drain_seconds = 25.0" in lines
-    assert "#database =" in lines
 
 
 def test_the_secret_is_nowhere(cli: Cli) -> None:
@@ -97,10 +90,3 @@ def test_faults_are_told_as_by_start(cli: Cli) -> None:
 def test_any_text_is_written_as_toml_reads_it(text: str) -> None:
     assert tomllib.loads(f"value = {_toml_value(text)}") == {"value": text}
     assert tomllib.loads(f"value = {_toml_value([text, text])}") == {"value": [text, text]}
-
-
-def test_roles_are_shown_as_they_were_given(cli: Cli) -> None:
-    given = ["--role", "active-standby", "--lease-seconds", "4"]
-    settings = json.loads(cli("config", *LAYERS, *given, "--json").out)
-    shown = {name: tuple(settings[name].values())[:2] for name in ("role", "lease_seconds")}
-    assert shown == {"role": ("active-standby", "--role"), "lease_seconds": (4, "--lease-seconds")}

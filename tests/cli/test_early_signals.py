@@ -52,9 +52,6 @@ def test_start_ends_orderly_while_it_is_being_loaded(
     assert not (tmp_path / "receipts.db").exists()
 
 
-def test_other_commands_are_interrupted_without_a_traceback(processes: Processes, tmp_path: Path) -> None:
+def test_other_commands_end_without_a_traceback(processes: Processes, tmp_path: Path) -> None:
     assert signalled(processes, tmp_path, "click", signal.SIGINT, "results") == (130, "")
-
-
-def test_sigterm_ends_other_commands_as_any_program(processes: Processes, tmp_path: Path) -> None:
     assert signalled(processes, tmp_path, "click", signal.SIGTERM, "results") == (-signal.SIGTERM, "")

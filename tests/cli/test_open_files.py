@@ -42,11 +42,3 @@ def test_a_hard_limit_that_is_too_low_is_told_before_anything_starts(processes: 
     assert "these settings need" in err
     assert "the hard limit is 256" in err
     assert not (tmp_path / "r.db").exists()
-
-
-def test_smaller_settings_fit_a_smaller_limit(processes: Processes, tmp_path: Path) -> None:
-    flags = ("--app-store-concurrency", "10", "--ledger-concurrency", "10")
-    process = processes.start(*start_of(tmp_path / "r.db"), *flags, program=("-c", limited(256, 256)))
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, err
-    assert int(out) == 256

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,11 +14,14 @@ from receipt_actors.domain.messages import Unanswerable, dead_letter_message, su
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import QueueUnavailable
+from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
 from .conftest import DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, Ended, Processes, World
 
 Cli = Callable[..., Ended]
+Outcomes = Sequence[EntryFailure | None]
+Send = Callable[[Sequence[OutgoingMessage]], Outcomes]
 SUBMITTED_AT_MS = 1_700_000_000_123
 
 
@@ -36,12 +40,15 @@ def submission_ids(world: World, queue: str) -> list[str]:
 
 
 class TestMoving:
-    def test_without_a_filter_it_lists_and_moves_nothing(self, cli: Cli, world: World) -> None:
-        world.send(DEAD_LETTERS, moved(1), moved(2))
+    def test_without_a_filter_it_counts_by_reason_and_moves_nothing(self, cli: Cli, world: World) -> None:
+        world.send(DEAD_LETTERS, moved(1, Reason.NOT_JSON), moved(2), moved(3), OutgoingMessage("given up"))
         ended = cli("redrive", *world.flags)
-        assert (ended.code, ended.out) == (2, "receipt_malformed 2\n")
+        assert ended.code == 2
+        assert ended.out.splitlines()[0] == "receipt_malformed 2"
+        assert set(ended.out.splitlines()[1:]) == {"not_json 1", "none 1"}
         assert "nothing was moved: give --all, or a filter" in ended.err
-        assert (world.visible(DEAD_LETTERS), world.total(SOURCE)) == (2, 0)
+        assert cli("redrive", *world.flags, "--dry-run") == Ended(0, ended.out, "")
+        assert (world.visible(DEAD_LETTERS), world.total(SOURCE)) == (4, 0)
         assert cli("redrive", *world.flags, "--all", "--reason", "not_json").code == 2
 
     def test_everything_goes_back_with_all(self, cli: Cli, world: World) -> None:
@@ -124,48 +131,39 @@ class TestSelecting:
         assert cli("redrive", *embedded.flags, "--message-id", letter.message_id).code == 0
         assert submission_ids(embedded, SOURCE) == [submission_id_of(letter)]
 
-    @pytest.mark.usefixtures("letters")
-    def test_a_dry_run_counts_by_reason_and_moves_nothing(self, cli: Cli, world: World) -> None:
-        world.send(DEAD_LETTERS, moved(5, Reason.NOT_JSON))
-        ended = cli("redrive", *world.flags, "--dry-run")
-        assert ended.code == 0
-        assert ended.out.splitlines()[0] == "not_json 2"
-        assert set(ended.out.splitlines()[1:]) == {"receipt_malformed 1", "unknown_status 1", "none 1"}
-        assert (world.visible(DEAD_LETTERS), world.total(SOURCE)) == (5, 0)
 
-    def test_a_reason_that_does_not_exist_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        ended = cli("redrive", *embedded.flags, "--reason", "not-json")
-        assert ended.code == 2
-        assert "not_json" in ended.err
+@contextmanager
+def sends(
+    monkeypatch: pytest.MonkeyPatch,
+    embedded: EmbeddedWorld,
+    send: Callable[[Send, Sequence[OutgoingMessage]], Outcomes],
+) -> Iterator[None]:
+    """Let the command's own queues send in another way; ours send as ever."""
+
+    class Sabotaged(EmbeddedQueues):
+        def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Outcomes:
+            return send(lambda part: super(Sabotaged, self).send(queue, part), messages)
+
+    with monkeypatch.context() as sabotage:
+        sabotage.setattr(redrive, "open_queues", lambda *_, **__: Sabotaged(embedded.database))
+        yield
 
 
 class TestTrouble:
     def test_what_comes_back_meanwhile_is_moved_once_only(
         self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real_send = type(embedded.queues).send
-
-        def send_and_bring_back(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
-            outcomes = real_send(self, queue, messages)  # type: ignore[arg-type]
+        def send_and_bring_back(send: Send, messages: Sequence[OutgoingMessage]) -> Outcomes:
             copies = [ReceivedMessage("new", "h", each.body, "", each.attributes) for each in messages]
-            embedded.send(
-                DEAD_LETTERS,
-                *(dead_letter_message(each, Unanswerable(Reason.NOT_JSON, ""), DEAD_LETTERS) for each in copies),
-            )
-            return outcomes
+            why = Unanswerable(Reason.NOT_JSON, "")
+            embedded.send(DEAD_LETTERS, *(dead_letter_message(each, why, DEAD_LETTERS) for each in copies))
+            return send(messages)
 
         embedded.send(DEAD_LETTERS, moved(1), moved(2))
-        with monkeypatch.context() as service:
-            # Only the command's own queues: ours send as ever.
-            class Watched(type(embedded.queues)):  # type: ignore[misc]
-                send = send_and_bring_back
-
-            service.setattr(redrive, "open_queues", lambda *_, **__: Watched(embedded.database))
+        with sends(monkeypatch, embedded, send_and_bring_back):
             ended = cli("redrive", *embedded.flags, "--all")
-        assert (ended.code, ended.err) == (0, "")
-        assert ended.out == (
-            f"{DEAD_LETTERS}: 2 moved, 0 not selected, 2 of submissions that were moved just now and came back\n"
-        )
+        told = f"{DEAD_LETTERS}: 2 moved, 0 not selected, 2 of submissions that were moved just now and came back\n"
+        assert ended == Ended(0, told, "")
         assert (embedded.total(SOURCE), embedded.visible(DEAD_LETTERS)) == (2, 2)
 
     def test_a_message_that_leaves_no_room_for_its_submission_id_stays(self, cli: Cli, embedded: EmbeddedWorld) -> None:
@@ -187,16 +185,12 @@ class TestTrouble:
     def test_what_the_source_queue_does_not_take_stays(
         self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        embedded.send(DEAD_LETTERS, moved(1), moved(2))
-        queues = type(embedded.queues)
-        real_send = queues.send
-
-        def send_the_first(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
+        def send_the_first(send: Send, messages: Sequence[OutgoingMessage]) -> Outcomes:
             failure = EntryFailure("InvalidMessageContents", "no reason", True)
-            return [*real_send(self, queue, messages[:1]), *[failure] * (len(messages) - 1)]  # type: ignore[arg-type]
+            return [*send(messages[:1]), *[failure] * (len(messages) - 1)]
 
-        with monkeypatch.context() as sabotage:
-            sabotage.setattr(queues, "send", send_the_first)
+        embedded.send(DEAD_LETTERS, moved(1), moved(2))
+        with sends(monkeypatch, embedded, send_the_first):
             ended = cli("redrive", *embedded.flags, "--all")
         assert ended.code == 1
         assert "InvalidMessageContents: no reason" in ended.err
@@ -205,18 +199,16 @@ class TestTrouble:
     def test_a_queue_that_fails_in_the_middle_is_told_with_what_was_done(
         self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
-        queues = type(embedded.queues)
-        real_send, sends = queues.send, []
+        sent: list[Outcomes] = []
 
-        def send_once(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
-            sends.append(len(messages))
-            if len(sends) > 1:
+        def send_once(send: Send, messages: Sequence[OutgoingMessage]) -> Outcomes:
+            if sent:
                 raise QueueUnavailable("the disk is full")
-            return real_send(self, queue, messages)  # type: ignore[arg-type]
+            sent.append(send(messages))
+            return sent[0]
 
-        with monkeypatch.context() as sabotage:
-            sabotage.setattr(queues, "send", send_once)
+        embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
+        with sends(monkeypatch, embedded, send_once):
             ended = cli("redrive", *embedded.flags, "--all")
         assert ended.code == 1
         assert ended.err.splitlines() == [
