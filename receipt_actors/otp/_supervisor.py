@@ -56,7 +56,7 @@ from receipt_actors.otp._messages import (
     Stop,
 )
 from receipt_actors.otp._process import RUNNING, Process
-from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown, is_orderly
+from receipt_actors.otp._reasons import NO_PROCESS, SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown, is_orderly
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import (
     FailedToStartChild,
@@ -834,6 +834,26 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         result = self._start(self._spec, args)
         return self._add_when_started(result, args) if isinstance(result, Starting) else self._add(result, args)
 
+    def start_here(self, args: Sequence[Any]) -> StartResult:
+        """Start a child in the middle of the turn of the pooled actor that asks for it.
+
+        One thread runs both, and between two messages a supervisor is at rest: no one can tell this from a request
+        that was answered at once.
+        """
+        process = self._otp_process
+        running = context.running
+        if process.state is not RUNNING or process.is_suspended or running.is_inside(process):
+            return NotStarted(NO_PROCESS)
+        running.enter(process)
+        try:
+            result = self._start(self._spec, args)
+        finally:
+            running.leave()
+        if isinstance(result, Starting):
+            result.ref.kill()
+            return NotStarted(Crash(RuntimeError("its init waits, and a pooled actor must not wait for it")))
+        return self._add(result, args)
+
     def _add_when_started(self, starting: Starting, args: Sequence[Any]) -> Receiving:
         result = yield from self._await_start(starting)
         return self._add(result, args)
@@ -944,12 +964,17 @@ def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeou
     """Start a child (``supervisor:start_child/2``).
 
     For a simple_one_for_one supervisor the second argument is a list or tuple of arguments to append to its spec's.
+    Such a supervisor may be asked by a pooled actor, too: the child is started on the spot, and nothing waits.
 
     Returns:
         ``Started(ref)``; ``IGNORE`` (the spec is kept, unless the child is temporary or the supervisor
         simple_one_for_one); ``NotStarted(reason)`` (the spec is not kept), with ``AlreadyStarted(ref)`` where the id
         runs already; ``ChildError.ALREADY_PRESENT`` where the id is known but its child does not run (at this moment).
     """
+    actor = supervisor.process.actor
+    if isinstance(actor, SimpleOneForOneSupervisor) and supervisor.process._scheduler.is_current():
+        assert not isinstance(spec_or_args, ChildSpec)
+        return actor.start_here(spec_or_args)
     answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
     return answer
 
