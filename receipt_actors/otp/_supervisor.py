@@ -971,10 +971,12 @@ def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeou
         simple_one_for_one); ``NotStarted(reason)`` (the spec is not kept), with ``AlreadyStarted(ref)`` where the id
         runs already; ``ChildError.ALREADY_PRESENT`` where the id is known but its child does not run (at this moment).
     """
-    actor = supervisor.process.actor
-    if isinstance(actor, SimpleOneForOneSupervisor) and supervisor.process._scheduler.is_current():
+    if issubclass(supervisor.actor_class, SimpleOneForOneSupervisor) and supervisor.process._scheduler.is_current():
         assert not isinstance(spec_or_args, ChildSpec)
-        return actor.start_here(spec_or_args)
+        actor = supervisor.process.actor
+        return (
+            actor.start_here(spec_or_args) if isinstance(actor, SimpleOneForOneSupervisor) else NotStarted(NO_PROCESS)
+        )
     answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
     return answer
 
