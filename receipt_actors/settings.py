@@ -498,6 +498,8 @@ def _is_installed(*modules: str) -> bool:
 
 
 class NotificationSettings(SignatureSettings, PolicySettings, LedgerSettings, QueueSettings, frozen=True):
+    """What it takes to handle Apple's server notifications."""
+
     notifications_table: TableName = Field(
         default="NotificationIdTable",
         description="DynamoDB table of the notifications of Apple's that were dealt with.",
