@@ -13,7 +13,7 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.scale.processes.cores import usable_cores
-from receipt_actors.scale.processes.messages import Grant, Loaded, Report, Reported, Started, Stopped
+from receipt_actors.scale.processes.protocol import Grant, Loaded, Report, Reported, Started, Stopped
 from receipt_actors.scale.processes.worker_process import Channel, _encode
 from receipt_actors.telemetry.overview import ActorOverview, Incident, ProcessOverview, ServiceOverview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot

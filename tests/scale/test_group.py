@@ -180,7 +180,7 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
 
 def test_one_that_hangs_is_seen_as_silent(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last report is shown, nobody waits for it, and the others are seen as before."""
-    monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.SILENT_SECONDS", 2.0)
+    monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.FRESH_SECONDS", 2.0)
     monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.PROCESS_SECONDS", 0.3)
     seen = house.wait_for_states(State.CONSUMING, State.CONSUMING)
     hanging = seen.processes[1].pid

@@ -11,9 +11,8 @@ import pytest
 from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import GenServer
 from receipt_actors.scale.processes.group_inspection import Collected, GroupInspection
-from receipt_actors.scale.processes.messages import Reported, Stopped
-from receipt_actors.scale.processes.protocol import Group, WorkerView
-from receipt_actors.scale.processes.shares import Shares
+from receipt_actors.scale.processes.protocol import Phase, Reported, Stopped, WorkerView
+from receipt_actors.scale.processes.shared import Group, Shares
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import Incident, ProcessOverview, State, Usage
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
@@ -83,7 +82,7 @@ class Looker(GenServer):
         self._is_running = is_running
 
     def outside_view(self) -> WorkerView:
-        return WorkerView(1, self._is_running, False)
+        return WorkerView(1, Phase.RUNNING if self._is_running else Phase.LOADED)
 
     def handle_cast(self, request: object) -> None:
         self.looks += isinstance(request, LookAtQueues)

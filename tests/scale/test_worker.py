@@ -17,9 +17,17 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import Crash, Ref, look_at
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.processes.group_inspection import collected_by
-from receipt_actors.scale.processes.messages import Grant, Message, Release, Report, StartRefused
-from receipt_actors.scale.processes.protocol import Group, PauseChanged, WorkerView
-from receipt_actors.scale.processes.shares import Shares
+from receipt_actors.scale.processes.protocol import (
+    Grant,
+    GrantAnew,
+    Message,
+    Phase,
+    Release,
+    Report,
+    StartRefused,
+    WorkerView,
+)
+from receipt_actors.scale.processes.shared import Group, Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, REPORT_SECONDS, Worker, WorkerDied
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 from receipt_actors.settings import Settings
@@ -36,7 +44,7 @@ SETTINGS = Settings(bundle_ids=("*",), backend="aws")
 PROGRAM = """
 import pickle, socket, sys, time
 from receipt_actors.scale.processes.worker_process import Channel
-from receipt_actors.scale.processes.messages import *
+from receipt_actors.scale.processes.protocol import *
 channel = Channel(socket.socket(fileno=int(sys.argv[2])))
 def wait_for(kind):
     while not any(isinstance(message, kind) for message in channel.receive()):
@@ -179,7 +187,7 @@ def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: C
     house.shares.lend_until(7.0)
     house.stage.settle()
     house.group.is_paused = True
-    house.worker.cast(PauseChanged())
+    house.worker.cast(GrantAnew())
     house.stage.settle()
     house.shares.divide(LESS)
     house.worker.cast(Release())
@@ -198,7 +206,7 @@ def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], Ho
 def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callable[[str], House]) -> None:
     """An operator told it to; when its time is over it is killed."""
     house = open_house("wait_for(Report); channel.send(Draining(100.0)); time.sleep(600)")
-    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, False, True))
+    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, Phase.DRAINING))
     house.stage.advance(100 + GRACE_SECONDS - 1)
     assert house.worker.is_alive()
     house.stage.advance(1)
@@ -249,14 +257,14 @@ def test_a_process_that_does_not_start_ends_the_command(build_house: Callable[..
 def test_a_process_that_waits_for_its_share_hangs_not(build_house: Callable[..., House]) -> None:
     """Other nodes may have all of it for days; it shows that it waits, and begins when there is something for it."""
     house = build_house(STARTS, has_share=False)
-    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, False, False, True))
+    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, Phase.LOADED))
     process = house.group.processes[NAME]
     house.stage.advance(100 * HANG_SECONDS)
     assert not house.is_refused.is_set()
     house.give_share()
     assert house.consumes.wait(PATIENCE_SECONDS)
     assert house.group.processes[NAME] is process
-    assert look_at(house.worker).view == WorkerView(process.pid, True, False, False)
+    assert look_at(house.worker).view == WorkerView(process.pid, Phase.RUNNING)
 
 
 def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[..., House]) -> None:
