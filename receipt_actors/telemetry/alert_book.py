@@ -37,7 +37,7 @@ class AlertKind(StrEnum):
     DEAD_LETTERS = "dead_letters"  #: more than ``DEAD_LETTERS`` messages were moved to that queue within a minute
     ABANDONED = "abandoned"  #: a drain was over before all messages were finished, and handed them back
     NODE_LOST = "node_lost"  #: a node that shares the work is not heard of any more; the others have its part now
-    SEAT_GIVEN_UP = "seat_given_up"  #: a node that shares the work could receive nothing; another one tries now
+    STEPPED_DOWN = "stepped_down"  #: a node that shares the work could receive nothing; another one tries now
 
 
 _SOMETIMES = {AlertKind.OUTAGE, AlertKind.RECOVERED, AlertKind.DEAD_LETTERS}

@@ -61,7 +61,9 @@ class IncidentKind(StrEnum):
     ABANDONED = "abandoned"  #: a drain was over before all messages were finished, and handed them back
     ROLE = "role"  #: this node took up work that other nodes share, stands by, or lost its place
     NODE_LOST = "node_lost"  #: this node took another one, which is not heard of any more, out of their group
-    SEAT_GIVEN_UP = "seat_given_up"  #: this node could receive nothing for a while, and made room for one that waited
+    STEPPED_DOWN = (
+        "stepped_down"  #: this node could receive nothing for a while, and stepped down for one that stands by
+    )
 
 
 OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  #: alike where their reason is the same

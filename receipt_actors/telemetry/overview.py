@@ -100,9 +100,9 @@ class ProcessOverview(JsonValue):
 class Standing(enum.StrEnum):
     """What a node does of its group's work."""
 
-    ACTIVE = "active"  #: it has a seat, and a share of the limits
-    WAITING = "waiting"  #: it has a seat; others are giving back what is to be its share
-    STANDBY = "standby"  #: all seats are taken: it takes over from the next one that goes
+    ACTIVE = "active"  #: it has a share of the limits
+    WAITING = "waiting"  #: it is to be active; others are giving back what is to be its share
+    STANDBY = "standby"  #: it takes over from the next active node that goes
     CUT_OFF = "cut off"  #: its lease is over, and the table of roles does not answer: it begins nothing
 
 
@@ -112,7 +112,7 @@ class NodeOverview(JsonValue):
 
     name: str
     standing: Standing  #: what the others do is known as of their last sign
-    token: int | None  #: of its seat: who had it before has a lower one
+    token: int | None  #: of an active node: the one before it has a lower one
     share: Mapping[str, float | None] | None  #: by the names of ``Limits``; None: nothing
     processes: int
     seconds_since_heard: float  #: how long its beat has stood still; 0 of the node itself
@@ -129,7 +129,7 @@ class RoleOverview(JsonValue):
     lease_seconds: float
     held_for_seconds: float | None  #: how long it may go on without another renewal; None: it may not
     whole: Mapping[str, float | None] | None  #: what all nodes share
-    nodes: tuple[NodeOverview, ...]  #: in the order of their seats
+    nodes: tuple[NodeOverview, ...]  #: in the order of joining
 
     @property
     def own(self) -> NodeOverview | None:

@@ -518,7 +518,7 @@ def test_who_cannot_work_gives_up_its_seat(house: House, stage: Stage, caplog: p
     assert first.releases
     stage.advance(INTERVAL)
     assert second.begins == LIMITS
-    told = next(line for line in house.told(IncidentKind.SEAT_GIVEN_UP) if "steps down" in line)
+    told = next(line for line in house.told(IncidentKind.STEPPED_DOWN) if "steps down" in line)
     assert told.startswith("node a steps down: for 1")
     assert told.endswith(" s nothing could be received (receive from receipts unavailable); b takes over")
     assert told in caplog.text

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.places import Write
 from receipt_actors.domain.roles import Group, Lease, Node, Role
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.scale.nodes.role_news import ROLE_TABLE, RoleNews
@@ -95,7 +96,7 @@ def test_an_outage_is_told_when_the_lease_is_over_and_once_more_when_it_is_back(
     assert len(told.incidents) == 2
     words = f"{ME} is cut off from the table of roles: its lease is over, it begins nothing new"
     assert told.last == (IncidentKind.OUTAGE, ROLE_TABLE, words)
-    told.news.renewed(ACTIVE, 5.0, (), None)
+    told.news.renewed(ACTIVE, 5.0, Write(ACTIVE.group, 0, 1))
     told.news.tell_state(ACTIVE, 5.0)
     assert told.last[:2] == (IncidentKind.RECOVERED, ROLE_TABLE)
     with caplog.at_level(logging.WARNING):

@@ -153,7 +153,7 @@ def test_a_node_that_cannot_receive_gives_up_its_seat(pair: Nodes) -> None:
     assert [pair.role(name).standing for name in ("a", "b")] == [Standing.STANDBY, Standing.ACTIVE]
     assert pair.look("a").processes[0].unable_seconds == 0.0
     why = pair.look("a").incidents[1]
-    assert why.kind == "seat_given_up"
+    assert why.kind == "stepped_down"
     assert "steps down: for 1" in why.summary
     assert "(receive from ReceiptsSQS unavailable); b-" in why.summary
     b.services.submit(b.services.app_store.sell("t-1"), user_id=1)

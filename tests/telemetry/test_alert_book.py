@@ -33,7 +33,7 @@ INCIDENT_KINDS = [
     "configuration",
     "abandoned",
     "node_lost",
-    "seat_given_up",
+    "stepped_down",
 ]
 
 
