@@ -24,7 +24,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from math import inf
 from typing import Any
 
@@ -40,14 +40,11 @@ from receipt_actors.otp import (
     TRANSIENT,
     ActorSystem,
     ChildSpec,
-    Crash,
     Down,
     ExitReason,
     Heartbeat,
     Name,
-    NotStarted,
     Start,
-    StartError,
     supervisor_spec,
 )
 from receipt_actors.pipeline.protocol import InFlightStatus, ObeyLimits
@@ -78,9 +75,10 @@ class ProcessGroup:
 
     def __init__(self, group: Group, settings: Settings, pause: Callable[[float], None]) -> None:
         self._group = group
-        self._queues = ParentQueues(settings)
+        self._settings = settings
         self._pause = pause
-        self._close_roles: Callable[[], None] = lambda: None
+        self._open = ExitStack()  # the queues and the table of roles, where they are needed
+        self._queues: Queues | None = None
         self._trace_numbers = itertools.count(1)
         self._actors = ActorSystem("receipt-actors-parent")
         self._inspection = GroupInspection(group, self._actors, settings.source_queues)
@@ -108,8 +106,7 @@ class ProcessGroup:
             on_complete: called likewise when all workers consume for the first time.
             pause: see ``ReceiptSystem.start``.
 
-        Raises ``OSError`` where a process can't have what it needs, such as a socket; and, where there are other nodes,
-        the errors of opening the table of roles and the queues.
+        Raises, where there are other nodes, the errors of opening the table of roles and the queues.
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
@@ -118,37 +115,42 @@ class ProcessGroup:
         running = cls(group, settings, pause)
         with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
             begun.callback(running.stop)
-            running._begin(settings, processes)
+            running._begin(processes)
             begun.pop_all()
         return running
 
-    def _begin(self, settings: Settings, processes: int) -> None:
+    def _begin(self, processes: int) -> None:
         self._heartbeat = Heartbeat(self._actors)
         listen_to_reports(self._actors)
         tracer_of(self._actors).process = PARENT
-        shared = () if settings.is_alone else self._join_others(settings, processes)
-        start = _tree(settings, self._group, self._queues, shared).start
+        shared = () if self._settings.is_alone else self._join_others(processes)
+        start = _tree(self._settings, self._group, self._open_queues, shared).start
         assert isinstance(start, Start)
-        try:
-            root = self._actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
-        except StartError as error:
-            raise _cause(error) from error
+        root = self._actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
         root.process.add_monitor(self._root_ended)
 
-    def _join_others(self, settings: Settings, processes: int) -> tuple[ChildSpec, ChildSpec]:
+    def _join_others(self, processes: int) -> tuple[ChildSpec, ChildSpec]:
         """Describe ``nodes`` and ``queue_depths``; their modules are imported only where there are other nodes."""
         from receipt_actors.application import membership_spec, queue_depths_spec
         from receipt_actors.backends import open_roles
         from receipt_actors.sources import look_at_sources, start_retrying
 
-        table = open_roles(settings)
-        self._close_roles = table.close
+        table = self._open.enter_context(closing(open_roles(self._settings)))
         retrying = start_retrying(self._pause)
         retrying(table.check)
-        queues = self._queues.open()
-        sources = look_at_sources(settings, queues, retrying, may_be_missing=False)
-        nodes = membership_spec(settings, table, processes, GroupLessee(self._group, self._actors))
-        return nodes, queue_depths_spec(settings, queues, sources)
+        queues = self._open_queues()
+        sources = look_at_sources(self._settings, queues, retrying, may_be_missing=False)
+        nodes = membership_spec(self._settings, table, processes, GroupLessee(self._group, self._actors))
+        return nodes, queue_depths_spec(self._settings, queues, sources)
+
+    def _open_queues(self) -> Queues:
+        """Open the queues once: before the tree starts, or on the one thread that sends alerts."""
+        from receipt_actors.backends import open_queues
+        from receipt_actors.sources import MAX_LOOKS
+
+        if self._queues is None:
+            self._queues = self._open.enter_context(closing(open_queues(self._settings, max_connections=MAX_LOOKS)))
+        return self._queues
 
     def check(self) -> None:
         """Stop, and raise what a worker said that could not start before all of them had been started once.
@@ -249,8 +251,7 @@ class ProcessGroup:
         self._group.is_closing = True
         with ExitStack() as ending:  # no process outlives this, whatever goes wrong
             ending.callback(self._kill_those_left)
-            ending.callback(self._close_roles)
-            ending.callback(self._queues.close)
+            ending.push(self._open)
             if self._heartbeat is not None:
                 ending.callback(self._heartbeat.stop)
             self._actors.stop(STOP_SECONDS + 1.0)
@@ -301,9 +302,11 @@ class GroupLessee:
         return Work(answered, min(process.unable_seconds for process in reports), tuple(unavailable))
 
 
-def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: Sequence[ChildSpec]) -> ChildSpec:
+def _tree(
+    settings: Settings, group: Group, open_queues: Callable[[], Queues], shared: Sequence[ChildSpec]
+) -> ChildSpec:
     queue = settings.alerts_queue
-    sinks = {} if queue is None else {ALERTS: AlertsQueue(queues.open, queue)}
+    sinks = {} if queue is None else {ALERTS: AlertsQueue(open_queues, queue)}
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
@@ -329,36 +332,3 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: Sequen
         period_seconds=60,
         auto_shutdown=ANY_SIGNIFICANT,
     )
-
-
-def _cause(error: StartError) -> Exception:
-    """Return the ``OSError`` that kept the tree from starting, if it was one."""
-    reason = error.result.reason if isinstance(error.result, NotStarted) else None
-    while reason is not None:
-        if isinstance(reason, Crash) and isinstance(reason.exception, OSError):
-            return reason.exception
-        term = getattr(reason, "term", None)
-        reason = getattr(term, "reason", None)
-    return error
-
-
-class ParentQueues:
-    """The queues, opened when first needed: before the tree starts, or by the one thread that sends alerts."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._close: Callable[[], None] | None = None
-
-    def open(self) -> Queues:
-        from receipt_actors.backends import open_queues
-        from receipt_actors.sources import MAX_LOOKS
-
-        if self._close is None:
-            queues = open_queues(self._settings, max_connections=MAX_LOOKS)
-            self._queues, self._close = queues, queues.close
-        return self._queues
-
-    def close(self) -> None:
-        close, self._close = self._close, None
-        if close is not None:
-            close()

@@ -108,9 +108,10 @@ class WorkerProcess:
     """Run ``python PROGRAM NAME DESCRIPTOR``, where the last is the worker's end of the channel.
 
     A thread of its own starts it, which may take long, and sends it its settings. ``deliver`` gets, on that thread,
-    what the process says, then its end; if no process can be started, a ``StartRefused`` and the end. Raises
-    ``OSError`` where no socket can be made.
+    what the process says, then its end; if no process can be started, a ``StartRefused`` and the end.
     """
+
+    _channel: Channel  # as soon as there is a process
 
     def __init__(
         self,
@@ -127,11 +128,7 @@ class WorkerProcess:
         self._child: _Child | None = None
         self._is_killed = False
         self._is_over = threading.Event()
-        with ExitStack() as begun:
-            ours, theirs = map(begun.enter_context, socket.socketpair())
-            self._channel = Channel(ours)
-            threading.Thread(target=self._run, args=(theirs,), name=f"receipt-actors-{name}", daemon=True).start()
-            begun.pop_all()  # they are the thread's now
+        threading.Thread(target=self._run, name=f"receipt-actors-{name}", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -153,19 +150,24 @@ class WorkerProcess:
         """Wait until it has ended and that has been delivered; tell whether it has."""
         return self._is_over.wait(seconds)
 
-    def _run(self, theirs: socket.socket) -> None:
-        code = self._start_and_listen(theirs)
-        self._channel.close()
+    def _run(self) -> None:
+        code = self._start_and_listen()
         self._deliver(ProcessEnded(self, code))
         self._is_over.set()
 
-    def _start_and_listen(self, theirs: socket.socket) -> int:
-        try:
-            with theirs, _stop_signals_blocked():
-                child = _Child(self, [*self._arguments, str(theirs.fileno())], theirs.fileno())
-        except OSError as error:
-            self._deliver(MessageFrom(self, StartRefused([f"no process can be started: {error}"], False)))
-            return 1
+    def _start_and_listen(self) -> int:
+        with ExitStack() as open_:
+            try:
+                ours, theirs = map(open_.enter_context, socket.socketpair())
+                with theirs, _stop_signals_blocked():
+                    child = _Child(self, [*self._arguments, str(theirs.fileno())], theirs.fileno())
+            except OSError as error:
+                self._deliver(MessageFrom(self, StartRefused([f"no process can be started: {error}"], False)))
+                return 1
+            self._channel = Channel(ours)
+            return self._listen(child)
+
+    def _listen(self, child: _Child) -> int:
         if self._is_killed:  # perhaps before there was anything to kill
             child.kill()
         self._channel.send(self._configure)
