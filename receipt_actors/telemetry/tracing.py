@@ -15,18 +15,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from functools import lru_cache, partial
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from receipt_actors.domain.messages import Result
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import TraceRefused
 from receipt_actors.otp import ActorSystem, Clock, Crash, Killed, NoProcess, Normal, Ref, Reply, Timer
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
 from receipt_actors.telemetry.control import TraceRequest
-from receipt_actors.telemetry.trace_exporter import TraceExporter
 from receipt_actors.telemetry.trace_filters import EVENTS, MESSAGE_EVENTS, TraceFilter
+
+if TYPE_CHECKING:
+    from receipt_actors.telemetry.opentelemetry import OpenTelemetryExporter
 
 MAX_TRACES: Final = 5  #: of one system at once
 MAX_WAITING: Final = 1_000  #: events of a trace that have not been told yet
@@ -53,6 +58,23 @@ class TraceEnd(StrEnum):
     STOPPED = "stopped"  #: ``stop`` was called
     SYSTEM = "system"  #: the system that was traced has ended
     LISTENER = "listener"  #: ``on_event`` raised an exception
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedDelivery:
+    """A delivery's steps and facts when it is over, for OpenTelemetry. Times are UNIX times."""
+
+    source_queue: str
+    message_id: str
+    receive_count: int
+    ended_at_seconds: float
+    steps: tuple[tuple[str, float], ...]  #: ``verifying`` and so on, and when each began; it ends where the next begins
+    fate: str  #: ``answered``, ``moved`` or ``handed_back``
+    reason: Reason | None  #: why, unless it was answered
+    user_id: int | None = None
+    submission_id: str | None = None
+    post_queue: str | None = None
+    results: tuple[Result, ...] = ()  #: what was answered, or was to be
 
 
 # --- a trace ---------------------------------------------------------------------------------------------------------
@@ -152,7 +174,7 @@ class Tracer:
 
     def __init__(self, system: ActorSystem) -> None:
         self.is_on = False  #: whether a trace runs that any event of a message may match
-        self.exporter: TraceExporter | None = None  #: takes deliveries that are over; None: they are not wanted
+        self.exporter: OpenTelemetryExporter | None = None  #: of deliveries; None: they are not exported
         self.process = "main"  #: the name of this process, where there are several
         self._system = system
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
