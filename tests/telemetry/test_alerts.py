@@ -15,7 +15,7 @@ from receipt_actors.errors import QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, ActorSystem, ManualClock, Ref
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, Origin
-from receipt_actors.telemetry.alerts import ALERTS, AlertFunction, Alerts, AlertSink, AlertsQueue
+from receipt_actors.telemetry.alerts import ALERTS, Alerts, AlertSink, alert_function, alerts_queue
 from receipt_actors.telemetry.incidents import INCIDENTS
 from receipt_actors.telemetry.overview import Incident
 from receipt_actors.testing import PATIENCE_SECONDS, FakeQueues, settle
@@ -38,7 +38,7 @@ class Desk:
         self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
 
     def start(self, sink: AlertSink | None = None) -> Ref:
-        sink = sink or AlertsQueue(lambda: self.queues, QUEUE)
+        sink = sink or alerts_queue(lambda: self.queues, QUEUE)
         return self.actors.start(Alerts, ALERTS, sink, ORIGIN, name=ALERTS)
 
     def happen(self, kind: str, summary: str = "it happened", **fields: Any) -> None:
@@ -86,7 +86,7 @@ def test_an_incident_becomes_a_message(desk: Desk) -> None:
 def test_a_fifo_alerts_queue_gets_each_kind_in_a_group(desk: Desk) -> None:
     """What it is told again is swallowed; another summary of the same kind is not."""
     desk.queues.create_queue("alerts.fifo")
-    alerts = desk.start(AlertsQueue(lambda: desk.queues, "alerts.fifo"))
+    alerts = desk.start(alerts_queue(lambda: desk.queues, "alerts.fifo"))
     desk.happen("configuration", "Apple refuses our requests")
     desk.wait_for(alerts, sent=1)
     desk.advance(PERIOD_SECONDS)
@@ -200,7 +200,7 @@ def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None
         opened.append(1)
         return desk.queues
 
-    alerts = desk.start(AlertsQueue(open_queues, QUEUE))
+    alerts = desk.start(alerts_queue(open_queues, QUEUE))
     desk.wait_for(alerts, sent=0)
     assert opened == []
     desk.happen("crash")
@@ -221,7 +221,7 @@ def test_a_function_that_raises_loses_this_alert_alone(desk: Desk, caplog: pytes
             raise RuntimeError("the embedding program's own bug")
         heard.put(alert)
 
-    alerts = desk.start(AlertFunction(take))
+    alerts = desk.start(alert_function(take))
     desk.happen("crash")
     desk.happen("storm")
     assert heard.get(timeout=PATIENCE_SECONDS).kind is AlertKind.STORM

@@ -53,7 +53,7 @@ from receipt_actors.scale.processes.protocol import Drain, GrantAnew, JoinTrace,
 from receipt_actors.scale.processes.shared import Group, GroupTrace, Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, incident_specs
+from receipt_actors.telemetry.alerts import ALERTS, alerts_queue, incident_specs
 from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import listen_to_reports
 from receipt_actors.telemetry.overview import Overview
@@ -306,7 +306,7 @@ def _tree(
     settings: Settings, group: Group, open_queues: Callable[[], Queues], shared: Sequence[ChildSpec]
 ) -> ChildSpec:
     queue = settings.alerts_queue
-    sinks = {} if queue is None else {ALERTS: AlertsQueue(open_queues, queue)}
+    sinks = {} if queue is None else {ALERTS: alerts_queue(open_queues, queue)}
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,

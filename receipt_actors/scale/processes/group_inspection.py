@@ -24,10 +24,18 @@ from receipt_actors.scale.processes.protocol import DescribeActor, Phase, Report
 from receipt_actors.scale.processes.shared import Group
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import MAX_INCIDENTS, incidents_of
-from receipt_actors.telemetry.overview import Incident, Overview, ProcessOverview, RoleOverview, State, Usage, state_of
+from receipt_actors.telemetry.overview import (
+    Incident,
+    Overview,
+    ProcessOverview,
+    RoleOverview,
+    State,
+    Usage,
+    state_of,
+    usage_now,
+)
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
-from receipt_actors.telemetry.usage import usage_now
 
 FRESH_SECONDS = 5.0  #: without a report; then it is unknown how a worker goes
 PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to say what one of its actors said
