@@ -79,7 +79,6 @@ def test_a_newcomer_has_its_share_when_the_others_have_confirmed(house: House) -
 
 
 def test_a_successor_is_told_and_not_the_actor_before_it(house: House) -> None:
-    """The share of one that has left is the others' at once."""
     house.join(FIRST, SECOND)
     house.confirm(FIRST)
     successor = house.stage.stand_in()
@@ -147,7 +146,6 @@ def test_a_node_is_unable_for_as_long_as_all_its_processes_are(house: House, les
 
 
 def test_who_has_not_said_a_moment_ago_that_it_is_unable_may_not_be(house: House, lessee: GroupLessee) -> None:
-    """One that has not been heard of, one that has been replaced since, or all while the node ends."""
     report(house, FIRST, 9.0)
     assert lessee.work() == Work()
     report(house, SECOND, 9.0, pid=99)

@@ -73,7 +73,6 @@ def desk() -> Iterator[Desk]:
 
 
 def test_an_incident_becomes_a_message(desk: Desk) -> None:
-    """On the alerts queue, at once, with its kind as an attribute to filter by."""
     alerts = desk.start()
     desk.happen("configuration", "Apple refuses our requests")
     desk.wait_for(alerts, sent=1)
@@ -84,7 +83,6 @@ def test_an_incident_becomes_a_message(desk: Desk) -> None:
 
 
 def test_a_fifo_alerts_queue_gets_each_kind_in_a_group(desk: Desk) -> None:
-    """What it is told again is swallowed; another summary of the same kind is not."""
     desk.queues.create_queue("alerts.fifo")
     alerts = desk.start(alerts_queue(lambda: desk.queues, "alerts.fifo"))
     desk.happen("configuration", "Apple refuses our requests")
@@ -96,7 +94,6 @@ def test_a_fifo_alerts_queue_gets_each_kind_in_a_group(desk: Desk) -> None:
 
 
 def test_a_thousand_incidents_are_two_messages(desk: Desk) -> None:
-    """The first, and a minute later how many more there were."""
     alerts = desk.start()
     for _ in range(1000):
         desk.happen("crash")
@@ -109,7 +106,6 @@ def test_a_thousand_incidents_are_two_messages(desk: Desk) -> None:
 
 
 def test_an_outage_is_told_when_it_is_long_even_if_nothing_else_happens(desk: Desk) -> None:
-    """A timer of its own, however far off the end of another kind's minute is."""
     alerts = desk.start()
     desk.happen("crash")
     desk.advance(10)
@@ -125,7 +121,6 @@ def test_an_outage_is_told_when_it_is_long_even_if_nothing_else_happens(desk: De
 
 
 def test_while_the_queue_is_down_alerts_are_kept_and_summed_up(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """Of each kind one, with the count of all; said once in the log; and sent when it is back."""
     alerts = desk.start()
     desk.queues.fail("send", QueueUnavailable("down"), times=None)
     for _ in range(20):
@@ -142,7 +137,6 @@ def test_while_the_queue_is_down_alerts_are_kept_and_summed_up(desk: Desk, caplo
 
 
 def test_an_entry_that_failed_is_sent_again_alone(desk: Desk) -> None:
-    """What SQS has confirmed is not told twice."""
     alerts = desk.start()
     with desk.queues.hold("send", times=1) as hold:
         desk.happen("crash")
@@ -157,7 +151,6 @@ def test_an_entry_that_failed_is_sent_again_alone(desk: Desk) -> None:
 
 
 def test_an_alert_that_can_never_be_sent_is_dropped_and_said_so(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """It is not in the way of others."""
     alerts = desk.start()
     desk.queues.fail_entries("send", failure=EntryFailure("InvalidMessageContents", "no", True))
     desk.happen("crash")
@@ -168,7 +161,6 @@ def test_an_alert_that_can_never_be_sent_is_dropped_and_said_so(desk: Desk, capl
 
 
 def test_at_the_end_everything_is_sent(desk: Desk) -> None:
-    """What was gathered and not yet due, and what nobody had told yet."""
     alerts = desk.start()
     desk.untold = (Incident(desk.clock.time(), "storm", "root gives up"),)
     for _ in range(5):
@@ -182,7 +174,6 @@ def test_at_the_end_everything_is_sent(desk: Desk) -> None:
 
 
 def test_at_the_end_a_queue_that_is_down_holds_nobody_up(desk: Desk) -> None:
-    """Each alert is tried once more, and that is it."""
     desk.start()
     desk.queues.fail("send", QueueUnavailable("down"), times=None)
     desk.happen("crash")
@@ -193,7 +184,6 @@ def test_at_the_end_a_queue_that_is_down_holds_nobody_up(desk: Desk) -> None:
 
 
 def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None:
-    """Once; a process that never has anything to tell does not pay for it."""
     opened = []
 
     def open_queues() -> FakeQueues:
@@ -213,7 +203,6 @@ def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None
 
 
 def test_a_function_that_raises_loses_this_alert_alone(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged as an error with the traceback, and the next one comes all the same."""
     heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
 
     def take(alert: Alert) -> None:

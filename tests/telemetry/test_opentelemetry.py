@@ -80,7 +80,6 @@ def of_name(spans: list[SeenSpan], name: str) -> SeenSpan:
 def test_a_delivery_becomes_a_span_with_one_for_each_step(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter]
 ) -> None:
-    """Named and timed as it was, with what is known of the message."""
     exporter = opened()
     export(exporter)
     spans = collector.wait_for_spans(5)
@@ -126,7 +125,6 @@ def test_a_delivery_becomes_a_span_with_one_for_each_step(
 def test_what_has_no_answer_is_an_error(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter], fate: str, reason: Reason, last_is_error: bool
 ) -> None:
-    """With its reason; and so is the step in which it was given up."""
     exporter = opened()
     export(exporter, fate=fate, reason=reason, steps=STEPS[:2], results=())
     spans = collector.wait_for_spans(3)
@@ -139,7 +137,6 @@ def test_what_has_no_answer_is_an_error(
 def test_a_delivery_belongs_to_the_trace_that_its_message_came_with(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter]
 ) -> None:
-    """And what was handed on names its own span as the parent."""
     exporter = opened()
     context = export(exporter, PARENT)
     root = of_name(collector.wait_for_spans(5), "receipt")
@@ -150,7 +147,6 @@ def test_a_delivery_belongs_to_the_trace_that_its_message_came_with(
 def test_the_standard_variables_hold(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names, headers, compression; and it can be switched off altogether."""
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=staging,service.version=9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k")
@@ -187,7 +183,6 @@ def test_sampling(
     kept: float,
     kept_of_parents: tuple[bool, bool],
 ) -> None:
-    """By the standard variables; the beginner of a trace decides, unless they say otherwise."""
     if sampler:
         monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
         monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
@@ -201,7 +196,6 @@ def test_sampling(
 def test_variables_that_contradict_each_other_are_a_wrong_setting(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch can't be larger than the queue."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     with pytest.raises(ConfigurationError, match="OTEL_BSP_"):
         open_exporter("1.2.3")
@@ -213,7 +207,6 @@ def test_variables_that_contradict_each_other_are_a_wrong_setting(
 def test_a_collector_that_hangs_holds_up_nobody(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What there is no room for is lost; the end waits for a moment only."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5")
     collector.may_answer.clear()
@@ -237,7 +230,6 @@ def tree() -> Iterator[Tree]:
 def test_every_message_has_a_trace(
     tree: Tree, collector: Collector, opened: Callable[..., OpenTelemetryExporter]
 ) -> None:
-    """Answered, moved, handed back, crashed; and what is sent hands the context on that a message came with."""
     tracer_of(tree.actors).exporter = opened()
     services = tree.services
     source = services.settings.source_queue
@@ -274,7 +266,6 @@ def test_every_message_has_a_trace(
 
 
 def test_without_opentelemetry_a_context_is_handed_on_as_it_is(tree: Tree) -> None:
-    """Who comes before and who comes after still find each other."""
     receipt = tree.services.app_store.sell("t-1")
     body = f'{{"receipt": "{receipt}", "user_id": 2, "post_queue": "ResultsSQS"}}'
     for traceparent in (PARENT.traceparent, "nonsense"):
