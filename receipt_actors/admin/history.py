@@ -6,14 +6,13 @@ from collections import deque
 from typing import Any
 
 from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
-from receipt_actors.telemetry.changes import change, cpu_seconds
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import Overview
 
 
 def sample_between(before: Overview, after: Overview) -> dict[str, Any]:
     """Say in JSON's types what was done between two looks. Counts are of this interval."""
-    done = change(before.statistics, after.statistics)
+    done = after.statistics.since(before.statistics)
     return {
         "at_seconds": after.at_seconds,  # UNIX time of its end
         "seconds": max(0.0, after.at_seconds - before.at_seconds),
@@ -23,7 +22,7 @@ def sample_between(before: Overview, after: Overview) -> dict[str, Any]:
         "moved": done.count("moved"),
         "in_flight": sum(process.in_flight for process in after.processes),
         **_percentiles(done.latencies),  # from receive to delete, of what was finished in it; None: nothing was
-        "cpu_seconds": cpu_seconds(before, after),  # of all processes
+        "cpu_seconds": after.cpu_seconds_since(before),  # of all processes
         "queue_depth": after.waiting,  # of the source queues together; None: not known
         "steps": {step: _percentiles(latencies) for step, latencies in done.steps.items()},
     }

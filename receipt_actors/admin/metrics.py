@@ -231,7 +231,7 @@ def _role(role: RoleOverview) -> Rows:
     return [((role.role, role.group, role.node), 1)]
 
 
-@_metric("role_active", "", "1 while this node may take messages in: it has a seat, a share, and holds its lease.")
+@_metric("role_active", "", "1 while this node may take messages in: it is active, has a share, and holds its lease.")
 def _active(role: RoleOverview) -> Rows:
     return [((), float(role.is_active))]
 
@@ -266,7 +266,7 @@ def _leases(role: RoleOverview) -> Rows:
 
 
 @_metric(
-    "role_token", "", "Token of this node's seat; its next holder has a higher one. Left out if the node has no seat."
+    "role_token", "", "Token of this node; the next active node has a higher one. Left out if the node is not active."
 )
 def _tokens(role: RoleOverview) -> Rows:
     return [] if role.own is None or role.own.token is None else [((), role.own.token)]

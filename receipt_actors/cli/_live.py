@@ -23,9 +23,8 @@ from receipt_actors.cli.admin_client import AdminClient, AdminRefused, AdminUnre
 from receipt_actors.cli.status import lines_of
 from receipt_actors.cli.terminal import clock_time, duration, echo, number, size
 from receipt_actors.domain.values import printable
-from receipt_actors.telemetry.changes import change, increase
 from receipt_actors.telemetry.overview import ActorOverview, Overview, State
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import StatisticsSnapshot, increase
 
 LIVE_INTERVAL_SECONDS = 1.0
 RATE_SECONDS = 3.0  #: that a rate is taken over at least: several processes report once a second
@@ -116,7 +115,7 @@ def _key(descriptor: int | None, seconds: float) -> str:
 def _picture(earlier: Overview, later: Overview, columns: int, notice: str = "") -> RenderableType:
     """Draw everything; what a small terminal has no room for comes last."""
     seconds = later.at_seconds - earlier.at_seconds
-    new = change(earlier.statistics, later.statistics)
+    new = later.statistics.since(earlier.statistics)
     first, *others = lines_of(later)
     rates = _table(("messages", "per second", "in all"), _rates(new, later.statistics, seconds))
     latencies = _table(("latency", "50 %", "95 %", "99 %"), _latencies(new))
