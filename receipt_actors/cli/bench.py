@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ import click
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.start import command as start
 from receipt_actors.cli.start import process_count
-from receipt_actors.cli.terminal import FiniteFloatRange, SlowProgress
+from receipt_actors.cli.terminal import FiniteFloatRange, SlowProgress, comma_separated
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import SETTINGS, Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -65,29 +64,6 @@ def _new_file(_context: click.Context, _parameter: click.Parameter, path: Path |
     return path
 
 
-def _numbers(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    parts = [part.strip() for part in text.split(",")]
-    # What has more digits than the highest is told by its length: Python refuses to read thousands of them.
-    if not all(
-        part.isascii() and part.isdigit() and len(part) <= len(str(MAX_MESSAGES)) and 0 < int(part) <= MAX_MESSAGES
-        for part in parts
-    ):
-        raise click.BadParameter(
-            f"{textwrap.shorten(text, 60)!r}: expected numbers above 0, of at most {MAX_MESSAGES:,}, comma separated."
-        )
-    return tuple(dict.fromkeys(map(int, parts)))
-
-
-def _ways(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
-    ways = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    unknown = [way for way in ways if way not in WAYS]
-    if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(WAYS)}.")
-    return ways
-
-
 def _latency(name: str, default: float | None, help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     seconds = FiniteFloatRange(0, 60)
     return click.option(name, type=seconds, default=default, metavar="SECONDS", help=help)
@@ -115,7 +91,7 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option(
     "--receipts",
     "ways",
-    callback=_ways,
+    callback=comma_separated(click.Choice(WAYS)),
     default=WAYS[0],
     metavar="WAY,...",
     help="A series of runs for each: verify-receipt (app receipts), storekit2 (signed transactions), server-api (app "
@@ -127,7 +103,7 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option("--transport", type=click.Choice(["auto", "threads"]), help="How requests are made.")
 @click.option(
     "--in-flight-sweep",
-    callback=_numbers,
+    callback=comma_separated(click.IntRange(1, MAX_MESSAGES)),
     metavar="N,N,...",
     help="A series of runs for each of these --max-in-flight.",
 )

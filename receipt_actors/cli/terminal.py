@@ -117,6 +117,18 @@ class FiniteFloatRange(click.FloatRange):
         return number
 
 
+def comma_separated(
+    each: click.ParamType[Any],
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[Any, ...]]:
+    """Return an option's callback that reads several values of a type, each once."""
+
+    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[Any, ...]:
+        parts = [] if text is None else text.split(",")
+        return tuple(dict.fromkeys(each.convert(part.strip(), parameter, context) for part in parts))
+
+    return read
+
+
 class SlowProgress:
     """Shows on stderr how far a command is, once it has taken two seconds, where stderr is a terminal."""
 

@@ -91,7 +91,7 @@ def test_the_ways_to_vouch_for_a_receipt_are_measured_beside_each_other(cli: Cli
         assert f"\n{way}: " in ended.out
     unknown = cli("bench", "--receipts", "storekit1")
     assert unknown.code == 2
-    assert "'storekit1' is none of verify-receipt, storekit2, server-api" in unknown.err
+    assert "'storekit1' is not one of 'verify-receipt', 'storekit2', 'server-api'" in unknown.err
 
 
 @pytest.mark.slow
@@ -196,10 +196,10 @@ def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
         (("--rate", "nan"), "--rate"),
         (("--rate", "1e7"), "--rate"),
         (("--runs", "0"), "--runs"),
-        (("--in-flight-sweep", "10,many"), "above 0"),
-        (("--in-flight-sweep", "10,,20"), "above 0"),
-        (("--in-flight-sweep", "0"), "above 0"),
-        (("--in-flight-sweep", "9" * 5000), "above 0"),
+        (("--in-flight-sweep", "10,many"), "--in-flight-sweep"),
+        (("--in-flight-sweep", "10,,20"), "--in-flight-sweep"),
+        (("--in-flight-sweep", "0"), "--in-flight-sweep"),
+        (("--in-flight-sweep", "9" * 5000), "--in-flight-sweep"),
         (("--max-in-flight", "9" * 400), "--max-in-flight"),
         (("--apple-latency", "-1"), "--apple-latency"),
         (("--transport", "wget"), "--transport"),
