@@ -1,18 +1,7 @@
 """The command ``receipt-actors``: finds its sub-commands, runs one, and ends with a code that scripts can rely on.
 
-A sub-command is imported only when it is asked for. A name that is no command any more is answered with what does the
-same now.
-
-======  ==============================================================
-code    meaning
-======  ==============================================================
-0       done
-1       the world failed: a service, a file, a closed pipe
-2       wrong usage or settings; every fault stands on stderr, one a line
-130     interrupted (128 + SIGINT)
-======  ==============================================================
-
-Anything else is a bug, and keeps its traceback.
+0: done. 1: the world failed (a service, a file, a closed pipe). 2: wrong usage or settings; every fault stands on
+stderr, one a line. 130: interrupted (128 + SIGINT). Anything else is a bug, and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -91,11 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(body: Callable[[], object]) -> int:
-    """Call ``body`` and turn how it ends into an exit code, with a message on stderr where it is not 0.
-
-    An integer that ``body`` returns is the code. Errors that are to be expected end in one line each; whatever else
-    is raised is a bug and passes through.
-    """
+    """Call ``body``; return the integer that it returns, or the code of how it ended, with one line an error."""
     try:
         result = body()
         sys.stdout.flush()  # here, where a closed pipe is told from a bug, not when the interpreter ends
@@ -125,11 +110,10 @@ def complain(text: str) -> None:
 
 
 def _fill_standard_streams() -> None:
-    """Replace standard streams that the parent process has closed.
+    """Replace standard streams that the parent process has closed; worker processes inherit the replacements.
 
-    Python has None there, and the next file that is opened would get the number: output would go into the database.
-    Reading finds nothing and complaints are lost, but *printing* fails, as into a pipe whose reader is gone: an answer
-    without a reader must not count as written. Worker processes inherit the replacements.
+    The next file that is opened would get the number, and output would go into the database. Reading finds nothing and
+    complaints are lost, but *printing* fails: an answer without a reader must not count as written.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:

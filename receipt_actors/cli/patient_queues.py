@@ -1,7 +1,4 @@
-"""Queues for commands that work through many messages: any number an operation, and passing trouble is tried again.
-
-``PatientQueues`` does the work; ``QueueReader`` goes through one queue without losing or keeping what it does not take.
-"""
+"""Queues for commands that work through many messages: any number an operation, and passing trouble is tried again."""
 
 from __future__ import annotations
 

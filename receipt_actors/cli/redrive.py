@@ -1,8 +1,7 @@
 """``receipt-actors redrive``: move dead letters back to the source queue, each as the submission that it was.
 
-The console's redrive gives a message a new id, so a submission's earlier claim looks like another's. This one sends a
-copy with the attributes ``submission_id`` and ``submitted_at``, and deletes the dead letter only when the copy is
-confirmed. Killed in between, it leaves both: that is harmless, for they are the same submission.
+A copy keeps the submission's id and time, which the console's redrive would lose. The dead letter is deleted when the
+copy is confirmed; killed in between, it leaves both, which is harmless: they are the same submission.
 """
 
 from __future__ import annotations

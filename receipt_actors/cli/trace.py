@@ -111,9 +111,7 @@ def _text(value: object) -> str:
 
 
 _ENDS = {
-    "limit": "the limit is reached",
-    "seconds": "the time is over",
-    "stopped": "it was stopped",
+    **{"limit": "the limit is reached", "seconds": "the time is over", "stopped": "it was stopped"},
     "system": "the system has ended",
 }
 

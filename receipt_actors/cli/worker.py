@@ -1,9 +1,8 @@
 """What a worker process of ``receipt-actors start --processes`` runs; no command of its own.
 
-``python -m receipt_actors.cli.worker NAME DESCRIPTOR``, with the channel to the parent behind the descriptor. It runs
-one ``ReceiptSystem`` with its share of the limits until it is told to end. A parent that is gone tells it so, too: the
-worker drains. It ignores SIGINT, which a terminal sends to every process there: the parent passes on what it means. A
-SIGTERM to this process alone drains it, and the parent starts another one.
+``python -m receipt_actors.cli.worker NAME DESCRIPTOR``, with the channel to the parent behind the descriptor, runs one
+``ReceiptSystem`` with its share of the limits. When the parent says so, or is gone, it drains. It ignores SIGINT, which
+a terminal sends to every process. A SIGTERM to this process alone drains it, and the parent starts another one.
 """
 
 from __future__ import annotations
