@@ -26,24 +26,16 @@ def at_once(pace: Pace, requests: int, weight: int = 1) -> int:
 
 
 def test_a_burst_is_served_at_once_and_then_so_many_a_second() -> None:
-    pace = Pace(Clock())
+    clock = Clock()
+    pace = Pace(clock)
     assert at_once(pace, BURST_REQUESTS) == BURST_REQUESTS
     waits = [pace.turn() for _ in range(10)]
     assert waits == pytest.approx([number / REQUESTS_PER_SECOND for number in range(1, 11)])
-
-
-def test_after_a_rest_there_is_room_again() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    at_once(pace, BURST_REQUESTS)
-    clock.now += 3 / REQUESTS_PER_SECOND
+    clock.now += 13 / REQUESTS_PER_SECOND  # as much room as was not used
     assert at_once(pace, 4) == 3
-    clock.now += 3600
+    clock.now += 3600  # and no more than a burst
     assert at_once(pace, 2 * BURST_REQUESTS) == BURST_REQUESTS
-
-
-def test_a_large_answer_counts_as_several() -> None:
-    assert at_once(Pace(Clock()), BURST_REQUESTS, weight=4) == BURST_REQUESTS / 4
+    assert at_once(Pace(clock), BURST_REQUESTS, weight=4) == BURST_REQUESTS / 4  # large answers count as several
 
 
 def test_nobody_waits_for_those_who_have_hung_up() -> None:

@@ -25,13 +25,6 @@ def own_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("receipt-actors-admin")]
 
 
-def test_port_0_is_any_free_one(system: FakeSystem) -> None:
-    with AdminServer(Address("127.0.0.1", 0)) as server:
-        server.serve(system)
-        assert server.url == f"http://127.0.0.1:{server.address.port}/"
-        assert Client(server.address).get("/healthz").status == 200
-
-
 def test_it_listens_on_ipv6_too(system: FakeSystem) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -57,7 +50,7 @@ def test_a_host_that_is_not_this_machine_is_told_in_one_line(host: str) -> None:
         AdminServer(Address(host, 9464), TOKEN)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "nobody.invalid", "127.0.0.1.example.com"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "127.0.0.1.example.com"])
 def test_without_a_token_no_other_machine_may_reach_it(host: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         AdminServer(Address(host, 9464))
@@ -110,13 +103,11 @@ def test_it_stops_while_the_system_does_not_answer(system: FakeSystem) -> None:
     system.answers.set()
 
 
-def test_a_client_that_hangs_up_is_forgotten(system: FakeSystem) -> None:
+def test_a_client_that_hangs_up_ends_its_trace(system: FakeSystem) -> None:
     with serving(system) as client:
         with client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}):
             assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         assert system.traces[0].stopped.wait(PATIENCE_SECONDS)
-        with client.stream("GET", "/api/events") as events:
-            assert next(events)[0] == "overview"
 
 
 def test_nothing_is_asked_of_the_environment(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:

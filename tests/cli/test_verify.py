@@ -115,12 +115,10 @@ class TestRefused:
             ),
             ("TUlJ", [], 21002, "tried again, in the end the dead-letter queue, receipt_malformed"),
             (receipt(COINS, faults=(Fault.apple(21005),) * 2), [], 21005, "tried again, in the end another delivery"),
-            (receipt(COINS, faults=(Fault.apple(21099),) * 2), [], 21099, "unknown_status"),
             (receipt(COINS, status=21004), [], 21004, "no answer until this is put right"),
             (receipt(COINS, environment=Environment.SANDBOX), [], 21007, "dead-letter queue, sandbox_refused"),
             (receipt(), [], 0, "dead-letter queue, no_transaction"),
             (receipt(COINS, bundle_id="com.example.clone"), [], 0, "answered"),
-            (receipt(COINS), ["--product-ids", "gold"], 0, "answered"),
             (receipt(EXPIRED, shape=Shape.TRANSACTION), [], 21006, "answered"),
         ],
     )
