@@ -18,7 +18,7 @@ import requests
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.process import StopSignals
-from receipt_actors.cli.terminal import FiniteFloatRange
+from receipt_actors.cli.terminal import FiniteFloatRange, choice
 from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ReceiptActorsError
@@ -34,7 +34,9 @@ TIMEOUT_SECONDS = 30.0
 LOOK_SECONDS = 0.05
 FORMS = {"signed": "signed_transaction", "app": "app_receipt", "transaction": "transaction_receipt"}
 _store_option = click.option("--store", default="http://127.0.0.1:8421", metavar="URL", help="Where the store listens.")
-_SECONDS = FiniteFloatRange(0, 60)
+_SECONDS, _HOUR = FiniteFloatRange(0, 60), FiniteFloatRange(0.001, 3600)
+_COUNT, _PERCENTAGE = click.IntRange(1, 100_000), click.IntRange(0, WHOLE_PERCENTAGE)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class StoreRefused(ReceiptActorsError):
@@ -71,54 +73,35 @@ Examples:
 SIGINT (Ctrl-C) and SIGTERM end it with code 0.
 """,
 )
-@click.option(
-    "--host",
-    callback=_loopback,
-    default="127.0.0.1",
-    metavar="HOST",
-    help="Address to listen on, of this machine alone: receipts travel in the clear.",
-)
+@click.option("--host", callback=_loopback, default="127.0.0.1", metavar="HOST", help="Loopback address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8421, metavar="N", help="0 takes any free one.")
 @click.option("--latency", type=_SECONDS, default=0.0, metavar="SECONDS", help="How long an answer takes.")
 @click.option("--jitter", type=_SECONDS, default=0.0, metavar="SECONDS", help="How much longer, at random.")
 @click.option("--shared-secret", metavar="SECRET", help="Answer 21004 to requests without this password.")
 @click.option(
-    "--key",
-    metavar="TEXT",
-    help="What all that it sells and signs follows from: whoever knows it can mint. [default: what everybody knows]",
+    "--key", metavar="TEXT", help="Secret from which all that it sells and signs follows. [default: a public one]"
 )
 @click.option(
     "--files",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=_FOLDER,
     metavar="FOLDER",
-    help="Where to write its root certificate and the key for its Server API. [default: a folder that goes with it]",
+    help="Where to write its root and its API key. [default: a temporary folder]",
 )
 @click.option(
-    "--api-rate",
-    type=click.IntRange(1, 100_000),
-    metavar="N",
-    help="Answer 429 to more requests a second of the Server API (Apple: to more than 50).",
+    "--api-rate", type=_COUNT, metavar="N", help="Answer 429 to more requests a second of the Server API (Apple: 50)."
 )
 @click.option("--notify", "notify_url", metavar="URL", help="Where notifications go (see the command notify).")
 @click.option(
     "--notify-hour",
-    type=FiniteFloatRange(0.001, 3600),
+    type=_HOUR,
     default=1.0,
     metavar="SECONDS",
-    help="How long an hour lasts: what nobody takes comes again after 1, 12, 24, 48 and 72 of them.",
+    help="Length of an hour: retries come after 1, 12, 24, 48, 72.",
 )
 @click.option(
-    "--mint",
-    type=click.IntRange(1, 100_000),
-    metavar="N",
-    help="Print sample messages of all kinds, good and bad, as lines; the variables go to stderr then.",
+    "--mint", type=_COUNT, metavar="N", help="Print sample messages, good and bad; the variables go to stderr then."
 )
-@click.option(
-    "--receipts",
-    type=click.Choice([each.value for each in Receipts]),
-    default=Receipts.APP.value,
-    help="What is in the sample messages: app receipts, signed transactions, or both.",
-)
+@click.option("--receipts", type=choice(Receipts), default=Receipts.APP.value, help="What is in the sample messages.")
 @click.option("--bundle-id", default="com.example.game", metavar="ID", help="App of the sample messages.")
 @click.option("--post-queue", default="ResultsSQS", metavar="QUEUE", help="Post queue of the sample messages.")
 @click.option(
@@ -229,27 +212,17 @@ Examples:
 @click.option("--product-id", default="coins_100", metavar="ID", help="What is bought.")
 @click.option("--bundle-id", default="com.example.game", metavar="ID", help="In which app.")
 @click.option(
-    "--environment",
-    type=click.Choice([each.value for each in Environment]),
-    default=Environment.PRODUCTION.value,
-    help="In which of Apple's worlds.",
+    "--environment", type=choice(Environment), default=Environment.PRODUCTION.value, help="In which of Apple's worlds."
 )
 @click.option(
-    "--type",
-    "product_type",
-    type=click.Choice([each.value for each in ProductType]),
-    help="Of the product. [default: a subscription if it ends, else a consumable]",
+    "--type", "product_type", type=choice(ProductType), help="[default: a subscription if it ends, else a consumable]"
 )
 @click.option("--lasts", type=FiniteFloatRange(1, 10**9), metavar="SECONDS", help="When a subscription ends, from now.")
 @click.option("--app-account-token", metavar="UUID", help="Whom the app buys it for.")
 @click.option("--quantity", type=click.IntRange(1, 1000), metavar="N", help="How many at once. [default: 1]")
 @click.option("--family-shared", is_flag=True, help="Bought by somebody else of the family.")
 @click.option("--transaction-id", metavar="ID", help="Of this purchase. [default: a new one]")
-@click.option(
-    "--form",
-    type=click.Choice(list(FORMS)),
-    help="Print this form of it alone: a signed transaction, an app receipt, or a transaction receipt of iOS 6.",
-)
+@click.option("--form", type=click.Choice(list(FORMS)), help="Print this form alone; transaction is that of iOS 6.")
 def buy(store: str, lasts: float | None, family_shared: bool, form: str | None, **fields: str | int | None) -> int:
     """Buy something in a simulated App Store that runs.
 
@@ -287,15 +260,15 @@ Exit codes:
 @click.option("--bundle-id", metavar="ID", help="App that a TEST is about.")
 @click.option(
     "--revocation-percentage",
-    type=click.IntRange(0, WHOLE_PERCENTAGE),
+    type=_PERCENTAGE,
     metavar="N",
-    help="How much of the purchase a REFUND gives back by now, as Apple writes it: 33333 is 33.333 %. [default: all]",
+    help="Part that a REFUND gives back; 33333 is 33.333 %. [default: all]",
 )
 @click.option(
     "--receipt-file",
     type=click.File("r"),
     metavar="PATH",
-    help="Receipt or signed transaction to tell the store of before; - reads standard input.",
+    help="Receipt or signed transaction that the store gets first; - is stdin.",
 )
 def notify(
     notification_type: str, transaction_id: str | None, store: str, receipt_file: Any, **fields: str | int | None

@@ -44,6 +44,10 @@ OWN = (
 )
 
 
+_WAYS_OF, _LIMITS = comma_separated(click.Choice(WAYS)), comma_separated(click.IntRange(1, MAX_MESSAGES))
+_PATH = click.Path(path_type=Path)
+
+
 def _plot_path(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     if path is not None and path.suffix not in PLOT_EXTENSIONS:
         raise click.BadParameter(f"{str(path)!r} does not end in {', '.join(PLOT_EXTENSIONS)}.")
@@ -91,21 +95,17 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option(
     "--receipts",
     "ways",
-    callback=comma_separated(click.Choice(WAYS)),
+    callback=_WAYS_OF,
     default=WAYS[0],
     metavar="WAY,...",
-    help="A series of runs for each: verify-receipt (app receipts), storekit2 (signed transactions), server-api (app "
-    "receipts, whose transactions are looked up).",
+    help="A series each: verify-receipt, storekit2 (signed), server-api (looked up).",
 )
 @click.option("--runs", type=click.IntRange(1, 100), default=1, help="Runs to take the median of.")
 @click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
 @click.option("--max-in-flight", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help="Messages in flight, at most.")
 @click.option("--transport", type=click.Choice(["auto", "threads"]), help="How requests are made.")
 @click.option(
-    "--in-flight-sweep",
-    callback=comma_separated(click.IntRange(1, MAX_MESSAGES)),
-    metavar="N,N,...",
-    help="A series of runs for each of these --max-in-flight.",
+    "--in-flight-sweep", callback=_LIMITS, metavar="N,N,...", help="A series of runs for each of these --max-in-flight."
 )
 @click.option(
     "--rate", type=FiniteFloatRange(0.001, 1e6), metavar="R", help="Messages available a second, not all at once."
@@ -120,27 +120,13 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option("--no-latency", is_flag=True, help="All of them answer at once: what remains is CPU time.")
 @click.option("--tls/--no-tls", default=True, help="To the App Store, as Apple is spoken to.")
 @click.option(
-    "--receipt-bytes",
-    type=click.IntRange(0, 500_000),
-    default=5 * 1024,
-    metavar="N",
-    help="Of each receipt, before base64.",
+    "--receipt-bytes", type=click.IntRange(0, 500_000), default=5 * 1024, metavar="N", help="Size before base64."
 )
 @click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path),
-    callback=_new_file,
-    metavar="FILE",
-    help="Write all figures of all runs.",
+    "--json", "json_path", type=_PATH, callback=_new_file, metavar="FILE", help="Write all figures of all runs."
 )
 @click.option(
-    "--plot",
-    "plot_path",
-    type=click.Path(path_type=Path),
-    callback=_plot_path,
-    metavar="FILE",
-    help="Draw rate and latency over time, and the sweep: .png, .svg or .html.",
+    "--plot", "plot_path", type=_PATH, callback=_plot_path, metavar="FILE", help="Draw them: .png, .svg or .html."
 )
 @click.argument("start_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAGS OF START]")
 def command(

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.process import StopSignals
-from receipt_actors.cli.terminal import FiniteFloatRange
+from receipt_actors.cli.terminal import FiniteFloatRange, choice
 from receipt_actors.cli.watchers import admin_server
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -58,24 +58,10 @@ Examples:
 @click.option("--messages", type=click.IntRange(20, 100_000), default=300, help="How many to send.")
 @click.option("--seed", type=int, default=1, help="The same seed makes the same messages.")
 @click.option(
-    "--apple-latency",
-    type=FiniteFloatRange(0, 10),
-    default=0.1,
-    metavar="SECONDS",
-    help="How long the simulated App Store takes.",
+    "--apple-latency", type=FiniteFloatRange(0, 10), default=0.1, metavar="SECONDS", help="How long Apple takes."
 )
-@click.option(
-    "--receipts",
-    type=click.Choice([each.value for each in Receipts]),
-    default=Receipts.MIXED.value,
-    help="App receipts, signed transactions, or both.",
-)
-@click.option(
-    "--app-receipts",
-    type=click.Choice([each.value for each in Asked]),
-    default=Asked.VERIFY_RECEIPT.value,
-    help="Who is asked about app receipts, as for start.",
-)
+@click.option("--receipts", type=choice(Receipts), default="mixed", help="Kinds of receipts.")
+@click.option("--app-receipts", type=choice(Asked), default="verify-receipt", help="Who is asked, as for start.")
 @click.option("--admin", metavar="HOST:PORT", help="Serve the page of the running system there, until Ctrl-C.")
 def command(messages: int, seed: int, apple_latency: float, receipts: str, app_receipts: str, admin: str | None) -> int:
     """Show the system at work: no account, no server, nothing to set up.

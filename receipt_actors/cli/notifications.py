@@ -59,13 +59,7 @@ Signals:
 """
 )
 @click.option("--host", default="127.0.0.1", metavar="HOST", help="Where to listen.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
-    metavar="N",
-    help="Where to listen; 0 is any free one.",
-)
+@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, metavar="N", help="0: any free one.")
 @options_of(ServeSettings, leave_out=_UNUSED)
 def command(flags: Mapping[str, object], config: Path | None, host: str, port: int) -> int:
     """Take Apple's server notifications (version 2), and take refunded purchases back.

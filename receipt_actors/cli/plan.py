@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from receipt_actors.cli.terminal import FiniteFloatRange
+from receipt_actors.cli.terminal import FiniteFloatRange, choice
 from receipt_actors.domain.capacity import COSTS, MAX_ENTRIES, Call, Capacity, LimitReached, Load, plan_capacity
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
 from receipt_actors.domain.service_limits import PRICES_AS_OF, SECONDS_A_MONTH, TASK_SIZES
@@ -83,39 +83,27 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 """
 )
 @click.option(
-    "--rate",
-    "rate_per_second",
-    type=read_rate,
-    required=True,
-    metavar="RATE",
-    help="Receipts: 1500/s, 100000/min, 2.5k/h, 10M/day.",
+    "--rate", "rate_per_second", type=read_rate, required=True, metavar="RATE", help="Such as 1500/s or 10M/day."
 )
 @click.option(
     "--apple-limit",
     "apple_limit_per_second",
     type=read_rate,
     metavar="RATE",
-    help="Requests that Apple is known to bear. [default: not documented]",
+    help="Requests that Apple bears. [default: not known]",
 )
 @_number_options
 @click.option("--fifo", is_flag=True, help="Source and post queues are FIFO queues, without high throughput.")
 @click.option("--vcpus", type=click.Choice(list(_SIZES)), default="2", help="vCPUs of a task, one per process.")
+@click.option("--role", type=choice(Role), default=Role.ALONE.value, help="How tasks share the work; see start --role.")
 @click.option(
-    "--role",
-    type=click.Choice([role.value for role in Role]),
-    default=Role.ALONE.value,
-    help="How tasks share the work; see start --role.",
-)
-@click.option(
-    "--transport",
-    type=click.Choice(["auto", "threads"]),
-    help="How requests are made; auto is libcurl. [default: as start would here]",
+    "--transport", type=click.Choice(["auto", "threads"]), help="How requests are made. [default: as start would here]"
 )
 @click.option(
     "--cpu-ms",
     type=FiniteFloatRange(0.001, 1e6),
     metavar="MS",
-    help="CPU time of a receipt, as bench --no-latency measures it in one process. [default: as the manual says]",
+    help="CPU time of a receipt, by bench --no-latency. [default: the manual's]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(transport: str | None, cpu_ms: float | None, vcpus: str, role: str, as_json: bool, **numbers: Any) -> None:

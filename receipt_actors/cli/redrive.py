@@ -17,7 +17,7 @@ from receipt_actors.backends import open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
-from receipt_actors.cli.terminal import SlowProgress
+from receipt_actors.cli.terminal import SlowProgress, choice
 from receipt_actors.domain.fifo import dead_letter_queue_fault, is_fifo
 from receipt_actors.domain.messages import is_intact, redriven_message, submission_id_of
 from receipt_actors.domain.ports import OutgoingMessage, Queues, ReceivedMessage
@@ -54,10 +54,10 @@ A FIFO queue shows ten letters of a user at most while any of them is left there
 @click.option(
     "--reason",
     "reasons",
-    type=click.Choice([*(reason.value for reason in Reason), NO_REASON]),
+    type=choice([*Reason, NO_REASON]),
     multiple=True,
     metavar="REASON",
-    help=f"Only what was moved for this reason; {NO_REASON} for what the queue itself gave up. May be repeated.",
+    help=f"Only for this reason; {NO_REASON}: moved by the queue itself. May be repeated.",
 )
 @click.option("--message-id", "message_ids", multiple=True, metavar="ID", help="Only this message. May be repeated.")
 @click.option(

@@ -6,7 +6,7 @@ import base64
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -115,6 +115,11 @@ class FiniteFloatRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+def choice(values: Iterable[str]) -> click.Choice[str]:
+    """Return an option's type that takes the values of an enumeration."""
+    return click.Choice([str(value) for value in values])
 
 
 def comma_separated(

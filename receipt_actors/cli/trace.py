@@ -48,10 +48,7 @@ Examples:
 )
 @_filter_options
 @click.option(
-    "--slower-than",
-    type=FiniteFloatRange(0),
-    metavar="SECONDS",
-    help="Only of messages that were received longer ago than that.",
+    "--slower-than", type=FiniteFloatRange(0), metavar="SECONDS", help="Only of messages received longer ago."
 )
 @click.option("--limit", type=click.IntRange(1), default=10, metavar="N", help="End after so many events.")
 @click.option(
