@@ -10,7 +10,7 @@ import dataclasses
 import sqlite3
 from collections.abc import Sequence
 
-from receipt_actors.domain.batching import check_claims
+from receipt_actors.domain.ledger import check_claims
 from receipt_actors.domain.ports import (
     TAKEN,
     WHOLE_PERCENTAGE,

@@ -11,9 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.domain.batching import take_batch
-from receipt_actors.domain.breaker import Breaker, is_held_against, suspects_at_once
-from receipt_actors.domain.rate import BURST_SECONDS, RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.retrying import (
     MAX_HAND_BACK_SECONDS,
@@ -21,6 +18,14 @@ from receipt_actors.domain.retrying import (
     MIN_HAND_BACK_SECONDS,
     RetryPolicy,
     hand_back_seconds,
+)
+from receipt_actors.domain.sending import (
+    BURST_SECONDS,
+    Breaker,
+    RateLimit,
+    is_held_against,
+    suspects_at_once,
+    take_batch,
 )
 
 patient = settings(deadline=None)
