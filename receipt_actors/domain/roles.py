@@ -35,12 +35,16 @@ record was lost, a token that was given meanwhile below a version that somebody 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
+from typing import Any, Protocol, TypeAlias
 
 from receipt_actors.domain.limits import Division, Limits, Share, confirmed, divide
+from receipt_actors.domain.ports import RoleRecord
+from receipt_actors.domain.values import is_name
 
 #: How much longer than the lease a beat stands still before its node is gone: clocks may run apart by that.
 EXPIRY_FACTOR = 1.05
@@ -428,3 +432,249 @@ class StepDown:
     def is_over(self, work: Work, now_seconds: float) -> bool:
         """Tell whether the node is to step down, if another one stands by."""
         return self.unable_seconds(work, now_seconds) >= self.seconds
+
+
+RECORD_SCHEMA = 1  #: of what ``record_of`` writes
+MOST = 2**63 - 1  #: that a number in a record may be
+
+
+def record_of(group: Group) -> RoleRecord:
+    """Write a group in few bytes: each write is paid for by its size."""
+    members = [_as_json(member) for member in group.members.values()]
+    content = json.dumps({"schema": RECORD_SCHEMA, "members": members}, separators=(",", ":"))
+    return RoleRecord(group.version, content)
+
+
+def group_in(record: RoleRecord | None) -> Group:
+    """Read what ``record_of`` wrote; where nothing stands, a group that nobody is in.
+
+    What a later program of the same schema adds is passed over. Raises ``ValueError`` for anything else; whatever the
+    record holds, its words are few, and in one line.
+    """
+    if record is None:
+        return Group()
+    version = record.version
+    try:
+        _count(version, 1, MOST - 1)  # the next one has to fit, too
+        data = json.loads(record.content)
+        if data["schema"] != RECORD_SCHEMA:
+            raise ValueError(f"found schema {data['schema']!r:.40}, expected {RECORD_SCHEMA}")
+        if not isinstance(data["members"], list):
+            raise TypeError
+        members = [_member(each, version) for each in data["members"]]
+    except (AttributeError, KeyError, RecursionError, TypeError) as error:
+        raise ValueError(f"expected what this program writes ({type(error).__name__})") from None
+    if len({member.node.name for member in members}) < len(members):
+        raise ValueError("found a node twice")
+    return Group(version, {member.node.name: member for member in members})
+
+
+def _as_json(member: Member) -> dict[str, Any]:
+    node, share = member.node, member.share
+    return {
+        "name": node.name,
+        "role": node.role.value,
+        "limits": node.limits.amounts,
+        "processes": node.processes,
+        "shares_app_store_concurrency": node.shares_app_store_concurrency,
+        "joined": member.joined,
+        "beat": member.beat,
+        "lease_seconds": member.lease_seconds,
+        "token": member.token,
+        "share": None if share is None else [share.number, share.told.amounts, share.held.amounts],
+    }
+
+
+def _member(data: Mapping[str, Any], version: int) -> Member:
+    name, shares, token, share = (data[key] for key in ("name", "shares_app_store_concurrency", "token", "share"))
+    if not is_name(name) or not isinstance(shares, bool):
+        raise TypeError
+    limits, processes = _limits(data["limits"], least=1), _count(data["processes"], 1)
+    return Member(
+        Node(name, _role(data["role"]), limits, processes, shares),
+        joined=_count(data["joined"], 1, version),
+        beat=_count(data["beat"]),
+        lease_seconds=_amount(data["lease_seconds"], LONGEST_LEASE_SECONDS),
+        token=None if token is None else _count(token, 1, version),
+        share=None if share is None else _share(share, version),
+    )
+
+
+def _role(value: object) -> Role:
+    if value not in list(Role):
+        raise ValueError(f"found role {value!r:.40}, expected one of {', '.join(Role)}")
+    return Role(value)  # type: ignore[arg-type]
+
+
+def _share(values: Sequence[Any], version: int) -> Share:
+    number, told, held = values
+    return Share(_count(number, 1, version), _limits(told), _limits(held))
+
+
+def _limits(values: Sequence[Any], least: int = 0) -> Limits:
+    *counts, rate = values
+    in_flight, ledger, app_store = (_count(count, least) for count in counts)
+    return Limits(in_flight, ledger, app_store, None if rate is None else _amount(rate))
+
+
+def _count(value: object, least: int = 0, most: int = MOST) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"found {value!r:.40}, expected a number from {least} to {most}")
+    return value
+
+
+def _amount(value: object, most: float = float(MOST)) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= most:  # type: ignore[operator]  # NaN is not, either
+        raise ValueError(f"found {value!r:.40}, expected a number from 0 to {most:g}")
+    return value  # type: ignore[return-value]
+
+
+MAX_WRITES = 10  #: in a row that others were faster with; then the next renewal tries
+
+
+@dataclass(frozen=True, slots=True)
+class SteppedDown:
+    """Why an active node steps down, and for which one."""
+
+    unable_seconds: float  #: for how long nothing could be received
+    unavailable: tuple[str, ...]  #: services, which are why
+    successor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Read the record: ``Place.found`` takes what stands there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Write this, if ``stored`` is the version that stands: ``Place.written``, or ``found`` with what does stand."""
+
+    content: Group
+    stored: int
+    attempt: int
+    gone: tuple[str, ...]  #: who is taken out by it
+    lost: tuple[int, int] | None  #: what stood, and what is known, where a record that was lost is put back by it
+    stepped_down: SteppedDown | None  #: why this node steps down by it; None: it does not
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """``Place.renew`` after so many seconds, in the place of all that were to come."""
+
+    seconds: float
+
+
+Step: TypeAlias = Read | Write | Wait | None
+
+
+class Holder(Protocol):
+    """Who works with what the group lends: nothing, at first."""
+
+    def grant(self, share: Share | None, limits: Limits) -> None:
+        """Let these limits hold for what is new; ``Place.obeyed`` is told when no more is in use."""
+
+    def lend_until(self, seconds: float) -> None:
+        """Have nothing new begun from this time on."""
+
+    def release(self) -> None:
+        """Hand back what is in flight."""
+
+    def work(self) -> Work:
+        """Tell how the work goes. It waits for nothing."""
+
+
+class Place:
+    """See the module. Times are those of one clock, which goes on while the machine is suspended."""
+
+    def __init__(self, lease: Lease, step_down: StepDown, holder: Holder) -> None:
+        self.lease = lease
+        self.step_down = step_down
+        self.is_calling = False  #: the table
+        self.began_at_seconds = -inf  #: the last renewal
+        self.granted: Share | None = None  #: what the holder has
+        self.work = Work()  #: as it was looked at last, while this node is active
+        self._holder = holder
+        self._is_granted = False  # whether that was by this very place, and not by one before it
+        self._renews_at_once = False  # when the call under way is over
+        self._held_until_seconds = -inf  # as the holder knows it
+        self._was_over = True  # the lease: the holder may have stopped, and waits for a grant
+
+    def renew(self, now_seconds: float) -> Step:
+        """Begin a renewal: it is time, or there is something that others wait for."""
+        if self.is_calling:
+            self._renews_at_once = True
+            return None
+        self.is_calling, self.began_at_seconds = True, now_seconds
+        return Read()
+
+    def found(self, group: Group, now_seconds: float, after: Write | None = None) -> Step:
+        """Go on from what was read, or stood in the way of a write."""
+        self._looked(group, now_seconds)
+        attempt = 1 if after is None else after.attempt + 1
+        return self._write(attempt, now_seconds) if attempt <= MAX_WRITES else self.failed(now_seconds)
+
+    def written(self, write: Write, now_seconds: float) -> Step:
+        """Take up what the group lends by what has been written."""
+        self._looked(write.content, now_seconds)
+        share, me = self.lease.share, self.lease.me
+        if not is_same(share, self.granted) or self._was_over or not self._is_granted:
+            self._grant(share)
+        self._was_over = False
+        if me is not None and me.token is None:
+            self._holder.release()
+        return self.failed(now_seconds)
+
+    def failed(self, now_seconds: float) -> Step:
+        """Wait for the next renewal; the table did not answer, or its answer is of no use."""
+        self.is_calling = False
+        if self._renews_at_once:
+            self._renews_at_once = False
+            return self.renew(now_seconds)
+        interval, me = self.lease.seconds / RENEWALS_PER_LEASE, self.lease.me
+        if me is not None and me.token is not None and me.share is None and now_seconds < self.lease.held_until_seconds:
+            interval /= 4  # somebody is about to give back what it waits for
+        return Wait(max(0.0, self.began_at_seconds + interval - now_seconds))
+
+    def obeyed(self, asked: Share | None, now_seconds: float) -> Step:
+        """Note that the holder uses no more than it was granted with this share."""
+        share = self.lease.share
+        if share is None or not share.is_same_order(asked):
+            return None
+        self.lease = self.lease.obeys(share.number)
+        return self.renew(now_seconds) if share.held != share.told else None  # so that the others get the rest
+
+    def _write(self, attempt: int, now: float) -> Write:
+        lease = self.lease
+        gone = tuple(sorted(lease.gone(now)))
+        lost = (lease.stored, lease.group.version) if lease.puts_back else None
+        successor = lease.successor(now) if self.step_down.is_over(self.work, now) else None
+        stepped_down = None
+        if successor is not None:
+            unable_seconds = self.step_down.unable_seconds(self.work, now)
+            stepped_down = SteppedDown(unable_seconds, self.work.unavailable, successor)
+        self.lease, content = lease.renewal(now, steps_down=stepped_down is not None)
+        return Write(content, lease.stored, attempt, gone, lost, stepped_down)
+
+    def _looked(self, group: Group, now: float) -> None:
+        before, self.lease = self.lease, self.lease.looked(group, now)
+        me, share = self.lease.me, self.lease.share
+        self.work = Work() if me is None or me.token is None else self._holder.work()
+        self.step_down = self.step_down.looked(before, self.lease, self.work, now)
+        if share is None and not (self._is_granted and self.granted is None):
+            self._grant(None)  # before anything is lent again
+        if share is not None and self.granted is not None and not self.granted.told.is_within(share.held):
+            self._grant(share)  # what was lent more went to another node, and was lost
+        if me is None or self.lease.held_until_seconds > -inf:  # after a crash it is left as it was, until it is known
+            self._was_over |= now >= self._held_until_seconds
+            self._held_until_seconds = self.lease.held_until_seconds
+            self._holder.lend_until(self._held_until_seconds)
+
+    def _grant(self, share: Share | None) -> None:
+        self.granted, self._is_granted = share, True
+        self._holder.grant(share, self.lease.limits)
+
+
+def is_same(one: Share | None, other: Share | None) -> bool:
+    """Tell whether both are the same order, or none."""
+    return one is other if one is None else one.is_same_order(other)

@@ -30,8 +30,7 @@ from typing import Any, ClassVar, TypeAlias
 import cachetools
 
 from receipt_actors.domain.ports import BackgroundCalls
-from receipt_actors.domain.retrying import RetryPolicy
-from receipt_actors.domain.sending import Breaker, InTurn, RateLimit, is_held_against, suspects_at_once
+from receipt_actors.domain.sending import Breaker, InTurn, RateLimit, RetryPolicy, is_held_against, suspects_at_once
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import (
     TIMEOUT,

@@ -29,7 +29,7 @@ from receipt_actors.domain.ports import (
     Standing,
     Tombstone,
 )
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.errors import BatchesRefused
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
 from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Gateway, Job

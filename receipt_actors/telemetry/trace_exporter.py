@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from receipt_actors.domain.messages import Result
+from receipt_actors.domain.messages import Result, TraceContext
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.trace_context import TraceContext
 
 
 @dataclass(frozen=True, slots=True)

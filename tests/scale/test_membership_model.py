@@ -15,8 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord
-from receipt_actors.domain.role_records import group_in
-from receipt_actors.domain.roles import Node, Role, StepDown, Work
+from receipt_actors.domain.roles import Node, Role, StepDown, Work, group_in
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import SHUTDOWN, Ref
 from receipt_actors.pipeline.protocol import Done, ObeyLimits

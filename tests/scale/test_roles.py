@@ -13,8 +13,17 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord
-from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import EXPIRY_FACTOR, LEAP, LONGEST_LEASE_SECONDS, Group, Lease, Node, Role
+from receipt_actors.domain.roles import (
+    EXPIRY_FACTOR,
+    LEAP,
+    LONGEST_LEASE_SECONDS,
+    Group,
+    Lease,
+    Node,
+    Role,
+    group_in,
+    record_of,
+)
 
 SECONDS = 10.0
 LIMITS = Limits(100, 50, 200, 10.0)

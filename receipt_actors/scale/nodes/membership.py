@@ -24,10 +24,24 @@ from math import inf
 from typing import Any, ClassVar, Protocol
 
 from receipt_actors.domain.limits import Limits, LiveLimits, Share
-from receipt_actors.domain.places import MAX_WRITES, Place, Read, Step, Wait, Write, is_same
 from receipt_actors.domain.ports import RoleRecord, RoleTable
-from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import Group, Lease, Member, Node, StepDown, Work
+from receipt_actors.domain.roles import (
+    MAX_WRITES,
+    Group,
+    Lease,
+    Member,
+    Node,
+    Place,
+    Read,
+    Step,
+    StepDown,
+    Wait,
+    Work,
+    Write,
+    group_in,
+    is_same,
+    record_of,
+)
 from receipt_actors.errors import UnavailableError
 from receipt_actors.otp import (
     ActorSystem,

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
-from receipt_actors.domain.places import SteppedDown
-from receipt_actors.domain.roles import Lease, Member, Role
+from receipt_actors.domain.roles import Lease, Member, Role, SteppedDown
 from receipt_actors.telemetry.incidents import IncidentKind, Noticed
 from receipt_actors.telemetry.overview import Standing
 

@@ -38,8 +38,7 @@ from receipt_actors.domain.receipts import (
     Unidentified,
     WrongEnvironment,
 )
-from receipt_actors.domain.retrying import RetryPolicy
-from receipt_actors.domain.sending import InTurn, RateLimit, Window
+from receipt_actors.domain.sending import InTurn, RateLimit, RetryPolicy, Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
 from receipt_actors.pipeline.calls import CallsOnThreads
