@@ -14,9 +14,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from receipt_actors.domain.messages import TraceContext, Unanswerable, dead_letter_message, trace_context_of
+from receipt_actors.domain.messages import Unanswerable, dead_letter_message, trace_context_of
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
@@ -48,8 +48,10 @@ from receipt_actors.pipeline.protocol import (
 from receipt_actors.telemetry.decisions import log_handed_back, log_moved
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.statistics import statistics_of
-from receipt_actors.telemetry.trace_exporter import FinishedDelivery
-from receipt_actors.telemetry.tracing import tracer_of
+from receipt_actors.telemetry.tracing import FinishedDelivery, tracer_of
+
+if TYPE_CHECKING:
+    from receipt_actors.telemetry.opentelemetry import DeliverySpan, OpenTelemetryExporter
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ class Processor(GenServer):
         self._moved_for: Unanswerable | None = None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
         self.tracer = tracer_of(self.system)
-        self._context: TraceContext | None = None  # of this delivery, once it is needed
+        self._span: DeliverySpan | None = None  # of this delivery, once it is needed
 
     # --- what a subclass says ---
 
@@ -171,33 +173,30 @@ class Processor(GenServer):
         parent = trace_context_of(self.delivery)
         if parent is None:
             return None
-        if self.tracer.exporter is not None:
-            self._context = self.tracer.exporter.context(parent)
-        return (self._context or parent).traceparent
+        context = parent if self.tracer.exporter is None else self._begin_span(self.tracer.exporter).context
+        return context.traceparent
+
+    def _begin_span(self, exporter: OpenTelemetryExporter) -> DeliverySpan:
+        if self._span is None:
+            began_at_seconds = self._since_seconds + self.clock.time() - self.clock.monotonic()
+            self._span = exporter.begin(trace_context_of(self.delivery), began_at_seconds)
+        return self._span
 
     def _tell_exporter(self, fate: str, reason: Reason | None) -> None:
-        """Pass the delivery to the exporter of traces. To be called only if there is one."""
+        """Export the delivery, which is over. To be called only if there is an exporter of traces."""
         exporter = self.tracer.exporter
         assert exporter is not None
-        parent = trace_context_of(self.delivery)
-        context = self._context or exporter.context(parent)
-        if not context.is_sampled:
+        span = self._begin_span(exporter)
+        if not span.is_wanted:
             return
         now = self.clock.time()
         to_unix_time = now - self.clock.monotonic()
+        steps = tuple((step, begin + to_unix_time) for step, begin in self._steps)
+        receive_count = self.delivery.approximate_receive_count
         delivery = FinishedDelivery(
-            context,
-            parent,
-            self.source.queue,
-            self.delivery.message_id,
-            self.delivery.approximate_receive_count,
-            self._since_seconds + to_unix_time,
-            now,
-            tuple((step, begin + to_unix_time) for step, begin in self._steps),
-            fate,
-            reason,
+            self.source.queue, self.delivery.message_id, receive_count, now, steps, fate, reason
         )
-        exporter.over(self.finished(delivery))
+        span.end(self.finished(delivery))
 
     def ask(self, *questions: Question) -> Generator[None, None, Sequence[Any]]:
         """Ask all of this at once and return the answers, in the same order."""

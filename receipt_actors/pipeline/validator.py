@@ -48,7 +48,7 @@ from receipt_actors.pipeline.protocol import (
 )
 from receipt_actors.telemetry.decisions import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
-from receipt_actors.telemetry.trace_exporter import FinishedDelivery
+from receipt_actors.telemetry.tracing import FinishedDelivery
 
 _OUTCOMES = {
     Genuine: "genuine",
