@@ -48,10 +48,9 @@ class Watch:
             raise NotAnswered("the system has not been started yet")
         return control
 
-    async def overview(self, fresh_seconds: float | None = None) -> Overview:
+    async def overview(self) -> Overview:
         """Return how the system looks now, or looked a moment ago."""
-        fresh_seconds = FRESH_SECONDS if fresh_seconds is None else fresh_seconds
-        if self._newest is not None and time.monotonic() - self._newest_at_seconds < fresh_seconds:
+        if self._newest is not None and time.monotonic() - self._newest_at_seconds < FRESH_SECONDS:
             return self._newest
         if self._look_under_way is None:
             self._look_under_way = asyncio.create_task(self._look())
@@ -85,7 +84,7 @@ class Watch:
         told: Overview | None = None
         while not self._closed.is_set():
             try:
-                overview = await self.overview(LOOK_SECONDS / 2)  # so that pages share a look
+                overview = await self.overview()
             except NotAnswered:
                 yield KEEP_ALIVE
             else:

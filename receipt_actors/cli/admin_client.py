@@ -242,6 +242,7 @@ def base_url(address: str) -> str:
     is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc
     if parts.scheme not in ("http", "https") or not host or not is_bare or (port is None and "://" not in address):
         raise ValueError("no address")
+    host.encode("idna")  # raises for a name that no resolver takes
     host = _EVERYWHERE.get(host, host)
     netloc = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{netloc}" + ("" if port is None else f":{port}")

@@ -8,8 +8,7 @@ import secrets
 import shlex
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -151,8 +150,10 @@ def command(
             notification_hour_seconds=notify_hour,
             on_delivery=_tell,
         ) as store,
-        _folder(files) as folder,
+        tempfile.TemporaryDirectory(prefix="receipt-actors-app-store-") as temporary,
     ):
+        folder = files or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         for line in _variables(store, folder):
             click.echo(line, err=mint is not None)
         if mint is not None:
@@ -164,16 +165,6 @@ def command(
                 click.echo(message.body)
         signals.wait(None)
     return EXIT_DONE
-
-
-@contextmanager
-def _folder(files: Path | None) -> Iterator[Path]:
-    if files is not None:
-        files.mkdir(parents=True, exist_ok=True)
-        yield files
-        return
-    with tempfile.TemporaryDirectory(prefix="receipt-actors-app-store-") as folder:
-        yield Path(folder)
 
 
 def _variables(store: SimulatedAppStore, folder: Path) -> list[str]:

@@ -48,23 +48,20 @@ _WAYS_OF, _LIMITS = comma_separated(click.Choice(WAYS)), comma_separated(click.I
 _PATH = click.Path(path_type=Path)
 
 
-def _plot_path(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    if path is not None and path.suffix not in PLOT_EXTENSIONS:
-        raise click.BadParameter(f"{str(path)!r} does not end in {', '.join(PLOT_EXTENSIONS)}.")
-    return _new_file(_context, _parameter, path)
-
-
-def _new_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+def _new_file(_context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """Refuse now what could not be written after minutes of measuring."""
-    if path is not None:
-        was_there = os.path.lexists(path)
-        try:
-            if not was_there or path.is_file() or path.is_dir():  # to open a pipe would wait for its reader
-                path.open("ab").close()
-        except OSError as error:
-            raise click.BadParameter(f"{str(path)!r} can't be written: {error.strerror}.") from None
-        if not was_there:
-            path.unlink()
+    if path is None:
+        return None
+    if parameter.name == "plot_path" and path.suffix not in PLOT_EXTENSIONS:
+        raise click.BadParameter(f"{str(path)!r} does not end in {', '.join(PLOT_EXTENSIONS)}.")
+    was_there = os.path.lexists(path)
+    try:
+        if not was_there or path.is_file() or path.is_dir():  # to open a pipe would wait for its reader
+            path.open("ab").close()
+    except OSError as error:
+        raise click.BadParameter(f"{str(path)!r} can't be written: {error.strerror}.") from None
+    if not was_there:
+        path.unlink()
     return path
 
 
@@ -126,7 +123,7 @@ Needs the extra: pip install "receipt-actors[bench]"
     "--json", "json_path", type=_PATH, callback=_new_file, metavar="FILE", help="Write all figures of all runs."
 )
 @click.option(
-    "--plot", "plot_path", type=_PATH, callback=_plot_path, metavar="FILE", help="Draw them: .png, .svg or .html."
+    "--plot", "plot_path", type=_PATH, callback=_new_file, metavar="FILE", help="Draw them: .png, .svg or .html."
 )
 @click.argument("start_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAGS OF START]")
 def command(

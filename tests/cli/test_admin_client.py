@@ -86,7 +86,8 @@ class TestEveryCommand:
         assert_one_line(ended, code, f"nobody answers at {address}", "refused", "--admin")
 
     @pytest.mark.parametrize(
-        "address", ["nonsense", "10.0.0.7", "localhost:99999", "ftp://localhost:1", "localhost:1/x", "u:p@localhost:1"]
+        "address",
+        ["nonsense", "a..b:1", "10.0.0.7", "localhost:99999", "ftp://localhost:1", "localhost:1/x", "u:p@localhost:1"],
     )
     def test_no_address(self, cli: Cli, command: tuple[str, ...], address: str) -> None:
         ended = cli(*command, "--admin", address)
