@@ -59,18 +59,12 @@ class System(StandInSystem):
             assert self.looked.acquire(timeout=PATIENCE_SECONDS)
 
 
-# --- when ---
-
-
 @pytest.mark.parametrize(
     ("processes", "why"),
     [
         ([QUIET], None),
-        ([replace(QUIET, state=State.WAITING, unavailable=("app_store",))], None),
         ([replace(QUIET, state=State.DRAINING)], None),
-        ([BUSY], None),
         ([BUSY, BUSY], None),
-        ([SLOW], "a message has been in flight for 5 s"),
         ([BUSY, QUIET, replace(SLOW, oldest_in_flight_seconds=71.6)], "a message has been in flight for 72 s"),
         ([replace(BUSY, state=State.DRAINING), BUSY], "it drains, with 6 messages in flight"),
         (
@@ -155,9 +149,6 @@ def test_it_is_protected_while_there_is_a_reason_and_not_for_ever_after(steps: l
             if protection.answers:
                 protected_until = now + EXPIRES_IN_MINUTES * 60 if wish else float("-inf")
     assert (protected_until > now) is is_wanted
-
-
-# --- the agent ---
 
 
 def test_a_slow_message_protects_the_task_until_it_is_answered(caplog: pytest.LogCaptureFixture) -> None:

@@ -109,9 +109,7 @@ def test_the_watchdog_hears_of_it_while_the_tree_is_whole(manager: Manager, addr
     assert not manager.has_more()
 
 
-@pytest.mark.parametrize(
-    "watchdog", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}]
-)
+@pytest.mark.parametrize("watchdog", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}])
 def test_without_a_watchdog_it_hears_nothing(manager: Manager, address: str, watchdog: Mapping[str, str]) -> None:
     with SystemdNotifier({"NOTIFY_SOCKET": address, **watchdog}) as notifier:
         notifier.watch(System(State.CONSUMING))
