@@ -82,22 +82,20 @@ def test_one_who_does_not_read_is_not_waited_for(ends: tuple[Channel, socket.soc
 
 
 @pytest.mark.parametrize(
-    ("files", "cores"),
+    "files",
     [
-        ({"cpu.max": "100000 100000\n"}, 1),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        {"cpu.max": "50000 100000\n"},
+        {"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"},
     ],
 )
-def test_a_container_may_use_what_its_limit_grants(tmp_path: Path, files: dict[str, str], cores: int) -> None:
+def test_a_container_may_use_what_its_limit_grants(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert usable_cores(tmp_path) == cores
+    assert usable_cores(tmp_path) == 1
 
 
-@pytest.mark.parametrize("text", ["max 100000\n", "nonsense", None])
-def test_without_a_limit_all_cores_may_be_used(tmp_path: Path, text: str | None) -> None:
-    if text is not None:
-        (tmp_path / "cpu.max").write_text(text)
+@pytest.mark.parametrize("text", ["max 100000\n", "nonsense"])
+def test_without_a_limit_all_cores_may_be_used(tmp_path: Path, text: str) -> None:
+    (tmp_path / "cpu.max").write_text(text)
     assert usable_cores(tmp_path) == usable_cores(tmp_path / "nothing") >= 1

@@ -97,22 +97,6 @@ def test_who_stands_by_says_so_everywhere(pair: Nodes) -> None:
     assert described["state"]["limits"]["max_in_flight"] == SETTINGS.max_in_flight
 
 
-def test_a_table_that_does_not_answer_is_an_outage(pair: Nodes) -> None:
-    for operation in ("read", "write"):
-        pair.table.fail(operation, LedgerUnavailable("down"), times=None)
-    pair.advance(3 * LEASE_SECONDS)
-    for name in ("a", "b"):
-        assert pair.role(name).standing is Standing.CUT_OFF
-        assert pair.look(name).state is State.WAITING
-        assert pair.kinds(name) == ["role", "outage"]
-        assert pair.look(name).incidents[0].subject == "role table"
-    pair.table.recover()
-    pair.advance(A_MOMENT_SECONDS)
-    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.ACTIVE, Standing.STANDBY]
-    for name in ("a", "b"):
-        assert pair.kinds(name) == ["role", "outage", "recovered"]
-
-
 def cut_off_from_its_queue(node: Tree) -> None:
     node.services.queues.fail("receive", QueueUnavailable("down"), times=None)
 

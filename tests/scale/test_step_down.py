@@ -65,13 +65,6 @@ def test_it_lasts_longer_than_a_lease_and_a_receive(lease: float, wait: float, s
     assert StepDown.of(lease, wait).seconds == seconds
 
 
-def test_it_is_over_when_nothing_was_taken_in_for_so_long(player: Player) -> None:
-    player.now += FIRST
-    assert not player.step_down.is_over(Work(), player.now)
-    assert not player.step_down.is_over(Work(unable_seconds=FIRST - 0.1), player.now)
-    assert player.step_down.is_over(Work(unable_seconds=FIRST), player.now)
-
-
 def test_what_was_before_it_was_active_does_not_count(player: Player) -> None:
     player.now += 1.0
     assert player.step_down.unable_seconds(Work(unable_seconds=50.0), player.now) == 1.0
@@ -98,11 +91,3 @@ def test_it_begins_anew_with_an_answer(player: Player) -> None:
     assert player.step_down.seconds == 24.0
     player.renew(Work(answered=1))
     assert player.step_down.seconds == 12.0
-
-
-def test_who_was_taken_for_gone_has_not_stepped_down(player: Player) -> None:
-    group = player.lease.group
-    player.look(group.renewed(player.other, 500, SECONDS, gone=frozenset("a")))
-    assert player.lease.me is None
-    player.renew()
-    assert player.step_down.seconds == FIRST
