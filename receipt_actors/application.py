@@ -339,7 +339,6 @@ def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) 
             settings.effective_receive_wait_seconds,
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
-            backend.rng,
             background,
             name=name,
         )

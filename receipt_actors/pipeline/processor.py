@@ -7,8 +7,6 @@ message is handed back. So it is where a service does not answer, whatever ``wor
 
 A crash of it forgets everything; ``in_flight`` sees it and hands the message back. That is why processors are
 temporary: redelivery is their restart.
-
-One whose message is of a FIFO queue begins when ``in_flight`` says that it is its turn (``domain.lines``).
 """
 
 from __future__ import annotations
@@ -31,15 +29,12 @@ from receipt_actors.otp import (
     ExitReason,
     GenServer,
     Name,
-    Ref,
     Shutdown,
     StartChild,
     Stop,
 )
 from receipt_actors.pipeline.protocol import (
-    IN_FLIGHT,
     RESULT_BATCHERS,
-    AnnounceYourself,
     Broken,
     DeleteMessage,
     GatewayFailure,
@@ -48,9 +43,6 @@ from receipt_actors.pipeline.protocol import (
     NoRoom,
     Refused,
     SendMessage,
-    StandBack,
-    WatchMessage,
-    YourTurn,
     delete_batcher_of,
     result_batcher_name,
 )
@@ -96,33 +88,16 @@ class _BatcherWanted:
     question: Question
 
 
-def watch_message(
-    processor: Ref, source: Source, delivery: ReceivedMessage, received_at_seconds: float
-) -> WatchMessage:
-    """Say what ``in_flight`` has to know of a processor and its message."""
-    return WatchMessage(
-        processor,
-        delivery.message_id,
-        delivery.receipt_handle,
-        delivery.approximate_receive_count,
-        received_at_seconds,
-        source,
-        delivery.group_id,
-    )
-
-
 class Processor(GenServer):
     """See the module. A subclass says what is done, in ``work``."""
 
-    def __init__(self, source: Source, delivery: ReceivedMessage, received_at_seconds: float) -> None:
+    def __init__(self, source: Source, delivery: ReceivedMessage, since_seconds: float) -> None:
         self.source = source
         self.delivery = delivery
-        self._received_at_seconds = received_at_seconds  # monotonic; when the receive began, a long poll ago perhaps
-        self._started_at_seconds = self.clock.monotonic()
+        self._since_seconds = since_seconds  # monotonic; when the message came in
         self._work: Work | None = None
         self._open: set[Question] = set()  # what ``work`` waits for
         self._moved_for: Unanswerable | None = None
-        self._waits_for_its_turn = delivery.group_id is not None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
         self.tracer = tracer_of(self.system)
         self._span: DeliverySpan | None = None  # of this delivery, once it is needed
@@ -149,15 +124,14 @@ class Processor(GenServer):
 
     def describe_state(self) -> dict[str, object]:
         """See ``Actor``: which message it is about, and what it waits for."""
-        nothing = "waiting for its turn" if self._waits_for_its_turn else "none"
-        step, began_at = self._steps[-1] if self._steps else (nothing, self._started_at_seconds)
+        step, began_at = self._steps[-1] if self._steps else ("none", self._since_seconds)
         now = self.clock.monotonic()
         return {
             "message_id": self.delivery.message_id,
             "approximate_receive_count": self.delivery.approximate_receive_count,
             "step": step,
             "seconds_in_step": round(now - began_at, 3),
-            "seconds_since_start": round(now - self._started_at_seconds, 3),
+            "seconds_since_start": round(now - self._since_seconds, 3),
             "waits_for": sorted({str(question.destination) for question in self._open}),
         }
 
@@ -176,8 +150,8 @@ class Processor(GenServer):
     # --- steps ---
 
     def init(self) -> Continue | None:
-        """Begin, unless it has to wait for its turn. The consumer tells ``in_flight`` of it."""
-        how = None if self._waits_for_its_turn else self._begin(self.work())
+        """Begin."""
+        how = self._begin(self.work())
         return None if how is None else Continue(how)  # it ends at once, but it has started
 
     def handle_continue(self, term: Any) -> Any:
@@ -193,7 +167,7 @@ class Processor(GenServer):
         if self.tracer.wants(event):
             if self._steps:
                 fields["seconds"] = self.clock.monotonic() - self._steps[-1][1]
-            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._started_at_seconds)
+            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._since_seconds)
 
     def traceparent(self) -> str | None:
         """Return the trace context to hand on with what is sent, if the message came with one."""
@@ -205,7 +179,7 @@ class Processor(GenServer):
 
     def _begin_span(self, exporter: OpenTelemetryExporter) -> DeliverySpan:
         if self._span is None:
-            began_at_seconds = self._started_at_seconds + self.clock.time() - self.clock.monotonic()
+            began_at_seconds = self._since_seconds + self.clock.time() - self.clock.monotonic()
             self._span = exporter.begin(trace_context_of(self.delivery), began_at_seconds)
         return self._span
 
@@ -261,7 +235,7 @@ class Processor(GenServer):
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
         """Give up for this delivery. No answer is invented: the message comes back."""
-        seconds = self.clock.monotonic() - self._started_at_seconds
+        seconds = self.clock.monotonic() - self._since_seconds
         log_handed_back(self.delivery.message_id, reason, detail, seconds)
         summary = f"a message is handed back, {reason}: {detail}"
         self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
@@ -328,24 +302,11 @@ class Processor(GenServer):
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over, or ``in_flight`` wants something."""
-        match message:
-            case _AskAgain(question):
-                if question in self._open:
-                    self._send(question)
-            case AnnounceYourself():
-                self.cast(IN_FLIGHT, watch_message(self.ref, self.source, self.delivery, self._received_at_seconds))
-                if self._waits_for_its_turn:  # and nobody knows any more what became of those before it
-                    return self.hand_back(Reason.GROUP_HANDED_BACK, "its group's order is not known any more")
-            case YourTurn() if self._waits_for_its_turn:
-                self._waits_for_its_turn = False
-                return self._begin(self.work())
-            case StandBack() if self._waits_for_its_turn:
-                return self.hand_back(Reason.GROUP_HANDED_BACK, "one before it in its group was handed back")
-            case YourTurn() | StandBack():
-                pass
-            case _:
-                return super().handle_info(message)
+        """A pause is over."""
+        if not isinstance(message, _AskAgain):
+            return super().handle_info(message)
+        if message.question in self._open:
+            self._send(message.question)
         return None
 
     def terminate(self, reason: ExitReason) -> None:
@@ -379,7 +340,7 @@ class Processor(GenServer):
         if self.tracer.exporter is not None:
             self._tell_exporter(fate, reason)
         now = self.clock.monotonic()
-        seconds = now - self._started_at_seconds
+        seconds = now - self._since_seconds
         if moved_for is None:
             self.log_answered(seconds)
         else:

@@ -297,7 +297,7 @@ def test_nothing_but_named_fields_leaves(tree: Tree, listener: Listener) -> None
     tree.services.submit(receipt, user_id=7)
     tree.settle()
     events = listener.told(trace)
-    assert len(events) > 50
+    assert len(events) > 40
     assert {name for event in events for name in event} <= {"at_seconds", "event", *FIELDS}
     written = json.dumps(events)
     assert receipt not in written
