@@ -75,7 +75,7 @@ CountsByFate = Annotated[Mapping[tuple[str, Reason | None], int], *_rows("fate",
 Histogram = Annotated[Latencies, PlainValidator(_latencies), PlainSerializer(Latencies.as_json)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ServiceCalls(JsonValue):
     """What was asked of a service."""
 
@@ -86,7 +86,7 @@ class ServiceCalls(JsonValue):
     latencies: Histogram = field(default_factory=Latencies)  #: of requests that it answered; not of long polls
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StatisticsSnapshot(JsonValue):
     """What has been counted since the start, by one process or by several together (``merged``)."""
 
@@ -143,31 +143,19 @@ def _combined(function: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
     return {key: count for key, count in counts.items() if count != 0}
 
 
-class _Calls:
-    """``ServiceCalls`` that are being counted."""
-
-    __slots__ = ("entries", "failures", "latencies", "requests", "retries")
-
-    def __init__(self) -> None:
-        self.requests = self.entries = self.failures = self.retries = 0
-        self.latencies = Latencies()
-
-    def snapshot(self) -> ServiceCalls:
-        return ServiceCalls(self.requests, self.entries, self.failures, self.retries, self.latencies.copy())
-
-
 class StatisticsTable:
     """What was counted. Any thread may count and read; the lock is held for a moment only."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards all of these
-        self._received = 0
+        self._lock = threading.Lock()  # guards the rest
+        self._calls: defaultdict[str, ServiceCalls] = defaultdict(ServiceCalls)
         self._results: Counter[tuple[Verdict, Reason]] = Counter()
         self._fates: Counter[tuple[str, Reason | None]] = Counter()
-        self._latencies = Latencies()
         self._steps: defaultdict[str, Latencies] = defaultdict(Latencies)
-        self._calls: defaultdict[str, _Calls] = defaultdict(_Calls)
         self._incidents: Counter[str] = Counter()
+        self._counted = StatisticsSnapshot(
+            0, self._results, self._fates, Latencies(), self._steps, self._calls, self._incidents
+        )
 
     def request_answered(self, service: str, entries: int, seconds: float | None = None) -> None:
         """Count a request that a service answered: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
@@ -192,7 +180,7 @@ class StatisticsTable:
 
     def messages_received(self, count: int) -> None:
         with self._lock:
-            self._received += count
+            self._counted.received += count
 
     def result_posted(self, verdict: Verdict, reason: Reason) -> None:
         with self._lock:
@@ -208,7 +196,7 @@ class StatisticsTable:
         with self._lock:
             self._fates[fate, reason] += 1
             if fate in _TIMED_FATES:
-                self._latencies.record(seconds)
+                self._counted.latencies.record(seconds)
             for step, step_seconds in steps:
                 self._steps[step].record(step_seconds)
 
@@ -219,19 +207,12 @@ class StatisticsTable:
     @property
     def answered(self) -> int:
         with self._lock:
-            return sum(self._results.values())
+            return self._counted.answered
 
     def snapshot(self) -> StatisticsSnapshot:
+        """Return a copy of what has been counted so far."""
         with self._lock:
-            return StatisticsSnapshot(
-                self._received,
-                dict(self._results),
-                dict(self._fates),
-                self._latencies.copy(),
-                {step: latencies.copy() for step, latencies in self._steps.items()},
-                {service: calls.snapshot() for service, calls in self._calls.items()},
-                dict(self._incidents),
-            )
+            return self._counted.merged(StatisticsSnapshot())
 
 
 def statistics_of(system: ActorSystem) -> StatisticsTable:
