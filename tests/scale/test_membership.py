@@ -42,9 +42,7 @@ class Held:
         self.until_seconds = -inf
         self.limits = NOTHING
         self.used: list[Limits] = []
-        self.most_while_held = NOTHING
         self.releases = 0
-        self.answered = 0
         self.unable_since: float | None = None  #: of ``boottime``; an outage keeps everything away
 
     def lend_until(self, seconds: float) -> None:
@@ -60,15 +58,12 @@ class Held:
 
     def work(self) -> Work:
         if self.unable_since is None:
-            return Work(self.answered)
-        return Work(self.answered, self._clock.boottime() - self.unable_since, ("receive from receipts",))
+            return Work()
+        return Work(0, self._clock.boottime() - self.unable_since, ("receive from receipts",))
 
     def fall(self) -> None:
         """From now on nothing can be taken in."""
         self.unable_since = self._clock.boottime()
-
-    def rise(self) -> None:
-        self.unable_since = None
 
     @property
     def is_held(self) -> bool:

@@ -36,7 +36,7 @@ moments = st.sampled_from([0.01, 0.05, 0.3, 1.0, 2.1, 5.0, 10.3, 10.8, 11.5, 25.
 
 
 class Roles(RuleBasedStateMachine):
-    """Nodes join, leave, crash, stand still and are cut off in any order; what they send is lost or comes late."""
+    """Nodes join, crash, stand still and are cut off in any order; what they send is lost or comes late."""
 
     world_class: ClassVar[type[World]] = World
 
@@ -76,11 +76,6 @@ class Roles(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.nodes)
     @rule(index=st.integers(0, 9))
-    def leave(self, index: int) -> None:
-        self.node(index).leave()
-
-    @precondition(lambda self: self.world.nodes)
-    @rule(index=st.integers(0, 9))
     def kill(self, index: int) -> None:
         self.node(index).kill()
 
@@ -97,16 +92,6 @@ class Roles(RuleBasedStateMachine):
         node.pause()
         self.world.advance(seconds)
         node.resume()
-
-    @precondition(lambda self: self.world.nodes)
-    @rule(index=st.integers(0, 9))
-    def pause(self, index: int) -> None:
-        self.node(index).pause()
-
-    @precondition(lambda self: self.world.nodes)
-    @rule(index=st.integers(0, 9))
-    def resume(self, index: int) -> None:
-        self.node(index).resume()
 
     @precondition(lambda self: self.world.nodes)
     @rule(index=st.integers(0, 9), is_cut=st.booleans())
