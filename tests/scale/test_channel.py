@@ -82,11 +82,7 @@ def test_one_who_does_not_read_is_not_waited_for(ends: tuple[Channel, socket.soc
 
 
 @pytest.mark.parametrize(
-    "files",
-    [
-        {"cpu.max": "50000 100000\n"},
-        {"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"},
-    ],
+    "files", [{"cpu.max": "50000 100000\n"}, {"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "100000\n"}]
 )
 def test_a_container_may_use_what_its_limit_grants(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():

@@ -98,12 +98,7 @@ class House:
         self.incidents = stage.stand_in(INCIDENTS)
 
     def start(
-        self,
-        name: str,
-        role: Role = Role.LOAD_BALANCED,
-        *,
-        obeys: bool = True,
-        worker: Ref | Name | None = None,
+        self, name: str, role: Role = Role.LOAD_BALANCED, *, obeys: bool = True, worker: Ref | Name | None = None
     ) -> tuple[Ref, Held]:
         """Start a membership, whose worker obeys at once, or when the test says so."""
         answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)

@@ -51,9 +51,7 @@ DIRECTIVE = exactly(Namespace=NAME, Dimensions=array(DIMENSIONS), Metrics=array(
 SCHEMA = {
     "type": "object",
     "required": ["_aws"],
-    "properties": {
-        "_aws": exactly(Timestamp={"type": "integer", "minimum": 0}, CloudWatchMetrics=array(DIRECTIVE)),
-    },
+    "properties": {"_aws": exactly(Timestamp={"type": "integer", "minimum": 0}, CloudWatchMetrics=array(DIRECTIVE))},
 }
 COUNTS = array({"type": "number", "exclusiveMinimum": 0})
 HISTOGRAM = exactly(Values=array(NUMBER), Counts=COUNTS, Min=NUMBER, Max=NUMBER, Sum=NUMBER, Count=NUMBER)

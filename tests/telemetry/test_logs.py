@@ -98,12 +98,7 @@ def test_what_every_json_line_has(log: Callable[[logging.Formatter], Lines]) -> 
     logging.getLogger("receipt_actors.test").info("all is %s", "well")
     (line,) = lines.objects
     assert datetime.fromisoformat(line.pop("time")).utcoffset() is not None
-    assert line == {
-        "level": "INFO",
-        "logger": "receipt_actors.test",
-        "process": "worker-2",
-        "message": "all is well",
-    }
+    assert line == {"level": "INFO", "logger": "receipt_actors.test", "process": "worker-2", "message": "all is well"}
 
 
 def test_a_decision_has_its_facts_as_fields(log: Callable[[logging.Formatter], Lines], answered_too: None) -> None:

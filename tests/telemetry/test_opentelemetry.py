@@ -116,10 +116,7 @@ def test_a_delivery_becomes_a_span_with_one_for_each_step(
 
 @pytest.mark.parametrize(
     ("fate", "reason", "last_is_error"),
-    [
-        ("handed_back", Reason.GAVE_UP_FOR_NOW, True),
-        ("moved", Reason.NOT_JSON, False),
-    ],
+    [("handed_back", Reason.GAVE_UP_FOR_NOW, True), ("moved", Reason.NOT_JSON, False)],
 )
 def test_what_has_no_answer_is_an_error(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter], fate: str, reason: Reason, last_is_error: bool
@@ -168,10 +165,7 @@ def test_the_standard_variables_hold(
 
 @pytest.mark.parametrize(
     ("sampler", "argument", "kept", "kept_of_parents"),
-    [
-        ("", "", 1.0, (True, False)),
-        ("parentbased_traceidratio", "0.25", 0.25, (True, False)),
-    ],
+    [("", "", 1.0, (True, False)), ("parentbased_traceidratio", "0.25", 0.25, (True, False))],
 )
 def test_sampling(
     opened: Callable[..., OpenTelemetryExporter],
