@@ -69,7 +69,7 @@ def test_where_it_stands_is_told_once_and_in_the_log_with_its_facts(
     told.news.tell_state(WAITING, 0.0)
     assert told.last[2] == f"{ME} waits for its share of the limits (2 nodes)"
     assert vars(caplog.records[1]).items() >= {
-        "event": "role", "group": "receipts", "node": "a", "standing": "active"
+        "event": "role", "group": "receipts", "node": "a", "state": "active"
     }.items()  # fmt: skip
 
 

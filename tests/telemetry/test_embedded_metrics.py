@@ -19,11 +19,11 @@ from receipt_actors.telemetry.embedded_metrics import MetricsLog, embedded_metri
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     NodeOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
     Usage,
 )
@@ -236,19 +236,19 @@ def test_dimensions_that_cloudwatch_would_drop_are_refused(dimensions: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("standing", "state", "active"),
+    ("node_state", "state", "active"),
     [
-        (Standing.ACTIVE, State.CONSUMING, 1),
-        (Standing.ACTIVE, State.WAITING, 1),  # for Apple: that is another alarm's affair
-        (Standing.ACTIVE, State.PAUSED, 0),
-        (Standing.ACTIVE, State.DRAINING, 0),
-        (Standing.STANDBY, State.STANDBY, 0),
-        (Standing.CUT_OFF, State.WAITING, 0),
+        (NodeState.ACTIVE, State.CONSUMING, 1),
+        (NodeState.ACTIVE, State.WAITING, 1),  # for Apple: that is another alarm's affair
+        (NodeState.ACTIVE, State.PAUSED, 0),
+        (NodeState.ACTIVE, State.DRAINING, 0),
+        (NodeState.STANDBY, State.STANDBY, 0),
+        (NodeState.CUT_OFF, State.WAITING, 0),
     ],
 )
-def test_where_nodes_share_the_work_it_is_told_who_does_it(standing: Standing, state: State, active: int) -> None:
-    nodes = (NodeOverview("a", standing, 1, None, 1, 0.0), NodeOverview("b", Standing.STANDBY, None, None, 1, 0.4))
-    role = RoleOverview("active-standby", "ReceiptsSQS", "a", standing, 10.0, 9.0, None, nodes)
+def test_where_nodes_share_the_work_it_is_told_who_does_it(node_state: NodeState, state: State, active: int) -> None:
+    nodes = (NodeOverview("a", node_state, 1, None, 1, 0.0), NodeOverview("b", NodeState.STANDBY, None, None, 1, 0.4))
+    role = RoleOverview("active-standby", "ReceiptsSQS", "a", node_state, 10.0, 9.0, None, nodes)
     (document,) = embedded_metrics(EARLIER, replace(LATER, state=state, role=role))
     check(document)
     assert (document["Active"], document["Nodes"]) == (active, 2)

@@ -9,10 +9,10 @@ import pytest
 from receipt_actors.telemetry.health import MOMENT_SECONDS, HealthWatch
 from receipt_actors.telemetry.overview import (
     ActorOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
-    Standing,
     State,
     Usage,
 )
@@ -130,7 +130,7 @@ def test_a_process_that_waits_for_its_share_is_no_missing_one(state: State) -> N
 
 
 def test_a_node_that_is_cut_off_says_of_what() -> None:
-    role = RoleOverview("active-standby", "Q", "a", Standing.CUT_OFF, 10.0, None, None, ())
+    role = RoleOverview("active-standby", "Q", "a", NodeState.CUT_OFF, 10.0, None, None, ())
     cut_off = replace(overview(process("main", State.WAITING), state=State.WAITING), role=role)
     health = HealthWatch().judge(cut_off)
     assert (health.is_healthy, health.is_ready) == (True, True)
