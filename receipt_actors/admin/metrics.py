@@ -16,7 +16,6 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from receipt_actors.telemetry.incidents import IncidentKind
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     NodeOverview,
@@ -28,6 +27,7 @@ from receipt_actors.telemetry.overview import (
     State,
     Usage,
 )
+from receipt_actors.telemetry.statistics import Latencies
 
 PREFIX = "receipt_actors_"
 BUCKET_SECONDS = (

@@ -11,7 +11,6 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from receipt_actors.admin.metrics import METRICS, exposition
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     NodeOverview,
@@ -22,7 +21,7 @@ from receipt_actors.telemetry.overview import (
     State,
     Usage,
 )
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import Latencies, StatisticsSnapshot
 
 from .conftest import STATISTICS, Client, a_process, an_overview, latencies
 

@@ -16,7 +16,6 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import load_settings
 from receipt_actors.telemetry.embedded_metrics import MetricsLog, embedded_metrics
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     NodeOverview,
     NodeState,
@@ -27,7 +26,7 @@ from receipt_actors.telemetry.overview import (
     State,
     Usage,
 )
-from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from receipt_actors.telemetry.statistics import Latencies, ServiceCalls, StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import StandInSystem
 

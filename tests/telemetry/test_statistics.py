@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.telemetry.latencies import SHORTEST_SECONDS, Latencies
-from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot, StatisticsTable
+from receipt_actors.telemetry.statistics import (
+    SHORTEST_SECONDS,
+    Latencies,
+    ServiceCalls,
+    StatisticsSnapshot,
+    StatisticsTable,
+)
 
 seconds = st.floats(SHORTEST_SECONDS, 1e5)
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
@@ -23,7 +22,7 @@ from receipt_actors.telemetry.overview import (
     Usage,
     state_of,
 )
-from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from receipt_actors.telemetry.statistics import Latencies, ServiceCalls, StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import StandInSystem
 
