@@ -13,25 +13,10 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.scale.processes.cores import usable_cores
-from receipt_actors.scale.processes.protocol import Grant, Loaded, Report, Reported, Started, Stopped
+from receipt_actors.scale.processes.protocol import Grant, Loaded, Report, Started, Stopped
 from receipt_actors.scale.processes.worker_process import Channel, _encode
-from receipt_actors.telemetry.overview import ActorOverview, Incident, ProcessOverview, ServiceOverview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
-PROCESS = ProcessOverview(
-    name="worker-1",
-    pid=7,
-    started_at_seconds=1.0,
-    state=State.WAITING,
-    in_flight=1,
-    reserved=2,
-    unavailable=("ledger",),
-    usage=Usage(1.5, 2, 3, 4),
-    services=(ServiceOverview("ledger", False, 5, 6, 7, 8.0),),
-    tree=ActorOverview("root", "supervisor", "running"),
-    statistics=StatisticsSnapshot(received=9),
-    idle_seconds=0.5,
-)
 STATISTICS = StatisticsSnapshot(3, {(Verdict.OK, Reason.CLAIMED): 2}, {("answered", None): 2})
 
 
@@ -47,14 +32,12 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
 
 def test_a_message_arrives_as_it_was_sent(ends: tuple[Channel, socket.socket]) -> None:
     channel, other = ends
-    incidents = (Incident(1.0, "crash", "a crash", ("here", "there")),)
-    reported = Reported(PROCESS, {"ReceiptsSQS": 3, "ResultsSQS": None}, incidents)
     grant, stopped = Grant(4, Limits(10, 5, 5), -inf, is_paused=False), Stopped(7, STATISTICS)
-    data = b"".join(map(_encode, (reported, grant, stopped)))
+    data = b"".join(map(_encode, (grant, stopped)))
     other.sendall(data + data[:3])
-    assert channel.receive() == [reported, grant, stopped]
+    assert channel.receive() == [grant, stopped]
     other.sendall(data[3:-1])
-    assert channel.receive() == [reported, grant]
+    assert channel.receive() == [grant]
     other.sendall(data[-1:])
     assert channel.receive() == [stopped]
 
