@@ -103,7 +103,7 @@ def test_who_has_not_looked_yet_has_no_place_to_tell(told: Told) -> None:
     assert told.last == (IncidentKind.OUTAGE, ROLE_TABLE, words)
 
 
-def test_why_it_stands_by_is_told_where_nobody_would_guess(told: Told) -> None:
+def test_why_it_stands_by_is_told_where_it_is_not_expected(told: Told) -> None:
     few = replace(LIMITS, ledger_concurrency=1)
     group = Group()
     for beat, name in enumerate("ba"):
