@@ -162,8 +162,6 @@ def _seconds_later(entry: Entry, why: Reason, rng: random.Random) -> int:
 
 
 class InFlight(GenServer):
-    """See the module."""
-
     trap_exit = True  # so that the ends of processors that wait in the mailbox are handled before its own
 
     def __init__(
@@ -202,12 +200,10 @@ class InFlight(GenServer):
     # --- after a restart ---
 
     def init(self) -> Continue:
-        """Take over what is in the table, in case this is a restart."""
         self._tick_later()
         return Continue()
 
     def handle_continue(self, term: Any) -> None:
-        """Watch the processors that live, and ask the gateways and batchers for outages."""
         for entry in self._table:
             self._credits.took(entry.source.queue)
             if entry.group is not None:
@@ -221,7 +217,6 @@ class InFlight(GenServer):
             self.send_request(name, DescribeService(), name)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """Note what a gateway knows, or that an extension failed. (A hand-back that fails comes back.)"""
         if isinstance(label, Entry):
             if isinstance(value, Refused | GaveUp) and label in self._table:
                 label.is_lost = True
@@ -236,7 +231,6 @@ class InFlight(GenServer):
             self._heard(label)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """There is no such actor yet, which will announce itself; or the batcher ended: the message comes back."""
         if label in self._not_heard:
             self._heard(label)
 
@@ -247,7 +241,6 @@ class InFlight(GenServer):
     # --- what others ask ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Take messages in, grant credits, describe what is in flight, pause, or close for good."""
         match request:
             case Received():
                 self._received(request)
@@ -277,7 +270,6 @@ class InFlight(GenServer):
         return NO_REPLY
 
     def outside_view(self) -> InFlightStatus:
-        """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
         is_paused, outages, receives = self._limits.is_paused, self._outages, self._receives
         now, taken = self.clock.monotonic(), list(self._table)
         # Who was told to wait, by an operator or by other nodes, has something to do; no outage is why it is not done.
@@ -295,7 +287,6 @@ class InFlight(GenServer):
         )
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``."""
         limits = self._limits.current
         return {
             **super().describe_state(),
@@ -309,7 +300,6 @@ class InFlight(GenServer):
     # --- what others tell ---
 
     def handle_cast(self, request: Any) -> Any:
-        """Open and close."""
         match request:
             case ServiceUnavailable():
                 self._note_outage(request)
@@ -331,7 +321,6 @@ class InFlight(GenServer):
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A processor or a consumer has ended, or it is time to look at something."""
         match message:
             case _LookForProgress(finished):
                 self._looks_for_progress = False
@@ -519,7 +508,6 @@ class InFlight(GenServer):
         self.send_request(batcher, ChangeVisibility(entry.receipt_handle, seconds), label)
 
     def terminate(self, reason: ExitReason) -> None:
-        """Hand back what is in flight, unless it was this actor alone that crashed."""
         if not isinstance(reason, Crash):
             for entry in self._table:
                 self._trace_handed_back(entry, Reason.CRASHED)

@@ -13,8 +13,6 @@ from receipt_actors.pipeline.processor import Processor, Work
 
 
 class Mover(Processor):
-    """See the module."""
-
     def __init__(
         self,
         source: Source,

@@ -122,7 +122,6 @@ class Processor(GenServer):
         return self.delivery
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``: which message it is about, and what it waits for."""
         step, began_at = self._steps[-1] if self._steps else ("none", self._since_seconds)
         now = self.clock.monotonic()
         return {
@@ -149,12 +148,10 @@ class Processor(GenServer):
     # --- steps ---
 
     def init(self) -> Continue | None:
-        """Begin."""
         how = self._begin(self.work())
         return None if how is None else Continue(how)  # it ends at once, but it has started
 
     def handle_continue(self, term: Any) -> Any:
-        """End."""
         return term
 
     def enter(self, step: str) -> None:
@@ -261,7 +258,6 @@ class Processor(GenServer):
         return None
 
     def handle_reply(self, label: Any, value: Any) -> Any:
-        """Go on once everything that was asked has been answered."""
         if isinstance(label, _BatcherWanted):
             return self._batcher_started(label)
         if label not in self._open:
@@ -289,7 +285,6 @@ class Processor(GenServer):
                 return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        """Ask the successor of the actor that ended, after a pause."""
         question = label.question if isinstance(label, _BatcherWanted) else label
         if question not in self._open:
             return None
@@ -301,7 +296,6 @@ class Processor(GenServer):
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over."""
         if not isinstance(message, _AskAgain):
             return super().handle_info(message)
         if message.question in self._open:
@@ -309,7 +303,6 @@ class Processor(GenServer):
         return None
 
     def terminate(self, reason: ExitReason) -> None:
-        """Export a delivery that ends in a crash: ``in_flight`` hands the message back."""
         if self.tracer.exporter is not None and isinstance(reason, Crash):
             self._tell_exporter("handed_back", Reason.CRASHED)
 

@@ -23,7 +23,6 @@ from receipt_actors.domain.addresses import Address
     ],
 )
 def test_a_host_and_a_port(text: str, host: str, port: int, is_loopback: bool) -> None:
-    """Only what certainly is this machine itself counts as loopback."""
     address = Address.parse(text)
     assert (address.host, address.port, address.is_loopback) == (host, port, is_loopback)
     assert Address.parse(str(address)) == address
@@ -38,6 +37,5 @@ def test_a_host_and_a_port(text: str, host: str, port: int, is_loopback: bool) -
     ],
 )
 def test_what_is_no_address(text: str) -> None:
-    """It is refused in words."""
     with pytest.raises(ValueError, match=r"."):
         Address.parse(text)

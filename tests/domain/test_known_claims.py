@@ -79,7 +79,6 @@ def test_what_is_known_spares_the_ledger(owner: LedgerItem, wanted: LedgerItem) 
 
 @given(claims)
 def test_a_tombstone_is_not_remembered(wanted: LedgerItem) -> None:
-    """It may be taken back, and then the transaction is free: the ledger is asked each time."""
     known = KnownClaims(BOUND)
     known.learn(Tombstone(wanted.transaction_id, 1.0))
     assert known.obstacle(wanted) is None
@@ -87,7 +86,6 @@ def test_a_tombstone_is_not_remembered(wanted: LedgerItem) -> None:
 
 
 def test_the_oldest_is_forgotten_first() -> None:
-    """It is bounded; who was forgotten is asked for again."""
     known = KnownClaims(2)
     first = LedgerItem("t-1", "s", "m", 1, "ab" * 32, None, None, Environment.PRODUCTION, "source", "post", 0.0)
     claimed = [replace(first, transaction_id=each) for each in ("t-1", "t-2", "t-3")]

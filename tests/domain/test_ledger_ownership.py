@@ -26,7 +26,6 @@ ITEM = ledger_item(SUBMISSION, TRANSACTION, Environment.SANDBOX, "receipts", now
 
 
 def test_a_claim_records_who_claimed_what_where_and_when() -> None:
-    """Every field that a later comparison, a refund or an operator needs is in the item."""
     assert ITEM == LedgerItem(
         transaction_id="1000",
         submission_id="s-1",
@@ -46,7 +45,6 @@ def test_a_claim_records_who_claimed_what_where_and_when() -> None:
 
 
 def test_what_nobody_claimed_is_new_after_a_claim_and_free_after_a_lookup() -> None:
-    """Only a claim makes a transaction ours; a lookup that finds nothing says that it is free."""
     assert ownership_after_claim(None, ITEM) is Ownership.NEW
     assert ownership_after_lookup(None, ITEM) is Ownership.FREE
 
@@ -133,7 +131,6 @@ def test_one_post_queue_gets_ok_and_takes_no_harm(arrivals: list[LedgerItem]) ->
 
 
 def test_a_tombstone_is_nobodys_claim() -> None:
-    """Apple refunded it before anybody asked: whoever asks is told so, and nobody got OK."""
     tombstone = Tombstone(ITEM.transaction_id, 50.0)
     assert ownership_after_claim(tombstone, ITEM) is Ownership.REFUNDED
     assert ownership_after_lookup(tombstone, ITEM) is Ownership.REFUNDED

@@ -34,7 +34,6 @@ def message(traceparent: str | None = None, header: str | None = None) -> Receiv
     ],
 )
 def test_traceparent_is_read(text: str, is_sampled: bool) -> None:
-    """Also of a version to come; flags that nobody knows are left alone."""
     assert parse_traceparent(text) == TraceContext(CONTEXT.trace_id, CONTEXT.span_id, is_sampled)
 
 
@@ -53,7 +52,6 @@ def test_traceparent_is_read(text: str, is_sampled: bool) -> None:
     ],
 )
 def test_what_is_no_traceparent_is_none(text: str) -> None:
-    """It is no fault of the message's."""
     assert parse_traceparent(text) is None
 
 
@@ -69,12 +67,10 @@ def test_what_is_no_traceparent_is_none(text: str) -> None:
     ],
 )
 def test_the_header_of_x_ray_is_read(text: str, expected: TraceContext | None) -> None:
-    """Its fields in any order; without a parent it says nothing that could be gone on with."""
     assert parse_aws_trace_header(text) == expected
 
 
 def test_traceparent_goes_before_the_header_of_x_ray() -> None:
-    """Either will do; the header stands in where the attribute can't be read."""
     assert trace_context_of(message()) is None
     assert trace_context_of(message(header=AWS_HEADER)) == CONTEXT
     assert trace_context_of(message("nonsense", AWS_HEADER)) == CONTEXT
@@ -84,7 +80,6 @@ def test_traceparent_goes_before_the_header_of_x_ray() -> None:
 
 @given(st.text() | st.text("0123456789abcdef-=;Root1Parent "))
 def test_any_text_is_read_or_is_none(text: str) -> None:
-    """A producer can write what it likes."""
     for parse in (parse_traceparent, parse_aws_trace_header):
         context = parse(text)
         assert context is None or parse_traceparent(context.traceparent) == context

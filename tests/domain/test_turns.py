@@ -10,7 +10,6 @@ from receipt_actors.domain.sending import InTurn
 
 
 def test_a_long_line_does_not_stand_before_another() -> None:
-    """Two lines alternate for as long as both have somebody; what is left keeps its order."""
     queue = InTurn[tuple[str, int]](lambda item: item[0])
     queue.extend([("long", number) for number in range(1000)])
     queue.extend([("short", 0), ("short", 1)])
@@ -21,7 +20,6 @@ def test_a_long_line_does_not_stand_before_another() -> None:
 
 @given(st.lists(st.one_of(st.tuples(st.integers(0, 3), st.integers()), st.none())))
 def test_nothing_is_lost_and_each_line_keeps_its_order(steps: list[tuple[int, int] | None]) -> None:
-    """Whatever is put in and taken out (None) when."""
     queue = InTurn[tuple[int, int]](lambda item: item[0])
     put, taken = [], []
     for step in steps:
@@ -38,13 +36,11 @@ def test_nothing_is_lost_and_each_line_keeps_its_order(steps: list[tuple[int, in
 
 
 def test_where_nobody_waits_there_is_nobody_to_take() -> None:
-    """As with a deque."""
     with pytest.raises(IndexError):
         InTurn[int](str).popleft()
 
 
 def test_what_is_put_first_is_taken_first() -> None:
-    """Whatever its line, and whoever's turn it was; the others keep their order."""
     queue = InTurn[tuple[str, int]](lambda item: item[0])
     queue.extend([("a", 1), ("b", 1), ("a", 2)])
     queue.appendleft(("b", 0))

@@ -124,7 +124,6 @@ def test_as_many_receive_at_once_as_find_full_receives(stage: Stage) -> None:
 
 
 def test_the_age_of_the_oldest_message_in_flight_is_known(stage: Stage) -> None:
-    """Of whoever is left, whatever order they end in; nothing in flight has no age."""
     in_flight = start(stage)
     (first,) = receive(stage, in_flight, 1)
     stage.settle()
@@ -142,7 +141,6 @@ def test_the_age_of_the_oldest_message_in_flight_is_known(stage: Stage) -> None:
 
 
 def test_who_waits_is_served_in_turn(stage: Stage) -> None:
-    """Credits that come free go to the consumer that has waited longest."""
     in_flight = start(stage, max_in_flight=10)
     first, second, third = [reserve(stage, in_flight) for _ in range(3)]
     receive(stage, in_flight, 0, first)
@@ -152,7 +150,6 @@ def test_who_waits_is_served_in_turn(stage: Stage) -> None:
 
 
 def test_a_message_in_flight_holds_its_credit(stage: Stage) -> None:
-    """From its processor's announcement to its processor's end, whatever that is."""
     in_flight = start(stage, max_in_flight=3)
     consumer = reserve(stage, in_flight)
     processors = receive(stage, in_flight, 3, consumer)
@@ -185,7 +182,6 @@ def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
 
 
 def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> None:
-    """Credits of receives under way count: they may bring as many messages."""
     limits = LiveLimits(Limits(20, 1, 1))
     in_flight = stage.start_in_flight(limits)
     consumer = reserve(stage, in_flight)
@@ -203,7 +199,6 @@ def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> Non
 
 
 def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
-    """They need not wait for something to end."""
     limits = LiveLimits(Limits(20, 1, 1), Limits(10, 1, 1))
     in_flight = stage.start_in_flight(limits)
     _, waiting = reserve(stage, in_flight), reserve(stage, in_flight)
@@ -214,7 +209,6 @@ def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
 
 
 def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> None:
-    """And nothing is granted to the dead, who would not give it back."""
     in_flight = start(stage, max_in_flight=10)
     dying, waiting_and_dying, living = [reserve(stage, in_flight) for _ in range(3)]
     stage.crash(waiting_and_dying)
@@ -224,7 +218,6 @@ def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> 
 
 
 def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> None:
-    """Two outages, and both have to end."""
     in_flight = start(stage, max_in_flight=30)
     processors = receive(stage, in_flight, 2)
     in_flight.cast(ServiceUnavailable("ledger"))
@@ -242,7 +235,6 @@ def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> No
 
 
 def test_an_outage_may_close_the_gate_and_open_it_again(stage: Stage) -> None:
-    """While it lasts: whether there is anything to receive that does not need the service may change."""
     in_flight = start(stage, max_in_flight=30)
     receive(stage, in_flight, 2)
     in_flight.cast(ServiceUnavailable("app_store"))
@@ -259,7 +251,6 @@ def test_an_outage_may_close_the_gate_and_open_it_again(stage: Stage) -> None:
 
 
 def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
-    """Somebody has to find out whether the service is back; one at a time."""
     in_flight = start(stage)
     in_flight.cast(ServiceUnavailable("ledger"))
     first, second = reserve(stage, in_flight), reserve(stage, in_flight)
@@ -272,7 +263,6 @@ def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
 
 
 def test_an_outage_during_receives_lets_nobody_else_in(stage: Stage) -> None:
-    """What has been reserved may come; then the closed gate counts it as in flight."""
     in_flight = start(stage)
     early = reserve(stage, in_flight)
     stage.settle()
@@ -314,7 +304,6 @@ def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
 
 
 def test_closing_does_not_wait_for_a_queue_that_keeps_its_own_messages(stage: Stage) -> None:
-    """Its trouble closes no gate; but who stops has nothing to wait for either."""
     in_flight = start(stage)
     receive(stage, in_flight, 2)
     in_flight.cast(ServiceUnavailable("send to Out", stops_receiving=False))
@@ -328,7 +317,6 @@ def test_closing_does_not_wait_for_a_queue_that_keeps_its_own_messages(stage: St
 
 
 def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
-    """What they bring is to be handed back, not left to its visibility timeout."""
     in_flight = start(stage)
     consumer = reserve(stage, in_flight)
     closing = stage.ask(IN_FLIGHT, StopReceiving())
@@ -341,7 +329,6 @@ def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
 
 
 def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
-    """Somebody slow is waited for, where all services are there."""
     in_flight = start(stage)
     (processor,) = receive(stage, in_flight, 1)
     in_flight.cast(ServiceUnavailable("ledger"))
@@ -354,7 +341,6 @@ def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
 
 
 def test_an_empty_house_closes_at_once(stage: Stage) -> None:
-    """And as often as it is asked to; an outage makes no difference."""
     in_flight = start(stage)
     in_flight.cast(ServiceUnavailable("ledger"))
     assert in_flight.call(StopReceiving()) == Done()
@@ -362,7 +348,6 @@ def test_an_empty_house_closes_at_once(stage: Stage) -> None:
 
 
 def test_a_consumer_that_dies_does_not_hold_up_closing(stage: Stage) -> None:
-    """Its receive will be settled by nobody."""
     in_flight = start(stage)
     consumer = reserve(stage, in_flight)
     closing = stage.ask(IN_FLIGHT, StopReceiving())
@@ -372,7 +357,6 @@ def test_a_consumer_that_dies_does_not_hold_up_closing(stage: Stage) -> None:
 
 
 def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
-    """Nothing in flight for so long; empty receives do not count, messages do, if only corrupt ones."""
     in_flight = start(stage)
     consumer = reserve(stage, in_flight)
     (processor,) = receive(stage, in_flight, 1, consumer)
@@ -393,7 +377,6 @@ def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
 
 
 def test_nobody_is_idle_whose_queue_has_not_answered(stage: Stage) -> None:
-    """At the start, and after the last message: a receive that takes long may bring something yet."""
     in_flight = start(stage)
     consumer = reserve(stage, in_flight)
     stage.advance(60)
@@ -481,7 +464,6 @@ def test_a_restarted_in_flight_knows_of_the_outage(stage: Stage) -> None:
 
 
 def test_a_closed_gate_lets_one_more_in_to_try_with(stage: Stage) -> None:
-    """When a gateway wants one; and not two at once, nor beyond the room there is."""
     in_flight = start(stage, max_in_flight=3)
     receive(stage, in_flight, 1)
     in_flight.cast(ServiceUnavailable("ledger"))
@@ -496,7 +478,6 @@ def test_a_closed_gate_lets_one_more_in_to_try_with(stage: Stage) -> None:
 
 
 def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
-    """They crash it, where a supervisor sees it; they are not met with silence."""
     with pytest.raises(NotImplementedError):
         start(stage).call("what is in flight?")
     assert stage.actors.whereis(IN_FLIGHT) is None
@@ -560,7 +541,6 @@ def test_a_message_now_and_then_is_taken_in_at_once_beside_a_backlog_of_thousand
 
 
 def test_two_deep_queues_get_about_equally_much(stage: Stage) -> None:
-    """What comes free goes to the source that has less, however much the other had before."""
     in_flight = start(stage, 100, FIRST, SECOND)
     one = Busy(stage, in_flight)
     one.fill()
@@ -574,7 +554,6 @@ def test_two_deep_queues_get_about_equally_much(stage: Stage) -> None:
 
 
 def test_the_polls_of_idle_sources_leave_half_of_the_credits(stage: Stage) -> None:
-    """Ten idle sources hold no more than their shares, though each of their polls asks for ten."""
     others = [replace(SECOND, queue=f"receipts-{number}") for number in range(2, 11)]
     in_flight = start(stage, 40, FIRST, *others)
     idle = [reserve(stage, in_flight, queue=source.queue) for source in others for _ in range(4)]
@@ -611,7 +590,6 @@ def test_trouble_with_one_source_queue_closes_the_gate_for_that_one_alone(
 def test_a_queue_that_cannot_be_received_from_is_told_of_by_its_name(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that was deleted, say. The others go on to receive, and nobody says that the system waits."""
     incidents = stage.stand_in(INCIDENTS)
     in_flight = start(stage, 100, FIRST, SECOND)
     lost = reserve(stage, in_flight, queue=SECOND.queue)
@@ -628,7 +606,6 @@ def test_a_queue_that_cannot_be_received_from_is_told_of_by_its_name(
 
 
 def test_in_an_outage_of_all_each_source_has_its_turn_to_try(stage: Stage) -> None:
-    """An empty queue must not be the only one that is looked at while the gate is closed."""
     in_flight = start(stage, 100, FIRST, SECOND)
     in_flight.cast(ServiceUnavailable("ledger"))
     first, second = reserve(stage, in_flight), reserve(stage, in_flight, queue=SECOND.queue)
@@ -641,7 +618,6 @@ def test_in_an_outage_of_all_each_source_has_its_turn_to_try(stage: Stage) -> No
 
 
 def test_a_restarted_in_flight_hears_of_every_sources_trouble(stage: Stage) -> None:
-    """It grants nothing to any before all batchers have answered."""
     outage = ServiceUnavailable("delete from receipts-2", source_queue=SECOND.queue)
     stage.stand_in(delete_batcher_of(SECOND), answer=lambda _: outage)
     silent = stage.stand_in(visibility_batcher_of(SECOND))
@@ -679,7 +655,6 @@ class Unable:
 
 
 def test_inability_lasts_while_receives_fail(stage: Stage) -> None:
-    """From the first failure to the next receive that succeeds, whichever consumer's those are."""
     unable = Unable(stage)
     assert unable.after(5.0) == 0.0
     unable.receive(fails=True)
@@ -693,7 +668,6 @@ def test_inability_lasts_while_receives_fail(stage: Stage) -> None:
 
 
 def test_one_source_that_can_be_received_from_is_enough(stage: Stage) -> None:
-    """However the others fail."""
     unable = Unable(stage, FIRST, SECOND)
     unable.receive(fails=True)
     assert unable.after(3.0) == 0.0
@@ -714,7 +688,6 @@ def test_who_lacks_another_service_can_receive(stage: Stage) -> None:
 
 
 def test_who_is_paused_or_ends_or_has_nothing_is_not_unable(stage: Stage) -> None:
-    """Nothing was to be taken in; when that is over it begins anew."""
     unable = Unable(stage)
     unable.receive(fails=True)
     unable.limits.is_paused = True
