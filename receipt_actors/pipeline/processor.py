@@ -21,7 +21,6 @@ from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
-    NO_PROCESS,
     NORMAL,
     Continue,
     Crash,
@@ -29,8 +28,8 @@ from receipt_actors.otp import (
     GenServer,
     Name,
     Shutdown,
-    StartChild,
     Stop,
+    start_child,
 )
 from receipt_actors.pipeline.protocol import (
     RESULT_BATCHERS,
@@ -76,13 +75,6 @@ class Question:
 @dataclass(frozen=True, slots=True)
 class _AskAgain:
     """To itself: the pause is over."""
-
-    question: Question
-
-
-@dataclass(frozen=True, slots=True)
-class _BatcherWanted:
-    """Label of the request to start the result batcher that the question needs."""
 
     question: Question
 
@@ -258,8 +250,6 @@ class Processor(GenServer):
         return None
 
     def handle_reply(self, label: Any, value: Any) -> Any:
-        if isinstance(label, _BatcherWanted):
-            return self._batcher_started(label)
         if label not in self._open:
             return None
         if isinstance(value, GatewayFailure) and not isinstance(label.request, DeleteMessage):
@@ -285,14 +275,12 @@ class Processor(GenServer):
                 return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        question = label.question if isinstance(label, _BatcherWanted) else label
-        if question not in self._open:
+        if label not in self._open:
             return None
-        question.tries += 1
-        if question.tries > MAX_TRIES:
-            return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {question.destination}")
-        # The first time there is most likely only no batcher for this queue yet.
-        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (question.tries - 1), _AskAgain(question))
+        label.tries += 1
+        if label.tries > MAX_TRIES:
+            return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {label.destination}")
+        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (label.tries - 1), _AskAgain(label))
         return None
 
     def handle_info(self, message: Any) -> Any:
@@ -311,18 +299,10 @@ class Processor(GenServer):
         if isinstance(question.request, SendMessage) and self.system.whereis(destination) is None:
             assert isinstance(destination, tuple)
             _kind, queue = destination
-            self.send_request(RESULT_BATCHERS, StartChild((queue,)), _BatcherWanted(question))
-        else:
-            self.send_request(destination, question.request, question)
-
-    def _batcher_started(self, label: _BatcherWanted) -> Any:
-        question = label.question
-        if question not in self._open:
-            return None
-        if self.system.whereis(question.destination) is None:
-            return self.handle_failure(label, NO_PROCESS)  # it did not start, or has ended already
-        self._send(question)
-        return None
+            supervisor = self.system.whereis(RESULT_BATCHERS)
+            if supervisor is not None:
+                start_child(supervisor, (queue,))  # where it does not start, the question is put again later
+        self.send_request(destination, question.request, question)
 
     def _finish(self) -> Stop:
         moved_for = self._moved_for

@@ -16,7 +16,18 @@ from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
 from receipt_actors.domain.sources import Source
-from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started
+from receipt_actors.otp import (
+    NORMAL,
+    TEMPORARY,
+    ChildSpec,
+    Crash,
+    Name,
+    Ref,
+    SimpleOneForOneSupervisor,
+    Start,
+    Starting,
+    StartResult,
+)
 from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.processor import MAX_TRIES
 from receipt_actors.pipeline.protocol import (
@@ -38,7 +49,7 @@ from receipt_actors.pipeline.protocol import (
 )
 from receipt_actors.pipeline.validator import Validator
 from receipt_actors.telemetry.latencies import Latencies
-from tests.pipeline.stand_ins import DEAD, POST, SILENT, SOURCE, Stage, delivery, submission
+from tests.pipeline.stand_ins import DEAD, POST, SOURCE, Stage, StandIn, delivery, submission
 
 POLICY = Policy(frozenset({"com.example.game"}), frozenset({"coins"}))
 
@@ -77,6 +88,12 @@ class House:
         self.processor = self.stage.actors.start(Mover, self.source, delivery(1, body="no json"), unanswerable, 0.0)
         self.stage.settle()
         return self.processor
+
+    def find(self, name: Name) -> Ref:
+        self.stage.settle()
+        ref = self.stage.actors.whereis(name)
+        assert ref is not None
+        return ref
 
     def answer(self, who: Ref, value: object, call: int = -1) -> None:
         self.stage.answer(who, value, call)
@@ -412,51 +429,40 @@ def test_a_neighbour_that_is_back_in_time_is_enough(house: House) -> None:
     assert house.claims() == ["t-1"]
 
 
+def start_result_batchers(stage: Stage) -> None:
+    """Start the supervisor of result batchers that keep what they get."""
+
+    def start(queue: str) -> StartResult | Starting:
+        return Start(StandIn, name=result_batcher_name(queue))()
+
+    spec = ChildSpec("result_batcher", start, TEMPORARY)
+    stage.actors.start(SimpleOneForOneSupervisor, spec, name=RESULT_BATCHERS)
+
+
 def test_a_result_batcher_is_started_on_demand(house: House) -> None:
-    """Where none lives for the post queue, its supervisor is asked for one; then it gets the answer."""
+    """And its successor, when it ends; confirmed answers are not sent again."""
     house.stage.crash(house.results)
-    house.go_to("claiming")
-    batchers = house.stage.stand_in(RESULT_BATCHERS)
-    house.answer(house.ledger, Ownership.NEW)
-    assert house.stage.calls(batchers, StartChild) == [StartChild((POST,))]
-    house.results = house.stage.stand_in(result_batcher_name(POST))
-    house.answer(batchers, Started(house.results))
-    assert house.verdicts() == [("t-1", "OK")]
-
-
-def test_two_that_want_the_same_batcher_share_it(house: House) -> None:
-    house.stage.crash(house.results)
-    house.go_to("claiming")
-    batchers = house.stage.stand_in(RESULT_BATCHERS)
-    house.answer(house.ledger, Ownership.NEW)
-    house.results = house.stage.stand_in(result_batcher_name(POST))
-    house.answer(batchers, NotStarted(AlreadyStarted(house.results)))
-    assert house.verdicts() == [("t-1", "OK")]
+    start_result_batchers(house.stage)
+    house.validate()
+    house.answer(house.apple, genuine(transaction("t-1"), transaction("t-2")))
+    house.answer(house.ledger, Ownership.NEW, call=0)
+    house.answer(house.ledger, Ownership.NEW, call=1)
+    first = house.find(result_batcher_name(POST))
+    (_, unconfirmed) = house.posted(first)
+    house.answer(first, Done(), call=0)
+    house.stage.crash(first)
+    house.stage.advance(0.05)
+    successor = house.find(result_batcher_name(POST))
+    assert house.posted(successor) == [unconfirmed]
+    house.answer(successor, Done())
+    assert len(house.deleted()) == 1
 
 
 def test_a_result_batcher_that_does_not_start_is_asked_for_again(house: House) -> None:
     house.stage.crash(house.results)
     house.go_to("claiming")
-    batchers = house.stage.stand_in(RESULT_BATCHERS, lambda _: NotStarted(SHUTDOWN))
     house.answer(house.ledger, Ownership.NEW)
-    house.stage.advance(0.05 * 2**MAX_TRIES)
-    assert len(house.stage.calls(batchers, StartChild)) == MAX_TRIES + 1
-    assert (house.ended, house.handed_back()) == (NORMAL, [Reason.GAVE_UP_FOR_NOW])
-
-
-def test_a_result_batcher_that_ends_gets_its_answers_handed_over_again(house: House) -> None:
-    """To its successor, which is asked for; confirmed answers are not sent again."""
-    house.validate()
-    house.answer(house.apple, genuine(transaction("t-1"), transaction("t-2")))
-    house.answer(house.ledger, Ownership.NEW, call=0)
-    house.answer(house.ledger, Ownership.NEW, call=1)
-    house.answer(house.results, Done(), call=0)
-    (_, unconfirmed) = house.posted()
-    batchers = house.stage.stand_in(RESULT_BATCHERS, lambda _: SILENT)
-    house.stage.crash(house.results)
-    house.stage.advance(0.05)
-    house.results = house.stage.stand_in(result_batcher_name(POST))
-    house.answer(batchers, Started(house.results))
-    assert house.posted() == [unconfirmed]
-    house.answer(house.results, Done())
-    assert len(house.deleted()) == 1
+    house.stage.advance(1)
+    start_result_batchers(house.stage)
+    house.stage.advance(2)
+    assert len(house.posted(house.find(result_batcher_name(POST)))) == 1
