@@ -1,4 +1,4 @@
-"""How requests are sent: batches, the rate limit, the breaker, retries and hand-backs."""
+"""How requests are sent: batches, the rate limit, the breaker, retries, hand-backs and turns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sending import (
     BURST_SECONDS,
+    FIRST_SIZE,
     MAX_HAND_BACK_SECONDS,
+    MAX_LAG_SECONDS,
     MIN_GROUP_HAND_BACK_SECONDS,
     MIN_HAND_BACK_SECONDS,
     Breaker,
+    InTurn,
     RateLimit,
     RetryPolicy,
+    Window,
     hand_back_seconds,
     is_held_against,
     suspects_at_once,
@@ -373,3 +377,60 @@ def test_a_message_that_blocks_its_group_has_hours_as_any_other() -> None:
     rng = random.Random(7)
     pauses = [hand_back_seconds(Reason.GAVE_UP_FOR_NOW, count, rng, blocks_group=True) for count in range(1, 20)]
     assert sum(pauses) > 2.5 * 3600
+
+
+# --- in turns ---
+
+
+def test_a_long_line_does_not_stand_before_another() -> None:
+    queue = InTurn[tuple[str, int]](lambda item: item[0])
+    queue.extend([("long", number) for number in range(1000)])
+    queue.extend([("short", 0), ("short", 1)])
+    taken = [queue.popleft() for _ in range(6)]
+    assert taken == [("long", 0), ("short", 0), ("long", 1), ("short", 1), ("long", 2), ("long", 3)]
+    assert (len(queue), next(iter(queue))) == (996, ("long", 4))
+
+
+@given(st.lists(st.one_of(st.tuples(st.integers(0, 3), st.integers()), st.none())))
+def test_nothing_is_lost_and_each_line_keeps_its_order(steps: list[tuple[int, int] | None]) -> None:
+    queue = InTurn[tuple[int, int]](lambda item: item[0])
+    put, taken = [], []
+    for step in steps:
+        if step is not None:
+            queue.append(step)
+            put.append(step)
+        elif queue:
+            taken.append(queue.popleft())
+        assert len(queue) == len(put) - len(taken) == len(list(queue))
+    while queue:
+        taken.append(queue.popleft())
+    for line in range(4):
+        assert [item for item in taken if item[0] == line] == [item for item in put if item[0] == line]
+
+
+def test_where_nobody_waits_there_is_nobody_to_take() -> None:
+    with pytest.raises(IndexError):
+        InTurn[int](str).popleft()
+
+
+def test_what_is_put_first_is_taken_first() -> None:
+    queue = InTurn[tuple[str, int]](lambda item: item[0])
+    queue.extend([("a", 1), ("b", 1), ("a", 2)])
+    queue.appendleft(("b", 0))
+    queue.appendleft(("c", 0))
+    assert [queue.popleft() for _ in range(5)] == [("c", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]
+
+
+# --- how many at once ---
+
+
+def test_it_doubles_in_each_round_trip_while_it_is_full() -> None:
+    window = Window()
+    for _ in range(FIRST_SIZE):
+        window = window.answered(is_full=True, lag_seconds=0.0)
+    assert window.size == 2 * FIRST_SIZE
+
+
+@pytest.mark.parametrize(("is_full", "lag_seconds"), [(False, 0.0), (True, 2 * MAX_LAG_SECONDS)])
+def test_it_opens_no_further_than_helps(is_full: bool, lag_seconds: float) -> None:
+    assert Window().answered(is_full=is_full, lag_seconds=lag_seconds) == Window()
