@@ -40,10 +40,10 @@ from typing import Any, TypeAlias
 from receipt_actors.domain.admission import Credits, Grant, Outages, Receives
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.messages import Submission, Unanswerable
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sending import hand_back_seconds, hand_back_unfinished_seconds
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     NO_REPLY,
     SHUTDOWN,

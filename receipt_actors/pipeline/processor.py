@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from receipt_actors.domain.messages import Unanswerable, dead_letter_message, trace_context_of
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     NORMAL,
     Continue,

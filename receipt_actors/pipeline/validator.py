@@ -23,6 +23,7 @@ from typing import TypeAlias
 
 from receipt_actors.domain.ledger import OursElsewhere, Ownership, ledger_item
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import ReceivedMessage, Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
@@ -33,7 +34,6 @@ from receipt_actors.domain.receipts import (
     Unidentified,
     WrongEnvironment,
 )
-from receipt_actors.domain.sources import Source
 from receipt_actors.domain.verdicts import AskLedger, Plan, Said, make_plan
 from receipt_actors.pipeline.pending import pending_submissions_of
 from receipt_actors.pipeline.processor import Processor, Question, Work

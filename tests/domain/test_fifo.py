@@ -10,13 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.domain.fifo import (
-    dead_letter_queue_fault,
-    dead_letter_queue_of,
-    deduplication_id,
-    in_group,
-    is_fifo,
-)
 from receipt_actors.domain.messages import (
     Result,
     Submission,
@@ -31,7 +24,14 @@ from receipt_actors.domain.messages import (
 )
 from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.sqs_rules import check_send_batch
+from receipt_actors.domain.sqs_rules import (
+    check_send_batch,
+    dead_letter_queue_fault,
+    dead_letter_queue_of,
+    deduplication_id,
+    in_group,
+    is_fifo,
+)
 
 FIFO = "queue.fifo"
 SUBMISSION = Submission("s-1", "m-1", -42, "MII", "ab" * 32, FIFO, None, None, 0.0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from receipt_actors.domain.limits import Limits, LiveLimits
-from receipt_actors.domain.sources import Source
+from receipt_actors.domain.policy import Source
 from receipt_actors.otp import (
     NORMAL,
     Name,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from receipt_actors.domain.limits import Limits, LiveLimits
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import NORMAL, SHUTDOWN, ExitReason, Ref, Shutdown, Stop
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.protocol import (

@@ -11,11 +11,10 @@ import pytest
 
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Unanswerable, Verdict
-from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.policy import Policy, Source
 from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     NORMAL,
     TEMPORARY,
