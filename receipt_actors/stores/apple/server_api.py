@@ -7,10 +7,12 @@ be verified before it says anything, and ``interpret_found`` then compares it wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final
 
+from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
@@ -24,16 +26,16 @@ from receipt_actors.domain.receipts import (
 from receipt_actors.domain.values import json_type
 from receipt_actors.stores.apple import signed_transactions
 from receipt_actors.stores.apple.fields import is_integer
-from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
+from receipt_actors.stores.apple.ports import (
+    UNAUTHORIZED,
+    ReceiptApi,
+    ServerApi,
+    SignatureRefused,
+    Signed,
+    begin_of,
+)
 
 _MAX_SHOWN_CODE = 10**9
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """The transaction was found, says whoever answered; it is Apple who did if this JWS can be verified."""
-
-    signed_transaction: str = field(repr=False)
 
 
 def _later(detail: str) -> TryAgain:
@@ -89,10 +91,30 @@ CODE_TABLE: Final[Mapping[int, CodeRow]] = MappingProxyType(
     }
 )
 
-Answer: TypeAlias = Interpretation | Signed
+
+def receipt_api(
+    server_api: ServerApi, policy: Policy, *, bundle_id: str | None = None, of_source: str = ""
+) -> ReceiptApi:
+    """Have the App Store Server API called: production first, unless nothing of it counts here.
+
+    An app that is not in the store yet may not call production, and Apple answers 401 if it does. ``bundle_id`` is the
+    app that is asked for, if that is not the client's; ``of_source`` is where it stands.
+    """
+    is_production = Environment.PRODUCTION in policy.environments
+    own: dict[str, Any] = {} if bundle_id is None else {"bundle_id": bundle_id}
+    begin = begin_of(server_api)
+    return ReceiptApi(
+        call=partial(server_api.get_transaction_info, **own),
+        interpret=interpret,
+        first=Environment.PRODUCTION if is_production else Environment.SANDBOX,
+        what_to_check=f"server_api_key, its id, its issuer and {of_source}bundle_ids",
+        environments=policy.environments,
+        begin=begin and partial(begin, **own),
+        question_of=server_api.transaction_id_of,
+    )
 
 
-def interpret(answer: Mapping[str, object], asked: Environment) -> Answer:
+def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretation | Signed:
     """Say what the answer of ``asked`` means. Total: never raises for anything that JSON can hold.
 
     What production does not know the sandbox may, for ids do not say where they come from; not the other way round,

@@ -13,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
+from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
@@ -40,6 +42,7 @@ from receipt_actors.stores.apple.fields import (
     read_seconds,
     read_token,
 )
+from receipt_actors.stores.apple.ports import AppStore, ReceiptApi, begin_of
 
 _MAX_SHOWN_STATUS = 10**9
 _DATE_IN_WORDS = "%Y-%m-%d %H:%M:%S Etc/GMT"
@@ -62,6 +65,25 @@ def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretatio
         return row.calls_for(answer, asked)
     except Unreadable as unreadable:
         return _unknown(f"status {status}, {unreadable}")
+
+
+def receipt_api(
+    app_store: AppStore, policy: Policy, *, shared_secret: str | None = None, of_source: str = ""
+) -> ReceiptApi:
+    """Have verifyReceipt called: production first, always, says Apple.
+
+    ``shared_secret`` is the one of this source's app, if that is not the client's; ``of_source`` is where it stands.
+    """
+    own: dict[str, Any] = {} if shared_secret is None else {"shared_secret": shared_secret}
+    begin = begin_of(app_store)
+    return ReceiptApi(
+        call=partial(app_store.verify_receipt, **own),
+        interpret=interpret,
+        first=Environment.PRODUCTION,
+        what_to_check=f"{of_source}shared_secret and the URLs",
+        environments=policy.environments,
+        begin=begin and partial(begin, **own),
+    )
 
 
 def _unknown(detail: str) -> TryAgain:

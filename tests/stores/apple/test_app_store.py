@@ -26,14 +26,15 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
-from receipt_actors.stores.apple.client.answers import (
+from receipt_actors.stores.apple.client.endpoints import endpoints_at
+from receipt_actors.stores.apple.client.verify_receipt_client import (
     MAX_ANSWER_BYTES,
     MAX_RETRY_AFTER_SECONDS,
+    VerifyReceiptClient,
     parse_answer,
+    question_body,
     retry_after_seconds,
 )
-from receipt_actors.stores.apple.client.endpoints import endpoints_at
-from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient, question_body
 from receipt_actors.stores.apple.ports import AppStore
 from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
@@ -467,7 +468,7 @@ def test_a_large_answer_keeps_its_memory_until_it_is_parsed(
         free.append(MEMORY.take(MAX_SHARED_BYTES))
         return {"status": 0}
 
-    monkeypatch.setattr("receipt_actors.stores.apple.client.answers.parse_answer", parse)
+    monkeypatch.setattr("receipt_actors.stores.apple.client.verify_receipt_client.parse_answer", parse)
     with raw_server(answers(b" " * 1_000_000)) as url, client_of(url) as client:
         client.verify_receipt(RECEIPT, Environment.PRODUCTION)
     assert free == [False]

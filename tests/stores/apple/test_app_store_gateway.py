@@ -25,8 +25,9 @@ from receipt_actors.pipeline.protocol import (
     VerifyReceipt,
 )
 from receipt_actors.stores.apple import app_store_gateway
-from receipt_actors.stores.apple.app_store_gateway import REFUSAL_MEMORY_SECONDS, AppStoreGateway
-from receipt_actors.stores.apple.asking import by_verify_receipt
+from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
+from receipt_actors.stores.apple.referee_gateway import REFUSAL_MEMORY_SECONDS
+from receipt_actors.stores.apple.verify_receipt import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, Noticed
 from receipt_actors.testing import FakeAppStore, genuine
 from tests.pipeline.stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
@@ -35,7 +36,9 @@ PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 
 
 class AtOnce(FakeAppStore):
-    """A fake App Store with ``AppStoreTransfers``: the outcome is there before ``begin`` returns."""
+    """A fake App Store with ``begin``: the outcome is there before that returns."""
+
+    blocks = False
 
     def begin(self, receipt_data: str, environment: Environment, done: Callable[[Any], object]) -> None:
         try:
@@ -57,7 +60,7 @@ class House:
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))
         self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, {SOURCE: by_verify_receipt(self.store, policy)}, self.limits, THREE_ATTEMPTS
+            AppStoreGateway, {SOURCE: receipt_api(self.store, policy)}, self.limits, THREE_ATTEMPTS
         )
 
     def script(self, *answers: Any, message: int = 1) -> None:
@@ -269,9 +272,7 @@ def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytes
     monkeypatch.setattr(app_store_gateway, "Window", lambda: Window(20))
     store: FakeAppStore = stage.with_fake(FakeAppStore())
     limits = LiveLimits(Limits(2000, 20, 2000))
-    gateway = stage.actors.start(
-        AppStoreGateway, {SOURCE: by_verify_receipt(store, Policy(None))}, limits, THREE_ATTEMPTS
-    )
+    gateway = stage.actors.start(AppStoreGateway, {SOURCE: receipt_api(store, Policy(None))}, limits, THREE_ATTEMPTS)
     first, second = (store.hold("verify_receipt", times=20 * waves) for waves in (1, 2))
     for number in range(4 * 20):
         stage.ask(gateway, VerifyReceipt(submission(number), SOURCE))
@@ -304,8 +305,8 @@ def test_each_source_has_its_own_secret_and_they_take_turns(stage: Stage) -> Non
     store = stage.with_fake(Recording())
     limits = LiveLimits(Limits(100, 1, 1))
     ways = {
-        SOURCE: by_verify_receipt(store, Policy(None)),
-        "two": by_verify_receipt(store, Policy(None), shared_secret="2"),
+        SOURCE: receipt_api(store, Policy(None)),
+        "two": receipt_api(store, Policy(None), shared_secret="2"),
     }
     gateway = stage.actors.start(AppStoreGateway, ways, limits, THREE_ATTEMPTS)
     hold = store.hold("verify_receipt")
@@ -323,7 +324,7 @@ def test_an_operator_is_told_which_sources_secret_to_check(stage: Stage) -> None
     """Apple refuses our requests for one of several apps."""
     store = stage.with_fake(FakeAppStore(lambda _data, _environment: {"status": 21004}))
     incidents = stage.stand_in(INCIDENTS)
-    way = by_verify_receipt(store, Policy(None), shared_secret="2", of_source="sources.two.")
+    way = receipt_api(store, Policy(None), shared_secret="2", of_source="sources.two.")
     limits = LiveLimits(Limits(100, 1, 1))
     gateway = stage.actors.start(AppStoreGateway, {"two": way}, limits, THREE_ATTEMPTS)
     stage.ask(gateway, VerifyReceipt(submission(1), "two"))

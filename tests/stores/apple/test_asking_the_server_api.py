@@ -15,8 +15,8 @@ from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import IN_FLIGHT, ServiceAvailable, ServiceUnavailable, VerifyReceipt
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
-from receipt_actors.stores.apple.asking import by_server_api
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
+from receipt_actors.stores.apple.server_api import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, Noticed
 from receipt_actors.testing import FakeServerApi, FakeSignedData
 from tests.pipeline.stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
@@ -36,7 +36,7 @@ class House:
         policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
         self.limits = LiveLimits(Limits(20, 20, 20))
         self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, {SOURCE: by_server_api(self.api, policy)}, self.limits, THREE_ATTEMPTS, self.apple
+            AppStoreGateway, {SOURCE: receipt_api(self.api, policy)}, self.limits, THREE_ATTEMPTS, self.apple
         )
 
     def verify(self, receipt_data: str, message: int = 1) -> Ref:

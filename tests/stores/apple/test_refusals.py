@@ -24,7 +24,7 @@ from receipt_actors.pipeline.protocol import (
     VerifyReceipt,
 )
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
-from receipt_actors.stores.apple.asking import by_verify_receipt
+from receipt_actors.stores.apple.verify_receipt import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.testing import FakeAppStore, genuine, receipt_data_of
 from tests.pipeline.stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
@@ -48,7 +48,7 @@ class House:
         limits = LiveLimits(Limits(max_in_flight, 20, 20))
         policy = Policy(None, environments=frozenset(Environment))
         self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, {SOURCE: by_verify_receipt(self.store, policy)}, limits, THREE_ATTEMPTS
+            AppStoreGateway, {SOURCE: receipt_api(self.store, policy)}, limits, THREE_ATTEMPTS
         )
 
     def _answer(self, receipt_data: str, _environment: Environment) -> Mapping[str, object] | BaseException:

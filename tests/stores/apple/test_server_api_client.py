@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import queue
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -19,18 +17,15 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt
-from receipt_actors.stores.apple.client.answers import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_SECONDS, retry_after_unix_ms
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
-from receipt_actors.stores.apple.client.server_api_client import (
-    RENEWED_SECONDS,
-    ServerApiClient,
-    ServerApiTransfers,
-    Token,
+from receipt_actors.stores.apple.client.server_api_client import RENEWED_SECONDS, ServerApiClient, Token
+from receipt_actors.stores.apple.client.verify_receipt_client import (
+    MAX_ANSWER_BYTES,
+    MAX_RETRY_AFTER_SECONDS,
+    retry_after_unix_ms,
 )
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
-from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
-from tests.patience import PATIENCE_SECONDS
 from tests.transport.places import running
 from tests.transport.wire import Recorder, Reply
 
@@ -60,27 +55,6 @@ class Clocks:
         return Token(pem(KEY), KEY_ID, ISSUER_ID, BUNDLE_ID, lambda: self.wall_seconds, lambda: self.monotonic_seconds)
 
 
-_transport = "blocking"
-
-
-@pytest.fixture(params=["blocking", "begun"], autouse=True)
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the client runs on, each in turn, and how it is called."""
-    monkeypatch.setitem(globals(), "_transport", request.param)
-
-
-class _Begun(ServerApiTransfers):
-    """Each call is begun, and waited for."""
-
-    def get_transaction_info(self, *args: Any, **keywords: Any) -> Mapping[str, object]:
-        outcomes: queue.SimpleQueue[Mapping[str, object] | Exception] = queue.SimpleQueue()
-        self.begin(*args, outcomes.put, **keywords)
-        outcome = outcomes.get(timeout=PATIENCE_SECONDS)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-
 @contextmanager
 def client_of(
     production_url: str,
@@ -92,13 +66,8 @@ def client_of(
 ) -> Iterator[ServerApiClient]:
     endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
     token = token or Clocks().token()
-    with ExitStack() as at_end:
-        if _transport == "blocking":
-            client = ServerApiClient(at_end.enter_context(closing(BlockingTransport(4))), endpoints, token)
-        else:
-            curl = at_end.enter_context(running(CurlTransport(4)))
-            client = _Begun(curl, endpoints, token)
-        yield client
+    with running(CurlTransport(4)) as transport:
+        yield ServerApiClient(transport, endpoints, token)
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from receipt_actors.pipeline.protocol import (
     VerifyReceipt,
 )
 from receipt_actors.stores.apple.app_store_gateway import SIGNED_TRAFFIC_SECONDS, AppStoreGateway
-from receipt_actors.stores.apple.asking import by_verify_receipt
 from receipt_actors.stores.apple.ports import SignatureRefused
 from receipt_actors.stores.apple.signature_gateway import SignatureGateway
+from receipt_actors.stores.apple.verify_receipt import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.testing import FakeAppStore, FakeSignedData, genuine
 from tests.pipeline.stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
@@ -60,7 +60,7 @@ class House:
         self.limits = LiveLimits(Limits(MAX_IN_FLIGHT, 20, 20))
         self.gateway: Ref = stage.actors.start(
             AppStoreGateway,
-            {SOURCE: by_verify_receipt(self.store, Policy(None))},
+            {SOURCE: receipt_api(self.store, Policy(None))},
             self.limits,
             THREE_ATTEMPTS,
             self.apple if verifies else None,

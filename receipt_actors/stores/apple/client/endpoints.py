@@ -16,7 +16,7 @@ from urllib3.util import parse_url
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.client.answers import MAX_ANSWER_BYTES
+from receipt_actors.stores.apple.client.verify_receipt_client import MAX_ANSWER_BYTES
 from receipt_actors.transport.messages import Server
 
 _BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # as requests looks for them

@@ -1,4 +1,4 @@
-"""The App Store Server API: the adapters of the port ``ServerApi``.
+"""The App Store Server API over HTTP: the client behind the port ``ServerApi``.
 
 Apple's own library, ``app-store-server-library``, has a client for it. Its requests do not keep what this house
 promises: each takes a new connection and a new token, an answer may drip for ever and be of any size, and the
@@ -23,13 +23,20 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.stores.apple.client.answers import excerpt, is_usual, no_answer, parse_object, retry_after_unix_ms
 from receipt_actors.stores.apple.client.endpoints import Endpoint
 from receipt_actors.stores.apple.client.receipt_ids import is_transaction_id, transaction_id_of
-from receipt_actors.stores.apple.client.verify_receipt_client import read_or_error
+from receipt_actors.stores.apple.client.verify_receipt_client import (
+    Answer,
+    excerpt,
+    is_usual,
+    no_answer,
+    parse_object,
+    retry_after_unix_ms,
+    then,
+)
 from receipt_actors.stores.apple.fields import is_integer
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
-from receipt_actors.transport.messages import HttpRequest, HttpResponse, Outcome, RequestFailed, Transfers, Transport
+from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Transport, wait_for
 
 TOKEN_SECONDS = 20 * 60  #: how long a token is good for; Apple takes no more than an hour
 RENEWED_SECONDS = 15 * 60  #: after which the next one is made, long before Apple's clock can call it old
@@ -39,12 +46,14 @@ _UNAUTHORIZED: Final[Mapping[str, object]] = MappingProxyType({"errorCode": UNAU
 
 
 class ServerApiClient:
-    """The port ``ServerApi`` on any transport.
+    """The port ``ServerApi`` on either transport.
 
     The URLs are those of the servers: ``/inApps/v1/transactions/...`` is added.
     """
 
     def __init__(self, transport: Transport, endpoints: Mapping[Environment, Endpoint], token: Token) -> None:
+        self.blocks = transport.blocks
+        self.close = transport.close
         self._tokens: dict[str | None, Token] = {None: token}  # by app
         self._transport = transport
         self._endpoints = endpoints
@@ -55,72 +64,46 @@ class ServerApiClient:
     def get_transaction_info(
         self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
     ) -> Mapping[str, object]:
-        """See ``ServerApi``. A token that is refused is made anew, once: clocks are set, and keys are replaced."""
+        return wait_for(lambda done: self.begin(transaction_id, environment, done, bundle_id=bundle_id))
+
+    def begin(
+        self,
+        transaction_id: str,
+        environment: Environment,
+        done: Callable[[Answer], object],
+        *,
+        bundle_id: str | None = None,
+    ) -> None:
+        """Do what ``get_transaction_info`` does, as ``VerifyReceiptClient.begin`` does.
+
+        A token that is refused is made anew, once: clocks are set, and keys are replaced.
+        """
+        if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
+            raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
+        endpoint = self._endpoints[environment]
+        url = f"{endpoint.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"
         of_app = self._token_of(bundle_id)
-        token, is_new = of_app.current()
-        outcome = self._get(transaction_id, environment, token)
-        if outcome is _UNAUTHORIZED and not is_new:
-            of_app.forget(token)
-            token, _ = of_app.current()
-            outcome = self._get(transaction_id, environment, token)
-        if isinstance(outcome, AppStoreUnavailable):
-            raise outcome
-        return outcome
+
+        def ask(may_renew: bool) -> None:
+            token, is_new = of_app.current()
+
+            def take(answer: Answer) -> None:
+                if answer is _UNAUTHORIZED and may_renew and not is_new:
+                    of_app.forget(token)
+                    ask(may_renew=False)
+                else:
+                    done(answer)
+
+            request = HttpRequest(endpoint.server, url, (*_HEADERS, f"Authorization: Bearer {token}"))
+            self._transport.begin(request, then(take, lambda outcome: _read(environment, outcome, token)))
+
+        ask(may_renew=True)
 
     def _token_of(self, bundle_id: str | None) -> Token:
         if bundle_id not in self._tokens:
             assert bundle_id is not None
             self._tokens.setdefault(bundle_id, self._tokens[None].of_app(bundle_id))  # of two threads, the first's
         return self._tokens[bundle_id]
-
-    def close(self) -> None:
-        """Close the transport. May be called twice."""
-        self._transport.close()
-
-    def _get(
-        self, transaction_id: str, environment: Environment, token: str
-    ) -> Mapping[str, object] | AppStoreUnavailable:
-        request = self._request(transaction_id, environment, token)
-        return self._transport.exchange(request, lambda outcome: _read(environment, outcome, token))
-
-    def _request(self, transaction_id: str, environment: Environment, token: str) -> HttpRequest:
-        if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
-            raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
-        endpoint = self._endpoints[environment]
-        url = f"{endpoint.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"
-        return HttpRequest(endpoint.server, url, (*_HEADERS, f"Authorization: Bearer {token}"))
-
-
-class ServerApiTransfers(ServerApiClient):
-    """The port ``ServerApiTransfers`` as well, on a transport that can do so."""
-
-    _transport: Transfers
-
-    def begin(
-        self,
-        transaction_id: str,
-        environment: Environment,
-        done: Callable[[Mapping[str, object] | Exception], object],
-        *,
-        bundle_id: str | None = None,
-    ) -> None:
-        """Begin what ``get_transaction_info`` does, and return at once. See ``AppStoreTransfers.begin``."""
-        of_app = self._token_of(bundle_id)
-
-        def ask(may_renew: bool) -> None:
-            token, is_new = of_app.current()
-
-            def take(outcome: Outcome) -> None:
-                fields = read_or_error(outcome, lambda outcome: _read(environment, outcome, token))
-                if fields is _UNAUTHORIZED and may_renew and not is_new:
-                    of_app.forget(token)
-                    ask(may_renew=False)
-                else:
-                    done(fields)
-
-            self._transport.begin(self._request(transaction_id, environment, token), take)
-
-        ask(may_renew=True)
 
 
 class Token:
@@ -198,7 +181,7 @@ def _read(
     environment: Environment, outcome: HttpResponse | RequestFailed, token: str
 ) -> Mapping[str, object] | AppStoreUnavailable:
     if isinstance(outcome, RequestFailed):
-        return no_answer(environment, outcome.cause, [token], was_sent=outcome.was_sent)
+        return no_answer(environment, outcome, [token])
     status = outcome.status
     if status == http.client.UNAUTHORIZED:
         return _UNAUTHORIZED
