@@ -15,8 +15,7 @@ from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused
 from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
-from receipt_actors.stores.apple.signatures.process import SignedDataProcess
-from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
+from receipt_actors.stores.apple.signatures.process import SignedDataProcess, SignedDataThreads
 from receipt_actors.stores.apple.signatures.trust import Trust, foreign_name, open_signed_data, read_trust
 
 if TYPE_CHECKING:

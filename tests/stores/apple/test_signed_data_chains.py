@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.stores.apple.ports import SignatureRefused
-from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
-from receipt_actors.stores.apple.signatures.chains import MAX_CHAINS, Chains
+from receipt_actors.stores.apple.signatures.apple_library import MAX_CHAINS, AppleSignedData, Chains
 from tests.stores.apple.signing import (
     BEGIN,
     END,
@@ -176,7 +175,7 @@ def test_a_notification_of_production_is_of_one_of_our_apps(
 
 
 # What we need of Apple's library that it does not promise. Where one of these fails after an upgrade, look into
-# ``chains`` and ``apple_library``.
+# ``apple_library``.
 
 
 def test_apples_library_has_the_chain_verifier_that_ours_asks() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedData, SignedKind
-from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
+from receipt_actors.stores.apple.signatures.process import SignedDataThreads
 from receipt_actors.testing import FakeSignedData
 from tests.patience import PATIENCE_SECONDS
 

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
@@ -40,16 +39,13 @@ class Endpoint:
 def endpoints_at(
     production_url: str, sandbox_url: str, connect_timeout_seconds: float, read_timeout_seconds: float
 ) -> Mapping[Environment, Endpoint]:
-    """Read the process environment for both URLs.
+    """Read the process environment for both URLs, which the settings have checked.
 
     Raises:
-        ConfigurationError: one is no HTTP URL; or the environment names a proxy or a CA bundle that can't be used,
-            which would look like an outage of Apple for ever.
+        ConfigurationError: the environment names a proxy or a CA bundle that can't be used, which would look like an
+            outage of Apple for ever.
     """
     urls = {Environment.PRODUCTION: production_url, Environment.SANDBOX: sandbox_url}
-    faults = [fault for environment, url in urls.items() if (fault := _url_fault(environment, url))]
-    if faults:
-        raise ConfigurationError(faults)
     endpoints = {
         environment: _endpoint_at(url, connect_timeout_seconds, read_timeout_seconds)
         for environment, url in urls.items()
@@ -122,13 +118,3 @@ def _bundle_fault(endpoint: Endpoint) -> str | None:
             f"{error.strerror or error}; correct or unset it"
         )
     return None
-
-
-def _url_fault(environment: Environment, url: str) -> str | None:
-    try:
-        requests.Request("POST", url).prepare()
-        if urlsplit(url).scheme in ("http", "https"):
-            return None
-    except ValueError:  # the base of requests' complaints about URLs
-        pass
-    return f"URL of the {environment} App Store: found {url!r}, expected https://host/path"
