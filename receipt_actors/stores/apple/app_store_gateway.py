@@ -194,7 +194,7 @@ class AppStoreGateway(RefereeGateway):
                 label.job.from_.reply(Broken(error))
 
     def _configuration_is_at_fault(self, job: Verification, detail: str) -> None:
-        """Leave the message as it is; tell once, for each message would say the same."""
+        """Hand the message back; tell once, for each message would say the same."""
         if detail not in self._told:
             self._told.add(detail)
             logger.error("signed transactions cannot be verified: %s", detail)
@@ -252,7 +252,6 @@ class AppStoreGateway(RefereeGateway):
         return answer.at_seconds
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Redirect, retry, verify, or pass on what Apple's answer means."""
         (job,) = batch
         assert isinstance(job, Verification)
         assert isinstance(answer, AppleAnswer)
@@ -331,7 +330,7 @@ class AppStoreGateway(RefereeGateway):
         self._tell_in_flight()
 
     def _tell_in_flight(self) -> None:
-        """Tell at once where an outage means another thing for ``in_flight`` than it did when that was told last."""
+        """Tell ``in_flight`` at once if an outage no longer means what it was told last."""
         if not self._breaker.is_closed and self.stops_receiving is not self._has_stopped_receiving:
             self._has_stopped_receiving = self.stops_receiving
             self.cast(IN_FLIGHT, ServiceUnavailable(self.service, stops_receiving=self._has_stopped_receiving))

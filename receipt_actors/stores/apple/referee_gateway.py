@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from math import inf
 from typing import Any
 
@@ -112,14 +113,11 @@ class _Vouched:
     api: ReceiptApi
 
 
-@dataclass(frozen=True, slots=True)
-class _AskControl:
-    """To itself: ask about a control, if one is still needed."""
+class _Due(Enum):
+    """To itself, after a pause."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Recheck:
-    """To itself: ask again about a refusal that is held, if there is still no control."""
+    ASK_CONTROL = auto()  # if one is still needed
+    RECHECK = auto()  # a refusal that is held, if there is still no control
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +183,7 @@ class RefereeGateway(Gateway):
         """Answer a job with a refusal, as soon as that can be believed."""
         if not _is_doubtful(job.environment, refusal):
             self.conclude_refusal(job, refusal)
-        elif self._can_tell or self._has_room():
+        elif self._referee.next_control or self._referee.believes_without_control or self._has_room():
             now = self.clock.monotonic()
             if not self._held:
                 self._unsure_from_seconds = now + UNSURE_SECONDS
@@ -204,11 +202,6 @@ class RefereeGateway(Gateway):
 
     def _hand_back(self, job: Job) -> None:
         job.from_.reply(GaveUp(f"{self.service}: whether its refusals are right is not known"))
-
-    @property
-    def _can_tell(self) -> bool:
-        """Whether it will soon be known if refusals are right."""
-        return self._referee.next_control is not None or self._referee.believes_without_control
 
     def _has_room(self) -> bool:
         room = self._limits.current.max_in_flight // 2
@@ -242,7 +235,7 @@ class RefereeGateway(Gateway):
             if timer.due_seconds <= self.clock.monotonic() + pause_seconds:
                 return
             timer.cancel()
-        self._control_timer = self.send_after(pause_seconds, _AskControl())
+        self._control_timer = self.send_after(pause_seconds, _Due.ASK_CONTROL)
 
     def _ask_control(self) -> None:
         if self._control is not None or not self._breaker.is_closed:
@@ -275,12 +268,9 @@ class RefereeGateway(Gateway):
         elif (detail := _refusal_in(value, Environment.PRODUCTION)) is not None:
             self._control_refused(detail)
         else:
-            self._control_unanswered()
-
-    def _control_unanswered(self) -> None:
-        self._referee = self._referee.control_unanswered()
-        if self._held:
-            self._ask_control_soon()
+            self._referee = self._referee.control_unanswered()
+            if self._held:
+                self._ask_control_soon()
 
     def _control_refused(self, detail: str) -> None:
         self._referee = self._referee.control_refused()
@@ -361,7 +351,7 @@ class RefereeGateway(Gateway):
         logger.error("%s", told)
         self._notice(IncidentKind.OUTAGE, told)
         self.cast(IN_FLIGHT, self._unsure())
-        self.send_after(PATIENCE_SECONDS, _Recheck())
+        self.send_after(PATIENCE_SECONDS, _Due.RECHECK)
 
     def _unsure(self) -> ServiceUnavailable:
         return ServiceUnavailable(self.service, stops_receiving=False)
@@ -383,7 +373,7 @@ class RefereeGateway(Gateway):
             job = next(iter(self._held))
             self._rechecked = job, self._held.pop(job)
             self._ready.appendleft(job)
-        self.send_after(RECHECK_SECONDS, _Recheck())
+        self.send_after(RECHECK_SECONDS, _Due.RECHECK)
 
     # --- what others see ---
 
@@ -394,9 +384,9 @@ class RefereeGateway(Gateway):
 
     def handle_info(self, message: Any) -> Any:
         match message:
-            case _AskControl():
+            case _Due.ASK_CONTROL:
                 self._ask_control()
-            case _Recheck():
+            case _Due.RECHECK:
                 self._recheck()
             case _:
                 return super().handle_info(message)

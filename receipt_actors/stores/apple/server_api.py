@@ -1,7 +1,7 @@
 """What an answer of the App Store Server API's "Get Transaction Info" means: one table of Apple's error codes.
 
-``interpret`` is total, as ``verify_receipt.interpret`` is. A transaction that was found comes signed: ``Signed`` has to
-be verified before it says anything, and ``interpret_found`` then compares it with what was asked.
+A transaction that was found comes signed: ``Signed`` has to be verified before it says anything, and
+``interpret_found`` then compares it with what was asked.
 """
 
 from __future__ import annotations
@@ -26,14 +26,7 @@ from receipt_actors.domain.receipts import (
 from receipt_actors.domain.values import json_type
 from receipt_actors.stores.apple import signed_transactions
 from receipt_actors.stores.apple.fields import is_integer
-from receipt_actors.stores.apple.ports import (
-    UNAUTHORIZED,
-    ReceiptApi,
-    ServerApi,
-    SignatureRefused,
-    Signed,
-    begin_of,
-)
+from receipt_actors.stores.apple.ports import UNAUTHORIZED, ReceiptApi, ServerApi, SignatureRefused, Signed, begin_of
 
 _MAX_SHOWN_CODE = 10**9
 
@@ -117,8 +110,8 @@ def receipt_api(
 def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretation | Signed:
     """Say what the answer of ``asked`` means. Total: never raises for anything that JSON can hold.
 
-    What production does not know the sandbox may, for ids do not say where they come from; not the other way round,
-    because production is asked first wherever it counts.
+    The sandbox may know what production does not, for ids do not say where they come from. It is not so the other way
+    round, because production is asked first if it counts.
     """
     if "errorCode" in answer:
         return _interpret_error(answer["errorCode"], asked)
@@ -143,8 +136,7 @@ def _interpret_error(code: object, asked: Environment) -> Interpretation:
 def interpret_found(asked_id: str, verified: Mapping[str, object] | SignatureRefused) -> Interpretation:
     """Say what a transaction means that was found, and then verified. Total.
 
-    Where it is not Apple's, or not the one that was asked for, the fault lies with whoever answered and not with the
-    receipt: never a refusal.
+    If it is not Apple's, or not the one that was asked for, the server is at fault and not the receipt: no refusal.
     """
     if isinstance(verified, SignatureRefused):
         return _unknown(f"what the App Store Server API answered is not signed by Apple ({verified.reason})")

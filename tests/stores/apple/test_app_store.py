@@ -100,7 +100,6 @@ def unavailable(client: AppStore, environment: Environment = Environment.PRODUCT
 def test_receipt_and_secret_are_posted_to_the_endpoint_of_the_environment(
     environment: Environment, recorder: Recorder, client_of: ClientOf
 ) -> None:
-    """The receipt goes to the URL of its environment, as JSON, with the shared secret as password."""
     with client_of(f"{recorder.url}/Production?x=1", f"{recorder.url}/Sandbox?x=1") as client:
         assert client.verify_receipt(RECEIPT, environment) == {"status": 0}
     (asked,) = recorder.asked
@@ -127,7 +126,6 @@ def test_a_receipt_of_another_app_goes_with_that_apps_secret(recorder: Recorder,
 @example("line\r\nbreaks", '"quoted"')
 @example("\ud800", None)
 def test_any_receipt_is_written_as_json(receipt_data: str, secret: str | None) -> None:
-    """Whatever the receipt and the secret consist of, they arrive as they are."""
     expected = {"receipt-data": receipt_data} | ({} if secret is None else {"password": secret})
     assert json.loads(question_body(receipt_data, secret)) == expected
 
@@ -183,7 +181,6 @@ def test_the_same_twice_is_not_ambiguous() -> None:
     st.binary(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(repr)
 )
 def test_any_body_is_an_answer_or_refused(body: bytes | str) -> None:
-    """Whatever bytes arrive, they parse to an object with an integer status or are refused with a ValueError."""
     data = body if isinstance(body, bytes) else body.encode("utf-8", "surrogatepass")
     try:
         answer = parse_answer(data)
@@ -193,7 +190,6 @@ def test_any_body_is_an_answer_or_refused(body: bytes | str) -> None:
 
 
 def test_retry_after_is_passed_on(recorder: Recorder, client_of: ClientOf) -> None:
-    """The service's wish to be left alone reaches the caller."""
     with client_of(recorder.url) as client:
         for status in (429, 503):
             recorder.reply = Reply(status, headers={"Retry-After": "7"})
@@ -229,7 +225,6 @@ def test_retry_after_is_seconds_or_a_date_within_an_hour(header: str, seconds: f
 
 @given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,4} [A-Z][a-z]{2} [0-9]{1,12} [0-9:]{1,9} [+-]?[0-9A-Z]{1,8}"))
 def test_any_retry_after_is_survived(header: str) -> None:
-    """No header, however garbled, brings more than a wait within bounds."""
     seconds = retry_after_seconds(header, NOW_SECONDS)
     assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
 
@@ -254,8 +249,6 @@ def test_any_retry_after_is_survived(header: str) -> None:
 def test_an_echo_of_the_request_does_not_get_into_the_reason(
     status: int, echo: Callable[[str], str], recorder: Recorder, client_of: ClientOf
 ) -> None:
-    """A server that quotes our request in its page can't make us log the receipt or the secret, whole or in part."""
-
     recorder.reply = Reply(status, lambda question: echo(question.decode()).encode())
     with client_of(recorder.url) as client:
         reason = str(unavailable(client))
@@ -296,7 +289,6 @@ def test_no_server_means_unavailable(client_of: ClientOf) -> None:
 
 
 def test_a_host_that_does_not_accept_is_given_up(client_of: ClientOf) -> None:
-    """A host that lets connections wait costs the connect time-out, no more."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -358,7 +350,6 @@ def test_a_dripping_server_is_given_up(beginning: bytes, drop: bytes, end: bytes
 
 
 def test_an_endless_answer_is_cut_off(client_of: ClientOf) -> None:
-    """A body beyond the limit is not read to its end."""
     hung_up = threading.Event()
 
     def flood(connection: socket.socket) -> None:
@@ -375,7 +366,6 @@ def test_an_endless_answer_is_cut_off(client_of: ClientOf) -> None:
 
 
 def test_a_compressed_answer_is_read_and_a_bomb_is_not(client_of: ClientOf) -> None:
-    """gzip is understood, and its size counts after decompression."""
     for body, understood in ((b'{"status":0}', True), (b'{"status":0}' + b" " * (MAX_ANSWER_BYTES + 1), False)):
         compressed = answers(gzip.compress(body), b"Content-Encoding: gzip\r\n")
         with raw_server(compressed) as url, client_of(url, url) as client:
@@ -452,7 +442,6 @@ def test_an_answer_of_tiny_values_is_not_parsed(client_of: ClientOf, value: str)
 def test_a_large_answer_keeps_its_memory_until_it_is_parsed(
     client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it is parsed into takes more than what has come."""
     free: list[bool] = []
 
     def parse(body: bytes) -> object:
@@ -547,7 +536,6 @@ def test_no_proxy_is_for_the_hosts_that_it_names(
 def test_a_proxy_that_cannot_be_is_a_fault_of_the_configuration(
     variable: str, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What no client can read as a proxy's URL is told at once, with the variable and without the password."""
     monkeypatch.setenv(variable, proxy)
     with pytest.raises(ConfigurationError) as raised:
         endpoints_at(PRODUCTION_URL, SANDBOX_URL, 1.0, 1.0)
@@ -577,7 +565,6 @@ def test_https_goes_through_a_tunnel(certificate: Path, monkeypatch: pytest.Monk
 def test_a_proxy_that_refuses_is_an_outage(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
-    """A proxy that knows no CONNECT gives no answer of Apple's."""
     recorder.reply = Reply(501)
     monkeypatch.setenv("https_proxy", recorder.url)
     with client_of("https://store.invalid/verifyReceipt") as client:
@@ -585,7 +572,6 @@ def test_a_proxy_that_refuses_is_an_outage(
 
 
 def test_many_threads_share_a_client(client_of: ClientOf) -> None:
-    """Every thread gets the answer to its own receipt."""
     receipts = [mint(SampleReceipt("com.example.game", (Purchase(str(number)),))) for number in range(16)]
     found: dict[int, set[str]] = {number: set() for number in range(16)}
 
@@ -614,7 +600,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_only_who_is_vouched_for_is_asked(
     certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
-    """An unknown certificate, an old one and another host's are refused, whatever the CA bundle says."""
     with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url) as client:
         assert "certificate verify failed" in str(unavailable(client))
     expired = make_certificate(tmp_path, days=-1)
@@ -679,7 +664,6 @@ def test_tls_is_recent(certificate: Path, monkeypatch: pytest.MonkeyPatch, clien
 
 
 def test_a_server_that_knows_no_tls_is_given_up(client_of: ClientOf) -> None:
-    """Neither a foreign protocol nor silence keeps a handshake waiting."""
     with (
         raw_server(answers(b"")) as url,
         client_of(url.replace("http:", "https:"), connect_timeout_seconds=0.1) as client,

@@ -11,7 +11,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.receipts import OTHER_ENVIRONMENT_REFUSED, Genuine, Misconfigured, TryAgain, Unidentified
+from receipt_actors.domain.receipts import OTHER_ENVIRONMENT_REFUSED, Genuine, TryAgain, Unidentified
 from receipt_actors.domain.window import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
@@ -110,7 +110,6 @@ def test_a_sandbox_receipt_is_refused_where_policy_does_not_allow_it(stage: Stag
 
 
 def test_a_receipt_is_redirected_once(stage: Stage) -> None:
-    """Two endpoints that send it to each other do so for ever."""
     house = House(stage, PRODUCTION, SANDBOX)
     house.script({"status": 21007}, {"status": 21008})
     assert house.verified() == OTHER_ENVIRONMENT_REFUSED
@@ -118,18 +117,10 @@ def test_a_receipt_is_redirected_once(stage: Stage) -> None:
 
 
 def test_a_redirected_receipt_stays_redirected(stage: Stage) -> None:
-    """A retry goes to the sandbox, not to production again."""
     house = House(stage, PRODUCTION, SANDBOX)
     house.script({"status": 21007}, AppStoreUnavailable("503"), {"status": 21002}, genuine("t-1", environment=SANDBOX))
     assert isinstance(house.verified(), Genuine)
     assert house.requests() == (1, 3)
-
-
-def test_malformed_is_asked_again_before_it_counts(stage: Stage) -> None:
-    """21002 is a temporary problem as often as a malformed receipt."""
-    house = House(stage)
-    house.script({"status": 21002}, {"status": 21002}, genuine("t-1"))
-    assert isinstance(house.verified(), Genuine)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(21002, Reason.RECEIPT_MALFORMED), (4711, Reason.UNKNOWN_STATUS)])
@@ -144,15 +135,8 @@ def test_malformed_and_unknown_end_as_unanswerable(stage: Stage, status: int, re
         assert house.requests() == (3 * delivery, 0)
 
 
-def test_a_wrong_secret_is_no_verdict(stage: Stage) -> None:
-    house = House(stage)
-    house.script({"status": 21004})
-    assert isinstance(house.verified(), Misconfigured)
-
-
 @pytest.mark.parametrize("status", [21001, 21005, 21009])
 def test_apples_own_trouble_is_tried_again(stage: Stage, status: int) -> None:
-    """And is given up for this delivery, with no verdict, if it lasts."""
     house = House(stage)
     house.script({"status": status}, {"status": status}, genuine("t-1"))
     assert isinstance(house.verified(), Genuine)
@@ -191,16 +175,6 @@ def test_receipts_that_apple_cannot_stomach_are_no_outage(stage: Stage, answer: 
     assert stage.told(house.in_flight, ServiceUnavailable) == []
 
 
-def test_many_malformed_receipts_are_no_outage(stage: Stage) -> None:
-    """Anybody can send those; they must not stop the others (``test_refusals`` has what becomes of them)."""
-    house = House(stage)
-    for message in range(20):
-        house.script({"status": 21002}, message=message)
-        house.verify(message)
-    stage.advance(60)
-    assert not any(told.stops_receiving for told in stage.told(house.in_flight, ServiceUnavailable))
-
-
 @pytest.mark.parametrize("status", [21003, 21010, 21100])
 def test_a_final_refusal_is_remembered_for_its_message(stage: Stage, status: int) -> None:
     """Apple is asked once, not once a delivery: storms of invalid receipts get a caller refused."""
@@ -221,7 +195,6 @@ def test_a_refusal_is_forgotten_after_a_while(stage: Stage) -> None:
 
 
 def test_a_refusal_counts_for_its_own_message_only(stage: Stage) -> None:
-    """The same receipt in another message is asked about again."""
     house = House(stage)
     house.script({"status": 21003}, genuine("t-1"))
     house.verified()
@@ -229,19 +202,7 @@ def test_a_refusal_counts_for_its_own_message_only(stage: Stage) -> None:
     assert isinstance(house.verified(2), Genuine)
 
 
-@pytest.mark.parametrize("answer", [{}, {"status": 0}, {"status": "0"}, {"status": 0, "receipt": {"in_app": 7}}])
-def test_an_answer_that_makes_no_sense_is_no_verdict(stage: Stage, answer: dict[str, object]) -> None:
-    """Whatever comes back, the gateway lives and the message ends as unanswerable."""
-    house = House(stage)
-    house.script(answer)
-    meaning = house.verified()
-    assert isinstance(meaning, TryAgain)
-    assert meaning.then_unanswerable
-    assert house.gateway.is_alive()
-
-
 def test_a_bug_in_the_client_is_passed_on(stage: Stage) -> None:
-    """It crashes the validator that asked, not the gateway."""
     house = House(stage)
     house.script(KeyError("bug"))
     assert isinstance(house.verified(), Broken)
@@ -304,10 +265,7 @@ def test_each_source_has_its_own_secret_and_they_take_turns(stage: Stage) -> Non
     """One request at a time: twenty receipts of the first source wait, and the second's is the next but one."""
     store = stage.with_fake(Recording())
     limits = LiveLimits(Limits(100, 1, 1))
-    ways = {
-        SOURCE: receipt_api(store, Policy(None)),
-        "two": receipt_api(store, Policy(None), shared_secret="2"),
-    }
+    ways = {SOURCE: receipt_api(store, Policy(None)), "two": receipt_api(store, Policy(None), shared_secret="2")}
     gateway = stage.actors.start(AppStoreGateway, ways, limits, THREE_ATTEMPTS)
     hold = store.hold("verify_receipt")
     asking = [stage.ask(gateway, VerifyReceipt(submission(number), SOURCE)) for number in range(1, 21)]
@@ -321,12 +279,12 @@ def test_each_source_has_its_own_secret_and_they_take_turns(stage: Stage) -> Non
 
 
 def test_an_operator_is_told_which_sources_secret_to_check(stage: Stage) -> None:
-    """Apple refuses our requests for one of several apps."""
     store = stage.with_fake(FakeAppStore(lambda _data, _environment: {"status": 21004}))
     incidents = stage.stand_in(INCIDENTS)
     way = receipt_api(store, Policy(None), shared_secret="2", of_source="sources.two.")
     limits = LiveLimits(Limits(100, 1, 1))
     gateway = stage.actors.start(AppStoreGateway, {"two": way}, limits, THREE_ATTEMPTS)
-    stage.ask(gateway, VerifyReceipt(submission(1), "two"))
+    asking = stage.ask(gateway, VerifyReceipt(submission(1), "two"))
+    assert isinstance(stage.reply_to(asking), Misconfigured)
     (told,) = stage.told(incidents, Noticed)
     assert told.summary.startswith("Apple refuses our requests, check sources.two.shared_secret and the URLs: ")

@@ -80,7 +80,6 @@ def test_a_file_that_is_no_root_certificate_is_a_fault(content: bytes, expected:
 
 
 def test_a_directory_without_certificates_is_a_fault(tmp_path: Path) -> None:
-    """What is looked for is named, and where Apple has it."""
     (tmp_path / "AppleRootCA-G3.cer.txt").write_bytes(APPLE.root.der)
     fault = fault_of(tmp_path)
     assert "without any, expected root certificates in files *.cer, *.der, *.pem" in fault
@@ -88,7 +87,6 @@ def test_a_directory_without_certificates_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """With what the system says. A directory called like a certificate stands for a file that may not be read."""
     assert fault_of(tmp_path / "not there").endswith("No such file or directory")
     (tmp_path / "file.cer").write_bytes(APPLE.root.der)
     assert fault_of(tmp_path / "file.cer").endswith("Not a directory")
@@ -106,7 +104,6 @@ def run(program: str, path: Path | None = None) -> str:
 
 
 def test_without_apples_library_the_fault_says_what_is_expected(tmp_path: Path) -> None:
-    """Where it is missing, or too old or new to be understood, settings that need it are refused at the start."""
     package = tmp_path / "appstoreserverlibrary"
     package.mkdir()
     (package / "__init__.py").write_text("raise ImportError('no libcrypto here')")
@@ -121,7 +118,6 @@ def test_without_apples_library_the_fault_says_what_is_expected(tmp_path: Path) 
 
 
 def test_who_needs_no_signatures_loads_nothing_for_them() -> None:
-    """The clients, the settings and the module that opens the verifier do not import Apple's library."""
     program = (
         "import sys, receipt_actors.backends, receipt_actors.stores.apple.signatures.trust\n"
         "print([name for name in ('appstoreserverlibrary', 'jwt', 'OpenSSL', 'cattrs') if name in sys.modules])"

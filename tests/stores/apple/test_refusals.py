@@ -118,7 +118,6 @@ def test_where_apple_refuses_everybody_all_are_kept(stage: Stage, status: int) -
 
 
 def test_in_such_an_outage_nothing_is_held_against_a_message(stage: Stage) -> None:
-    """Not even a refusal that comes late, after others were refused and that passed for answers."""
     house = House(stage)
     house.verified(1)
     house.fault = {"status": 21003}
@@ -239,7 +238,6 @@ def test_one_that_cannot_wait_for_a_control_is_handed_back(stage: Stage) -> None
 
 
 def test_a_control_that_has_become_bad_is_no_outage(stage: Stage) -> None:
-    """Its account was deleted, say. Another control shows that Apple works."""
     house = House(stage)
     house.verified(1)
     house.verified(2)

@@ -74,7 +74,6 @@ def test_what_every_code_calls_for() -> None:
     "code", [4000000, 4000005, 4040019, 1, 0, -1, pytest.param(10**5000, id="huge"), None, True, "4040010", 1.5]
 )
 def test_codes_that_nobody_documented_are_unknown(asked: Environment, code: object) -> None:
-    """Neither a refusal nor a reason to wait for ever."""
     assert_unknown(interpret(answer(code), asked))
 
 

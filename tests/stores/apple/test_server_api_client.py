@@ -91,7 +91,6 @@ def unavailable(client: ServerApiClient) -> AppStoreUnavailable:
 
 
 def test_a_transaction_is_looked_up_where_it_is_asked_for(recorder: Recorder) -> None:
-    """By its id, in production or in the sandbox, and the answer is returned as it is."""
     with client_of(f"{recorder.url}/production/", f"{recorder.url}/sandbox") as client:
         assert client.get_transaction_info("2000", PRODUCTION) == {"signedTransactionInfo": "a.b.c"}
         assert client.get_transaction_info("2001", SANDBOX) == {"signedTransactionInfo": "a.b.c"}
@@ -118,7 +117,6 @@ def test_each_app_of_an_account_is_asked_for_by_a_token_of_its_own(recorder: Rec
 
 @pytest.mark.parametrize("wrong", ["", "a/b", "../x", "2000?x=1", "2000\r\nX: y", "9" * 65])
 def test_what_is_no_id_is_not_asked_about(wrong: str, recorder: Recorder) -> None:
-    """Nobody chooses the path of a request that carries our token."""
     with client_of(recorder.url) as client, pytest.raises(ValueError, match="transaction id"):
         client.get_transaction_info(wrong, PRODUCTION)
     assert recorder.asked == []
@@ -188,7 +186,6 @@ def test_a_new_token_that_is_refused_is_not_made_again(recorder: Recorder) -> No
     ],
 )
 def test_a_key_that_is_none_is_a_fault_of_the_configuration(text: str) -> None:
-    """Told before anything is asked, and without a word of it."""
     with pytest.raises(ConfigurationError, match=r"expected the text of the \.p8 file") as raised:
         Token(text, KEY_ID, ISSUER_ID, BUNDLE_ID)
     assert not text or text not in str(raised.value)

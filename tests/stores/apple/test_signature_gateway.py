@@ -116,7 +116,6 @@ def test_a_clock_that_is_behind_refuses_nothing(stage: Stage) -> None:
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason.startswith("jws_")])
 def test_a_signature_that_is_refused_is_final_and_remembered(stage: Stage, reason: Reason) -> None:
-    """A crackers' flood costs one verification a message, and Apple nothing."""
     house = House(stage)
     signed = house.apple.sell("2000")
     house.apple.refuse(signed, reason)
@@ -160,13 +159,6 @@ def test_an_outage_of_apple_does_not_hold_a_signed_transaction_up(stage: Stage) 
     assert all(isinstance(stage.reply_to(each), Genuine) for each in kept)
 
 
-def test_an_outage_closes_the_gate_where_no_signed_transactions_come(stage: Stage) -> None:
-    """Everything that could come would wait for Apple."""
-    house = House(stage)
-    house.lose_apple()
-    assert house.outages() == [True]
-
-
 def test_an_outage_leaves_the_gate_open_while_signed_transactions_come(stage: Stage) -> None:
     """They must get in. A while after the last one nobody expects another."""
     house = House(stage)
@@ -179,7 +171,6 @@ def test_an_outage_leaves_the_gate_open_while_signed_transactions_come(stage: St
 
 
 def test_the_first_signed_transaction_in_an_outage_opens_the_gate(stage: Stage) -> None:
-    """The one that was let in to try whether Apple is back, say."""
     house = House(stage)
     house.lose_apple()
     house.verified(house.apple.sell("2000"))
@@ -228,16 +219,8 @@ def test_what_cannot_be_verified_here_is_left_and_told_once(stage: Stage) -> Non
 
 
 def test_a_backend_that_verifies_nothing_leaves_signed_transactions(stage: Stage) -> None:
-    """An application that embeds the house may bring its own."""
     house = House(stage, verifies=False)
     assert isinstance(house.verified("eyJh.eyJi.c2ln"), Misconfigured)
-
-
-def test_who_verifies_may_be_unavailable(stage: Stage) -> None:
-    """Its processes have died, say: it is asked again."""
-    house = House(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"))
-    assert isinstance(house.verified(house.apple.sell("2000")), Genuine)
 
 
 def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
@@ -259,7 +242,6 @@ def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
 
 
 def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
-    """The gate stays open for them, until what is kept has half of the room."""
     house = House(stage)
     house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
     for number in range(6):
@@ -276,7 +258,6 @@ def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
 
 
 def test_a_crash_of_who_keeps_signatures_hands_their_messages_back(stage: Stage) -> None:
-    """Whoever waited is told, and the message comes back."""
     house = House(stage)
     house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
     asking = house.verify(house.apple.sell("2000"))

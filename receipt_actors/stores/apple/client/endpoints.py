@@ -60,8 +60,10 @@ def endpoints_at(
 def _endpoint_at(url: str, connect_timeout_seconds: float, read_timeout_seconds: float) -> Endpoint:
     with requests.Session() as session:
         environment = session.merge_environment_settings(url, {}, None, True, None)
-    sent_url = requests.Request("POST", url).prepare().url
-    assert sent_url is not None
+    try:
+        sent_url = requests.Request("POST", url).prepare().url or ""
+    except ValueError as error:  # the base of requests' complaints about URLs
+        raise ConfigurationError([f"app_store_url: found {url!r}, expected an https URL; {error}"]) from None
     verify = environment["verify"]
     server = Server(
         ca_bundle=verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH,

@@ -20,13 +20,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.stores.apple.fields import is_integer
 from receipt_actors.transport import messages
-from receipt_actors.transport.messages import (
-    HttpRequest,
-    HttpResponse,
-    RequestFailed,
-    Transport,
-    wait_for,
-)
+from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Transport, wait_for
 
 if TYPE_CHECKING:
     from receipt_actors.stores.apple.client.endpoints import Endpoint

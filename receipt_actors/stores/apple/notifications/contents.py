@@ -1,11 +1,8 @@
-"""What one of Apple's server notifications (version 2) calls for: reading it and deciding, without doing anything.
+"""What one of Apple's server notifications (version 2) calls for: reads it and decides, without doing anything.
 
-Owns the shape of a notification: its JSON body, the verified payload, and the verified transaction inside of that.
-Promises: every function is total, whatever the JSON holds; and nothing of a payload gets into a ``detail`` but ids and
-names that were found to be short and printable.
-
-Whose notification it is comes before what it says: anybody can sell something in an app of his own, and post what
-Apple signed for it here.
+Every function is total, whatever the JSON holds. Nothing of a payload gets into a ``detail`` but ids and names that
+were found to be short and printable. Whose notification it is comes before what it says: anybody can sell something in
+an app of his own, and post what Apple signed for it here.
 """
 
 from __future__ import annotations
@@ -32,13 +29,6 @@ _GIVES_BACK = "REFUND_REVERSED"
 
 #: Of a payload; it has one of them, which says whose it is.
 _PARTS = ("data", "summary", "appData", "externalPurchaseToken")
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A body that is not what Apple sends."""
-
-    detail: str  #: one short line, nothing of what was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +85,26 @@ class Settled:
     detail: str  #: one short line
 
 
-def read_body(body: bytes) -> str | Unreadable:
+def read_body(body: bytes) -> str | Settled:
     """Return the ``signedPayload`` of a POST."""
     if len(body) > MAX_BODY_BYTES:
-        return Unreadable(f"body: expected at most {MAX_BODY_BYTES} bytes")
+        return Settled(Done.UNREADABLE, f"body: expected at most {MAX_BODY_BYTES} bytes")
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):  # bytes that are no text, and numbers of thousands of digits, too
-        return Unreadable("body: expected JSON")
+        return Settled(Done.UNREADABLE, "body: expected JSON")
     if not isinstance(fields, dict):
-        return Unreadable(f"body: expected an object, found {json_type(fields)}")
+        return Settled(Done.UNREADABLE, f"body: expected an object, found {json_type(fields)}")
     signed = fields.get("signedPayload")
     if isinstance(signed, str):
         return signed
     if "notification_type" in fields:
-        return Unreadable("body: a notification of version 1; choose version 2 in App Store Connect")
-    return Unreadable(f"signedPayload: expected a string, found {json_type(signed)}")
+        return Settled(Done.UNREADABLE, "body: a notification of version 1; choose version 2 in App Store Connect")
+    return Settled(Done.UNREADABLE, f"signedPayload: expected a string, found {json_type(signed)}")
 
 
 def read_notification(payload: Mapping[str, object]) -> Notification | Settled:
-    """Read a verified payload. A type that is not documented is ``UNKNOWN``, and no fault."""
+    """Read a verified payload. A type that is not documented is ``UNKNOWN_TYPE``, and no fault."""
     uuid, type_ = payload.get("notificationUUID"), payload.get("notificationType")
     if not is_name(uuid):
         return _unreadable(f"notificationUUID: expected an id, found {json_type(uuid)}")
@@ -146,9 +136,8 @@ def decide(
 ) -> Refund | RefundReversed | Settled:
     """Say what to do. ``transaction`` is the payload of ``notification.signed_transaction``, verified.
 
-    An app that is not in ``bundle_ids`` is refused, not acknowledged: where the settings have forgotten one of ours,
-    Apple comes again, and nothing is lost. An environment that does not count has no claims here, so what happens in it
-    is acknowledged.
+    An app that is not in ``bundle_ids`` is refused, not acknowledged: if the settings have forgotten one of ours, Apple
+    comes again, and nothing is lost. An environment that does not count has no claims here: it is acknowledged.
     """
     bundle_ids, environments = {notification.bundle_id}, {notification.environment}
     if transaction is not None:

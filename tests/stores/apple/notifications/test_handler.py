@@ -58,7 +58,6 @@ def test_a_fifo_post_queue_gets_the_refund_in_the_users_group(house: House) -> N
 
 @pytest.mark.parametrize("type_", ["REFUND", "REVOKE"])
 def test_a_refund_is_marked_posted_recorded_and_acknowledged(house: House, type_: str) -> None:
-    """Whoever got OK for the transaction gets INVALID, on the same queue."""
     house.ledger.claim(CLAIM)
     posted = Posted(type_)
     for _ in range(2):  # Apple may have missed our answer: it is acknowledged again
@@ -124,7 +123,6 @@ def test_a_second_partial_refund_is_told_once_and_stands(house: House) -> None:
 
 @pytest.mark.parametrize("later_ms", [0, 1000])
 def test_the_first_of_two_partial_refunds_that_comes_late_tells_the_second(house: House, later_ms: int) -> None:
-    """Whatever is posted last says what is given back by now, also where Apple gives both the same date."""
     house.ledger.claim(CLAIM)
     for posted in (in_part(66666, NOW_MS + later_ms), in_part(33333)):
         assert house.handle(posted).status == 200
@@ -280,17 +278,6 @@ def test_what_changes_nothing_is_acknowledged_at_once(house: House, type_: str) 
     assert sum(house.handler.counts.values()) == 1
 
 
-def test_an_environment_that_does_not_count_is_acknowledged(house: House) -> None:
-    """One URL may serve both worlds in App Store Connect."""
-    sandbox = Posted(transaction=transaction(environment="Sandbox"), data={"environment": "Sandbox"})
-    assert house.handle(sandbox).status == 200
-    assert house.is_untouched
-    house.ledger.claim(CLAIM)
-    staging = house.another_handler(environments=frozenset(Environment))
-    assert staging.handle(sandbox.body).status == 200
-    assert house.ledger.items[CLAIM.transaction_id] == MARKED
-
-
 # --- who may not ---
 
 
@@ -335,15 +322,6 @@ def test_what_apple_did_not_sign_is_refused(house: House, flaw: Flaw) -> None:
     assert house.handle(Posted(transaction=None, data={"signedTransactionInfo": inner})).status == 403
     assert house.is_untouched
     assert house.handler.counts == {("none", Done.REFUSED): 1, ("REFUND", Done.REFUSED): 1}
-
-
-def test_a_transaction_is_no_notification_and_a_notification_no_transaction(house: House) -> None:
-    """Apple signs both with the same key: whoever bought something has a signed transaction in his hands."""
-    body = json.dumps({"signedPayload": AUTHORITY.sign(transaction())}).encode()
-    assert house.handler.handle(body).status in (400, 403)
-    signed = json.loads(Posted().body)["signedPayload"]
-    assert house.handle(Posted(transaction=None, data={"signedTransactionInfo": signed})).status in (400, 403)
-    assert house.is_untouched
 
 
 @pytest.mark.parametrize(
@@ -466,7 +444,6 @@ def test_a_step_that_fails_loses_nothing(house: House, step: Step, carried_out: 
     ids=lambda step: step.operation,
 )
 def test_a_reversal_that_fails_comes_again(house: House, step: Step, carried_out: bool) -> None:
-    """And takes the mark back in the end, and gives OK again."""
     house.ledger.claim(CLAIM)
     house.handle(Posted())
     step.make_fail(house, carried_out=carried_out)
@@ -519,7 +496,6 @@ def test_a_queue_that_does_not_take_it_gets_it_later(house: House, spoil: Callab
 def test_a_post_queue_that_is_not_allowed_any_more_is_not_written_to(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The claim is marked, an error says which queue is missing in the settings, and Apple comes again."""
     house.ledger.claim(replace(CLAIM, post_queue="Elsewhere"))
     house.queues.create_queue("Elsewhere")
     posted = Posted()

@@ -195,7 +195,6 @@ class Pieces:
 
 
 def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits is bounded, whatever stands behind us."""
     monkeypatch.setattr(shells, "MAX_WAITING", 2)
     house.ledger.claim(CLAIM)
     with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(2) as pool:
@@ -247,27 +246,6 @@ def test_a_bug_is_answered_with_500_and_the_next_one_is_served(house: House) -> 
 
 
 # --- in frameworks ---
-
-
-def in_starlette(house: House) -> Any:
-    from starlette.applications import Starlette
-    from starlette.routing import Mount, Route
-
-    async def hello(_request: Any) -> Any:
-        from starlette.responses import PlainTextResponse
-
-        return PlainTextResponse("hello")
-
-    return Starlette(routes=[Route("/hello", hello), Mount("/apple", asgi_app(house.handler))])
-
-
-def test_it_can_be_mounted_in_an_application(house: House) -> None:
-    """Of Starlette here, on which FastAPI is built; the application's own pages are its own."""
-    house.ledger.claim(CLAIM)
-    with uvicorn_server(in_starlette(house)) as client:
-        assert client.ask("GET", "/hello", None, {})[:2] == (200, "hello")
-        assert client.post(Posted().body, "/apple/") == 200
-    assert house.answers == [INVALID]
 
 
 def test_it_takes_part_in_the_life_of_a_server(house: House) -> None:
