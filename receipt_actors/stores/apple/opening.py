@@ -31,8 +31,6 @@ CONNECT_SHARE = 0.3  #: of the time to wait for an answer: to connect
 
 
 def policy_of(settings: PolicySettings) -> Policy:
-    """Return what the settings accept."""
-
     def allowed(names: tuple[str, ...]) -> frozenset[str] | None:
         return None if "*" in names else frozenset(names)
 
@@ -115,16 +113,13 @@ def _server_api_key(settings: AppStoreSettings) -> str:
 def open_signatures(settings: SignatureSettings) -> AppleSignedData:
     """Open what verifies Apple's signatures on the thread that calls.
 
-    Raises ``ConfigurationError`` where the root certificates are none.
+    Raises ``ConfigurationError`` if a root certificate is none.
     """
     return open_signed_data(_trust(settings))
 
 
 def foreign_roots(settings: SignatureSettings) -> Sequence[str]:
-    """Name the trusted root certificates that are not Apple's: with their keys one can make purchases that count.
-
-    Raises what ``open_signatures`` raises.
-    """
+    """Name the trusted root certificates that are not Apple's: with their keys one can make purchases that count."""
     if settings.apple_roots is None:
         return ()
     return tuple(name for root in _trust(settings).roots if (name := foreign_name(root)) is not None)

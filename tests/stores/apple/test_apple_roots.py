@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -16,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.signatures.trust import APPLE_ROOT_SHA256, apple_root, open_signed_data, read_trust
-from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.signing import TRANSACTION, TestAuthority, certify
 
 APPLE = TestAuthority()
@@ -92,34 +88,3 @@ def test_what_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
     assert fault_of(tmp_path / "file.cer").endswith("Not a directory")
     (tmp_path / "strange.cer").mkdir()
     assert "expected a readable file" in fault_of(tmp_path)
-
-
-def run(program: str, path: Path | None = None) -> str:
-    environ = os.environ | ({} if path is None else {"PYTHONPATH": str(path)})
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_without_apples_library_the_fault_says_what_is_expected(tmp_path: Path) -> None:
-    package = tmp_path / "appstoreserverlibrary"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise ImportError('no libcrypto here')")
-    program = (
-        "from receipt_actors.stores.apple.signatures.trust import open_signed_data, read_trust\n"
-        "from receipt_actors.errors import ConfigurationError\n"
-        "try: open_signed_data(read_trust(None))\n"
-        "except ConfigurationError as error: print(error)"
-    )
-    told = run(program, tmp_path)
-    assert "no libcrypto here, expected app-store-server-library from 3.1, below 4" in told
-
-
-def test_who_needs_no_signatures_loads_nothing_for_them() -> None:
-    program = (
-        "import sys, receipt_actors.backends, receipt_actors.stores.apple.signatures.trust\n"
-        "print([name for name in ('appstoreserverlibrary', 'jwt', 'OpenSSL', 'cattrs') if name in sys.modules])"
-    )
-    assert run(program).strip() == "[]"

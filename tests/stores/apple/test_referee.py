@@ -151,13 +151,6 @@ def test_most_users_refused_is_contested() -> None:
     assert referee.vouched("d", "d", 9.0).is_contested is False
 
 
-def test_a_control_that_has_become_bad_is_dropped() -> None:
-    referee = with_controls("a", "b", "c").control_refused()
-    assert (referee.next_control, referee.is_out) == ("b", False)
-    referee = referee.control_vouched()
-    assert [control.user for control in referee.controls] == ["b", "c"]
-
-
 def test_a_control_without_an_answer_comes_last() -> None:
     referee = with_controls("a", "b", "c").control_unanswered()
     assert [control.user for control in referee.controls] == ["b", "c", "a"]

@@ -11,7 +11,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.receipts import Genuine, TryAgain, Unidentified
+from receipt_actors.domain.receipts import Genuine, Unidentified
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.otp import sys as otp_sys
@@ -134,19 +134,6 @@ def test_in_such_an_outage_nothing_is_held_against_a_message(stage: Stage) -> No
     house.fault = None
     stage.advance(LONG)
     assert isinstance(stage.reply_to(late), Genuine)
-
-
-def test_an_outage_at_night_is_noticed_by_one_message(stage: Stage) -> None:
-    """Nobody else is there to be refused: the control alone shows it."""
-    house = House(stage)
-    house.verified(1)
-    house.fault = {"status": 21003}
-    asking = house.verify(2)
-    stage.advance(LONG)
-    assert stage.replies(asking) == []
-    house.fault = None
-    stage.advance(LONG)
-    assert isinstance(stage.reply_to(asking), Genuine)
 
 
 def test_a_storm_of_forgeries_neither_closes_the_gate_nor_gets_retries(stage: Stage) -> None:
@@ -310,14 +297,3 @@ def test_an_outage_of_the_sandbox_stops_nobody(stage: Stage) -> None:
     answers = [house.verified(number) for number in range(10, 20)]
     assert set(answers) == {Unidentified(Reason.NOT_AUTHENTIC)}
     assert house.told() == []
-
-
-def test_a_malformed_receipt_is_tried_as_often_as_ever(stage: Stage) -> None:
-    """Then it is unanswerable; no sooner for a control, and no later."""
-    house = House(stage)
-    house.verified(1)
-    house.store.script(submission(2).receipt_data, {"status": 21002})
-    meaning = house.verified(2)
-    assert isinstance(meaning, TryAgain)
-    assert meaning.reason is Reason.RECEIPT_MALFORMED
-    assert house.requests(2) == 3

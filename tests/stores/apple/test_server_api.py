@@ -19,7 +19,7 @@ from receipt_actors.domain.receipts import (
     WrongEnvironment,
 )
 from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
-from receipt_actors.stores.apple.server_api import CODE_TABLE, Signed, interpret, interpret_found
+from receipt_actors.stores.apple.server_api import Signed, interpret, interpret_found
 from tests.stores.apple.test_signed_transactions import JSON, PAYLOAD
 
 PRODUCTION, SANDBOX = Environment
@@ -82,11 +82,6 @@ def test_codes_that_nobody_documented_are_unknown(asked: Environment, code: obje
 def test_an_answer_without_a_transaction_is_unknown(asked: Environment, signed: object) -> None:
     assert_unknown(interpret({"signedTransactionInfo": signed}, asked))
     assert_unknown(interpret({}, asked))
-
-
-def test_the_table_says_what_every_code_means() -> None:
-    assert all(row.meaning for row in CODE_TABLE.values())
-    assert all(4_000_000 <= code < 5_010_000 for code in CODE_TABLE)
 
 
 @given(st.dictionaries(st.sampled_from(["errorCode", "signedTransactionInfo"]), JSON), st.sampled_from(Environment))

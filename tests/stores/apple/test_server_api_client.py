@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 
 import jwt
 import pytest
@@ -15,8 +14,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
 from receipt_actors.stores.apple.client.server_api_client import RENEWED_SECONDS, ServerApiClient, Token
 from receipt_actors.stores.apple.client.verify_receipt_client import (
@@ -273,23 +270,3 @@ def test_no_error_shows_the_token(recorder: Recorder) -> None:
 
 
 # --- the simulated App Store ---
-
-
-def test_the_simulated_app_store_is_asked(tmp_path: Path) -> None:
-    """With its key, it answers as Apple does: what was sold is found, and signed; all else is not found."""
-    with SimulatedAppStore() as store:
-        files = store.write_files(tmp_path)
-        receipt_data = store.sell(SampleReceipt(BUNDLE_ID, (Purchase("2000000001"),)))
-        token = Token(files.key.read_text(), files.key_id, files.issuer_id, BUNDLE_ID)
-        with client_of(store.production_api_url, store.sandbox_api_url, token=token) as client:
-            transaction_id = client.transaction_id_of(receipt_data)
-            assert transaction_id == "2000000001"
-            found = client.get_transaction_info(transaction_id, PRODUCTION)
-            assert str(found["signedTransactionInfo"]).count(".") == 2
-            assert client.get_transaction_info("2000000002", PRODUCTION)["errorCode"] == 4040010
-            assert client.get_transaction_info(transaction_id, SANDBOX)["errorCode"] == 4040010
-        with client_of(store.production_api_url, token=Clocks().token()) as stranger:
-            assert stranger.get_transaction_info(transaction_id, PRODUCTION) == {"errorCode": UNAUTHORIZED}
-        store.outage(Fault.http(503))
-        with client_of(store.production_api_url, token=token) as client:
-            unavailable(client)

@@ -103,17 +103,6 @@ def test_a_signed_transaction_is_verified_without_apple(stage: Stage) -> None:
     assert house.store.count("verify_receipt") == 0
 
 
-def test_a_clock_that_is_behind_refuses_nothing(stage: Stage) -> None:
-    """A date that Apple has signed and that is yet to come here: each message is handed back, one incident tells."""
-    house = House(stage)
-    signed = house.apple.sell("2000", signedDate=4_102_444_800_000)  # 2100
-    for _ in range(2):
-        assert isinstance(house.verified(signed), Misconfigured)
-    (told,) = house.noticed(IncidentKind.CONFIGURATION)
-    assert "clock of this machine" in told
-    assert house.apple.count("verify_transaction") == 2
-
-
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason.startswith("jws_")])
 def test_a_signature_that_is_refused_is_final_and_remembered(stage: Stage, reason: Reason) -> None:
     house = House(stage)

@@ -138,24 +138,6 @@ def test_a_date_of_signing_that_has_not_come_says_that_the_clock_is_wrong(subjec
     assert subject.signed_data.verify_transaction(subject.sign(soon)) == soon
 
 
-def test_many_threads_share_an_adapter(subject: Subject) -> None:
-    texts = [subject.sign({**TRANSACTION, "transactionId": str(number)}) for number in range(8)]
-    found: dict[int, set[object]] = {number: set() for number in range(8)}
-
-    def ask(number: int) -> None:
-        for _ in range(20):
-            outcome = subject.signed_data.verify_transaction(texts[number])
-            assert not isinstance(outcome, SignatureRefused)
-            found[number].add(outcome["transactionId"])
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-    assert found == {number: {str(number)} for number in range(8)}
-
-
 # The port SignedDataCalls
 
 

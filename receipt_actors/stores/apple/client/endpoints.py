@@ -1,4 +1,4 @@
-"""Where Apple is asked: URLs, proxies and authorities of the settings and of the process environment."""
+"""Where Apple is asked: URLs of the settings; proxies and authorities of the process environment, read once."""
 
 from __future__ import annotations
 
@@ -24,14 +24,11 @@ _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one environment is asked."""
-
     url: str  #: as it is sent: percent-encoded, a host's name in ASCII
     server: Server
 
     @property
     def proxy(self) -> str | None:
-        """The proxy that this URL goes through."""
         proxy: str | None = select_proxy(self.url, dict(self.server.proxies))
         return proxy
 

@@ -1,9 +1,8 @@
 """The App Store Server API over HTTP: the client behind the port ``ServerApi``.
 
-Apple's own library, ``app-store-server-library``, has a client for it. Its requests do not keep what this house
-promises: each takes a new connection and a new token, an answer may drip for ever and be of any size, and the
-``Retry-After`` of a 429 is thrown away with the headers. So the one GET that is needed goes by our own transport, with
-a token as that client makes it (by PyJWT, on which that library builds). ``receipt_ids`` has what is to be looked up.
+Why not the client of Apple's ``app-store-server-library``: each of its requests takes a new connection and a new
+token, an answer may drip for ever and be of any size, and the ``Retry-After`` of a 429 is lost. So the one GET that is
+needed goes by our own transport, with a token as that client makes it (by PyJWT).
 """
 
 from __future__ import annotations
@@ -109,8 +108,7 @@ class ServerApiClient:
 class Token:
     """What tells Apple who asks: a JWT, signed once and then used for a while (a signature takes longer than a GET).
 
-    ``key`` is the text of the .p8 file. Raises ``ConfigurationError`` where it is no private key on the curve P-256.
-    Any thread may ask for it. ``wall_clock`` is UNIX time, ``monotonic`` measures how old a token is.
+    ``key`` is the text of the .p8 file. Raises ``ConfigurationError`` unless it is a private key on the curve P-256.
     """
 
     def __init__(
@@ -132,7 +130,6 @@ class Token:
         self._renewed_at_seconds = 0.0  # monotonic
 
     def of_app(self, bundle_id: str) -> Token:
-        """Make one for another app of the same account, by the same key."""
         other = copy.copy(self)
         other._claims = {**self._claims, "bid": bundle_id}
         other._lock = threading.Lock()
@@ -151,7 +148,6 @@ class Token:
             return self._token, is_new
 
     def forget(self, token: str) -> None:
-        """Make another one next time, unless that was done meanwhile."""
         with self._lock:
             if self._token == token:
                 self._token = None

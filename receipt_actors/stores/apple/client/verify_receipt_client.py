@@ -1,8 +1,4 @@
-"""verifyReceipt over HTTP: the client behind the port ``AppStore``, and what both clients make of an answer.
-
-JSON in UTF-8, an object; of verifyReceipt, with an integer ``status``. Reasons quote little of what came, and nothing
-of what was asked.
-"""
+"""verifyReceipt over HTTP: the client behind the port ``AppStore``, and what both clients make of an answer."""
 
 from __future__ import annotations
 
@@ -143,21 +139,17 @@ def read_answer(
 
 
 def is_usual(status: int) -> bool:
-    """Tell whether an HTTP status says that a server is down, slow or busy: passing trouble, and nothing new."""
+    """Tell whether an HTTP status says that a server is down, slow or busy."""
     return status >= 500 or status in (http.client.REQUEST_TIMEOUT, http.client.TOO_MANY_REQUESTS)
 
 
 def no_answer(environment: Environment, failed: RequestFailed, secrets: Sequence[str]) -> AppStoreUnavailable:
-    """Make the error of a request that got no HTTP answer, or not all of it."""
     told = f"{environment} App Store gave no answer: {excerpt(failed.cause, secrets)}"
     return AppStoreUnavailable(told, was_sent=failed.was_sent)
 
 
 def parse_answer(body: bytes) -> Mapping[str, object]:
-    """Parse the body of an HTTP 200. Raises ``ValueError`` unless it is a JSON object with an integer ``status``.
-
-    An object in which a key has two different values is refused: whichever counted, the other would be a verdict too.
-    """
+    """Parse the body of an HTTP 200. Raises ``ValueError`` unless it is a JSON object with an integer ``status``."""
     answer = _parse_json(body)
     if isinstance(answer, dict) and is_integer(answer.get("status")):
         return answer
@@ -165,7 +157,7 @@ def parse_answer(body: bytes) -> Mapping[str, object]:
 
 
 def parse_object(body: bytes) -> Mapping[str, object]:
-    """Parse a body that has to be a JSON object; raises ``ValueError`` otherwise, and as ``parse_answer`` does."""
+    """Parse a body. Raises ``ValueError`` unless it is a JSON object."""
     answer = _parse_json(body)
     if isinstance(answer, dict):
         return answer
@@ -187,10 +179,8 @@ def _parse_json(body: bytes) -> object:
 
 
 def _growth(body: bytes) -> float:
-    """Estimate how many times as much memory as the text its values take: ``{},`` is 3 bytes, and becomes 72.
-
-    Commas in strings count as well; Apple's answers have one in 40 bytes.
-    """
+    # How many times as much memory as the text its values take, about: ``{},`` is 3 bytes, and becomes 72. Commas in
+    # strings count as well; Apple's answers have one in 40 bytes.
     if len(body) <= _ALWAYS_PARSED_BYTES:
         return 0.0
     values, objects = body.count(b",") + body.count(b"["), body.count(b"{")
@@ -231,13 +221,13 @@ def _refuse_constant(name: str) -> None:
 
 
 class _Ambiguous(ValueError):
-    """A key with two values."""
+    pass
 
 
 def _unambiguous(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs) and any(repr(fields[name]) != repr(value) for name, value in pairs):
-        raise _Ambiguous("a key has two values")
+        raise _Ambiguous("a key has two values")  # whichever counted, the other would be a verdict too
     return fields
 
 
@@ -246,7 +236,7 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_
 
 
 def excerpt(text: bytes | str, secrets: Sequence[str]) -> str:
-    """Make one short printable line that is safe to log."""
+    """Make one short printable line that is safe to log, without the secrets."""
     if isinstance(text, bytes):
         text = text[:EXCERPT_BYTES].decode("utf-8", "replace")
     for secret in secrets:
@@ -257,7 +247,7 @@ def excerpt(text: bytes | str, secrets: Sequence[str]) -> str:
 
 
 def _without(secret: str, text: str) -> str:
-    """Take the secret out, also where the text was cut in the middle of it."""
+    """Take the secret out, even if the text was cut in the middle of it."""
     text = text.replace(secret, "...")
     longest = min(len(secret), len(text))
     cut = next((length for length in range(longest, 0, -1) if text.endswith(secret[:length])), 0)
