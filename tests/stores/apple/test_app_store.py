@@ -33,12 +33,13 @@ from receipt_actors.stores.apple.client.verify_receipt_client import (
     VerifyReceiptClient,
     parse_answer,
     question_body,
+    read_answer,
     retry_after_seconds,
 )
 from receipt_actors.stores.apple.ports import AppStore
 from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
-from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, MEMORY
+from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, MEMORY, HttpResponse
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import answers, make_certificate, raw_server, tls_server, tunnelling_proxy
 from tests.transport.places import running
@@ -133,6 +134,11 @@ def test_any_receipt_is_written_as_json(receipt_data: str, secret: str | None) -
 # What is answered
 
 
+def read(status: int, body: bytes) -> object:
+    """Read an answer to the usual question."""
+    return read_answer(Environment.PRODUCTION, HttpResponse(status, [], body), [RECEIPT, SECRET])
+
+
 @pytest.mark.parametrize(
     ("status", "body", "cause"),
     [
@@ -161,13 +167,10 @@ def test_any_receipt_is_written_as_json(receipt_data: str, secret: str | None) -
         (200, b'{"status": null}', "no JSON object with an integer status"),
     ],
 )
-def test_what_is_no_answer_of_apple_means_unavailable(
-    status: int, body: bytes, cause: str, recorder: Recorder, client_of: ClientOf
-) -> None:
+def test_what_is_no_answer_of_apple_means_unavailable(status: int, body: bytes, cause: str) -> None:
     """Any HTTP status but 200, and a 200 without a JSON object that has an integer status, is no answer of Apple."""
-    recorder.reply = Reply(status, body)
-    with client_of(recorder.url) as client:
-        error = unavailable(client)
+    error = read(status, body)
+    assert isinstance(error, AppStoreUnavailable)
     assert cause in str(error)
     assert str(error).startswith("Production App Store answered HTTP")
 
@@ -245,21 +248,17 @@ def test_any_retry_after_is_survived(header: str) -> None:
         lambda body: " " * 4080 + SECRET,
     ],
 )
-def test_an_echo_of_the_request_does_not_get_into_the_reason(
-    status: int, echo: Callable[[str], str], recorder: Recorder, client_of: ClientOf
-) -> None:
-    recorder.reply = Reply(status, lambda question: echo(question.decode()).encode())
-    with client_of(recorder.url) as client:
-        reason = str(unavailable(client))
+def test_an_echo_of_the_request_does_not_get_into_the_reason(status: int, echo: Callable[[str], str]) -> None:
+    """A server that quotes our request in its page can't make us log the receipt or the secret, whole or in part."""
+    reason = str(read(status, echo(question_body(RECEIPT, SECRET).decode()).encode()))
+    assert f"answered HTTP {status}" in reason
     assert SECRET[:8] not in reason
     assert not any(RECEIPT[at : at + 24] in reason for at in range(len(RECEIPT) - 24))
 
 
-def test_a_reason_is_one_short_printable_line(recorder: Recorder, client_of: ClientOf) -> None:
+def test_a_reason_is_one_short_printable_line() -> None:
     """A page of many lines and control characters is quoted briefly, without what would break a log."""
-    recorder.reply = Reply(502, b"bad\r\n\x1b[31m gateway\x00 " * 100)
-    with client_of(recorder.url) as client:
-        reason = str(unavailable(client))
+    reason = str(read(502, b"bad\r\n\x1b[31m gateway\x00 " * 100))
     assert reason.isprintable()
     assert "bad ?[31m gateway?" in reason
     assert len(reason) < 300
@@ -401,24 +400,20 @@ def test_nothing_of_a_large_answer_stays_with_its_error(client_of: ClientOf, beg
     assert held_bytes < len(large)
 
 
-def test_many_genuine_entries_are_read(client_of: ClientOf) -> None:
+def test_many_genuine_entries_are_read() -> None:
     """A receipt of 40,000 purchases is an answer as any other."""
     genuine = {"status": 0, "receipt": {"in_app": [ENTRY] * 40_000}}
-    with raw_server(answers(json.dumps(genuine, separators=(",", ":")).encode())) as url, client_of(url) as client:
-        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == genuine
+    assert read(200, json.dumps(genuine, separators=(",", ":")).encode()) == genuine
 
 
 @pytest.mark.parametrize("value", ["{}", "[]", "0", "null", '"a"', '{"a":{"b":0}}', '{"a":[0]}'])
-def test_an_answer_of_tiny_values_is_not_parsed(client_of: ClientOf, value: str) -> None:
+def test_an_answer_of_tiny_values_is_not_parsed(value: str) -> None:
     """16 MiB of them would take hundreds of megabytes, and seconds: it is an unknown answer."""
-    fields = ",".join(f'"{number:x}":{value}' for number in range(100_000))
-    body = (
-        f'{{"status":0,{fields}}}'.encode()
-        if value == "null"
-        else f'{{"status":0,"a":[{",".join([value] * 100_000)}]}}'.encode()
-    )
-    with raw_server(answers(body)) as url, client_of(url) as client:
-        error = unavailable(client)
+    values = ",".join(f'"{number:x}":{value}' for number in range(100_000))
+    if value != "null":  # those are fields, the others stand in an array
+        values = f'"a":[{",".join([value] * 100_000)}]'
+    error = read(200, f'{{"status":0,{values}}}'.encode())
+    assert isinstance(error, AppStoreUnavailable)
     assert "too many values for its size" in str(error)
     assert error.is_unknown_answer
 

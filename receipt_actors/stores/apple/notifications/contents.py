@@ -17,18 +17,14 @@ from appstoreserverlibrary.models.NotificationTypeV2 import NotificationTypeV2
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.values import is_name, json_type
 from receipt_actors.stores.apple import fields as apple_fields
+from receipt_actors.stores.apple.signatures.jws import SUBJECTS, YEAR_10000_MS
 
 MAX_BODY_BYTES = 256 * 1024  #: of a POST; Apple's have some 10 to 20 KB
-MAX_MILLISECONDS = 253_402_300_800_000  #: of a date: the year 10000
-
 
 _TYPES = frozenset(each.value for each in NotificationTypeV2)
 UNKNOWN_TYPE = "unknown"  #: not Apple's word: a type that Apple has added since
 _TAKES_BACK = frozenset({"REFUND", "REVOKE"})
 _GIVES_BACK = "REFUND_REVERSED"
-
-#: Of a payload; it has one of them, which says whose it is.
-_PARTS = ("data", "summary", "appData", "externalPurchaseToken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ def read_notification(payload: Mapping[str, object]) -> Notification | Settled:
     if signed_at_seconds is None:
         return _unreadable("signedDate: expected a UNIX time in milliseconds")
     known_type = type_ if type_ in _TYPES else UNKNOWN_TYPE
-    part = next((each for name in _PARTS if isinstance(each := payload.get(name), Mapping)), {})
+    part = next((each for name in SUBJECTS if isinstance(each := payload.get(name), Mapping)), {})
     signed_transaction = None
     if known_type in _TAKES_BACK or known_type == _GIVES_BACK:
         signed = part.get("signedTransactionInfo")
@@ -191,4 +187,4 @@ def _seconds(milliseconds: object) -> float | None:
     """Read a UNIX time in milliseconds."""
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
-    return milliseconds / 1000 if 0 <= milliseconds < MAX_MILLISECONDS else None
+    return milliseconds / 1000 if 0 <= milliseconds < YEAR_10000_MS else None

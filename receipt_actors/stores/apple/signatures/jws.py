@@ -47,7 +47,7 @@ _ALGORITHMS = frozenset(  # whose names a refusal may repeat
     | {family + bits for family in ("HS", "RS", "PS") for bits in ("256", "384", "512")}
 )
 #: Where a notification keeps what it is about; the first that is there counts, as in Apple's library.
-_SUBJECTS = ("data", "summary", "externalPurchaseToken", "appData")
+SUBJECTS = ("data", "summary", "externalPurchaseToken", "appData")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def _chain(header: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _subject(payload: Mapping[str, object]) -> Mapping[str, object]:
-    for name in _SUBJECTS:
+    for name in SUBJECTS:
         subject = payload.get(name)
         if isinstance(subject, dict):
             return {**subject, "environment": _of_a_token(subject)} if name == "externalPurchaseToken" else subject
