@@ -6,8 +6,8 @@ from collections import deque
 from typing import Any
 
 from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import Overview
+from receipt_actors.telemetry.statistics import Latencies
 
 
 def sample_between(before: Overview, after: Overview) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from receipt_actors.telemetry.incidents import IncidentKind
-from receipt_actors.telemetry.overview import ActorOverview, Overview, RoleOverview, Standing, State
+from receipt_actors.telemetry.overview import ActorOverview, NodeState, Overview, RoleOverview, State
 
 PREFIX = "receipt_actors_"
 BUCKET_SECONDS = (
@@ -236,14 +236,14 @@ def _active(role: RoleOverview) -> Rows:
     return [((), float(role.is_active))]
 
 
-@_metric("role_standing", "standing", "1 for what this node does of its group's work, 0 for the others.")
-def _standings(role: RoleOverview) -> Rows:
-    return [((standing.value,), float(standing is role.standing)) for standing in Standing]
+@_metric("role_state", "state", "1 for what this node does of its group's work, 0 for the others.")
+def _role_states(role: RoleOverview) -> Rows:
+    return [((each.value,), float(each is role.state)) for each in NodeState]
 
 
-@_metric("role_nodes", "standing", "Nodes of the group by standing, as this one knows them.")
+@_metric("role_nodes", "state", "Nodes of the group by state, as this one knows them.")
 def _nodes(role: RoleOverview) -> Rows:
-    return [((each.value,), sum(node.standing is each for node in role.nodes)) for each in Standing]
+    return [((each.value,), sum(node.state is each for node in role.nodes)) for each in NodeState]
 
 
 @_metric("role_share", "limit", "How much of a limit this node may use.")

@@ -32,11 +32,10 @@ from receipt_actors.domain.receipts import (
 )
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
 from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_source_settings
-from receipt_actors.stores.apple import signed_transactions
-from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
+from receipt_actors.stores.apple import server_api, signed_transactions, verify_receipt
 from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signatures, policy_of, signer_of
-from receipt_actors.stores.apple.ports import SignatureRefused
-from receipt_actors.stores.apple.server_api import CODE_TABLE, Signed, interpret_found
+from receipt_actors.stores.apple.ports import ReceiptApi, SignatureRefused, Signed
+from receipt_actors.stores.apple.server_api import CODE_TABLE, interpret_found
 from receipt_actors.stores.apple.verify_receipt import status_row
 
 TABLE_WIDTH = 1000  #: characters; no column is ever cut
@@ -139,10 +138,10 @@ def _find_out(settings: AppStoreSettings, receipt_data: str, policy: Policy) -> 
     if signed is not None:
         return _verified(settings, signed)
     if settings.uses_server_api:
-        with closing(open_server_api(settings)) as server_api:
-            return _asked(settings, by_server_api(server_api, policy), receipt_data, policy)
+        with closing(open_server_api(settings)) as client:
+            return _asked(settings, server_api.receipt_api(client, policy), receipt_data, policy)
     with closing(open_app_store(settings)) as app_store:
-        return _asked(settings, by_verify_receipt(app_store, policy), receipt_data, policy)
+        return _asked(settings, verify_receipt.receipt_api(app_store, policy), receipt_data, policy)
 
 
 def _verified(settings: AppStoreSettings, signed: str) -> _Finding:
@@ -155,19 +154,19 @@ def _verified(settings: AppStoreSettings, signed: str) -> _Finding:
     return _Finding("signature", None, None, meaning, signed_transactions.interpret(verified))
 
 
-def _asked(settings: AppStoreSettings, way: Way, receipt_data: str, policy: Policy) -> _Finding:
+def _asked(settings: AppStoreSettings, api: ReceiptApi, receipt_data: str, policy: Policy) -> _Finding:
     """Ask where one asks first, and in the other environment at most once, if Apple says so and policy allows it."""
-    question = receipt_data if way.question_of is None else way.question_of(receipt_data)
+    question = receipt_data if api.question_of is None else api.question_of(receipt_data)
     if question is None:
         missing = Unidentified(Reason.NO_TRANSACTION_ID)
         return _Finding(settings.app_receipts, None, None, "no transaction id can be read in the receipt", missing)
-    asked = way.first
-    answer = way.ask(question, asked)
-    meaning = way.interpret(answer, asked)
+    asked = api.first
+    answer = api.call(question, asked)
+    meaning = api.interpret(answer, asked)
     if isinstance(meaning, WrongEnvironment) and meaning.right in policy.environments:
         asked = meaning.right
-        answer = way.ask(question, asked)
-        meaning = way.interpret(answer, asked)
+        answer = api.call(question, asked)
+        meaning = api.interpret(answer, asked)
     if isinstance(meaning, WrongEnvironment):
         meaning = meaning.otherwise
     if isinstance(meaning, Signed):
@@ -225,12 +224,12 @@ def _report(
 
 def _judged(plan: Plan, candidate: Candidate, submission: Submission, ledger: Ledger | None) -> dict[str, Any]:
     """Decide on one transaction as the validator would, were its claim to be made now."""
-    standing = None if ledger is None else ledger.get(candidate.transaction_id)
+    entry = None if ledger is None else ledger.get(candidate.transaction_id)
     wanted = ledger_item(submission, candidate.transaction, plan.receipt.environment, "", time.time())
-    owned = ownership_after_lookup(standing, wanted)
+    owned = ownership_after_lookup(entry, wanted)
     if owned is Ownership.FREE and candidate.refusal is None:
         owned = Ownership.NEW
-    said = standing if isinstance(standing, Tombstone) else owned
+    said = entry if isinstance(entry, Tombstone) else owned
     step = replace(plan, candidates=(candidate,), newest_only=False).next_step({candidate.transaction_id: said})
     assert isinstance(step, Answer), "all is known"
     (result,) = step.results
@@ -243,8 +242,8 @@ def _judged(plan: Plan, candidate: Candidate, submission: Submission, ledger: Le
         "revocation_percentage": result.revocation_percentage,
         "verdict": result.verdict,
         "reason": result.reason,
-        "claimed_by": {name: getattr(standing, name) for name in claim} if isinstance(standing, LedgerItem) else None,
-        "refunded_at_seconds": standing and standing.refunded_at_seconds,
+        "claimed_by": {name: getattr(entry, name) for name in claim} if isinstance(entry, LedgerItem) else None,
+        "refunded_at_seconds": entry and entry.refunded_at_seconds,
     }
 
 

@@ -26,11 +26,11 @@ from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
     NodeOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
 )
 from tests.patience import PATIENCE_SECONDS
@@ -72,17 +72,17 @@ def with_process(number: int, **changes: Any) -> Overview:
     return replace(overview, processes=(replace(overview.processes[0], **changes),))
 
 
-def role_of(standing: Standing, **changes: Any) -> RoleOverview:
+def role_of(state: NodeState, **changes: Any) -> RoleOverview:
     """Describe a group of three, of which ``node-a`` is asked."""
     share = {"ledger_concurrency": 30, "app_store_rate_per_second": 7.5, "max_in_flight": 2000}
     whole = {"ledger_concurrency": 50, "app_store_rate_per_second": 12.5, "max_in_flight": 4000}
-    is_active = standing is Standing.ACTIVE
+    is_active = state is NodeState.ACTIVE
     nodes = (
-        NodeOverview("node-a", standing, 4 if is_active else None, share if is_active else None, 1, 0.0),
-        NodeOverview("node-b", Standing.ACTIVE, 7, {**share, "ledger_concurrency": 20}, 1, 0.4),
-        NodeOverview("node-c", Standing.STANDBY, None, None, 2, 7.2),
+        NodeOverview("node-a", state, 4 if is_active else None, share if is_active else None, 1, 0.0),
+        NodeOverview("node-b", NodeState.ACTIVE, 7, {**share, "ledger_concurrency": 20}, 1, 0.4),
+        NodeOverview("node-c", NodeState.STANDBY, None, None, 2, 7.2),
     )
-    role = RoleOverview("load-balanced", "Q", "node-a", standing, 10.0, 8.25 if is_active else None, whole, nodes)
+    role = RoleOverview("load-balanced", "Q", "node-a", state, 10.0, 8.25 if is_active else None, whole, nodes)
     return replace(role, **changes)
 
 
@@ -139,7 +139,7 @@ class TestStatus:
         assert cli("status", "--alive", "--admin", admin).code == (1 if state is State.ENDED else 0)
 
     def test_who_shares_the_work_has_a_line_each(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        system.overview_at = lambda look: overview_of(look, role=role_of(Standing.ACTIVE))
+        system.overview_at = lambda look: overview_of(look, role=role_of(NodeState.ACTIVE))
         lines = cli("status", "--admin", listen(system)).out.splitlines()
         begin = lines.index("load-balanced in group Q: active, token 4, its lease held for 8.2 s")
         assert lines[begin + 1 : begin + 4] == [
@@ -149,7 +149,7 @@ class TestStatus:
         ]
 
     def test_who_has_no_share_says_so(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        system.overview_at = lambda look: overview_of(look, role=role_of(Standing.CUT_OFF))
+        system.overview_at = lambda look: overview_of(look, role=role_of(NodeState.CUT_OFF))
         assert "load-balanced in group Q: cut off, its lease is over" in cli("status", "--admin", listen(system)).out
 
     @pytest.mark.parametrize(("old", "said"), [(1, "2 processes, up for 10 min"), (0, "2 processes, 42 in flight")])
@@ -410,7 +410,7 @@ class TestLive:
             assert "\x1b[?1049l" in terminal.shown
 
     def test_a_narrow_terminal_shows_every_number(self, system: StandInSystem, listen: Listen) -> None:
-        system.overview_at = lambda look: overview_of(1234, processes=2, role=role_of(Standing.ACTIVE))
+        system.overview_at = lambda look: overview_of(1234, processes=2, role=role_of(NodeState.ACTIVE))
         arguments = ("status", "--live", "--interval", "0.2", "--admin", listen(system))
         with closing(Terminal(*arguments, columns=48, lines=60)) as terminal:
             terminal.wait_for("busie")
@@ -472,10 +472,10 @@ def test_a_terminal_is_never_obeyed_into(
         processes=(process, replace(process, pid=1)),
         incidents=(Incident(1.0, HOSTILE, HOSTILE, process=HOSTILE),),
         role=replace(
-            role_of(Standing.ACTIVE),
+            role_of(NodeState.ACTIVE),
             role=HOSTILE,
             group=HOSTILE,
-            nodes=(NodeOverview(HOSTILE, Standing.ACTIVE, 1, None, 1, 9.0),),
+            nodes=(NodeOverview(HOSTILE, NodeState.ACTIVE, 1, None, 1, 9.0),),
         ),
     )
     system.events = [{"event": HOSTILE, HOSTILE: HOSTILE}]
