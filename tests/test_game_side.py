@@ -39,7 +39,7 @@ def answer(queues: FakeQueues, *user_ids: int) -> None:
 
 
 def results(queues: FakeQueues, is_over: Callable[[], bool] = lambda: False) -> game_side.Results:
-    return game_side.Results(queues, OUT, receive_wait_seconds=0, timeout_seconds=0, is_over=is_over)
+    return game_side.Results(queues, OUT, 0, 0, is_over)
 
 
 def left(queues: FakeQueues, queue: str) -> list[tuple[int, bool]]:
