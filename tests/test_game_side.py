@@ -53,7 +53,6 @@ def left(queues: FakeQueues, queue: str) -> list[tuple[int, bool]]:
 
 
 def test_a_submission_is_what_the_contract_says(queues: FakeQueues) -> None:
-    """The body has what was given, the first post queue where none was, and the id stands in the attribute."""
     submission_id = submit(queues)
     assert submit(queues, submission_id="mine", transaction_id="t-1", product_id="coins") == "mine"
     first, second = queues.messages(FIRST)
@@ -149,7 +148,6 @@ def test_a_loop_that_raises_does_not_acknowledge() -> None:
 
 
 def test_where_it_can_not_go_back_the_reader_is_not_bothered(queues: FakeQueues) -> None:
-    """It comes back by its visibility timeout."""
     answer(queues, 1)
     taken = results(queues)
     next(taken)
@@ -167,7 +165,6 @@ def test_what_is_no_answer_stays(queues: FakeQueues) -> None:
 
 
 def test_it_ends_with_the_system(queues: FakeQueues) -> None:
-    """No receive is begun any more."""
     answer(queues, 1)
     assert list(results(queues, lambda: True)) == []
     assert left(queues, OUT) == [(1, True)]

@@ -156,7 +156,6 @@ def test_temporary_children_are_free(actors: ActorSystem, root: Ref) -> None:
 
 
 def test_a_storm_ends_the_tree(actors: ActorSystem, root: Ref) -> None:
-    """Without budgets the supervisors give up, one after the other, and at last nobody is left to strike."""
     monkey = Monkey(actors, random.Random(0), respects_budgets=False)
     while monkey.strike() is not None or root.wait(0) is None:
         pass
@@ -179,8 +178,6 @@ def test_a_crowd_is_one_place(actors: ActorSystem) -> None:
 
 
 def test_the_seed_chooses(clock: ManualClock) -> None:
-    """The same seed strikes the same places in the same manner, and another one others."""
-
     def strikes(seed: int) -> list[tuple[Any, Manner]]:
         with ActorSystem("test", ManualClock()) as actors:
             actors.start(Supervisor, [worker(str(number)) for number in range(8)], intensity=99)
@@ -195,7 +192,6 @@ def test_the_seed_chooses(clock: ManualClock) -> None:
 
 @pytest.mark.parametrize("wrong", [{"weights": {"one": -1}}, {"elsewhere": -1}, {"kills": 1.1}, {"kills": -0.1}])
 def test_what_makes_no_sense_is_refused(actors: ActorSystem, wrong: dict[str, Any]) -> None:
-    """Before anybody is hurt."""
     with pytest.raises(ValueError, match="must be"):
         Monkey(actors, random.Random(0), **wrong)
 
@@ -204,7 +200,6 @@ def test_what_makes_no_sense_is_refused(actors: ActorSystem, wrong: dict[str, An
 
 
 def test_a_tree_as_it_was_started_is_whole(actors: ActorSystem, root: Ref) -> None:
-    """With what was added to it as well."""
     start_child(root, worker("added"))
     start_child(find(actors, "crowd"), ())
     assert faults_of_tree(actors, TREE) == ()
@@ -212,7 +207,6 @@ def test_a_tree_as_it_was_started_is_whole(actors: ActorSystem, root: Ref) -> No
 
 
 def test_a_child_that_is_missing_is_a_fault(actors: ActorSystem, root: Ref) -> None:
-    """Ended and known still, or forgotten altogether."""
     pair = find(actors, "pair")
     terminate_child(pair, "one")
     assert faults_of_tree(actors, TREE) == ("Supervisor (pair): child 'one' does not run",)

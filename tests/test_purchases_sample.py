@@ -61,7 +61,6 @@ def game(tmp_path: Path) -> ModuleType:
 def test_each_credit_and_debit_counts_once_in_whatever_order_they_come(
     game: ModuleType, story: Sequence[PostedResult], coins: int
 ) -> None:
-    """Whoever has seen all of them has the same coins, and never more than the purchase is worth on the way there."""
     orders = list(itertools.permutations(story))
     randomly = random.Random(1)
     for user_id, order in enumerate(randomly.sample(orders, min(len(orders), 24)), start=1):
@@ -87,7 +86,6 @@ def test_what_is_no_purchase_of_the_player_is_worth_nothing(game: ModuleType) ->
 
 
 def test_all_transactions_of_a_receipt_count(game: ModuleType) -> None:
-    """A quantity that is not told is one."""
     game.keep(OK)
     game.keep(replace(OK, transaction_id="t-2", product_id="coins_500", quantity=None))
     assert game.coins_of_player(42) == 800

@@ -73,7 +73,6 @@ def until(predicate: Callable[[], object], queues: FakeQueues) -> None:
 
 
 def test_a_long_poll_ends_on_the_clock(queues: FakeQueues, clock: ManualClock, threads: ThreadPoolExecutor) -> None:
-    """With nothing to receive it stands still until its time is over."""
     poll = threads.submit(receive, queues, wait=20)
     until(queues.standing_threads, queues)
     clock.advance(19.5)
@@ -85,7 +84,6 @@ def test_a_long_poll_ends_on_the_clock(queues: FakeQueues, clock: ManualClock, t
 def test_a_long_poll_gets_what_comes_meanwhile(
     queues: FakeQueues, clock: ManualClock, threads: ThreadPoolExecutor
 ) -> None:
-    """A send ends it, the end of a visibility timeout, and an interruption (with nothing)."""
     poll = threads.submit(receive, queues, wait=20, visibility=5)
     until(queues.standing_threads, queues)
     queues.send("q", send("new"))
@@ -145,7 +143,6 @@ def test_held_calls_stand_still(queues: FakeQueues, threads: ThreadPoolExecutor,
 
 
 def test_faults_take_turns(queues: FakeQueues, threads: ThreadPoolExecutor) -> None:
-    """What was ordered first comes first, and a released hold makes way for the next."""
     queues.fail("send", QueueUnavailable("first"))
     hold = queues.hold("send")
     queues.fail("send", QueueUnavailable("last"))
@@ -219,7 +216,6 @@ class Relay(GenServer):
 
 
 def test_settle_waits_for_every_hop(actors: ActorSystem) -> None:
-    """However long a chain of messages is, its end has been reached."""
     relay = actors.start(Relay)
     relay.cast(500)
     settle(actors)
@@ -240,8 +236,6 @@ def test_advance_lets_actors_react_at_each_timer(clock: ManualClock) -> None:
 def test_advance_notices_that_time_does_not_pass(
     clock: ManualClock, actors: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An actor that sets its timers for at once, for ever, is an error and no hang."""
-
     class Busy(GenServer):
         def handle_info(self, message: Any) -> None:
             self.send_after(0, message)
@@ -253,7 +247,6 @@ def test_advance_notices_that_time_does_not_pass(
 
 
 def test_wait_until_gives_up(actors: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What never becomes true is a time-out that says so."""
     monkeypatch.setattr("receipt_actors.testing._settling.PATIENCE_SECONDS", 0.01)
     # On a machine that is very busy not even the first look comes in time.
     with pytest.raises(
@@ -263,7 +256,6 @@ def test_wait_until_gives_up(actors: ActorSystem, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_example_of_the_package_works() -> None:
-    """A receipt system on fakes answers, over a lost answer of the ledger, without a moment of real waiting."""
     services = FakeServices(Settings(backend="aws", bundle_ids=("com.example.game",)))
     receipt = services.app_store.sell("1000001")
     services.ledger.lose_answer("claim", LedgerUnavailable("time-out"))
@@ -319,7 +311,6 @@ def test_services_know_transactions_by_their_ids() -> None:
 
 
 def test_the_example_of_chaos_in_the_manual_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """Crashes, lost calls and doubled deliveries, and the audit has nothing to say against the answers."""
     runpy.run_path(str(Path(__file__).parents[1] / "doc" / "examples" / "chaos.py"), run_name="__main__")
     assert "300 submissions" in capsys.readouterr().out
 
@@ -344,7 +335,6 @@ class TestTheEndOfASystemOnFakes:
         return FakeServices(Settings(backend="aws", bundle_ids=("com.example.game",)))
 
     def test_results_are_told_to_a_listener(self, services: FakeServices) -> None:
-        """As by ``ReceiptSystem.start``."""
         told: list[str] = []
         with services.start(on_result=lambda result: told.append(result.status)) as system:
             services.submit(services.app_store.sell("1"))

@@ -193,7 +193,6 @@ LEDGER_CALLS: dict[str, Callable[[AwsLedger], object]] = {
 
 @pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
 def test_trouble_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger, reply: Reply) -> None:
-    """Nothing is confirmed, and nothing refused, by anything but the service's own word. boto3 retries nothing."""
     for operation, ask in QUEUE_CALLS.items():
         fake.answer(operation, reply)
         with pytest.raises(QueueUnavailable):
@@ -235,7 +234,6 @@ def test_an_answer_that_is_not_of_aws_is_told_as_such(
 
 
 def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, way: Callable[[Any], Any]) -> None:
-    """A service that takes a request and never answers costs a read time-out, and no more."""
     queues = way(AwsQueues(session, longest_wait_seconds=0, read_timeout_seconds=0.1))
     ledger = way(AwsLedger("claims", session, read_timeout_seconds=0.1))
 
@@ -254,7 +252,6 @@ def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, 
 
 
 def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger) -> None:
-    """A refused connection names the endpoint that was tried."""
     fake.close()
     with pytest.raises(QueueUnavailable, match=fake.url):
         QUEUE_CALLS["ReceiveMessage"](queues)
@@ -267,7 +264,6 @@ def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues,
 def test_credentials_that_are_not_there_are_unavailable(
     monkeypatch: pytest.MonkeyPatch, fake: FakeAws, way: Callable[[Any], Any]
 ) -> None:
-    """A role's credentials may come back (its metadata service hiccups), so this is trouble too, by its name."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
@@ -286,7 +282,6 @@ def test_credentials_that_are_not_there_are_unavailable(
     [("AWS_DEFAULT_REGION", ""), ("AWS_PROFILE", "nobody"), ("AWS_ENDPOINT_URL", "no url at all")],
 )
 def test_settings_that_cannot_work_are_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
-    """No region, an unknown profile or a broken endpoint are found out at the start, with boto3's own words."""
     for name in ("AWS_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
@@ -548,7 +543,6 @@ def test_the_layout_of_an_item(moto: Aws) -> None:
     ids=["nothing but the key", "other types", "other values"],
 )
 def test_an_item_of_another_program_is_nobodys(moto: Aws, foreign: dict[str, Any]) -> None:
-    """It can be read, it stands in the way of every claim, and no user or submission of ours is taken for its owner."""
     table, ledger = table_of(moto)
     moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": ITEM.transaction_id}, **foreign})
     standing = ledger.claim(ITEM)
@@ -755,7 +749,6 @@ def test_a_time_to_live_that_cannot_be_seen_keeps_nobody_from_starting(
 
 @given(item=st.from_type(LedgerItem))
 def test_every_attribute_of_an_item_is_known_to_the_check(item: LedgerItem) -> None:
-    """One that was added and forgotten there could have claims deleted."""
     assert _to_attributes(item).keys() <= ATTRIBUTES
 
 
@@ -807,7 +800,6 @@ def test_each_claim_of_a_batch_fares_by_itself(fake: FakeAws, ledger: AwsLedger)
     "entry", [{}, {"Item": {}}, {"blocked": True}, {"TableName": ""}, {"TableName": "another"}], ids=repr
 )
 def test_an_entry_that_says_nothing_confirms_nothing(fake: FakeAws, ledger: AwsLedger, entry: object) -> None:
-    """Whether it was put is in doubt, and only a single claim tells."""
     fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, entry, PUT, PUT, PUT]}))
     assert ledger.claim_all(ITEMS) == [None, TAKEN, None, None, None]
 

@@ -131,7 +131,6 @@ def secured(serve: Callable[..., Wire], certificate: Path) -> Wire:
 def test_a_server_that_nobody_vouches_for_is_told_nothing(
     secured: Wire, caller: Caller, session: boto3.Session
 ) -> None:
-    """No request leaves before the certificate is verified."""
     with pytest.raises(LedgerUnavailable, match="certificate verify failed"):
         caller.claim(session)
     assert secured.asked == []
@@ -211,7 +210,6 @@ _text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=
 def test_the_signature_is_botocores(
     body: bytes, headers: dict[str, str], secret: str, token: str | None, host: str
 ) -> None:
-    """Whatever is signed, header by header and byte by byte."""
     headers = {name.lower().title(): value for name, value in headers.items()} | {"User-Agent": "not signed"}
     credentials = ReadOnlyCredentials("AKID", secret, token)
     theirs = AWSRequest("POST", f"http://{host}/", dict(headers), body)
@@ -362,7 +360,6 @@ def test_a_wrong_checksum_confirms_nothing(
 
 
 def test_nothing_can_be_slipped_into_the_headers(serve: Callable[..., Wire], begun: Caller) -> None:
-    """A token with a line break in it, from a broken file, is trouble and no second header."""
     server = serve(answer_as_aws)
     session = plain_session("testing", "testing", "token\r\nX-Amz-Target: DynamoDB_20120810.DeleteTable", "eu-west-1")
     with pytest.raises(LedgerUnavailable, match="line break"):
@@ -443,7 +440,6 @@ def test_calls_under_way_end_with_the_transport(
 def test_a_bug_of_the_transport_loses_no_call(
     serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything under way ends with the bug, which is no outage, and the next call begins anew."""
     serve(answer_as_aws)
     outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with closing(AwsQueues(session)) as queues, monkeypatch.context() as broken:

@@ -140,7 +140,6 @@ def test_the_end_of_a_visibility_wakes_a_long_poll(
 def test_a_move_wakes_a_long_poll_of_the_dead_letter_queue(
     queues: EmbeddedQueues, pool: ThreadPoolExecutor, clock: ManualClock
 ) -> None:
-    """Whoever waits for dead letters sees one as soon as it is moved."""
     queues.send(QUEUE, [OutgoingMessage("poison")])
     for _ in range(3):
         receive(queues)
@@ -155,7 +154,6 @@ def test_a_move_wakes_a_long_poll_of_the_dead_letter_queue(
 def test_long_polls_can_be_interrupted(
     queues: EmbeddedQueues, pool: ThreadPoolExecutor, end: Callable[[EmbeddedQueues], None]
 ) -> None:
-    """``interrupt`` and ``close`` end every long poll under way with nothing (or find it closed before it began)."""
     polls = [long_poll(pool, queues) for _ in range(4)]
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and wait(polls, timeout=0.01).not_done:
@@ -244,7 +242,6 @@ queues.delete("Group.fifo", ["{before.receipt_handle}"])
 
 
 def test_what_was_confirmed_survives_kill_9(database: Path) -> None:
-    """Claims, sends and deletes that a process has reported are there after it is killed in the middle of its work."""
     program = f"""
 queues, ledger = EmbeddedQueues(database), EmbeddedLedger(database)
 queues.create_queue("{QUEUE}")
@@ -319,7 +316,6 @@ def test_an_interrupt_as_a_transaction_begins_leaves_none_open(
 
 
 def test_a_full_disk_is_unavailable_and_takes_nothing_half(database: Path) -> None:
-    """A transaction that does not fit leaves nothing behind, and the next one that fits goes through."""
     with closing(Database(database, QueueUnavailable)) as file:
         with file.connection() as connection:
             pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -337,7 +333,6 @@ def test_a_full_disk_is_unavailable_and_takes_nothing_half(database: Path) -> No
 
 
 def test_a_corrupt_file_is_unavailable(database: Path) -> None:
-    """Damage that shows only in use is told as what it is, with the file's name."""
     with closing(EmbeddedLedger(database)) as ledger:
         for number in range(200):
             ledger.claim(claim_of(str(number)))
@@ -490,7 +485,6 @@ def schema_of(database: Path) -> tuple[int, list[str]]:
 
 
 def test_an_old_file_goes_on_to_be_used(old_database: Path) -> None:
-    """Claims, marks and messages are what they were, and refunds can be made of them and of others."""
     with closing(EmbeddedLedger(old_database)) as ledger, closing(EmbeddedQueues(old_database)) as queues:
         claim, refunded = (ledger.get(f"100000004617881{number}") for number in (7, 8))
         assert isinstance(claim, LedgerItem)
@@ -591,7 +585,6 @@ def test_several_queues_are_created_together_or_not_at_all(queues: EmbeddedQueue
 
 
 def test_creating_a_queue_again_changes_its_redrive_policy(queues: EmbeddedQueues, clock: ManualClock) -> None:
-    """A changed setting holds for the messages that are there."""
     queues.send(QUEUE, [OutgoingMessage("x")])
     receive(queues)
     clock.advance(30)

@@ -71,7 +71,6 @@ def test_a_change_wakes_those_who_wait_for_that_queue(waiters: Waiters) -> None:
 
 
 def test_a_wait_is_over_after_its_time(waiters: Waiters) -> None:
-    """Of the lookout as of any other."""
     lookout, other = waiters.wait("a", 0.01), waiters.wait("b", 0.01)
     assert (lookout.result(PATIENCE_SECONDS), other.result(PATIENCE_SECONDS)) == (None, None)
 
@@ -90,7 +89,6 @@ def test_there_is_always_a_lookout(waiters: Waiters, leaving: tuple[str, ...]) -
 
 
 def test_somebody_looks_however_often_the_lookouts_are_told(waiters: Waiters) -> None:
-    """Where there is much to do the watch goes from one to the next before any of them has stood it to its end."""
     looks, is_over = threading.Event(), threading.Event()
 
     def receive() -> None:

@@ -58,7 +58,6 @@ def test_a_claim_is_made_once(ledger: Ledger) -> None:
 
 
 def test_the_same_claim_again_finds_itself(ledger: Ledger) -> None:
-    """After a lost answer the claim is repeated, and what stands in the way is our own, field by field."""
     assert ledger.claim(ITEM) is None
     assert ledger.claim(ITEM) == ITEM
 
@@ -93,14 +92,12 @@ def test_nobody_has_claimed_an_unknown_transaction(ledger: Ledger) -> None:
     ],
 )
 def test_every_value_comes_back_as_it_went(ledger: Ledger, item: LedgerItem) -> None:
-    """No value is rounded, dropped or replaced, at the ends of its range either."""
     assert ledger.claim(item) is None
     assert ledger.get(item.transaction_id) == item
     assert ledger.claim(ITEM if item.transaction_id == ITEM.transaction_id else item) == item
 
 
 def test_transactions_do_not_stand_in_each_others_way(ledger: Ledger) -> None:
-    """Ids that differ in a character, or in case, are different transactions."""
     items = [replace(ITEM, transaction_id=transaction_id) for transaction_id in ("1", "10", "a", "A", " 1")]
     assert [ledger.claim(item) for item in items] == [None] * 5
     assert [ledger.get(item.transaction_id) for item in items] == items
@@ -144,7 +141,6 @@ def test_what_stands_says_where_an_ok_belongs(ledger: Ledger, is_refunded: bool)
 
 
 def test_a_right_table_passes_the_check(ledger: Ledger) -> None:
-    """The check reads without leaving a claim behind."""
     ledger.check()
     assert ledger.claim(ITEM) is None
     ledger.check()
@@ -157,7 +153,6 @@ LATER = REFUNDED_AT + 60
 
 
 def test_a_refund_marks_the_claim_and_nothing_else(ledger: Ledger) -> None:
-    """Every other field of it stays, and it is what anybody is told from then on."""
     ledger.claim(ITEM)
     marked = replace(ITEM, refunded_at_seconds=REFUNDED_AT)
     assert ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT) == marked
@@ -237,7 +232,6 @@ def test_the_newest_mark_stays_in_whatever_order_they_come(
 
 
 def test_a_refund_before_its_claim_leaves_a_tombstone(ledger: Ledger) -> None:
-    """Which stands in the way of every claim, and of no other transaction's."""
     tombstone = Tombstone(ITEM.transaction_id, REFUNDED_AT)
     assert ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT) == tombstone
     assert ledger.get(ITEM.transaction_id) == tombstone
@@ -259,7 +253,6 @@ def test_a_reversal_takes_the_mark_back(ledger: Ledger) -> None:
 
 
 def test_a_reversal_takes_the_tombstone_back(ledger: Ledger) -> None:
-    """The transaction is free again, and goes to who claims it first."""
     ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
     assert ledger.unmark_refunded(ITEM.transaction_id, LATER) is None
     assert ledger.get(ITEM.transaction_id) is None
@@ -317,7 +310,6 @@ def together(*actions: Callable[[], object]) -> list[object]:
 
 
 def test_a_claim_and_its_refund_at_once_end_in_one_of_two_orders(ledger: Ledger) -> None:
-    """Either the claim was first, and is marked, or the refund was, and the claim is not made. Both know which."""
     for number in range(20):
         item = replace(ITEM, transaction_id=f"race-{number}")
         marked, tombstone = replace(item, refunded_at_seconds=7.0), Tombstone(item.transaction_id, 7.0)
@@ -363,7 +355,6 @@ def test_a_batch_puts_what_is_free_and_tells_what_is_taken(batching_ledger: Ledg
 
 
 def test_a_batch_again_finds_itself_claim_by_claim(batching_ledger: Ledger) -> None:
-    """After a lost answer everything is taken, and a single claim of each finds our own item, field by field."""
     items = claims("1", "2", "3")
     assert list(batching_ledger.claim_all(items)) == [None] * 3
     assert list(batching_ledger.claim_all(items)) == [TAKEN] * 3
@@ -371,7 +362,6 @@ def test_a_batch_again_finds_itself_claim_by_claim(batching_ledger: Ledger) -> N
 
 
 def test_a_batch_writes_what_a_single_claim_writes(batching_ledger: Ledger) -> None:
-    """Every value comes back as it went, at the ends of its range, where it is left out, and whatever it quotes."""
     items = [
         replace(ITEM, transaction_id="0", product_id=None, original_transaction_id=None),
         replace(ITEM, transaction_id="1", environment=Environment.PRODUCTION, user_id=2**63 - 1),
@@ -409,7 +399,6 @@ def test_batches_and_refunds_at_once_end_in_one_of_two_orders(batching_ledger: L
 
 
 def test_a_batch_has_up_to_25_claims(batching_ledger: Ledger) -> None:
-    """That many pass, none is fine as well, and more are the caller's mistake."""
     items = claims(*map(str, range(MAX_CLAIMS + 1)))
     assert list(batching_ledger.claim_all([])) == []
     with pytest.raises(ValueError, match="at most 25"):
@@ -418,7 +407,6 @@ def test_a_batch_has_up_to_25_claims(batching_ledger: Ledger) -> None:
 
 
 def test_a_batch_names_a_transaction_once(batching_ledger: Ledger) -> None:
-    """Two claims on the same one are the caller's mistake, and neither is made."""
     with pytest.raises(ValueError, match="different"):
         batching_ledger.claim_all([ITEM, RIVAL])
     assert batching_ledger.get(ITEM.transaction_id) is None
@@ -496,7 +484,6 @@ def test_a_claim_whose_answer_was_lost_is_found_to_be_made(
 
 @pytest.mark.parametrize("fault", ["refused", "throttled"])
 def test_a_claim_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
-    """It is unavailable, not the answer that nobody has it."""
     proxy.rates = {"PutItem": {fault: 1.0}, "GetItem": {fault: 1.0}}
     with pytest.raises(LedgerUnavailable):
         far_ledger.claim(ITEM)
@@ -542,7 +529,6 @@ def test_a_mark_whose_answer_was_lost_is_found_to_be_made(
 
 @pytest.mark.parametrize("operation", ["UpdateItem", "DeleteItem"])
 def test_a_reversal_that_failed_can_be_repeated(far_ledger: AwsLedger, proxy: AwsProxy, operation: str) -> None:
-    """Whichever of its two steps it was, and whether or not it was carried out."""
     for number, fault in enumerate(["refused", "throttled", "lost", "cut"]):
         far_ledger.mark_refunded(str(number), REFUNDED_AT)
         ask_in_vain(partial(far_ledger.unmark_refunded, str(number), LATER), proxy, operation, fault)
@@ -553,7 +539,6 @@ def test_a_reversal_that_failed_can_be_repeated(far_ledger: AwsLedger, proxy: Aw
 def test_a_deletion_that_arrives_late_deletes_no_claim(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy
 ) -> None:
-    """The reversal was repeated meanwhile, and somebody has claimed."""
     far_ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
     proxy.rates = {"DeleteItem": {"late": 1.0}}
     while not proxy.happened["DeleteItem", "late"]:  # or it was the step before it that took too long
@@ -582,7 +567,6 @@ def test_a_batch_whose_answer_was_lost_is_found_to_be_made(
 
 @pytest.mark.parametrize("fault", ["refused", "throttled"])
 def test_a_batch_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
-    """It is unavailable as a whole, and may be sent again."""
     ask_in_vain(lambda: far_ledger.claim_all([ITEM]), proxy, "BatchExecuteStatement", fault)
     assert far_ledger.claim_all([ITEM]) == [None]
 

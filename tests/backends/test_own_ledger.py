@@ -30,7 +30,6 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_stands_outlives_the_process(path: Path) -> None:
-    """Claims, marks, tombstones and what was taken back of them."""
     with closing(FileLedger(path)) as ledger:
         ledger.claim_all(claims("1", "2"))
         for transaction_id in ("1", "3", "4"):
@@ -97,7 +96,6 @@ def test_a_second_process_is_refused(path: Path) -> None:
 
 
 def test_a_closed_file_makes_no_claims(path: Path) -> None:
-    """A system that ends late hands its messages back."""
     ledger = FileLedger(path)
     ledger.close()
     with pytest.raises(LedgerUnavailable):
@@ -105,7 +103,6 @@ def test_a_closed_file_makes_no_claims(path: Path) -> None:
 
 
 def test_forty_receipts_at_once_are_answered(tmp_path: Path, path: Path) -> None:
-    """They are claimed in batches, and no validator crashes."""
     settings = Settings(database=tmp_path / "r.db", bundle_ids=("com.example.game",))
     store = FakeAppStore()
     receipts = [store.sell(f"t-{number}") for number in range(40)]

@@ -27,7 +27,6 @@ def send(queues: Queues, queue: str, *bodies: str) -> None:
 
 
 def test_what_was_sent_is_received(house: QueueHouse) -> None:
-    """Body, attributes, MD5, first receive count and sent time arrive as sent, whatever the script or the emoji."""
     queue = house.create()
     body, attributes = '{"receipt": "Zoë 金币 🪙"}', {"submission_id": "pé-🙂", "reason": "claimed"}
     before = time.time()
@@ -80,7 +79,6 @@ def test_a_message_without_attributes_has_none(house: QueueHouse) -> None:
 
 
 def test_full_batches_keep_every_entry(house: QueueHouse) -> None:
-    """Ten entries go in one send, one receive and one delete, each a message of its own."""
     queue = house.create()
     bodies = [f"body {number}" for number in range(10)]
     send(house.queues, queue, *bodies)
@@ -111,7 +109,6 @@ def test_a_receive_of_none_or_too_many_is_a_bug(house: QueueHouse, max_messages:
 
 
 def test_an_empty_queue_gives_nothing(house: QueueHouse) -> None:
-    """A short poll of an empty queue returns at once, with nothing."""
     assert receive(house.queues, house.create()) == []
 
 
@@ -156,7 +153,6 @@ def test_deleting_twice_is_confirmed(house: QueueHouse) -> None:
 
 
 def test_outcomes_come_in_the_order_of_the_entries(house: QueueHouse) -> None:
-    """One failed entry neither fails nor shifts the others, in all three batches."""
     queue = house.create()
     sent = house.queues.send(queue, [OutgoingMessage("first"), OutgoingMessage("bad \x00"), OutgoingMessage("third")])
     assert [failure is None for failure in sent] == [True, False, True]
@@ -174,7 +170,6 @@ def test_outcomes_come_in_the_order_of_the_entries(house: QueueHouse) -> None:
 
 
 def test_visibility_of_a_deleted_message_fails(house: QueueHouse) -> None:
-    """There is nothing to extend any more, and trying again does not help."""
     queue = house.create()
     send(house.queues, queue, "gone")
     (message,) = receive(house.queues, queue)
@@ -232,7 +227,6 @@ def test_a_batch_that_is_too_large_may_be_tried_in_parts(house: QueueHouse) -> N
 
 
 def test_more_than_ten_handles_may_be_tried_in_parts(house: QueueHouse) -> None:
-    """Delete and visibility batches take ten entries as well."""
     queue = house.create()
     for failures in (house.queues.delete(queue, ["x"] * 11), house.queues.change_visibility(queue, [("x", 0)] * 11)):
         assert len(failures) == 11
@@ -247,7 +241,6 @@ def test_empty_batches_do_nothing(house: QueueHouse) -> None:
 
 
 def test_the_redrive_policy_moves_what_was_received_too_often(house: QueueHouse) -> None:
-    """After ``max_receive_count`` receives a message goes to the dead-letter queue with its id and sent time."""
     dead_letters = house.create()
     queue = house.create(dead_letters, 2)
     house.queues.send(queue, [OutgoingMessage("poison", {"submission_id": "s-1"})])
@@ -264,7 +257,6 @@ def test_the_redrive_policy_moves_what_was_received_too_often(house: QueueHouse)
 
 
 def test_good_messages_behind_a_poisoned_one_are_received(house: QueueHouse) -> None:
-    """The receive that moves a message still returns those behind it."""
     queue = house.create(house.create(), 1)
     send(house.queues, queue, "poison")
     receive(house.queues, queue, visibility=0)
@@ -399,7 +391,6 @@ def test_a_long_poll_notices_that_a_group_is_free(fifo_house: QueueHouse) -> Non
 
 
 def test_a_repetition_is_confirmed_and_swallowed(fifo_house: QueueHouse) -> None:
-    """The same de-duplication id is the same message, whatever its body, in a batch of its own or the same one."""
     queue = fifo_house.create(fifo=True)
     send_in_groups(fifo_house, queue, OutgoingMessage("one", {}, "a", "id-1"), OutgoingMessage("two", {}, "a", "id-1"))
     send_in_groups(
@@ -409,7 +400,6 @@ def test_a_repetition_is_confirmed_and_swallowed(fifo_house: QueueHouse) -> None
 
 
 def test_a_repetition_of_what_is_deleted_is_swallowed(fifo_house: QueueHouse) -> None:
-    """For 5 minutes, whatever has become of the message."""
     if fifo_house.is_moto:
         pytest.skip("moto forgets the ids of what has been deleted")
     queue = fifo_house.create(fifo=True)
@@ -421,7 +411,6 @@ def test_a_repetition_of_what_is_deleted_is_swallowed(fifo_house: QueueHouse) ->
 
 
 def test_another_queue_knows_nothing_of_an_id(fifo_house: QueueHouse) -> None:
-    """An answer that goes to two queues goes to both."""
     for queue in (fifo_house.create(fifo=True), fifo_house.create(fifo=True)):
         send_in_groups(fifo_house, queue, *in_group("a", "a1"))
         assert bodies(receive(fifo_house.queues, queue)) == ["a1"]

@@ -70,7 +70,6 @@ def roles(opened: Open) -> RoleTable:
 
 
 def test_at_first_nothing_stands(roles: RoleTable) -> None:
-    """No group has a record before somebody writes one."""
     assert roles.read(GROUP) is None
 
 
@@ -221,7 +220,6 @@ def test_a_write_whose_answer_was_lost_was_made(nodes: Nodes, fault: str) -> Non
 
 @pytest.mark.parametrize("fault", ["refused", "throttled"])
 def test_a_write_that_was_refused_was_not_made(nodes: Nodes, fault: str) -> None:
-    """Likewise, and a read that fails is not the answer that nothing stands."""
     nodes.write_in_vain(RoleRecord(1, "mine"), fault)
     nodes.proxy.rates = {"GetItem": {fault: 1.0}}
     with pytest.raises(LedgerUnavailable):

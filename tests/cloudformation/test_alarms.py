@@ -46,13 +46,11 @@ def told(points: str) -> Metrics:
     ],
 )
 def test_the_table_of_the_documentation_holds(points: str, breaching: State, not_breaching: State) -> None:
-    """That of 3 data points out of 3, row by row."""
     assert state_of(alarm("breaching"), told(points), 6000.0) == breaching
     assert state_of(alarm("notBreaching"), told(points), 6000.0) == not_breaching
 
 
 def test_a_minute_counts_once_it_is_over() -> None:
-    """And the alarm moves on with the time."""
     metrics = told("X X X")
     assert state_of(alarm("notBreaching"), metrics, 5999.9) == "OK"
     assert state_of(alarm("notBreaching"), metrics, 6000.0) == "ALARM"
@@ -62,7 +60,6 @@ def test_a_minute_counts_once_it_is_over() -> None:
     ("statistic", "value"), [("Sum", 6.0), ("Minimum", 1.0), ("Maximum", 3.0), ("Average", 2.0), ("SampleCount", 3.0)]
 )
 def test_a_period_is_one_number(statistic: str, value: float) -> None:
-    """Made of all that was told in it."""
     metrics = Metrics()
     for at, told_value in [(60, 1.0), (61, 3.0), (119.9, 2.0), (120, 50.0)]:
         metrics.put(METRIC, at, told_value)
@@ -93,7 +90,6 @@ def test_metrics_are_found_in_a_log() -> None:
 
 
 def test_an_expression_is_of_all_its_metrics() -> None:
-    """A period in which one is missing has no value, nor has a division by zero."""
     known = {"a": {1: 10.0, 2: 10.0, 3: 10.0}, "b": {1: 2.0, 3: 0.0}}
     assert evaluated("a / (b * 5)", known) == {1: 1.0}
 

@@ -60,7 +60,6 @@ def test_the_template_has_the_code_that_is_looked_after() -> None:
 
 
 def test_a_mail_says_what_where_and_since_when(mail: dict[str, Any]) -> None:
-    """Everything that the alert says is there to be read without any tool."""
     subject, text = mailed(mail, alert(count=12).body)
     assert subject == "game-receipts: crash x 12"
     assert text.splitlines() == [
@@ -75,7 +74,6 @@ def test_a_mail_says_what_where_and_since_when(mail: dict[str, Any]) -> None:
 
 
 def test_several_alerts_are_one_mail_the_most_urgent_first(mail: dict[str, Any]) -> None:
-    """What twenty processes say of the same outage is one line in a mailbox."""
     bodies = [alert(AlertKind.RESTART, "intake"), *[alert(AlertKind.OUTAGE, "ledger is down")] * 20]
     subject, text = mailed(mail, *(each.body for each in bodies))
     assert subject == "game-receipts: outage x 20, restart x 1"
@@ -86,7 +84,6 @@ def test_several_alerts_are_one_mail_the_most_urgent_first(mail: dict[str, Any])
 def test_every_kind_has_its_urgency_and_its_section_in_the_runbook(
     mail: dict[str, Any], kind: AlertKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever gets the mail finds the page with one click, or by its name."""
     assert kind in (*mail["URGENT"], AlertKind.RECOVERED)
     anchor = f"alert-{kind.replace('_', '-')}"
     assert f".. _{anchor}:\n\n``{kind}``\n" in RUNBOOK.read_text(encoding="utf-8")
@@ -115,7 +112,6 @@ def test_whatever_lies_on_the_queue_becomes_a_mail_that_sns_takes(mail: dict[str
     "body", ["[" * 100_000, '{"kind": "crash", "count": 1e999}', HUGE_COUNT, "null", "", '{"count": 1}']
 )
 def test_what_can_not_be_read_is_shown_as_it_is(mail: dict[str, Any], body: str) -> None:
-    """An alert of a later version, or of nobody."""
     subject, text = mailed(mail, body)
     assert subject == "receipt_actors: unreadable x 1"
     assert text.startswith(f"unreadable x 1: {body[:400]}")

@@ -87,7 +87,6 @@ def create(server: Stack, name: str, file: Path, parameters: Mapping[str, object
 
 
 def test_cloudformation_makes_the_alarms_that_the_tests_put_by_hand(stack: Stack, further: Stack) -> None:
-    """Another implementation of its functions comes to the same properties, alarm by alarm, of both templates."""
     first = resolved(stack, PARAMETERS)
     second = resolved(further, FURTHER, template=SOURCE_TEMPLATE, stack_name="receipts-game2", exports=first.exports())
     wanted = [alarm for each in (first, second) for alarm in each.resources("AWS::CloudWatch::Alarm").values()]
@@ -108,7 +107,6 @@ def plain(value: Any) -> Any:
 
 
 def test_every_queue_has_its_policy(stack: Stack, further: Stack) -> None:
-    """Plain HTTP is refused, by a statement about this very queue."""
     queues = ("SourceQueue", "PostQueue", "DeadLetterQueue")
     for its, queue in (*product((stack, further), queues), (stack, "AlertsQueue")):
         (statement,) = json.loads(its.queue_attributes(its.outputs[f"{queue}Name"])["Policy"])["Statement"]

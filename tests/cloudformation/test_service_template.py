@@ -47,7 +47,6 @@ def test_four_parameters_are_enough() -> None:
 
 @pytest.mark.parametrize("given", parameters["Environments"]["AllowedValues"])
 def test_whether_purchases_in_the_sandbox_count_is_a_parameter(given: str) -> None:
-    """Of both services. Without it the settings file decides, or the default does, which refuses them."""
     resolved = service(Environments=given, **BALANCED)
     for task in ("TaskDefinition", "NotificationsTaskDefinition"):
         settings = load_settings({}, environ=environment(resolved, task))
@@ -58,14 +57,12 @@ def test_whether_purchases_in_the_sandbox_count_is_a_parameter(given: str) -> No
 
 @pytest.mark.parametrize("seconds", parameters["DrainSeconds"]["AllowedValues"])
 def test_a_task_is_killed_after_its_drain_and_not_before(seconds: str) -> None:
-    """ECS's time fits the program's, and Fargate grants it."""
     resolved = service(DrainSeconds=seconds)
     assert container(resolved)["StopTimeout"] == int(seconds) + TO_END_SECONDS <= MAX_STOP_TIMEOUT_SECONDS
     assert load_settings({}, environ=environment(resolved)).drain_seconds == int(seconds)
 
 
 def test_a_task_needs_no_privileges_and_writes_no_file() -> None:
-    """Not even the capabilities that every container has, whichever task it is."""
     for task in ("TaskDefinition", "NotificationsTaskDefinition"):
         definition = container(service(**BALANCED), task)
         assert definition["ReadonlyRootFilesystem"] is True
@@ -75,7 +72,6 @@ def test_a_task_needs_no_privileges_and_writes_no_file() -> None:
 
 
 def test_the_health_check_is_that_of_the_image_and_of_the_manual() -> None:
-    """A container that is paused by an operator is not replaced, wherever its health is looked at."""
     check = container(service())["HealthCheck"]
     manual = (DOC / "operations.rst").read_text(encoding="utf-8")
     told, _ = json.JSONDecoder().raw_decode(manual[manual.index('{"healthCheck"') :])
@@ -87,7 +83,6 @@ def test_the_health_check_is_that_of_the_image_and_of_the_manual() -> None:
 
 
 def test_alone_sets_no_role() -> None:
-    """The other roles come with the table that nodes hold them in."""
     assert not any("ROLE" in name for name in environment(service()))
     for role in set(parameters["Role"]["AllowedValues"]) - {"alone"}:
         variables = environment(service(Role=role))
@@ -113,14 +108,12 @@ def test_nodes_that_stand_by_are_not_scaled() -> None:
     [("256", 512, 2048), ("512", 1024, 4096), ("1024", 2048, 8192), ("2048", 4096, 16384), ("4096", 8192, 30720)],
 )
 def test_a_size_that_fargate_does_not_have_is_refused(cpu: str, smallest: int, largest: int) -> None:
-    """Before anything is created, with what there is."""
     for memory in parameters["MemoryMiB"]["AllowedValues"]:
         faults = service(Cpu=cpu, MemoryMiB=memory).faults()
         assert len(faults) == (0 if smallest <= int(memory) <= largest else 1), memory
 
 
 def test_a_rush_has_a_beginning_and_an_end() -> None:
-    """More tasks are there before it, and go after it."""
     begins, ends = "cron(45 17 ? * FRI *)", "cron(0 2 ? * SAT *)"
     resolved = service(RushBegins=begins, RushEnds=ends, RushMinTasks="6", Timezone="Europe/Berlin")
     (target,) = resolved.resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
@@ -144,7 +137,6 @@ def test_a_rush_has_a_beginning_and_an_end() -> None:
     ],
 )
 def test_a_secret_is_a_parameter_or_a_secret(parameter: str, policy: str, variable: str) -> None:
-    """Who starts the task may read that one, by the call that its service has."""
     resolved = service(**{parameter: PARAMETER})
     (statement,) = resolved.resources("AWS::IAM::ManagedPolicy")[policy]["PolicyDocument"]["Statement"]
     assert statement["Action"] == ["secretsmanager:GetSecretValue", "ssm:GetParameters"]
@@ -154,7 +146,6 @@ def test_a_secret_is_a_parameter_or_a_secret(parameter: str, policy: str, variab
 
 
 def test_a_key_is_granted_where_there_is_one() -> None:
-    """And not where there is none."""
     key = "arn:aws:kms:eu-west-1:123456789012:key/12345678-1234-1234-1234-123456789012"
     policies = service(SecretsKeyArn=key).resources("AWS::IAM::ManagedPolicy")
     (decrypt,) = policies["SecretsKeyPolicy"]["PolicyDocument"]["Statement"]
@@ -164,7 +155,6 @@ def test_a_key_is_granted_where_there_is_one() -> None:
 
 
 def test_an_image_is_of_the_repository_that_may_be_pulled() -> None:
-    """By tag or by digest."""
     for reference in ("game/receipt-actors:1", f"game/receipt-actors@sha256:{'0' * 64}"):
         resolved = service(Image=reference)
         policy = resolved.resources("AWS::IAM::ManagedPolicy")["ExecutionPolicy"]
@@ -174,7 +164,6 @@ def test_an_image_is_of_the_repository_that_may_be_pulled() -> None:
 
 
 def test_a_cluster_is_made_where_none_is_given() -> None:
-    """Everything that names one names the same."""
     made, given_ = service(), service(ClusterName="shared")
     assert set(made.resources("AWS::ECS::Cluster")) == {"Cluster"}
     assert given_.resources("AWS::ECS::Cluster") == {}
@@ -265,7 +254,6 @@ def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
 
 
 def test_without_a_further_queue_nothing_is_said_of_one() -> None:
-    """With one, the variable has its table, which the settings read."""
     assert "RECEIPT_ACTORS_SOURCES" not in environment(service())
     settings = load_settings({}, environ=environment(service(2)))
     assert settings.source_queues == ("ReceiptsSQS", "Game2SQS", "Game3SQS.fifo")
@@ -294,7 +282,6 @@ def test_queues_come_with_rules_and_rules_with_queues(given: dict[str, str], fau
 
 
 def test_nothing_takes_notifications_where_no_load_balancer_is_given() -> None:
-    """What belongs together is given together, before anything is created."""
     resolved = service()
     assert set(resolved.resources("AWS::ECS::Service")) == {"Service"}
     assert set(resolved.resources("AWS::ECS::TaskDefinition")) == {"TaskDefinition"}
@@ -318,7 +305,6 @@ def test_what_takes_notifications_is_as_the_manual_says() -> None:
 
 
 def test_refunds_are_of_all_the_games() -> None:
-    """The further source queues' rules are known to both services."""
     resolved = service(2, **BALANCED)
     name = "RECEIPT_ACTORS_SOURCES"
     assert environment(resolved, "NotificationsTaskDefinition")[name] == environment(resolved)[name]

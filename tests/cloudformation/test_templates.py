@@ -78,7 +78,6 @@ def test_cfn_lint_finds_nothing(file: Path) -> None:
     ids=["first", "service", "source"],
 )
 def test_the_manual_lists_every_parameter_with_its_default(template: Mapping[str, Any], begins: str, ends: str) -> None:
-    """The table of the manual is the template's, row by row."""
     section = MANUAL[MANUAL.index(begins) : MANUAL.index(ends)]
     rows = re.findall(r"^``(\w+)``\s+(?:``(\S+)``|none|required)", section, re.MULTILINE)
     assert rows == [(name, str(each.get("Default", ""))) for name, each in template["Parameters"].items()]
@@ -168,7 +167,6 @@ def test_what_is_imported_is_exported() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_slips_are_refused(template: Mapping[str, Any], parameter: str, taken: list[str], refused: list[str]) -> None:
-    """No star gets into a policy, no secret into a parameter, no role to the world, and no alert nowhere."""
     pattern = template["Parameters"][parameter]["AllowedPattern"]
     assert [value for value in taken + refused if re.fullmatch(pattern, value)] == taken
 
@@ -183,7 +181,6 @@ def test_slips_are_refused(template: Mapping[str, Any], parameter: str, taken: l
     ids=["queues", "tables", "further queues"],
 )
 def test_no_two_of_a_kind_can_share_a_name(make: Any, names: list[str]) -> None:
-    """The stack is refused with the reason before anything is created, for each pair of names."""
     given = NAMES if make is source else {}
     assert make(**given).faults() == []
     for one, other in combinations(names, 2):
@@ -200,7 +197,6 @@ def names(parameter: str) -> st.SearchStrategy[str]:
 
 
 def test_what_players_have_paid_for_outlives_the_stack() -> None:
-    """Deleting the stack, or renaming something in it, deletes no queue with messages of players and no claim."""
     queues = dict(resources("AWS::SQS::Queue"))
     assert queues.pop("AlertsQueue")["DeletionPolicy"] == "Delete"  # nobody has paid for those
     for queue in queues.values():
@@ -283,7 +279,6 @@ def test_dead_letters_are_kept_longest() -> None:
 
 
 def test_the_defaults_are_those_of_the_settings() -> None:
-    """Whoever deploys without parameters need not set a queue or a table."""
     settings = load_settings({"bundle_ids": "com.example.game"}, environ={"AWS_REGION": "eu-west-1"})
     defaults = {name: parameter["Default"] for name, parameter in parameters.items()}
     assert defaults["SourceQueueName"] == settings.source_queue
@@ -303,7 +298,6 @@ def test_the_defaults_are_those_of_the_settings() -> None:
     ),
 )
 def test_what_the_template_accepts_the_settings_accept(queues: list[str], tables: list[str], visibility: int) -> None:
-    """No stack can be deployed that the program then refuses. All queues take the same names."""
     assert len({parameters[f"{queue}Name"]["AllowedPattern"] for queue in resources("AWS::SQS::Queue")}) == 1
     source, post, dead_letters, alerts = queues
     ledger, notifications = tables
@@ -337,7 +331,6 @@ def test_alarms_and_nobody_else_may_publish_to_the_topic() -> None:
 
 
 def test_alerts_are_tried_again_before_they_come_twice() -> None:
-    """The queue hides a batch for longer than six times what the function may take (Lambda's advice)."""
     (mapping,) = resources("AWS::Lambda::EventSourceMapping").values()
     gathering_seconds = mapping["Properties"]["MaximumBatchingWindowInSeconds"]
     assert properties("AlertsQueue")["VisibilityTimeout"] > 6 * properties("AlertMail")["Timeout"] + gathering_seconds
@@ -387,7 +380,6 @@ def test_the_alarms_watch_what_the_stack_makes() -> None:
 
 
 def test_receipts_that_nobody_takes_are_told_of_until_they_are_worked_off() -> None:
-    """By the age of the oldest, as the queue has it, once it was too old for three minutes."""
     alarm = first(MaxMessageAgeSeconds=600).resources("AWS::CloudWatch::Alarm")["SourceQueueAge"]
     metrics, states = Metrics(), []
     for minute in range(20):
@@ -454,7 +446,6 @@ def test_a_policy_grants_on_these_queues_what_the_first_template_grants_on_its_o
 
 
 def test_answers_go_to_the_first_post_queue_where_there_is_no_other() -> None:
-    """Then nothing is granted on one, and the table leaves it to the settings at the top."""
     shared = source()
     assert set(shared.resources("AWS::SQS::Queue")) == {"SourceQueue", "DeadLetterQueue"}
     policies = shared.resources("AWS::IAM::ManagedPolicy")
@@ -470,7 +461,6 @@ def test_answers_go_to_the_first_post_queue_where_there_is_no_other() -> None:
     queue_type=st.sampled_from(parameters["QueueType"]["AllowedValues"]),
 )
 def test_the_settings_accept_the_table_of_a_source(queues: tuple[str, ...], queue_type: str) -> None:
-    """The table that a stack tells is one, whatever was left to it."""
     mine = source(**dict(zip(NAMES, queues, strict=True)), QueueType=queue_type)
     sources = json.loads(mine.value(SOURCE["Outputs"]["Sources"]["Value"]))
     settings = Settings(backend="aws", bundle_ids=("com.example.game",), sources=sources)

@@ -98,7 +98,6 @@ def test_requests_at_once_have_a_connection_each(serve: Callable[..., Wire], tra
 
 
 def test_a_server_that_does_not_accept_holds_up_no_other(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """How many connections may be made at once is counted server by server."""
     with ExitStack() as at_end:
         deaf = at_end.enter_context(socket.socket())
         deaf.bind(("127.0.0.1", 0))
@@ -232,7 +231,6 @@ def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire], transport
 
 
 def test_a_request_to_a_server_that_is_not_there_was_not_sent(transport: CurlTransport) -> None:
-    """A refused connection and an unknown host are told apart from a lost answer."""
     with reserved_port() as port:
         for url in (f"http://127.0.0.1:{port}/", f"http://{'x' * 64}.invalid/"):
             outcome = Asker(transport, url).outcome()
@@ -241,7 +239,6 @@ def test_a_request_to_a_server_that_is_not_there_was_not_sent(transport: CurlTra
 
 
 def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """Whether it says it right after an answer, or between the last look at the connection and the next request."""
     told: list[bytes] = []
     is_over = threading.Event()
     wrong = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
@@ -271,7 +268,6 @@ def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], tra
 def test_a_connection_with_tls_is_kept_and_dropped_likewise(
     serve: Callable[..., Wire], transport: CurlTransport, tmp_path: Path
 ) -> None:
-    """What TLS itself sends, its session tickets, does no harm."""
     certificate = make_certificate(tmp_path)
 
     def answer(asked: Asked) -> bytes:
