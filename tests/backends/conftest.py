@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 # Sessions of this process share what botocore reads of its data: each would read megabytes of JSON anew.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
-BACKENDS = ["embedded", "aws", "aws-calls", "simulated", "simulated-calls", "fake"]
-_CALLS = "-calls"  #: of a backend whose methods are called by way of ``AwsCalls``
+BACKENDS = ["embedded", "aws", "simulated-calls", "fake"]
+_CALLS = "-calls"  #: of a backend whose methods are called by way of ``AwsCalls``; boto3 makes the calls of others
 
 
 class Begun:
@@ -301,7 +301,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(params=["embedded", "simulated", "simulated-calls", "fake", "example", *_EMULATORS])
+@pytest.fixture(params=["embedded", "simulated-calls", "fake", "example", *_EMULATORS])
 def batching_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Likewise, without moto: there an INSERT of PartiQL overwrites what stands in its way."""
     with open_ledger(request) as ledger:
