@@ -205,12 +205,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         name=protocol.APP_STORE_GATEWAY,
     )
     ledger = Start(
-        LedgerGateway,
-        backend.ledger,
-        limits,
-        LEDGER_RETRY,
-        backend.background_calls,
-        name=protocol.LEDGER_GATEWAY,
+        LedgerGateway, backend.ledger, limits, LEDGER_RETRY, backend.background_calls, name=protocol.LEDGER_GATEWAY
     )
     children = [ChildSpec("app_store_gateway", app_store), ChildSpec("ledger_gateway", ledger)]
     if backend.signed_data is not None:

@@ -70,11 +70,7 @@ class Inspection:
         )
 
     def _process(
-        self,
-        tree: ActorNode | None,
-        views: Mapping[str, object],
-        statistics: StatisticsSnapshot,
-        is_draining: bool,
+        self, tree: ActorNode | None, views: Mapping[str, object], statistics: StatisticsSnapshot, is_draining: bool
     ) -> ProcessOverview:
         in_flight = views.get(IN_FLIGHT)
         status = in_flight if isinstance(in_flight, InFlightStatus) else None

@@ -330,10 +330,7 @@ class ReceiptSystem:
         return self._inspection.actor_state(name)
 
     def trace(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> Trace:
         """Trace events of messages and actors while they happen; see ``telemetry.tracing``.
 

@@ -24,11 +24,7 @@ class Waiters:
         self.waiting: list[Future[None]] = []
 
     def wait(
-        self,
-        queue: str,
-        seconds: float = LONG_SECONDS,
-        known: object = None,
-        look: Callable[[], object] = lambda: None,
+        self, queue: str, seconds: float = LONG_SECONDS, known: object = None, look: Callable[[], object] = lambda: None
     ) -> Future[None]:
         """Have a thread wait; returns when it does."""
         is_in = threading.Event()

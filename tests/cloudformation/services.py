@@ -36,10 +36,7 @@ class Deployed:
 
 
 def deploy_service(
-    server: RecordingServer,
-    receipts: Stack,
-    parameters: Mapping[str, object],
-    exports: Mapping[str, str],
+    server: RecordingServer, receipts: Stack, parameters: Mapping[str, object], exports: Mapping[str, str]
 ) -> Deployed:
     """Create the stack ``receipts-service`` in a network with a load balancer, where these exports are."""
     with receipts.client("ec2") as ec2:
@@ -58,11 +55,7 @@ def deploy_service(
         "SecurityGroup.GroupId": service.outputs["SecurityGroupId"],
     }
     template = Resolved(
-        SERVICE,
-        {**parameters, "SubnetIds": subnets},
-        stack_name="receipts-service",
-        names=names,
-        exports=exports,
+        SERVICE, {**parameters, "SubnetIds": subnets}, stack_name="receipts-service", names=names, exports=exports
     )
     return Deployed(service, template, parameters)
 

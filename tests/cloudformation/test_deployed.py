@@ -158,12 +158,7 @@ def site(server: RecordingServer) -> Site:
     # What a person does: the table is what the stacks tell.
     sources = {**json.loads(stacks["receipts-game2"].outputs["Sources"])}
     sources |= json.loads(stacks["receipts-game3"].outputs["Sources"])
-    deployed = deploy_service(
-        server,
-        receipts,
-        {**SERVICE, "Sources": json.dumps(sources)},
-        dict(ChainMap(*exports)),
-    )
+    deployed = deploy_service(server, receipts, {**SERVICE, "Sources": json.dumps(sources)}, dict(ChainMap(*exports)))
     return Site(receipts, stacks["receipts-game2"], stacks["receipts-game3"], deployed, first, mappings)
 
 
