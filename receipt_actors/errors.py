@@ -96,6 +96,7 @@ class QueueRefused(ReceiptActorsError):
 
     def __init__(self, queue: str, reason: str) -> None:
         super().__init__(f"queue {queue!r}: {reason}")
+        self.queue = queue
 
 
 class LedgerRefused(ReceiptActorsError):

@@ -36,27 +36,21 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What a metric is called; all of it has to be the same."""
-
     namespace: str
     name: str
     dimensions: frozenset[tuple[str, str]]
 
     @classmethod
     def of(cls, properties: Mapping[str, Any]) -> Metric:
-        """Read it from an alarm, or from a metric of one."""
         dimensions = ((str(each["Name"]), str(each["Value"])) for each in properties.get("Dimensions", ()))
         return cls(str(properties["Namespace"]), str(properties["MetricName"]), frozenset(dimensions))
 
 
 class Metrics:
-    """What CloudWatch has been told."""
-
     def __init__(self) -> None:
         self._points: dict[Metric, list[tuple[float, float]]] = defaultdict(list)
 
     def put(self, metric: Metric, at_seconds: float, value: float) -> None:
-        """Take down a value at a UNIX time."""
         self._points[metric].append((at_seconds, value))
 
     def read_log(self, lines: Iterable[str], *, later_by_seconds: float = 0.0) -> int:
@@ -81,7 +75,6 @@ class Metrics:
         return found
 
     def last_at(self, metric: Metric) -> float:
-        """When it was told last."""
         return max(at for at, _value in self._points[metric])
 
     def statistic(self, metric: Metric, statistic: str, period_seconds: int) -> dict[int, float]:

@@ -20,8 +20,6 @@ _NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
 
 @dataclass(frozen=True)
 class Deployed:
-    """The service's stack, and its template with its parameters."""
-
     service: Stack
     template: Resolved
     parameters: Mapping[str, object]
@@ -84,19 +82,16 @@ def _load_balancer(stack: Stack, vpc_id: str, subnets: Sequence[str]) -> dict[st
 
 
 def as_the_api_spells(value: Any) -> Any:
-    """Return a template's properties as an API of ECS calls them."""
     if isinstance(value, dict):
         return {f"{key[0].lower()}{key[1:]}": as_the_api_spells(inner) for key, inner in value.items()}
     return [as_the_api_spells(inner) for inner in value] if isinstance(value, list) else value
 
 
 def environment_of(container: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables of a container's definition."""
     return {variable["name"]: variable["value"] for variable in container["environment"]}
 
 
 def surroundings(stack: Stack, user: str, store: SimulatedAppStore) -> dict[str, str]:
-    """Return what a task finds where it runs, here: AWS, Apple, and who it is."""
     return {
         "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1",
         "AWS_ENDPOINT_URL": stack.url,

@@ -82,16 +82,12 @@ def test_the_health_check_is_that_of_the_image_and_of_the_manual() -> None:
         assert f"--{option}={check[name]}s" in line
 
 
-def test_alone_sets_no_role() -> None:
+def test_nodes_that_stand_by_are_not_scaled() -> None:
+    """One works: more of them would work off nothing. Their number is MinTasks, and one alone would be no standby."""
     assert not any("ROLE" in name for name in environment(service()))
     for role in set(parameters["Role"]["AllowedValues"]) - {"alone"}:
         variables = environment(service(Role=role))
-        assert variables["RECEIPT_ACTORS_ROLE"] == role
-        assert variables["RECEIPT_ACTORS_ROLE_TABLE"] == "RoleTable"
-
-
-def test_nodes_that_stand_by_are_not_scaled() -> None:
-    """One works: more of them would work off nothing. Their number is MinTasks, and one alone would be no standby."""
+        assert (variables["RECEIPT_ACTORS_ROLE"], variables["RECEIPT_ACTORS_ROLE_TABLE"]) == (role, "RoleTable")
     resolved = service(Role="active-standby", MinTasks="3")
     assert resolved.resources("AWS::ApplicationAutoScaling::ScalableTarget") == {}
     assert resolved.resources("AWS::ApplicationAutoScaling::ScalingPolicy") == {}
@@ -142,16 +138,12 @@ def test_a_secret_is_a_parameter_or_a_secret(parameter: str, policy: str, variab
     assert statement["Action"] == ["secretsmanager:GetSecretValue", "ssm:GetParameters"]
     assert statement["Resource"] == PARAMETER
     assert container(resolved)["Secrets"] == [{"Name": variable, "ValueFrom": PARAMETER}]
-    assert policy not in service().resources("AWS::IAM::ManagedPolicy")
-
-
-def test_a_key_is_granted_where_there_is_one() -> None:
-    key = "arn:aws:kms:eu-west-1:123456789012:key/12345678-1234-1234-1234-123456789012"
-    policies = service(SecretsKeyArn=key).resources("AWS::IAM::ManagedPolicy")
-    (decrypt,) = policies["SecretsKeyPolicy"]["PolicyDocument"]["Statement"]
-    assert (decrypt["Action"], decrypt["Resource"]) == (["kms:Decrypt"], key)
     assert set(service().resources("AWS::IAM::ManagedPolicy")) == {"ExecutionPolicy", "ProtectionPolicy"}
     assert container(service())["Secrets"] == []
+    (decrypt,) = service(SecretsKeyArn="K").resources("AWS::IAM::ManagedPolicy")["SecretsKeyPolicy"]["PolicyDocument"][
+        "Statement"
+    ]
+    assert (decrypt["Action"], decrypt["Resource"]) == (["kms:Decrypt"], "K")
 
 
 def test_an_image_is_of_the_repository_that_may_be_pulled() -> None:
@@ -253,12 +245,6 @@ def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
 # --- further source queues ---
 
 
-def test_without_a_further_queue_nothing_is_said_of_one() -> None:
-    assert "RECEIPT_ACTORS_SOURCES" not in environment(service())
-    settings = load_settings({}, environ=environment(service(2)))
-    assert settings.source_queues == ("ReceiptsSQS", "Game2SQS", "Game3SQS.fifo")
-
-
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
@@ -273,6 +259,9 @@ def test_without_a_further_queue_nothing_is_said_of_one() -> None:
 )
 def test_queues_come_with_rules_and_rules_with_queues(given: dict[str, str], fault: str | None) -> None:
     """Before anything is created or changed; the rules may stand in Settings."""
+    assert "RECEIPT_ACTORS_SOURCES" not in environment(service())
+    settings = load_settings({}, environ=environment(service(2)))
+    assert settings.source_queues == ("ReceiptsSQS", "Game2SQS", "Game3SQS.fifo")
     faults = service(**given).faults()
     assert len(faults) == (fault is not None)
     assert all(str(fault) in each for each in faults)
@@ -294,17 +283,14 @@ def test_nothing_takes_notifications_where_no_load_balancer_is_given() -> None:
             assert "give all of them or none" in fault
 
 
-def test_what_takes_notifications_is_as_the_manual_says() -> None:
+def test_what_takes_notifications_is_as_the_manual_says_and_for_all_games() -> None:
     """Its port, which the manual's target group has; its health check; the time that requests under way have."""
     task = container(service(**BALANCED), "NotificationsTaskDefinition")
     assert task["Command"] == ["notifications", "--host", "0.0.0.0", "--port", str(DEFAULT_PORT)]
     assert STOP_SECONDS < task["StopTimeout"] <= MAX_STOP_TIMEOUT_SECONDS
     assert task["Image"] == container(service(**BALANCED))["Image"]
-    assert "HealthCheck" not in task  # nobody looks into it but the load balancer
+    assert "HealthCheck" not in task  # the load balancer alone looks into it
     assert f"--port {DEFAULT_PORT} --health-check-path {HEALTH_PATH} " in MANUAL
-
-
-def test_refunds_are_of_all_the_games() -> None:
     resolved = service(2, **BALANCED)
     name = "RECEIPT_ACTORS_SOURCES"
     assert environment(resolved, "NotificationsTaskDefinition")[name] == environment(resolved)[name]
@@ -334,7 +320,7 @@ def test_what_is_missing_is_told_of(name: str, well: float, ill: float) -> None:
 
 
 def test_the_alarms_are_about_this_service_and_its_target_group() -> None:
-    """As CloudWatch calls them: the ends of the ARNs."""
+    """As CloudWatch calls them: the ends of the ARNs. One refund that fails is an alarm at once, silence is none."""
     alarms = service(**BALANCED).resources("AWS::CloudWatch::Alarm")
     dimensions = {
         name: {each["Name"]: each["Value"] for each in alarm.get("Dimensions", ())} for name, alarm in alarms.items()
@@ -343,6 +329,11 @@ def test_the_alarms_are_about_this_service_and_its_target_group() -> None:
     assert dimensions.pop("TasksMissing") == {"ClusterName": "Cluster", "ServiceName": "Service.Name"}
     behind = {"TargetGroup": "targetgroup/refunds/6d0ecf831eec9f09", "LoadBalancer": "app/front/50dc6c495c0c9188"}
     assert dimensions == {"NotificationsDown": behind, "NotificationsFailing": behind}
+    failing, metrics = alarms["NotificationsFailing"], Metrics()
+    assert state_of(failing, metrics, 3600) == "OK"
+    metrics.put(Metric.of(failing), 3570, 1)
+    assert state_of(failing, metrics, 3600) == "ALARM"
+    assert state_of(failing, metrics, 3600 + 10 * 60) == "OK"
 
 
 @pytest.mark.parametrize("further", [0, len(FURTHER)])
@@ -361,13 +352,3 @@ def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of(further: int) -> N
         assert state_of(alarm, metrics, 3600) == state
     standby = service(Role="active-standby").resources("AWS::CloudWatch::Alarm")
     assert set(standby) == {"TasksMissing"}
-
-
-def test_a_refund_that_is_not_carried_out_is_told_of() -> None:
-    """At once; silence, which is the rule, is none."""
-    alarm = service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsFailing"]
-    metrics = Metrics()
-    assert state_of(alarm, metrics, 3600) == "OK"
-    metrics.put(Metric.of(alarm), 3570, 1)
-    assert state_of(alarm, metrics, 3600) == "ALARM"
-    assert state_of(alarm, metrics, 3600 + 10 * 60) == "OK"
