@@ -31,10 +31,13 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-@pytest.mark.parametrize(
+TRANSPORTS = pytest.mark.parametrize(
     ("transport", "proxy", "may_transfer"),
     [("auto", None, True), ("threads", None, False), ("auto", "http://127.0.0.1:1", False)],
 )
+
+
+@TRANSPORTS
 def test_apple_is_asked_without_threads_where_that_is_possible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str, proxy: str | None, may_transfer: bool
 ) -> None:
@@ -60,10 +63,7 @@ def test_a_connection_is_a_file(tmp_path: Path) -> None:
     assert files_needed(threads) - few == 100  # connections to production and to the sandbox are kept apart
 
 
-@pytest.mark.parametrize(
-    ("transport", "proxy", "may_transfer"),
-    [("auto", None, True), ("threads", None, False), ("auto", "http://127.0.0.1:1", False)],
-)
+@TRANSPORTS
 def test_aws_is_called_without_threads_where_that_is_possible(
     monkeypatch: pytest.MonkeyPatch, transport: str, proxy: str | None, may_transfer: bool
 ) -> None:
@@ -88,7 +88,6 @@ def test_the_embedded_backend_has_threads(tmp_path: Path) -> None:
 
 
 def loaded_by(script: str, *arguments: object) -> set[str]:
-    """Run a script in an interpreter of its own, and tell which top-level modules it has imported."""
     script += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return set(

@@ -43,7 +43,6 @@ def results(queues: FakeQueues, is_over: Callable[[], bool] = lambda: False) -> 
 
 
 def left(queues: FakeQueues, queue: str) -> list[tuple[int, bool]]:
-    """Return whose messages are on a queue, and whether each can be received now."""
     return [
         (json.loads(message.body).get("user_id"), not message.hidden_for_seconds) for message in queues.messages(queue)
     ]

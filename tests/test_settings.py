@@ -59,11 +59,18 @@ class TestLayers:
         assert (settings.consumers, settings.max_in_flight, settings.visibility_timeout_seconds) == (4, 2000, 120)
         assert settings.receive_wait_seconds < settings.drain_seconds
 
-    def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(self, toml: Path) -> None:
+    def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(
+        self, toml: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is None or empty is not given. The variables are the process's, unless others are handed over."""
         toml.write_text("consumers = 1\nledger_concurrency = 1\nmax_receive_count = 1\n")
         environ = {"RECEIPT_ACTORS_CONSUMERS": "2", "RECEIPT_ACTORS_LEDGER_CONCURRENCY": "2"}
         settings = load({"consumers": "3"}, environ, toml)
         assert (settings.consumers, settings.ledger_concurrency, settings.max_receive_count) == (3, 2, 1)
+        assert load({"consumers": None}, environ, toml).consumers == 2
+        assert load({}, {"RECEIPT_ACTORS_CONSUMERS": "", "RECEIPT_ACTORS_CONFIG": ""}).consumers == 4
+        monkeypatch.setenv("RECEIPT_ACTORS_CONSUMERS", "6")
+        assert load_settings(ENOUGH).consumers == 6
 
     def test_each_value_knows_where_it_came_from(self, toml: Path) -> None:
         """An operator can be shown the flag, variable, key or reason behind a value; defaults are not listed."""
@@ -115,16 +122,6 @@ class TestLayers:
         toml.write_text(f"post_queues = {written}\n")
         assert load(config=toml).post_queues == ("A", "B")
 
-    def test_an_empty_variable_counts_as_not_given(self) -> None:
-        assert load(environ={"RECEIPT_ACTORS_CONSUMERS": "", "RECEIPT_ACTORS_CONFIG": ""}).consumers == 4
-
-    def test_an_absent_flag_leaves_the_lower_layers_alone(self) -> None:
-        assert load({"consumers": None}, {"RECEIPT_ACTORS_CONSUMERS": "2"}).consumers == 2
-
-    def test_the_environment_of_the_process_is_the_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("RECEIPT_ACTORS_CONSUMERS", "6")
-        assert load_settings(ENOUGH).consumers == 6
-
     def test_the_variables_that_kubernetes_adds_for_a_service_of_our_name_are_ignored(self) -> None:
         """A Service named receipt-actors must not keep the pods beside it from starting."""
         environ = {
@@ -137,11 +134,6 @@ class TestLayers:
 
 
 class TestRoles:
-    def test_a_node_is_alone_unless_it_is_told_otherwise(self) -> None:
-        settings = load()
-        assert settings.is_alone
-        assert (settings.role_table, settings.lease_seconds) == ("RoleTable", 10)
-
     @pytest.mark.parametrize(
         ("host", "called"), [("ip-10-0-0-1.eu", "ip-10-0-0-1.eu"), ("näme\n" + "x" * 200, "n-me-" + "x" * 95)]
     )
@@ -155,16 +147,11 @@ class TestRoles:
 
     def test_everything_can_be_said(self) -> None:
         given = {"role": "load-balanced", "role_table": "Roles", "lease_seconds": "2.5"}
+        assert (load().is_alone, load().role_table, load().lease_seconds) == (True, "RoleTable", 10)
         by_variables = load(environ={f"RECEIPT_ACTORS_{name.upper()}": value for name, value in given.items()})
         for settings in (load(given), by_variables):
             assert not settings.is_alone
             assert (settings.role, settings.role_table, settings.lease_seconds) == ("load-balanced", "Roles", 2.5)
-
-    @pytest.mark.parametrize("backend", ["aws", "embedded"])
-    @pytest.mark.parametrize("role", ["alone", "active-standby", "load-balanced"])
-    def test_each_role_is_for_each_backend(self, role: str, backend: str) -> None:
-        given = {"database": "r.db"} if backend == "embedded" else {}
-        assert load({"role": role, "backend": backend, **given}).role == role
 
     @pytest.mark.parametrize(
         ("name", "value", "expected"),
@@ -249,11 +236,14 @@ class TestFaults:
         assert "your app's bundle ids, comma separated, or * to accept any" in fault
         assert "--bundle-ids, RECEIPT_ACTORS_BUNDLE_IDS or the key bundle_ids" in fault
 
-    def test_a_misspelt_variable_is_told_with_the_right_one(self) -> None:
+    def test_a_misspelt_variable_or_key_is_told_with_the_right_one(self, toml: Path) -> None:
         """A typing slip in an environment would otherwise be silently ignored."""
         (fault,) = faults(environ={"RECEIPT_ACTORS_MAX_INFLIGHT": "1"})
         assert fault.startswith("RECEIPT_ACTORS_MAX_INFLIGHT: ")
         assert "did you mean RECEIPT_ACTORS_MAX_IN_FLIGHT?" in fault
+        toml.write_text("max-in-flight = 1\n")
+        (fault,) = faults(config=toml)
+        assert fault.endswith("did you mean max_in_flight?")
 
     @pytest.mark.parametrize("name", REMOVED)
     def test_a_setting_that_was_removed_says_what_does_its_work_now(self, name: str, toml: Path) -> None:
@@ -270,11 +260,6 @@ class TestFaults:
         assert told.endswith("found a setting that was removed; give the namespace as app_account_token_rule")
         with pytest.raises(ConfigurationError, match="batch_requests: found a setting that was removed; a batcher has"):
             Settings(bundle_ids=("a",), database=Path("r.db"), batch_requests=2)  # type: ignore[call-arg]
-
-    def test_a_key_written_like_a_flag_is_told_with_the_right_one(self, toml: Path) -> None:
-        toml.write_text("max-in-flight = 1\n")
-        (fault,) = faults(config=toml)
-        assert fault.endswith("did you mean max_in_flight?")
 
     def test_broken_toml_is_told_with_its_line(self, toml: Path) -> None:
         toml.write_text("consumers = 1\nlog_level = INFO\n")
@@ -355,22 +340,8 @@ class TestFaults:
         assert words in told[0]
         assert "\n" not in told[0]
 
-    @pytest.mark.parametrize(
-        "url", ["http://127.0.0.1:8080/v", "http://localhost/v", "http://[::1]:1/v", "https://x/v"]
-    )
-    def test_plain_http_is_for_this_machine(self, url: str) -> None:
-        assert load({"app_store_url": url}).app_store_url == url
-
-    def test_log_levels_go_in_any_case(self) -> None:
-        assert load({"log_level": "debug"}).log_level == "DEBUG"
-
 
 class TestProcesses:
-    def test_as_many_as_there_are_cores_is_left_to_start(self) -> None:
-        """A number in any spelling is a number; ``auto`` is resolved where it runs."""
-        chosen = [load({"processes": value}).processes for value in ("auto", "2", 3)]
-        assert chosen == ["auto", 2, 3]
-
     def test_each_limit_is_refused_that_leaves_somebody_nothing(self) -> None:
         told = faults({"processes": "4", "max_in_flight": "3", "app_store_concurrency": "2", "ledger_concurrency": "1"})
         assert [line.partition(":")[0] for line in told] == [
@@ -402,11 +373,6 @@ class TestSecrets:
 
 class TestAdminPort:
     TOKEN = "0123456789abcdef"
-
-    @pytest.mark.parametrize("address", ["127.0.0.1:9464", "localhost:0", "[::1]:9464"])
-    def test_this_machine_needs_no_token(self, address: str) -> None:
-        """Nobody else reaches it."""
-        assert load({"admin": address}).admin == address
 
     @pytest.mark.parametrize("address", ["0.0.0.0:9464", "[::]:9464", "10.0.0.7:9464", "receipts.internal:9464"])
     def test_other_machines_need_one(self, address: str) -> None:
@@ -460,13 +426,13 @@ class TestEmbedding:
 
 
 class TestSomeSettings:
-    """Commands that use a part of the settings."""
-
     def test_nothing_is_demanded_that_is_not_used(self) -> None:
         """Queues need no bundle ids, and asking Apple needs no backend."""
         queues = load_some_settings(QueueSettings, {"database": "r.db"}, environ={})
         assert (queues.backend, queues.source_queue) == ("embedded", "ReceiptsSQS")
         assert load_some_settings(AppStoreSettings, {"bundle_ids": "a"}, environ={}).bundle_ids == ("a",)
+        environ = {"RECEIPT_ACTORS_LEDGER_TABLE": "Table"}  # a table for start means AWS, whatever the command
+        assert load_some_settings(QueueSettings, {}, environ=environ).backend == "aws"
 
     def test_what_is_not_used_is_not_checked(self, toml: Path) -> None:
         toml.write_text('consumers = "many"\nsource_queue = "Q"\n')
@@ -475,18 +441,9 @@ class TestSomeSettings:
             "source_queue": f"source_queue in {toml}",
             "backend": "chosen because source_queue is given",
         }
-
-    def test_an_unknown_name_is_a_fault_all_the_same(self, toml: Path) -> None:
-        toml.write_text('sorce_queue = "Q"\n')
-        with pytest.raises(ConfigurationError) as caught:
+        toml.write_text('sorce_queue = "Q"\n')  # an unknown name is a fault all the same
+        with pytest.raises(ConfigurationError, match=r"did you mean source_queue\?"):
             load_some_settings(QueueSettings, {"database": "r.db"}, config=toml, environ={})
-        (fault,) = caught.value.faults
-        assert "did you mean source_queue?" in fault
-
-    def test_a_setting_that_is_not_used_may_still_point_to_a_backend(self) -> None:
-        """Who names a table for start means AWS, whatever the command."""
-        environ = {"RECEIPT_ACTORS_LEDGER_TABLE": "Table"}
-        assert load_some_settings(QueueSettings, {}, environ=environ).backend == "aws"
 
 
 @given(
@@ -523,17 +480,19 @@ def test_every_setting_says_what_it_is_for_and_what_it_takes() -> None:
     assert SETTINGS["exit_when_idle_seconds"].flag == "--exit-when-idle"
 
 
-@pytest.mark.parametrize("name", [name for name, setting in SETTINGS.items() if setting.default is not None])
-def test_every_documented_default_may_be_written_out(name: str) -> None:
-    written = load({name: SETTINGS[name].default})
-    assert getattr(written, name) == getattr(load(), name)
+def test_values_that_may_be_written_in_several_ways() -> None:
+    """Every documented default may be written out; and these."""
+    for name, setting in SETTINGS.items():
+        assert setting.default is None or getattr(load({name: setting.default}), name) == getattr(load(), name)
+    assert [load({"processes": value}).processes for value in ("auto", "2", 3)] == ["auto", 2, 3]
+    assert load({"log_level": "debug"}).log_level == "DEBUG"
+    for url in ("http://127.0.0.1:8080/v", "http://localhost/v", "http://[::1]:1/v", "https://x/v"):
+        assert load({"app_store_url": url}).app_store_url == url
+    for address in ("127.0.0.1:9464", "localhost:0", "[::1]:9464"):  # this machine needs no token
+        assert load({"admin": address}).admin == address
 
 
 class TestTransport:
-    @pytest.fixture
-    def no_pycurl(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "pycurl", None)
-
     def test_libcurl_is_taken_where_it_is_installed(self) -> None:
         settings = load({"max_in_flight": "3000"})
         assert (settings.transport, settings.uses_curl) == ("auto", True)
@@ -542,21 +501,19 @@ class TestTransport:
         assert load({"app_store_concurrency": "5000"}).effective_app_store_concurrency == 5000
         assert load({"app_store_concurrency": "7"}).effective_app_store_concurrency == 7
 
-    @pytest.mark.usefixtures("no_pycurl")
-    def test_threads_will_do_where_it_is_not(self) -> None:
+    @pytest.mark.parametrize("found", [None, "PycURL/7.45.7 libcurl/8.16.0"])
+    def test_threads_will_do_where_it_is_not(self, found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
         """As many as are of use; a number for libcurl tells what to install."""
+        if found is None:
+            monkeypatch.setitem(sys.modules, "pycurl", None)
+        else:
+            monkeypatch.setattr("pycurl.version", found)
         settings = load({"max_in_flight": "3000"})
         assert (settings.transport, settings.uses_curl) == ("auto", False)
         assert settings.effective_app_store_concurrency == 200
         (told,) = faults({"app_store_concurrency": "2000"})
         assert "expected at most 200 a process with threads" in told
-        assert "pip install pycurl" in told
-
-    def test_an_old_pycurl_does_not_count(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("pycurl.version", "PycURL/7.45.7 libcurl/8.16.0")
-        assert not load().uses_curl
-        (told,) = faults({"app_store_concurrency": "2000"})
-        assert "is older than 7.49" in told
+        assert ("pip install pycurl" if found is None else "is older than 7.49") in told
 
     def test_many_threads_are_refused(self) -> None:
         few = load({"transport": "threads", "app_store_concurrency": "200"})

@@ -49,6 +49,7 @@ class TestInheritance:
         assert all(getattr(second, name) == getattr(settings, name) for name in others)
         assert (second.consumers, second.sources) == (7, {})
         assert settings.every_source == (settings, second)
+        assert (of({}).sources, of({}).every_source) == ({}, (of({}),))
         assert settings.source_queues == ("ReceiptsSQS", "Game2SQS")
 
     def test_a_dead_letter_queue_is_of_its_sources_kind(self) -> None:
@@ -67,11 +68,9 @@ class TestInheritance:
         assert [each.dead_letter_queue for each in settings.every_source] == ["Dead1", None, "Dead3"]
         embedded = of({"Game2SQS": {}}, backend="embedded", database="r.db")
         assert [each.known_dead_letter_queue for each in embedded.every_source] == ["ReceiptsSQSDLQ", "Game2SQSDLQ"]
-
-    def test_sources_may_be_of_different_kinds(self) -> None:
-        settings = of({"Game2SQS.fifo": {"post_queues": "Out.fifo"}}, backend="embedded", database="r.db")
-        queues = [each.known_dead_letter_queue for each in settings.every_source]
-        assert queues == ["ReceiptsSQSDLQ", "Game2SQSDLQ.fifo"]
+        embedded = of({"Game2SQS.fifo": {"post_queues": "Out.fifo"}}, backend="embedded", database="r.db")
+        names = [each.known_dead_letter_queue for each in embedded.every_source]
+        assert names == ["ReceiptsSQSDLQ", "Game2SQSDLQ.fifo"]
 
     def test_a_source_without_account_tokens_needs_no_namespace(self) -> None:
         top = {"app_account_token": "match", "app_account_token_rule": NAMESPACE}
@@ -80,10 +79,6 @@ class TestInheritance:
         )
         namespaces = [each.app_account_token_rule is not None for each in settings.every_source]
         assert namespaces == [True, False, True]
-
-    def test_one_source_is_as_ever(self) -> None:
-        settings = of({})
-        assert (settings.sources, settings.every_source) == ({}, (settings,))
 
 
 class TestWays:
@@ -148,8 +143,6 @@ class TestWays:
 
 
 class TestOneSource:
-    """What ``--source-queue`` means to a command that is about one source."""
-
     TABLES = json.dumps({"Game2SQS": {"bundle_ids": "two", "post_queues": "Out2"}})
 
     def chosen(self, model: Any, queue: str | None, **flags: object) -> Any:
@@ -163,16 +156,11 @@ class TestOneSource:
         assert self.chosen(QueueSettings, "ReceiptsSQS").post_queues == ("ResultsSQS",)
         assert self.chosen(QueueSettings, None).source_queue == "ReceiptsSQS"
         assert self.chosen(AppStoreSettings, "Game2SQS").bundle_ids == ("two",)
-
-    def test_a_name_that_no_source_has_is_a_fault(self) -> None:
-        """A slip of the pen must not have a receipt judged by another game's rules."""
+        # A slip of the pen must not have a receipt judged by another game's rules.
         with pytest.raises(ConfigurationError) as caught:
             self.chosen(QueueSettings, "Game3SQS")
         assert caught.value.faults == ("--source-queue: found 'Game3SQS', expected one of ReceiptsSQS, Game2SQS",)
-
-    def test_without_tables_it_is_the_setting(self) -> None:
-        """As ever: the flag says which queue is the source."""
-        flags = {"backend": "aws", "source_queue": "Q"}
+        flags = {"backend": "aws", "source_queue": "Q"}  # without tables it is the setting
         assert load_source_settings(QueueSettings, flags, environ={}).source_queue == "Q"
 
 

@@ -36,6 +36,9 @@ class TestPolicy:
         assert policy.product_types is None
         assert policy.takes_family_shared
         assert policy.account_tokens is None
+        assert not policy_of(load(family_sharing="refuse")).takes_family_shared
+        (told,) = faults(family_sharing="no")
+        assert "accept or refuse" in told
 
     @pytest.mark.parametrize(
         ("written", "types"),
@@ -60,22 +63,13 @@ class TestPolicy:
         assert told.startswith("--product-types: found ")
         assert "expected Consumable, Non-Consumable, Auto-Renewable Subscription, Non-Renewing Subscription" in told
 
-    def test_family_sharing_can_be_refused(self) -> None:
-        assert not policy_of(load(family_sharing="refuse")).takes_family_shared
-        (told,) = faults(family_sharing="no")
-        assert "accept or refuse" in told
-
     @pytest.mark.parametrize(("word", "required"), [("match", False), ("require", True)])
-    def test_tokens_follow_from_user_ids_by_number(self, word: str, required: bool) -> None:
+    def test_tokens_follow_from_user_ids(self, word: str, required: bool) -> None:
         policy = policy_of(load(app_account_token=word, app_account_token_rule="integer"))
         assert policy.account_tokens == AccountTokens(token_by_number, required)
-
-    def test_tokens_follow_from_user_ids_by_name(self) -> None:
-        policy = policy_of(load(app_account_token="match", app_account_token_rule=NAMESPACE))
-        assert policy.account_tokens is not None
-        assert (
-            policy.account_tokens.token_of(42) == "7c411b5e-9d3f-50b5-9c28-62096e41c4ed"
-        )  # `uuidgen --sha1 -n @dns -N 42`
+        by_name = policy_of(load(app_account_token=word, app_account_token_rule=NAMESPACE)).account_tokens
+        assert by_name is not None
+        assert by_name.token_of(42) == "7c411b5e-9d3f-50b5-9c28-62096e41c4ed"  # `uuidgen --sha1 -n @dns -N 42`
 
     def test_a_name_takes_a_namespace(self) -> None:
         """Without one nobody's token could be told; where tokens say nothing none is needed."""
@@ -84,8 +78,6 @@ class TestPolicy:
         assert told.endswith("or integer")
         (told,) = faults(app_account_token_rule="mine")
         assert "expected a UUID" in told
-
-    def test_a_namespace_that_binds_nothing_is_refused(self) -> None:
         (told,) = faults(app_account_token_rule=NAMESPACE)
         assert told.endswith("expected app_account_token match or require beside it: as it is, no purchase is bound")
 
@@ -96,8 +88,6 @@ class TestSignatures:
         (told,) = faults(apple_roots=str(tmp_path / "none"))
         assert told.startswith("--apple-roots: found ")
         assert "expected a folder that exists" in told
-
-    def test_an_apple_id_is_a_number(self) -> None:
         (told,) = faults(app_apple_id="0")
         assert "an integer" in told
 
@@ -114,6 +104,8 @@ class TestServerApi:
         simulated = load(**SERVER_API, app_store_url="http://127.0.0.1:8421/")
         assert simulated.server_api_urls == ("http://127.0.0.1:8421/production", "http://127.0.0.1:8421/sandbox")
         assert simulated.verify_receipt_urls[0] == "http://127.0.0.1:8421/production/verifyReceipt"
+        (told,) = faults(**SERVER_API, app_store_url="http://apple.example")
+        assert "127.0.0.1 only" in told  # a token must not travel in the clear
 
     def test_requests_keep_to_what_apple_documents(self) -> None:
         """50 a second for an app, unless another limit is given; verifyReceipt has none."""
@@ -144,12 +136,6 @@ class TestServerApi:
     def test_it_is_asked_for_one_app(self, bundle_ids: str) -> None:
         (told,) = faults(**SERVER_API, bundle_ids=bundle_ids)
         assert "expected bundle_ids to name one app" in told
-
-    def test_plain_http_is_for_this_machine(self) -> None:
-        """A token must not travel in the clear."""
-        assert load(**SERVER_API, app_store_url="http://127.0.0.1:8080")
-        (told,) = faults(**SERVER_API, app_store_url="http://apple.example")
-        assert "127.0.0.1 only" in told
 
     def test_the_key_is_never_shown(self) -> None:
         settings = load(**SERVER_API)

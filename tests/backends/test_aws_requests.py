@@ -45,7 +45,6 @@ CONFIRMED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Wire]]:
-    """Start servers that end with the test, and to which clients built after that will talk."""
     with ExitStack() as at_end:
 
         def serve(answer: Callable[[Asked], bytes | None], tls: ssl.SSLContext | None = None) -> Wire:
@@ -70,8 +69,6 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Caller:
-    """Calls the adapters on the caller's thread, or begins the calls."""
-
     def __init__(self, calls: AwsCalls | None) -> None:
         self._calls = calls
 
@@ -85,7 +82,6 @@ class Caller:
                 assert ledger.claim(ITEM) is None
 
     def call_everything(self, session: boto3.Session) -> None:
-        """Make every call of the adapters once, with all that they can carry."""
         messages = [OutgoingMessage('{"ü": 1}', {"reason": "🪙", "submission_id": "s"}), OutgoingMessage("x")]
         with closing(AwsQueues(session)) as aws_queues, closing(AwsLedger("claims", session)) as aws_ledger:
             queues, ledger = self.of(aws_queues), self.of(aws_ledger)
@@ -101,7 +97,6 @@ class Caller:
 
 @pytest.fixture(params=["called", "begun"])
 def caller(request: pytest.FixtureRequest, calls: AwsCalls) -> Caller:
-    """Each call style in turn."""
     return Caller(calls if request.param == "begun" else None)
 
 

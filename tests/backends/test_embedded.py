@@ -110,7 +110,6 @@ def test_a_handle_of_a_deleted_message_spares_its_successor(queues: EmbeddedQueu
 
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave long polls nothing but being woken up."""
     monkeypatch.setattr("receipt_actors.sqlite.gate.LOOK_SECONDS", 3600)
 
 
@@ -470,14 +469,12 @@ VERSION_1 = Path(__file__).with_name("database_version_1.sql")
 
 @pytest.fixture
 def old_database(database: Path) -> Path:
-    """A file as version 1 of the schema left it."""
     with closing(sqlite3.connect(database)) as connection:
         connection.executescript(VERSION_1.read_text(encoding="utf-8"))
     return database
 
 
 def schema_of(database: Path) -> tuple[int, list[str]]:
-    """The version that a file says it has, and all that it is made of."""
     with closing(sqlite3.connect(database)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         statements = connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()

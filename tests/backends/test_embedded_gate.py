@@ -16,8 +16,6 @@ LONG_SECONDS = 600.0  #: nobody waits so long: a test that does has failed
 
 
 class Waiters:
-    """Threads that wait at a gate, each of which says when it looks."""
-
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.gate = Gate()
         self.pool = pool

@@ -42,7 +42,6 @@ RIVAL = replace(ITEM, submission_id="another", user_id=7, receipt_sha256="cd" * 
 
 
 def together(*actions: Callable[[], object]) -> list[Any]:
-    """Begin all of them at the same moment, each on a thread of its own."""
     start = threading.Barrier(len(actions))
 
     def act(action: Callable[[], object]) -> object:

@@ -78,7 +78,6 @@ class Metrics:
         return max(at for at, _value in self._points[metric])
 
     def statistic(self, metric: Metric, statistic: str, period_seconds: int) -> dict[int, float]:
-        """Return the statistic of each period that has data, by the period's number since 1970."""
         by_period: dict[int, list[float]] = defaultdict(list)
         for at_seconds, value in self._points.get(metric, ()):
             by_period[int(at_seconds // period_seconds)].append(value)
@@ -92,7 +91,6 @@ def _values(value: Any) -> Iterable[float]:
 
 
 def state_of(alarm: Mapping[str, Any], metrics: Metrics, now_seconds: float) -> State:
-    """Judge the periods that are over, of a metric or of an expression of several."""
     period_seconds, values = _series(alarm, metrics)
     newest = int(now_seconds // period_seconds) - 1
     count = int(alarm["EvaluationPeriods"])

@@ -153,12 +153,10 @@ def first(**changes: object) -> Resolved:
 
 
 def source(**changes: object) -> Resolved:
-    """A further source queue, ``game2``, beside the first stack."""
     return Resolved(SOURCE, {"SourceQueueName": "game2", **changes}, stack_name="receipts", exports=first().exports())
 
 
 def service(further: int = 0, **changes: object) -> Resolved:
-    """A service of the first source queue and of so many further ones."""
     if further:
         changes["SourceStacks"] = ",".join(f"game{number}" for number in range(2, 2 + further))
         changes["Sources"] = json.dumps({queue: {} for queue in FURTHER[:further]})
@@ -174,7 +172,6 @@ def resolved(
     stack_name: str = "receipts",
     exports: Mapping[str, str] | None = None,
 ) -> Resolved:
-    """Return a template with queues as this deployed stack has it."""
     content = load(template)
     named = Resolved(content, parameters, stack_name=stack_name, exports=exports)
     alarms = ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")

@@ -25,7 +25,6 @@ class Deployed:
     parameters: Mapping[str, object]
 
     def task(self, name: str = "TaskDefinition") -> Mapping[str, Any]:
-        """Return a task definition, as ECS has it once it is put as the template has it."""
         properties = self.template.resources("AWS::ECS::TaskDefinition")[name]
         with self.service.client("ecs") as ecs:
             registered = ecs.register_task_definition(**as_the_api_spells(properties))
@@ -36,7 +35,6 @@ class Deployed:
 def deploy_service(
     server: RecordingServer, receipts: Stack, parameters: Mapping[str, object], exports: Mapping[str, str]
 ) -> Deployed:
-    """Create the stack ``receipts-service`` in a network with a load balancer, where these exports are."""
     with receipts.client("ec2") as ec2:
         vpc_id = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [

@@ -33,7 +33,6 @@ bodies = st.dictionaries(fields, json_values).map(json.dumps) | json_values.map(
 
 @pytest.fixture(scope="module")
 def mail() -> Iterator[dict[str, Any]]:
-    """The names of the function's module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
         names: dict[str, Any] = {}
@@ -47,7 +46,6 @@ def alert(kind: AlertKind = AlertKind.CRASH, summary: str = "validator crashed",
 
 
 def mailed(mail: dict[str, Any], *bodies: str) -> tuple[str, str]:
-    """Return the subject and the text of the mail that these make."""
     alerts = sorted(map(mail["read"], bodies), key=mail["rank"])
     return mail["subject"](alerts), mail["message"](alerts)
 

@@ -125,8 +125,6 @@ DONE = {"game2-results": 3, "game2-dead-letters": 1, "game3-receiptsDLQ.fifo": 1
 
 @dataclass(frozen=True)
 class Site:
-    """All the stacks, and the templates as deployed."""
-
     receipts: Stack
     game2: Stack
     game3: Stack
@@ -355,7 +353,6 @@ class Company:
         return self._start(user, arguments, environment)
 
     def start_task(self, user: str, task: str, *further: str, module: str = QUICK) -> Program:
-        """Start what a definition says, with the command and the environment that it has, and no others."""
         container = self._site.container(task)
         return self._start(user, (*container["command"], *further), environment_of(container), module)
 
@@ -368,8 +365,6 @@ class Company:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What became of the messages of one run of the program, and of what everybody did afterwards."""
-
     answers: Sequence[AnswerSeen]
     dead_letters: Sequence[DeadLetterSeen]
     done: Mapping[str, int]  #: messages on the queues of the other games
@@ -382,7 +377,6 @@ class Run:
 
 
 def run_of(site: Site, server: RecordingServer, programs: Programs, folder: Path) -> Run:
-    """Let the service work, then have its answers read, its dead letters sent again and a claim looked up."""
     receipts, receipt = site.receipts, folder / "receipt.txt"
     with ExitStack() as things:
         things.enter_context(pytest.MonkeyPatch.context()).setenv("AWS_ENDPOINT_URL", receipts.url)
@@ -447,7 +441,6 @@ def run_of(site: Site, server: RecordingServer, programs: Programs, folder: Path
 
 
 def granted_to_service(site: Site) -> set[Permission]:
-    """What the policies of the stacks grant a task together."""
     stacks = (site.receipts, site.game2, site.game3)
     granted = set().union(*(stack.granted(stack.outputs["ServicePolicyArn"]) for stack in stacks))
     return {permission for permission in granted if permission.resource}  # moto keeps AWS::NoValue in a list, as None
@@ -476,7 +469,6 @@ def send(queues: AwsQueues, queue: str, messages: Sequence[OutgoingMessage]) -> 
 
 
 def peek(queues: AwsQueues, queue: str) -> list[ReceivedMessage]:
-    """Look at every message of a queue, and leave it there."""
     messages: list[ReceivedMessage] = []
     while batch := queues.receive(queue, max_messages=10, wait_seconds=0, visibility_timeout_seconds=600):
         messages += batch
@@ -575,7 +567,6 @@ def what_only_an_operator_can_put_right_arrives_as_a_mail(site: Site, server: Re
 
 
 def the_heartbeat_is_missed_when_all_are_dead_and_not_before(site: Site, run: Run) -> None:
-    """Each task has told of each queue, by the namespace, name and dimension that the alarm is about."""
     alarm = site.first.resources("AWS::CloudWatch::Alarm")["HeartbeatMissing"]
     metrics, minutes = Metrics(), int(str(RECEIPTS["HeartbeatMinutes"]))
     assert metrics.read_log(map(json.dumps, run.documents)) == len(run.documents)

@@ -14,8 +14,6 @@ UNREACHABLE = ToolOutput(1, "", "Traceback (most recent call last):\n  ...\nConn
 
 
 class Tool:
-    """Answers for pip-audit, service by service."""
-
     def __init__(self, **outputs: ToolOutput) -> None:
         self._outputs = outputs
         self.asked: list[tuple[str, list[str]]] = []

@@ -31,7 +31,6 @@ MAX_IDLE = 2
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Wire]]:
-    """Start servers that end with the test."""
     with ExitStack() as at_end:
         yield lambda *args: at_end.enter_context(closing(Wire(*args)))
 
@@ -51,8 +50,6 @@ def same(value: T) -> T:
 
 
 class Asker:
-    """Sends bodies to one server, and waits."""
-
     def __init__(self, transport: CurlTransport, url: str, read_timeout_seconds: float = 10.0) -> None:
         self._transport = transport
         self._url = url
@@ -247,7 +244,6 @@ def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], tra
     assert [asker.ask(b"twice"), asker.ask(b"once")] == [b"{}", b"{}"]
 
     def speak_unasked_and_ask(body: bytes, outcome: object) -> None:
-        """Run in the transport's place, which does not look at its connections meanwhile."""
         assert isinstance(outcome, HttpResponse)
         told.append(outcome.body)
         if len(told) == 3:

@@ -52,7 +52,6 @@ def recorder() -> Iterator[Recorder]:
 
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One that the clients trust."""
     path = make_certificate(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
     return path
