@@ -370,11 +370,11 @@ def test_a_fifo_queue_is_sent_both_ids_and_asked_for_the_group(fake: FakeAws, qu
         assert queues.send(queue, [OutgoingMessage("x", {}, *ids.values())]) == [None]
         (received,) = queues.receive(queue, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
         assert received.group_id == "7"  # as it was answered, whatever was asked
-        (sent,), (asked,) = (
+        (sending,), (asked,) = (
             [request for name, request in fake.requests if name == operation and request["QueueUrl"].endswith(queue)]
             for operation in ("SendMessageBatch", "ReceiveMessage")
         )
-        entry = sent["Entries"][0]
+        entry = sending["Entries"][0]
         assert {name: entry.get(name) for name in ids} == ids
         assert set(entry) == {"Id", "MessageBody", "MessageAttributes", *ids}
         assert ("MessageGroupId" in asked["MessageSystemAttributeNames"]) == bool(ids)
