@@ -252,16 +252,12 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("status", "content", "headers"), ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_an_error_is_read_as_boto3_reads_it(
-    serve: Callable[..., Wire],
-    calls: AwsCalls,
-    session: boto3.Session,
-    status: int,
-    content: object,
-    headers: Mapping[str, str],
+    serve: Callable[..., Wire], calls: AwsCalls, session: boto3.Session, error: tuple[int, object, Mapping[str, str]]
 ) -> None:
     """Code and message: what is decided by them is the same in both call styles."""
+    status, content, headers = error
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
     serve(lambda asked: b"HTTP/1.1 %d X\r\n%sContent-Length: %d\r\n\r\n%s" % (status, lines, len(body), body))
@@ -269,10 +265,9 @@ def test_an_error_is_read_as_boto3_reads_it(
     for caller in (Caller(None), Caller(calls)):
         with pytest.raises(LedgerUnavailable) as raised:
             caller.claim(session)
-        error = raised.value.__cause__
-        assert isinstance(error, ClientError)
-        response = error.response
-        found.append((str(raised.value), raised.value.is_unknown_answer, response["Error"]["Code"]))
+        cause = raised.value.__cause__
+        assert isinstance(cause, ClientError)
+        found.append((str(raised.value), raised.value.is_unknown_answer, cause.response["Error"]["Code"]))
     assert found[0] == found[1]
 
 
@@ -300,11 +295,7 @@ def test_what_is_not_plain_is_boto3s_business(
 
 
 def test_with_another_botocore_boto3_makes_the_calls(
-    serve: Callable[..., Wire],
-    begun: Caller,
-    session: boto3.Session,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    serve: Callable[..., Wire], begun: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """An upgrade may change what is not promised: it is logged, for it costs CPU time, and all works."""
     server = serve(answer_as_aws)

@@ -42,7 +42,6 @@ def test_a_finding_fails_and_is_named(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_all_clear_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every dependency was known to the first service; the second is left alone."""
     tool = Tool(pypi=told(clean("boto3", "1.40.0"), clean("requests", "2.31.0")))
     assert audit(REQUIREMENTS, tool) == 0
     assert capsys.readouterr().out == "2 of 2 dependencies audited, 0 findings\n"
