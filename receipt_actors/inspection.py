@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from importlib import metadata
 from typing import Any
 
@@ -31,7 +31,7 @@ from receipt_actors.telemetry.overview import (
     usage_now,
 )
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, LookAtQueues
-from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
+from receipt_actors.telemetry.statistics import statistics_of
 
 STATE_SECONDS = 2.0  #: for an actor to describe its state
 _NOBODY = InFlightStatus(0, 0, frozenset(), 0.0)
@@ -51,11 +51,28 @@ class Inspection:
         statistics = statistics_of(self._actors).snapshot()
         tree = None if self._root.process.is_set() else look_at(self._root)
         views = {} if tree is None else {node.name: node.view for node in _nodes(tree)}
-        if looks_at_queues:
-            self._look_at_queues()
+        if looks_at_queues and (queue_depths := self._actors.whereis(QUEUE_DEPTHS)) is not None:
+            queue_depths.cast(LookAtQueues())
         role = role_in(views)
-        process = self._process(tree, views, statistics, is_draining)
-        process = replace(process, state=state_with_role(process.state, role))
+        in_flight = views.get(IN_FLIGHT)
+        status = in_flight if isinstance(in_flight, InFlightStatus) else None
+        known = status or _NOBODY
+        process = ProcessOverview(
+            name=self._name,
+            pid=os.getpid(),
+            started_at_seconds=self._started_at_seconds,
+            state=state_with_role(_state(tree, status, is_draining=is_draining), role),
+            in_flight=known.in_flight,
+            reserved=known.reserved,
+            unavailable=tuple(sorted(known.troubles)),
+            usage=usage_now(),
+            services=tuple(view for view in views.values() if isinstance(view, ServiceOverview)),
+            tree=None if tree is None else actor_overview(tree),
+            statistics=statistics,
+            idle_seconds=known.idle_seconds,
+            oldest_in_flight_seconds=known.oldest_in_flight_seconds,
+            unable_seconds=known.unable_seconds,
+        )
         depths = views.get(QUEUE_DEPTHS)
         return Overview(
             at_seconds=self._actors.clock.time(),
@@ -68,37 +85,6 @@ class Inspection:
             incidents=incidents_of(self._actors),
             role=role,
         )
-
-    def _process(
-        self, tree: ActorNode | None, views: Mapping[str, object], statistics: StatisticsSnapshot, is_draining: bool
-    ) -> ProcessOverview:
-        in_flight = views.get(IN_FLIGHT)
-        status = in_flight if isinstance(in_flight, InFlightStatus) else None
-        known = status or _NOBODY
-        return ProcessOverview(
-            name=self._name,
-            pid=os.getpid(),
-            started_at_seconds=self._started_at_seconds,
-            state=_state(tree, status, is_draining=is_draining),
-            in_flight=known.in_flight,
-            reserved=known.reserved,
-            unavailable=tuple(sorted(known.troubles)),
-            usage=usage_now(),
-            services=tuple(view for view in views.values() if isinstance(view, ServiceOverview)),
-            tree=None if tree is None else actor_overview(tree),
-            statistics=statistics,
-            idle_seconds=known.idle_seconds,
-            oldest_in_flight_seconds=known.oldest_in_flight_seconds,
-            unable_seconds=known.unable_seconds,
-        )
-
-    def _look_at_queues(self) -> None:
-        queue_depths = self._actors.whereis(QUEUE_DEPTHS)
-        if queue_depths is not None:
-            queue_depths.cast(LookAtQueues())
-
-    def actor_state(self, name: str) -> dict[str, Any]:
-        return actor_state(self._actors, name)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import PostedResult
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.game_side import Results
-from receipt_actors.inspection import Inspection
+from receipt_actors.inspection import Inspection, actor_state
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Heartbeat, Name, Ref, Start
 from receipt_actors.pipeline import protocol
 from receipt_actors.pipeline.pending import Pending, pending_submissions_of
@@ -251,10 +251,8 @@ class ReceiptSystem:
         was_held = self._limits.are_held(self._actors.clock.boottime())
         self._limits.held_until_seconds = seconds
         if not was_held:
-            for name in LIMITED:
-                actor = self._actors.whereis(name)
-                if actor is not None:
-                    actor.ask(ObeyLimits(), block=False)
+            for actor in filter(None, map(self._actors.whereis, LIMITED)):
+                actor.ask(ObeyLimits(), block=False)
 
     def release(self) -> None:
         """Hand back what is in flight, for another node to take."""
@@ -327,7 +325,7 @@ class ReceiptSystem:
 
         Raises ``UnknownActor``.
         """
-        return self._inspection.actor_state(name)
+        return actor_state(self._actors, name)
 
     def trace(
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
