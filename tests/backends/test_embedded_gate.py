@@ -98,24 +98,6 @@ def test_somebody_looks_however_often_the_lookouts_are_told(waiters: Waiters) ->
     assert looks.is_set()
 
 
-def test_one_looks_for_all(waiters: Waiters) -> None:
-    """What it finds it tells; only those who know something else are woken."""
-    news = {"a": 1.0, "b": 2.0}
-    finds = threading.Event()
-
-    def look() -> None:
-        if finds.is_set():
-            waiters.gate.tell_news(news)
-
-    waiters.wait("lookout", look=look)
-    knows, knows_not = waiters.wait("a", known=1.0), waiters.wait("b", known=3.0)
-    had_one, fifo = waiters.wait("c", known=3.0), waiters.wait("a", known=object())
-    finds.set()
-    for told in (knows_not, had_one, fifo):
-        assert told.result(PATIENCE_SECONDS) is None
-    assert not knows.done()
-
-
 def test_what_the_lookout_meets_everybody_meets(waiters: Waiters) -> None:
     """It is raised where it looks; the others are woken, and find out for themselves."""
 

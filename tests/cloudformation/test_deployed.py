@@ -38,7 +38,7 @@ from tests.stores.apple.notifications.posts import AUTHORITY
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, genuine_messages
 
-from .alarms import EXTRA_PERIODS, Metric, Metrics, state_of
+from .alarms import watched
 from .conftest import (
     ACCOUNT,
     REGION,
@@ -566,18 +566,16 @@ def what_only_an_operator_can_put_right_arrives_as_a_mail(site: Site, server: Re
     assert mapping["FunctionArn"].endswith(f":function:{outputs['AlertMailName']}")
 
 
-def the_heartbeat_is_missed_when_all_are_dead_and_not_before(site: Site, run: Run) -> None:
+def each_task_tells_what_the_heartbeat_alarm_watches(site: Site, run: Run) -> None:
     alarm = site.first.resources("AWS::CloudWatch::Alarm")["HeartbeatMissing"]
-    metrics, minutes = Metrics(), int(str(RECEIPTS["HeartbeatMinutes"]))
-    assert metrics.read_log(map(json.dumps, run.documents)) == len(run.documents)
-    died_at = metrics.last_at(Metric.of(alarm))
-    states = [state_of(alarm, metrics, died_at + minute * 60) for minute in range(1, 15)]  # the first minute is over
-    went_off = states.index("ALARM") + 1
-    assert minutes <= went_off <= minutes + EXTRA_PERIODS + 1
-    assert states == ["OK"] * (went_off - 1) + ["ALARM"] * (15 - went_off)
-    back_at = died_at + 15 * 60
-    metrics.read_log(map(json.dumps, run.documents), later_by_seconds=15 * 60)
-    assert state_of(alarm, metrics, back_at + 60) == "OK"
+    source = RECEIPTS["SourceQueueName"]
+    assert watched(alarm) == f"ReceiptActors Heartbeat Sum of SourceQueue={source} LessThanThreshold 1 x4"
+    for document in run.documents:
+        (told,) = document["_aws"]["CloudWatchMetrics"]
+        assert told["Namespace"] == alarm["Namespace"]
+        assert ["SourceQueue"] in told["Dimensions"]
+        assert {"Heartbeat"} <= {metric["Name"] for metric in told["Metrics"]}
+    assert source in {document["SourceQueue"] for document in run.documents}
 
 
 def test_the_templates_as_deployed_and_the_program_at_work_on_them(
@@ -601,4 +599,4 @@ def test_the_templates_as_deployed_and_the_program_at_work_on_them(
     with subtests.test("mail"):
         what_only_an_operator_can_put_right_arrives_as_a_mail(site, server)
     with subtests.test("heartbeat"):
-        the_heartbeat_is_missed_when_all_are_dead_and_not_before(site, run)
+        each_task_tells_what_the_heartbeat_alarm_watches(site, run)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from receipt_actors.cli.notifications import DEFAULT_PORT, HEALTH_PATH, STOP_SECONDS
 from receipt_actors.settings import load_settings
 
-from .alarms import Metric, Metrics, evaluated, state_of
+from .alarms import evaluated, watched
 from .intrinsics import FURTHER, REQUIRED, SERVICE, Resolved, service
 from .test_templates import BALANCED, DOC, MANUAL
 
@@ -235,6 +235,9 @@ def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
     """One that was made just now, or has ended, counts as empty; without the first's there is no data point."""
     resolved = service(len(FURTHER), MaxTasks="1")
     at_limit = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"][-1]
+    filled = "(a + FILL(b, 0) + FILL(c, 7)) / d"  # as CloudWatch does it
+    data = {"a": {1: 10.0, 2: 20.0, 4: 1.0}, "b": {2: 2.0, 3: 3.0}, "c": {}, "d": {1: 1.0, 2: 1.0, 3: 1.0, 4: 0.0}}
+    assert evaluated(filled, data) == {1: 17.0, 2: 29.0}
     for silent in range(1, 1 + len(FURTHER)):
         known = {f"visible{number}": {1: 500.0, 3: 9.0} for number in range(1, 1 + len(FURTHER)) if number != silent}
         known |= {"visible": {1: 500.0, 2: 500.0}, "tasks": {1: 1.0, 2: 1.0, 3: 1.0}, f"visible{silent}": {}}
@@ -302,38 +305,25 @@ def test_what_takes_notifications_is_as_the_manual_says_and_for_all_games() -> N
 # --- alarms ---
 
 
-@pytest.mark.parametrize(("name", "well", "ill"), [("TasksMissing", 2, 1), ("NotificationsDown", 1, 0)])
-def test_what_is_missing_is_told_of(name: str, well: float, ill: float) -> None:
-    """After MissingTasksMinutes, also where nothing is heard of any; and when they are back.
+def test_the_alarms_watch_this_service_and_its_target_group() -> None:
+    """As CloudWatch calls them: the ends of the ARNs. Silence is an alarm where something has to run, and only there.
 
-    It is tasks, or anybody healthy behind the load balancer.
+    What is missing is told of after MissingTasksMinutes, a refund that was not carried out at once.
     """
-    alarm = service(MinTasks="2", **BALANCED).resources("AWS::CloudWatch::Alarm")[name]
-    metric, metrics, states = Metric.of(alarm), Metrics(), []
-    for minute in range(50):  # ill from the 10th, unheard of from the 25th, well from the 40th
-        if minute < 10 or minute >= 40:
-            metrics.put(metric, minute * 60, well)
-        elif minute < 25:
-            metrics.put(metric, minute * 60, ill)
-        states.append(state_of(alarm, metrics, (minute + 1) * 60))
-    assert states == ["OK"] * 19 + ["ALARM"] * 21 + ["OK"] * 10
-
-
-def test_the_alarms_are_about_this_service_and_its_target_group() -> None:
-    """As CloudWatch calls them: the ends of the ARNs. One refund that fails is an alarm at once, silence is none."""
-    alarms = service(**BALANCED).resources("AWS::CloudWatch::Alarm")
-    dimensions = {
-        name: {each["Name"]: each["Value"] for each in alarm.get("Dimensions", ())} for name, alarm in alarms.items()
+    alarms = service(MinTasks="2", MissingTasksMinutes="7", **BALANCED).resources("AWS::CloudWatch::Alarm")
+    silence = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
+    assert silence.pop("TasksMissing") == silence.pop("NotificationsDown") == "breaching"
+    assert set(silence.values()) == {"notBreaching"}
+    del alarms["TasksAtLimit"]  # its metrics are those of the scaling
+    balancer = "TargetGroup=targetgroup/refunds/6d0ecf831eec9f09,LoadBalancer=app/front/50dc6c495c0c9188"
+    assert {name: watched(alarm) for name, alarm in alarms.items()} == {
+        "TasksMissing": "ECS/ContainerInsights RunningTaskCount Minimum of ClusterName=Cluster,ServiceName=Service.Name"
+        " LessThanThreshold 2 x7",
+        "NotificationsDown": f"AWS/ApplicationELB HealthyHostCount Maximum of {balancer} LessThanThreshold 1 x7",
+        "NotificationsFailing": f"AWS/ApplicationELB HTTPCode_Target_5XX_Count Sum of {balancer}"
+        " GreaterThanThreshold 0 x1",
     }
-    assert dimensions.pop("TasksAtLimit") == {}  # its metrics are those of the scaling
-    assert dimensions.pop("TasksMissing") == {"ClusterName": "Cluster", "ServiceName": "Service.Name"}
-    behind = {"TargetGroup": "targetgroup/refunds/6d0ecf831eec9f09", "LoadBalancer": "app/front/50dc6c495c0c9188"}
-    assert dimensions == {"NotificationsDown": behind, "NotificationsFailing": behind}
-    failing, metrics = alarms["NotificationsFailing"], Metrics()
-    assert state_of(failing, metrics, 3600) == "OK"
-    metrics.put(Metric.of(failing), 3570, 1)
-    assert state_of(failing, metrics, 3600) == "ALARM"
-    assert state_of(failing, metrics, 3600 + 10 * 60) == "OK"
+    assert {alarm["Period"] for alarm in alarms.values()} == {60}
 
 
 @pytest.mark.parametrize("further", [0, len(FURTHER)])
@@ -341,14 +331,10 @@ def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of(further: int) -> N
     """That of all source queues together; not one that those tasks will that may be added."""
     resolved = service(further, MaxTasks="10", TaskReceiptsPerSecond="500", AcceptableSeconds="60")
     alarm = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]
-    first, *others = (Metric.of(each["MetricStat"]["Metric"]) for each in alarm["Metrics"][:-1])
-    assert state_of(alarm, Metrics(), 3600) == "OK"
-    for backlog, state in ((10 * 500 * 60, "OK"), (10 * 500 * 60 + 1, "ALARM")):
-        metrics = Metrics()
-        for minute in range(60):
-            metrics.put(first, minute * 60, backlog - 1000 * further)
-            for other in others:
-                metrics.put(other, minute * 60, 1000)
-        assert state_of(alarm, metrics, 3600) == state
+    assert (alarm["ComparisonOperator"], alarm["EvaluationPeriods"]) == ("GreaterThanThreshold", 10)
+    *queues, quotient = alarm["Metrics"]
+    for backlog, is_told in ((10 * 500 * 60, False), (10 * 500 * 60 + 1, True)):
+        known = {each["Id"]: {1: 1000.0} for each in queues} | {"visible": {1: backlog - 1000.0 * further}}
+        assert (evaluated(quotient["Expression"], known)[1] > float(alarm["Threshold"])) is is_told
     standby = service(Role="active-standby").resources("AWS::CloudWatch::Alarm")
     assert set(standby) == {"TasksMissing"}

@@ -18,6 +18,7 @@ from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry import embedded_metrics
 from tests.cli.stand_in_system import overview_of
 
+from .alarms import watched
 from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, SOURCE_TEMPLATE, TEMPLATE
 from .intrinsics import FIRST, SERVICE, SOURCE, Resolved, first, service, source
 
@@ -302,12 +303,6 @@ def test_alarms_and_nobody_else_may_publish_to_the_topic() -> None:
     assert properties("AlertsQueue")["VisibilityTimeout"] > 6 * properties("AlertMail")["Timeout"] + gathering_seconds
 
 
-def watched(alarm: Mapping[str, Any]) -> str:
-    dimensions = ",".join(f"{each['Name']}={each['Value']}" for each in alarm["Dimensions"])
-    metric = f"{alarm['Namespace']} {alarm['MetricName']} {alarm['Statistic']} of {dimensions}"
-    return f"{metric} {alarm['ComparisonOperator']} {alarm['Threshold']} x{alarm['EvaluationPeriods']}"
-
-
 def test_the_alarms_watch_what_the_stack_makes() -> None:
     """The metric as AWS (and we) call it, with the limits asked for.
 
@@ -458,7 +453,7 @@ def test_a_page_shows_what_there_is_to_see_of_one_queue(whose: str, minutes: int
     (told,) = [each["_aws"]["CloudWatchMetrics"][0]["Metrics"] for each in documents if each["SourceQueue"] == "game2"]
     written, further = {metric[1] for metric in of_program}, {each["Name"] for each in told}
     if whose == "first":
-        assert written <= set(re.findall(r"``(\w+)``", embedded_metrics.__doc__ or ""))
+        assert written <= set(re.findall(r"``(\w+)``", (DOC / "operations.rst").read_text(encoding="utf-8")))
     else:
         assert written == further
 
