@@ -14,16 +14,9 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings import (
-    SETTINGS,
-    AppStoreSettings,
-    QueueSettings,
-    Settings,
-    load_settings,
-    load_some_settings,
-    node_name,
-)
+from receipt_actors.settings import SETTINGS, QueueSettings, Settings, load_settings, load_some_settings, node_name
 from receipt_actors.settings_model import REMOVED
+from receipt_actors.stores.apple.settings import AppStoreSettings
 
 ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}  #: the least that has to be given
 

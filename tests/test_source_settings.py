@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import (
     SETTINGS,
-    SOURCE_SETTINGS,
-    AppStoreSettings,
     QueueSettings,
     Settings,
     load_settings,
     load_some_settings,
     load_source_settings,
 )
+from receipt_actors.settings_model import SOURCE_SETTINGS
+from receipt_actors.stores.apple.settings import AppStoreSettings
 
 NAMESPACE = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 

@@ -10,12 +10,12 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Interpretation, Unidentified, WrongEnvironment
-from receipt_actors.settings import AppStoreSettings
 from receipt_actors.stores.apple import signed_transactions
 from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
 from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signatures, signer_of
 from receipt_actors.stores.apple.ports import SignatureRefused
 from receipt_actors.stores.apple.server_api import CODE_TABLE, Answer, Signed, interpret_found
+from receipt_actors.stores.apple.settings import AppStoreSettings
 from receipt_actors.stores.apple.verify_receipt import status_row
 
 SIGNATURE = "signature"  #: of a signed transaction, which nobody has to be asked about
