@@ -27,7 +27,6 @@ def test_every_figure_of_the_otp_layer_is_measured() -> None:
 
 
 def test_every_way_to_verify_a_signature_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    """A row for each, with CPU time in processes only where there are some."""
     assert signatures.main(["--runs", "1", "--count", "40"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[:34].strip() for line in lines[3:7]] == [
@@ -43,7 +42,6 @@ def test_every_way_to_verify_a_signature_is_measured(capsys: pytest.CaptureFixtu
 
 @pytest.mark.slow
 def test_a_takeover_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A row for each way, with times in the order in which things happen, as a table and as JSON."""
     report = tmp_path / "takeovers.json"
     arguments = ["--runs", "1", "--leases", "1", "--ways", "killed,drain", "--json", str(report)]
     assert takeover.main(arguments) == 0

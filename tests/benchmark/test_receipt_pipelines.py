@@ -69,7 +69,6 @@ def queues(services: Services) -> Iterator[AwsQueues]:
 
 @pytest.mark.parametrize("program", [*PROGRAMS, threads().several(2)], ids=lambda program: program.name)
 def test_every_message_is_answered_rightly_and_then_deleted(services: Services, program: Program) -> None:
-    """As the services saw it: one OK each, one claim each, deleted only when the answer was confirmed."""
     services.prepare(Load(MESSAGES))
     environment = {**program.environment, **ENVIRONMENT}
     measurement = run(program.command, services, environment=environment, patience_seconds=PATIENCE_SECONDS)
@@ -78,7 +77,6 @@ def test_every_message_is_answered_rightly_and_then_deleted(services: Services, 
 
 
 def test_a_program_that_is_wrong_or_ends_is_found_out(services: Services) -> None:
-    """Each of its answers and what it did not claim; and a program that ends by itself, by its last words."""
     services.prepare(Load(20))
     measurement = run([sys.executable, "-c", WRONG], services, environment=ENVIRONMENT)
     assert measurement.wrong == 2 * 20
@@ -92,7 +90,6 @@ def test_a_program_that_is_wrong_or_ends_is_found_out(services: Services) -> Non
 def test_replays_and_refusals_get_what_they_get_from_us(
     services: Services, queues: AwsQueues, program: Program
 ) -> None:
-    """One OK for a transaction that several send, the same again for a submission that is sent twice, none refused."""
     scenario = make_scenario(300, 7, BUNDLE_ID, POST_QUEUE)
     scenario = Scenario(7, tuple(message for message in scenario.messages if message.kind in ANSWERED))
     outgoing = [OutgoingMessage(message.body, message.attributes) for message in scenario.messages]

@@ -49,12 +49,7 @@ MAX_RUNS = 12  #: of the last program, until nothing is left
 MOST_CATCHES = 100  #: of a process that may have finished before it stops
 
 #: Short, so that what a dead process holds comes back soon; few in flight, so that not everything is held by the dead.
-SETTINGS = {
-    "visibility_timeout_seconds": 10,
-    "max_in_flight": 150,
-    "app_store_concurrency": 100,
-    "drain_seconds": 5,
-}
+SETTINGS = {"visibility_timeout_seconds": 10, "max_in_flight": 150, "app_store_concurrency": 100, "drain_seconds": 5}
 
 
 class Load:

@@ -175,12 +175,7 @@ class Site(ABC):
         life = f"{name}.{lives}"
         apple = self._link(life, self._store.url)
         apple_url = self._as_seen(life, apple)
-        program, aws = self._start(
-            life,
-            **self._settings,
-            processes=processes,
-            app_store_url=apple_url,
-        )
+        program, aws = self._start(life, **self._settings, processes=processes, app_store_url=apple_url)
         node = Node(life, program, self.network, apple, aws)
         self.nodes.append(node)
         return node

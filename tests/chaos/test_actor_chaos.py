@@ -104,7 +104,6 @@ def quiet() -> Iterator[None]:
 def test_any_actor_may_end_at_any_time(
     programs: Programs, tmp_path: Path, ports: str, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Nobody is refused, granted twice or lost; credits, threads and gates are as at the start, and work goes on."""
     strikes, calm_messages = (1000, 3000) if is_full else (12, 60)
     faults = FaultyCalls(RATES, {"receive": RECEIVE_RATES}, seed=3) if ports == "faulty" else None
     threads_before = set(threading.enumerate())

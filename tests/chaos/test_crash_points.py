@@ -159,7 +159,6 @@ def new_case(programs: Programs, tmp_path: Path, store: SimulatedAppStore) -> Ca
 def test_a_crash_at_every_step_breaks_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Wherever a process dies, its successor finishes: each purchase OK once, nothing lost, nothing left behind."""
     steps = _steps_of_a_run(new_case)
     # How often an empty queue is asked depends on the time: of a few steps none may be one that does not come again.
     certain = [step for step in steps if step.operation != "receive"]
@@ -171,7 +170,6 @@ def test_a_crash_at_every_step_breaks_no_promise(
 def test_two_crashes_in_a_row_break_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """The successor dies as well, at its first step of the same sort; the third process finishes."""
     steps = _steps_of_a_run(new_case) if is_full else [Step("claim", 2, "after")]
 
     def die_twice(step: Step) -> list[str] | None:
@@ -183,7 +181,6 @@ def test_two_crashes_in_a_row_break_no_promise(
 def test_a_crash_of_redrive_breaks_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """It may be killed at any step and started again: what is then there twice is the same submission."""
     steps = _steps_of_a_redrive(new_case) if is_full else [Step("send", 1, "after")]
 
     def die_redriving(step: Step) -> list[str] | None:

@@ -32,7 +32,6 @@ MESSAGES = genuine_messages(60, 51)
 def test_a_storm_ends_the_program_and_loses_nothing(
     programs: Programs, tmp_path: Path, victim: str, offender: str, figure: Callable[[str], None]
 ) -> None:
-    """A code that tells an operator's supervisor to start it anew, the culprit in the log, the messages handed back."""
     world = EmbeddedWorld(programs, tmp_path)
     world.module = "tests.chaos.storming_program"
     world.environment = {"RECEIPT_STORM": victim}

@@ -87,7 +87,6 @@ class Series:
 def test_a_drain_at_any_moment_is_in_order(
     backend: str, short: int, full: int, request: pytest.FixtureRequest, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Exit code 0 in time; all that was in flight is finished, or can be received at once; no verdict is changed."""
     world: World = request.getfixturevalue(backend)
     with SimulatedAppStore(latency_seconds=0.05, jitter_seconds=0.3) as store:
         series = Series(world, store, random.Random(5))

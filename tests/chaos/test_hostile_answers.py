@@ -37,16 +37,7 @@ from tests.backends.test_aws import FakeAws, error
 from tests.backends.test_aws import Reply as AwsReply
 from tests.system.conftest import empty_account
 from tests.system.processes import Programs
-from tests.system.worlds import (
-    DEAD_LETTERS,
-    REGION,
-    RESULTS,
-    SOURCE,
-    TABLE,
-    AwsServer,
-    EmbeddedWorld,
-    genuine_messages,
-)
+from tests.system.worlds import DEAD_LETTERS, REGION, RESULTS, SOURCE, TABLE, AwsServer, EmbeddedWorld, genuine_messages
 from tests.transport.places import running
 
 from .hostile_answers import BUNDLE_ID, HostileAnswer, Outcome, hostile_answers
@@ -132,7 +123,6 @@ def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -
 def test_the_whole_program_survives_a_hostile_app_store(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Figure
 ) -> None:
-    """OK for what is clear, and nobody else is answered: moved, or still to come. No crash."""
     count = 5000 if is_full else 160
     answers = list(hostile_answers(count, SEED + 1, only_readable=True))
     answers += hostile_answers(count // 20, SEED + 2)
@@ -172,7 +162,6 @@ def test_the_whole_program_survives_a_hostile_app_store(
 def test_what_another_program_left_in_the_table_crashes_nobody(
     programs: Programs, is_full: bool, figure: Figure
 ) -> None:
-    """Through the whole program: an item that DynamoDB holds, whatever its attributes, is another's claim."""
     messages = genuine_messages(200 if is_full else 15, SEED)
     server = AwsServer()
     try:
@@ -327,7 +316,6 @@ def test_no_item_of_the_table_is_taken_for_ours_unless_it_is(
 def test_no_item_that_is_answered_to_a_refund_is_a_crash(
     fake: FakeAws, ledger: AwsLedger, is_full: bool, figure: Figure
 ) -> None:
-    """Nor to its reversal: what cannot be read is unavailable; and only what has nothing but a mark is deleted."""
     count = 3000 if is_full else 300
     found: Counter[str] = Counter()
     for item, _ in hostile_items(count, SEED + 2):
@@ -374,7 +362,6 @@ def hostile_entry(rng: random.Random) -> tuple[object, bool]:
 def test_no_claim_of_a_batch_is_made_unless_its_own_entry_says_so(
     fake: FakeAws, ledger: AwsLedger, is_full: bool, figure: Figure
 ) -> None:
-    """Entries of any sort, too few and too many of them: nobody gets OK for a claim that was not made."""
     count = 5000 if is_full else 300
     rng = random.Random(SEED)
     found: Counter[str] = Counter()

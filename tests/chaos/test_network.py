@@ -54,7 +54,6 @@ def requests_of(store: SimulatedAppStore) -> int:
 
 
 def test_what_passes_is_noted(store: SimulatedAppStore, network: Network) -> None:
-    """Who asked, what, and when it came and was answered."""
     assert ask(network.link("a", store.url)) == 200
     (request,) = network.requests
     assert (request.node, request.operation, request.status) == ("a", APPLE, 200)
@@ -64,7 +63,6 @@ def test_what_passes_is_noted(store: SimulatedAppStore, network: Network) -> Non
 
 @pytest.mark.parametrize(("way", "before", "after"), [(Way.DROPPED, 0, 0), (Way.HELD, 0, 1), (Way.DEAF, 1, 1)])
 def test_nobody_hears_anything(store: SimulatedAppStore, network: Network, way: Way, before: int, after: int) -> None:
-    """What is dropped never arrives, what is held arrives when the link is mended, and the deaf one is served."""
     link = network.link("a", store.url)
     link.cut(way)
     with pytest.raises(TimeoutError):
@@ -78,7 +76,6 @@ def test_nobody_hears_anything(store: SimulatedAppStore, network: Network, way: 
 
 
 def test_refused_connections_are_closed(store: SimulatedAppStore, network: Network) -> None:
-    """At once, and nothing arrives."""
     link = network.link("a", store.url)
     link.cut(Way.REFUSED)
     with pytest.raises(http.client.RemoteDisconnected):
@@ -87,7 +84,6 @@ def test_refused_connections_are_closed(store: SimulatedAppStore, network: Netwo
 
 
 def test_some_requests_are_cut_and_others_pass(store: SimulatedAppStore, network: Network) -> None:
-    """As the cut covers them; and another node's link is not concerned."""
     link, other = network.link("a", store.url), network.link("b", store.url)
     link.cut(Way.REFUSED, lambda request: request.operation != APPLE)
     assert [ask(link), ask(other)] == [200, 200]
@@ -96,7 +92,6 @@ def test_some_requests_are_cut_and_others_pass(store: SimulatedAppStore, network
 
 
 def test_what_nobody_waits_for_is_under_way_until_it_is_answered(network: Network) -> None:
-    """A client that is gone does not end what the service does."""
     with SimulatedAppStore(latency_seconds=1.5) as slow:
         with closing(asking(network.link("a", slow.url))):
             wait_until(lambda: len(network.requests) == 1, network)

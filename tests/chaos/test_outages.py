@@ -16,16 +16,7 @@ import pytest
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
 from tests.system.processes import Program
-from tests.system.worlds import (
-    DEAD_LETTERS,
-    RESULTS,
-    SOURCE,
-    AwsWorld,
-    EmbeddedWorld,
-    Refusal,
-    World,
-    genuine_messages,
-)
+from tests.system.worlds import DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, Refusal, World, genuine_messages
 
 VISIBILITY_TIMEOUT_SECONDS = 10  # the shortest there is
 IN_FLIGHT = 30
@@ -67,12 +58,7 @@ class Watch:
 
 
 def survive(
-    world: World,
-    store: SimulatedAppStore,
-    outage: Outage,
-    *,
-    timeouts: float,
-    figure: Callable[[str], None],
+    world: World, store: SimulatedAppStore, outage: Outage, *, timeouts: float, figure: Callable[[str], None]
 ) -> None:
     """Let the outage last, end it, and see that everybody gets OK, at once, and nothing else has happened."""
     early, late = genuine_messages(IN_FLIGHT, 51), genuine_messages(WAITING, 52)
@@ -129,7 +115,6 @@ def length(is_full: bool) -> float:
 def test_an_outage_of_the_app_store(
     embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None], kind: str
 ) -> None:
-    """However it shows: what is in flight is kept and tries now and then, what is not stays on the queue."""
     if not is_full and kind not in SHORT:
         pytest.skip("at full size only")
     with SimulatedAppStore(latency_seconds=0.3) as store:
@@ -140,7 +125,6 @@ def test_an_outage_of_the_app_store(
 def test_an_app_store_that_refuses_connections(
     embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Nobody listens; then somebody does, at the same address."""
     if not is_full:
         pytest.skip("at full size only")
     store = SimulatedAppStore(port=embedded.programs.reserve_port(), latency_seconds=0.3)
@@ -152,7 +136,6 @@ def test_an_app_store_that_refuses_connections(
 
 @pytest.mark.short
 def test_an_app_store_whose_name_is_not_found(embedded: EmbeddedWorld) -> None:
-    """DNS fails: one alarm, nothing is lost; a process that finds it answers everybody."""
     messages = genuine_messages(IN_FLIGHT, 53)
     embedded.send(messages)
     with SimulatedAppStore() as store:
@@ -187,7 +170,6 @@ AWS = {
 
 @pytest.mark.parametrize("kind", AWS)
 def test_an_outage_of_aws(aws: AwsWorld, is_full: bool, figure: Callable[[str], None], kind: str) -> None:
-    """Throttling, 5xx, expired credentials, a queue that is gone: as with the App Store, and no log flood."""
     if not is_full and kind != "expired credentials":
         pytest.skip("at full size only")
     operations, refusal, alarms = AWS[kind]
@@ -205,7 +187,6 @@ def test_an_outage_of_aws(aws: AwsWorld, is_full: bool, figure: Callable[[str], 
 
 @pytest.mark.short
 def test_a_table_that_is_gone(aws: AwsWorld, is_full: bool, figure: Callable[[str], None]) -> None:
-    """Deleted by mistake, made again an hour later: nobody got a verdict meanwhile."""
     if not is_full:
         pytest.skip("at full size only")
     with SimulatedAppStore(latency_seconds=0.3) as store:

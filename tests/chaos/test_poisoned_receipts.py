@@ -32,12 +32,7 @@ MAX_SECONDS = APPLE_SECONDS + 5.0
 DETECTED_SECONDS = 5.0
 ROUNDS = 60  #: requests with one receipt that fail; more than any run makes
 
-KINDS = {
-    "21005": Fault.apple(21005),
-    "500": Fault.http(500),
-    "garbage": Fault.html(),
-    "silence": Fault.hang(3600),
-}
+KINDS = {"21005": Fault.apple(21005), "500": Fault.http(500), "garbage": Fault.html(), "silence": Fault.hang(3600)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +188,6 @@ def test_nobody_waits_for_forty_poisoned_receipts(
     kind: str,
     transport: str,
 ) -> None:
-    """Honest receipts are answered as ever; an outage that begins meanwhile is seen, and costs no delivery."""
     if not is_full and (kind, transport) not in (("21005", "auto"), ("silence", "threads")):
         pytest.skip("at full size only")
     program = embedded.start(store, transport=transport)
@@ -229,7 +223,6 @@ LOADS = {
 def test_nobody_waits_for_a_stream_of_poisoned_receipts(
     embedded: EmbeddedWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None], name: str
 ) -> None:
-    """However many there are, and though new ones come all the time."""
     if not is_full:
         pytest.skip("at full size only")
     kind, load = LOADS[name]

@@ -64,7 +64,6 @@ REDRIVEN = Size(6_000, 60, 5), Size(160, 3, 2)
 def test_kills_on_the_embedded_backend(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """On one machine with SQLite: each purchase is OK for one submission and INVALID for none, nothing is lost."""
     _only_in_full(is_full)  # the next one is as much, but for its size
     with _embedded_scene(programs, tmp_path) as scene:
         _kill_and_check(scene, PATIENT, figure, is_full=is_full)
@@ -74,7 +73,6 @@ def test_kills_on_the_embedded_backend(
 def test_kills_of_workers_and_parents_on_the_embedded_backend(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Several processes on one file: a worker dies and is replaced, or the parent does and its workers drain alone."""
     with _embedded_scene(programs, tmp_path) as scene:
         _kill_and_check(scene, GROUP, figure, is_full=is_full, killer_class=GroupKiller, processes=2)
 
@@ -82,14 +80,12 @@ def test_kills_of_workers_and_parents_on_the_embedded_backend(
 def test_kills_that_exhaust_receive_counts_on_the_embedded_backend(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """What the queue itself gave up keeps its claims: ``receipt-actors redrive --reason none`` brings the same OK."""
     with _embedded_scene(programs, tmp_path) as scene:
         _kill_and_check(scene, REDRIVEN, figure, is_full=is_full, redrives=True, killer_class=ExhaustingKiller)
 
 
 @pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
 def test_kills_on_aws(programs: Programs, is_full: bool, figure: Callable[[str], None]) -> None:
-    """Likewise on SQS and DynamoDB, which lose answers after the work was done, throttle, fail, hang and repeat."""
     with _aws_scene(programs, PATIENT[not is_full].max_receive_count) as scene:
         _kill_and_check(scene, PATIENT, figure, is_full=is_full)
 
@@ -98,7 +94,6 @@ def test_kills_on_aws(programs: Programs, is_full: bool, figure: Callable[[str],
 def test_kills_that_exhaust_receive_counts_on_aws(
     programs: Programs, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """A redriven message has another message id on SQS, and is the same submission all the same."""
     _only_in_full(is_full)  # likewise
     with _aws_scene(programs, REDRIVEN[not is_full].max_receive_count) as scene:
         _kill_and_check(scene, REDRIVEN, figure, is_full=is_full, redrives=True, killer_class=ExhaustingKiller)

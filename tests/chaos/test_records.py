@@ -33,32 +33,27 @@ def request(node: str, came_at: float, answered_at: float) -> Request:
 
 
 def test_a_sound_history_has_no_faults() -> None:
-    """One joins, another one stands by, and takes over."""
     history = [version(1, a=(1, 8)), version(2, a=(1, 8), b=(None, 0)), version(3, b=(3, 8))]
     assert faults_of(history, WHOLE, most_seats=1) == []
 
 
 def test_more_than_the_whole_is_found() -> None:
-    """In the very version in which it is lent."""
     (fault,) = faults_of([version(1, a=(1, 8)), version(2, a=(1, 8), b=(2, 1))], WHOLE)
     assert fault == "version 2: 9 of ledger_concurrency are held, not 8"
 
 
 def test_a_version_that_was_written_twice_is_found() -> None:
-    """Two nodes that both believe that they have replaced the same one."""
     (fault,) = faults_of([version(1, a=(1, 8)), version(2, a=(1, 8)), version(2, a=(1, 8))], WHOLE)
     assert "[2]" in fault
 
 
 def test_seats_and_tokens_that_cannot_be_are_found() -> None:
-    """Two seats where there is one, and a token that is not of the version that gave the seat."""
     two, old = faults_of([version(1, a=(1, 4)), version(2, a=(1, 4), b=(1, 4))], WHOLE, most_seats=1)
     assert "2 have a seat: ['a', 'b']" in two
     assert "b has token 1, not 2" in old
 
 
 def test_what_is_begun_without_a_share_is_found() -> None:
-    """Before it was given, and after it was taken; and how long somebody was still at it then."""
     history = [version(1, a=(1, 8)), version(3, b=(3, 8)), version(5, a=(5, 8))]
     assert tenures(history)["a"][0] == (1.0, 3.0)
     requests = [request("a", 2.0, 3.5), request("a", 3.2, 3.4), request("b", 2.9, 3.0), request("a", 5.5, 6.0)]
@@ -67,13 +62,11 @@ def test_what_is_begun_without_a_share_is_found() -> None:
 
 
 def test_who_was_thrown_out_alive_is_found() -> None:
-    """And who was dead is not."""
     history = [version(1, a=(1, 4), b=(None, 0), c=(None, 0)), version(2, b=(2, 4))]
     assert thrown_out(history, lambda name, _: name == "c") == [(2.0, "c")]
 
 
 def test_who_was_thrown_out_before_its_time_is_found() -> None:
-    """It gave its last sign in version 2, at second 2; or nobody could look until second 3."""
     history = [version(1, a=(1, 4)), version(2, a=(1, 4)), version(4, b=(4, 4))]
     out = thrown_out(history, lambda *_: True)
     assert thrown_out_too_soon(history, out, 2.0) == []
@@ -83,7 +76,6 @@ def test_who_was_thrown_out_before_its_time_is_found() -> None:
 
 
 def test_requests_are_counted_as_services_see_them() -> None:
-    """Those at once, where one that ends as another begins are never two; and the most in a time."""
     requests = [request("a", 1.0, 2.0), request("b", 2.0, 3.0), request("c", 2.5, 9.0)]
     assert max(count for _, count in under_way(requests)) == 2
     assert most_in(requests, 1.0) == 2

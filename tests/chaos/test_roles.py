@@ -268,7 +268,6 @@ def test_nodes_on_one_file(
     role: str,
     processes: tuple[int, ...],
 ) -> None:
-    """kill -9, SIGSTOP and SIGTERM, of nodes, and of parents alone: the work goes on, and no promise is broken."""
     if not is_full and (role, len(processes)) not in ((STANDBY, 3), (BALANCED, 2)):
         pytest.skip("at full size only (--full)")
     with embedded_site(programs, tmp_path, role, ledger_concurrency=max(8, 2 * len(processes))) as site:
@@ -287,7 +286,6 @@ def test_nodes_on_one_file(
 def test_nodes_on_aws(
     programs: Programs, is_full: bool, figure: Callable[[str], None], role: str, processes: tuple[int, ...]
 ) -> None:
-    """And links that are cut, for all or for the table of roles, both ways or one, for a node or for all of them."""
     if not is_full and len(processes) > 3:
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role, ledger_concurrency=max(8, 2 * len(processes))) as site:
@@ -302,7 +300,6 @@ def test_nodes_on_aws(
 def test_a_node_that_cannot_reach_its_queue(
     programs: Programs, is_full: bool, figure: Callable[[str], None], processes: tuple[int, ...]
 ) -> None:
-    """Cut off from SQS alone, the active node gives up its seat, and the other one works; so it goes back, too."""
     with aws_site(programs, STANDBY, STEADY_LEASE_SECONDS) as site:
         campaign = Campaign(site, seed=70 + len(processes))
         run(campaign, processes, [cut_the_active_node_off_from_sqs] * (4 if is_full else 1), figure)
@@ -311,7 +308,6 @@ def test_a_node_that_cannot_reach_its_queue(
 @needs_ministack
 @pytest.mark.parametrize("role", [STANDBY, BALANCED])
 def test_an_outage_of_the_table(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    """All are cut off from DynamoDB for longer than a lease: nobody is taken for gone, and all go on afterwards."""
     if not is_full and role == STANDBY:
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role, STEADY_LEASE_SECONDS) as site:
@@ -325,7 +321,6 @@ def test_an_outage_of_the_table(programs: Programs, is_full: bool, figure: Calla
 def test_wall_clocks_that_are_wrong(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None], role: str
 ) -> None:
-    """Nodes whose clocks are hours apart, and jump: roles do not look at them."""
     if not is_full and role == BALANCED:
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role) as site:
@@ -348,7 +343,6 @@ def test_wall_clocks_that_are_wrong(
 @pytest.mark.skipif(not CAN_HAVE_NAMESPACES, reason="network namespaces take Linux, root, and ip (Debian: iproute2)")
 @pytest.mark.parametrize("role", [STANDBY, BALANCED])
 def test_packets_that_are_lost(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    """A node on a host of its own whose cable is pulled: what was on its way arrives when it is plugged in again."""
     if not is_full:
         pytest.skip("at full size only (--full)")
     with Namespace("one") as one, Namespace("two") as two, aws_site(programs, role) as site:
@@ -369,7 +363,6 @@ def test_packets_that_are_lost(programs: Programs, is_full: bool, figure: Callab
 @needs_ministack
 @pytest.mark.parametrize("role", [STANDBY, BALANCED])
 def test_a_rolling_restart(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    """SIGTERM to one node after the other: others go on at once, without waiting for a lease, and nobody is late."""
     if not is_full and role == BALANCED:
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role, LONG_LEASE_SECONDS) as site:

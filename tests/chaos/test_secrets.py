@@ -142,7 +142,6 @@ def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
 def test_a_run_on_aws_tells_no_secret(
     programs: Programs, aws_server: AwsServer, figure: Callable[[str], None], log_format: str
 ) -> None:
-    """Every kind of message, and AWS failing beside it: neither log nor answers nor attributes give anything away."""
     with empty_account(programs, aws_server) as aws, SimulatedAppStore(shared_secret=SHARED_SECRET) as store:
         aws.create_queues()
         aws.create_table()
@@ -164,7 +163,6 @@ def test_a_run_on_aws_tells_no_secret(
 
 @in_both_forms
 def test_a_wrong_secret_is_told_without_it(embedded: EmbeddedWorld, log_format: str) -> None:
-    """Status 21004 is an operator's affair: the log says what is wrong, and not what was sent."""
     embedded.send(MESSAGES)
     with SimulatedAppStore(shared_secret="another") as store:
         settings = {"shared_secret": SHARED_SECRET, "exit_when_idle_seconds": 1}
@@ -189,7 +187,6 @@ class Echo(HttpServer):
 
 
 def test_an_app_store_that_echoes_is_quoted_without_what_it_echoes(embedded: EmbeddedWorld) -> None:
-    """An outage of the sort that shows one's request: the log says so, and the drain too, without the request."""
     embedded.send(MESSAGES)
     echo = Echo()
     echo.start()
@@ -212,7 +209,6 @@ def test_an_app_store_that_echoes_is_quoted_without_what_it_echoes(embedded: Emb
 
 @pytest.mark.short
 def test_the_other_commands_tell_no_secret(embedded: EmbeddedWorld, tmp_path: Path) -> None:
-    """What is wrong with a line of a file, what Apple says of a receipt, and the settings: all without secrets."""
     lines = tmp_path / "messages.jsonl"
     lines.write_text("\n".join(message.body for message in MESSAGES[-12:]), encoding="utf-8")
     receipt = tmp_path / "receipt.txt"
@@ -285,7 +281,6 @@ def in_long_poll(ref: Ref) -> bool:
 
 @pytest.mark.short
 def test_what_is_printed_by_mistake_tells_no_receipt() -> None:
-    """Somebody's debugging line, a failing assertion: a message, a submission and the settings show no contents."""
     body = json.dumps({"receipt": JWS, "user_id": 1, "post_queue": RESULTS, "note": NOTE})
     delivery = ReceivedMessage("m-1", "handle", body, "md5")
     submission = parse_submission(delivery, {RESULTS}, SOURCE)
@@ -295,7 +290,6 @@ def test_what_is_printed_by_mistake_tells_no_receipt() -> None:
 
 
 def test_words_of_aws_are_passed_on_without_what_they_quote(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy's page, an error or a failed entry that repeats our request: the rest of it is told, to an operator."""
     fake = FakeAws()
     monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
     session = boto3.Session("testing", ACCESS_KEY, SESSION_TOKEN, region_name="eu-west-1")

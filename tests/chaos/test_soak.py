@@ -100,7 +100,6 @@ class Soak:
 def test_a_long_life_leaks_nothing(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Memory, threads and open files of the last quarter are those of the second one; all promises are kept."""
     cycles, messages = (40, 2600) if is_full else (1, 400)
     world = EmbeddedWorld(programs, tmp_path)
     world.module = "tests.chaos.soaking_program"
@@ -138,11 +137,7 @@ def _finish(world: EmbeddedWorld, store: SimulatedAppStore, soak: Soak) -> None:
 def _check_flat(samples: Sequence[Sample], few: int, figure: Callable[[str], None]) -> None:
     quarter = len(samples) // 4
     second, last = samples[quarter : 2 * quarter], samples[3 * quarter :]
-    for name, unit, allowed_growth in (
-        ("resident_bytes", MIB, GROWTH_BYTES),
-        ("threads", 1, few),
-        ("files", 1, few),
-    ):
+    for name, unit, allowed_growth in (("resident_bytes", MIB, GROWTH_BYTES), ("threads", 1, few), ("files", 1, few)):
         values = [getattr(sample, name) / unit for sample in samples]
         middle, end = (statistics.median(getattr(sample, name) for sample in part) for part in (second, last))
         figure(

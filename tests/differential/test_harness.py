@@ -48,7 +48,6 @@ def words(value: Any) -> Iterator[str]:
     ids=lambda value: value.name if isinstance(value, Family) else "",
 )
 def test_what_scenarios_bring_about(erlang: ErlangPeer, family: Family[Any], expected: str) -> None:
-    """Among a thousand scenarios of a family, everything happens that can happen, on Erlang."""
     seen: set[str] = set()
     for seed in range(1000):
         seen |= set(words(erlang.play({"family": family.name, **plain(family.generate(seed))})))
@@ -110,8 +109,6 @@ def changed(value: Any, kind: type, change: Change) -> Any:
     ],
 )
 def test_what_is_wrong_is_found(erlang: ErlangPeer, family: Family[Any], kind: type, change: Change) -> None:
-    """An actor system that gets one rule wrong differs somewhere, and the scenario that shows it is a small one."""
-
     def play_wrongly(scenario: Any, runtime: Runtime) -> Any:
         return family.play(changed(scenario, kind, change), runtime)
 

@@ -64,5 +64,4 @@ PROCESSES = Family("process", generate, process_player.play, canonical, Scenario
 
 
 def test_processes(erlang: ErlangPeer, runtime: Runtime, seeds: range) -> None:
-    """Exits, messages, answers, failures and names are those of Erlang's processes."""
     assert_same(PROCESSES, erlang, runtime, seeds)

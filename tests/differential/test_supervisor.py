@@ -67,5 +67,4 @@ SUPERVISION = Family("supervisor", generate, supervisor_player.play, canonical, 
 
 
 def test_supervision(erlang: ErlangPeer, runtime: Runtime, seeds: range) -> None:
-    """Starts, restarts, ends, answers and exit reasons are those of Erlang's supervisor, in the same order."""
     assert_same(SUPERVISION, erlang, runtime, seeds)

@@ -71,7 +71,6 @@ class Port:
 @pytest.mark.short("2")
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_the_metrics_add_up(embedded: EmbeddedWorld, processes: int) -> None:
-    """All that was sent was received and answered, in however many processes."""
     embedded.send(GENUINE)
     with SimulatedAppStore() as store:
         program = embedded.start(store, admin=ANY_PORT, processes=processes)
@@ -94,7 +93,6 @@ def test_the_metrics_add_up(embedded: EmbeddedWorld, processes: int) -> None:
 @pytest.mark.short("1")
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_it_is_paused_and_resumed(embedded: EmbeddedWorld, processes: int) -> None:
-    """While it is paused nothing is taken in; it is alive, but not ready."""
     with SimulatedAppStore() as store:
         program = embedded.start(store, admin=ANY_PORT, processes=processes)
         port = Port(program)
@@ -110,7 +108,6 @@ def test_it_is_paused_and_resumed(embedded: EmbeddedWorld, processes: int) -> No
 
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, processes: int) -> None:
-    """Alive, and not ready."""
     embedded.send(GENUINE)
     with SimulatedAppStore() as store:
         store.outage(Fault.hang(600))
@@ -129,7 +126,6 @@ def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, proc
 @pytest.mark.short("2")
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_port_that_is_taken_is_one_line(programs: Programs, tmp_path: Path, processes: str) -> None:
-    """Before anything else is done; a world that failed."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         program = _start(programs, "--admin", address, "--processes", processes)

@@ -58,7 +58,6 @@ def with_status(status: int) -> SampleMessage:
 
 
 def test_a_wrong_shared_secret_is_told_at_once(world: World, store: SimulatedAppStore) -> None:
-    """Whoever is on call learns of 21004, of whom, and of which version, while the program runs."""
     inbox = Inbox(world)
     world.send([with_status(21004)])
     program = world.start(store, alerts_queue=ALERTS)
@@ -73,7 +72,6 @@ def test_a_wrong_shared_secret_is_told_at_once(world: World, store: SimulatedApp
 
 @pytest.mark.short
 def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """Once each, and everything is answered afterwards."""
     inbox = Inbox(embedded)
     embedded.send(genuine_messages(20, 8))
     store.outage(Fault.http(503))
@@ -88,7 +86,6 @@ def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: Simu
 
 
 def test_a_storm_is_told_before_the_process_ends(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """Who gave up, up to the root, and because of whom."""
     inbox = Inbox(embedded)
     embedded.module = "tests.chaos.storming_program"
     embedded.environment = {"RECEIPT_STORM": "consumers"}
@@ -103,7 +100,6 @@ def test_a_storm_is_told_before_the_process_ends(embedded: EmbeddedWorld, store:
 
 
 def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, store: SimulatedAppStore) -> None:
-    """Answers go out as ever; the log says once that alerts don't."""
     messages = genuine_messages(10, 12)
     aws.send([with_status(21004), *messages])
     program = aws.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=1)

@@ -18,7 +18,6 @@ RECEIVE = frozenset({"ReceiveMessage"})
 @pytest.mark.short("embedded-1")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_what_waits_is_done_before_it_ends(world: World, processes: int) -> None:
-    """Not a moment of idleness is asked for, and all the same nothing that was there is left."""
     messages = genuine_messages(30, 91)
     world.send(messages)
     with SimulatedAppStore() as store:
@@ -28,7 +27,6 @@ def test_what_waits_is_done_before_it_ends(world: World, processes: int) -> None
 
 
 def test_what_is_hidden_is_left_to_the_next_run(world: World) -> None:
-    """A message that was handed back, since Apple failed for it alone. It was received often, so its pause is long."""
     *others, unlucky = genuine_messages(12, 94)
     receipt = SampleReceipt(BUNDLE_ID, (Purchase("77", "coins"),), faults=(Fault.apple(21005),))
     body = {**json.loads(unlucky.body), "receipt": mint(receipt)}
@@ -49,7 +47,6 @@ def test_what_is_hidden_is_left_to_the_next_run(world: World) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_queue_that_can_not_be_read_is_waited_for(aws: AwsWorld, processes: int) -> None:
-    """SQS refuses every receive from the start on, and says so; when that is over the work is done, and it ends."""
     messages = genuine_messages(15, 92)
     aws.send(messages)
     aws.server.refused = RECEIVE

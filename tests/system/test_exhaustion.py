@@ -62,7 +62,6 @@ def two(embedded: EmbeddedWorld) -> Iterator[TwoProcesses]:
 
 @pytest.mark.parametrize("what", ["memory", "stuck"])
 def test_a_scheduler_that_can_not_go_on_ends_the_process(embedded: EmbeddedWorld, machine: Machine, what: str) -> None:
-    """With exit code 1 and the reason in the log; what it had comes back by its visibility timeout."""
     first, second = GENUINE[:20], GENUINE[20:]
     with SimulatedAppStore() as store:
         program = embedded.start(store)
@@ -82,7 +81,6 @@ def test_a_scheduler_that_can_not_go_on_ends_the_process(embedded: EmbeddedWorld
 
 
 def test_a_worker_whose_scheduler_dies_is_replaced(two: TwoProcesses, machine: Machine) -> None:
-    """Its parent starts another one; the command goes on."""
     with SimulatedAppStore() as store:
         program = two.start(store)
         two.world.send(GENUINE[:20])
@@ -100,7 +98,6 @@ def test_a_worker_whose_scheduler_dies_is_replaced(two: TwoProcesses, machine: M
 
 
 def test_a_parent_that_can_not_hear_its_workers_ends(two: TwoProcesses, machine: Machine) -> None:
-    """With exit code 1, rather than be a parent that never notices that a worker has ended; its workers drain."""
     with SimulatedAppStore() as store:
         program = two.start(store)
         program.wait_until(lambda: len(workers_of(program)) == 2, "both consume")
@@ -119,7 +116,6 @@ def address_space_bytes(program: Program) -> int:
 
 @pytest.mark.parametrize("room", [0, 4 * MEGABYTE, 12 * MEGABYTE, 40 * MEGABYTE])
 def test_a_process_without_memory_is_no_corpse(embedded: EmbeddedWorld, room: int) -> None:
-    """It gets so much more than it has, from the first message on. It ends with a code, or works once it has memory."""
     first, second = genuine_messages(300, 1613), GENUINE
     with SimulatedAppStore() as store:
         program = embedded.start(store)

@@ -92,7 +92,6 @@ def game(quiet_game: Game) -> Game:
 
 @pytest.mark.short("embedded")
 def test_each_user_is_answered_in_order(game: Game) -> None:
-    """And what is submitted once more, within 5 minutes, is not answered once more."""
     assert game.world.total(SOURCE) == USERS * EACH
     lines = (game.folder / "messages.jsonl").read_text(encoding="utf-8").splitlines()
     game.submit(lines[:10])
@@ -103,7 +102,6 @@ def test_each_user_is_answered_in_order(game: Game) -> None:
 
 
 def test_kills_in_the_middle_of_the_work_change_no_order(game: Game) -> None:
-    """kill -9, again and again: nothing is lost, nothing comes twice, and nobody's answers change places."""
     with SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.1) as store:  # so that it is not over too soon
         for kill in range(1, KILLS + 1):
             program = game.start(store)
@@ -117,7 +115,6 @@ def test_kills_in_the_middle_of_the_work_change_no_order(game: Game) -> None:
 
 
 def test_a_drain_hands_back_what_waits_for_its_turn(game: Game) -> None:
-    """SIGTERM while most are waiting: they come to the next process at once, in order."""
     with SimulatedAppStore(latency_seconds=0.5) as store:
         program = game.start(store, drain_seconds=6)
         program.wait_until(lambda: game.world.total(POST) >= 3, "it is in the middle of it")
@@ -130,7 +127,6 @@ def test_a_drain_hands_back_what_waits_for_its_turn(game: Game) -> None:
 
 
 def test_what_is_redriven_is_not_swallowed(quiet_game: Game) -> None:
-    """What is moved, redriven and moved again, all within 5 minutes, is there in the end, in its group."""
     game = quiet_game
     with SimulatedAppStore() as store:
         path = game.folder / "odd.jsonl"

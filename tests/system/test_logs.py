@@ -71,7 +71,6 @@ def test_every_line_is_an_object_and_every_answer_has_one(
 def test_metrics_go_to_standard_output_once_for_the_whole_command(
     programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
 ) -> None:
-    """Their lines add up to what the log says at the end, and are nothing but JSON."""
     embedded.send(SCENARIO.messages)
     embedded.module = "tests.system.quick_program"
     program = embedded.start(store, metrics_log="emf", processes=processes, exit_when_idle_seconds=2)

@@ -32,7 +32,6 @@ def lowest_free_descriptor(program: Program) -> int:
 
 @pytest.mark.parametrize("comes_first", [True, False], ids=["before the first message", "after it"])
 def test_no_descriptors_left_is_an_outage(world: World, comes_first: bool) -> None:
-    """Nothing is handed back, and all is answered at the first delivery once there are some again."""
     first, others = ([], GENUINE) if comes_first else (GENUINE[:20], GENUINE[20:])
     with SimulatedAppStore(latency_seconds=0.05) as store:
         program = world.start(store)
@@ -60,7 +59,6 @@ def has_answered(world: World) -> bool:
 
 
 def test_a_verifier_that_can_not_start_is_an_outage(embedded: EmbeddedWorld, tmp_path: Path) -> None:
-    """Signed transactions are kept until one can; app receipts are answered meanwhile."""
     machine = Machine(tmp_path / "machine")
     embedded.environment.update(machine.environment)
     machine.runs_out_of("verifier")

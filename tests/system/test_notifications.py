@@ -80,7 +80,6 @@ def by_another_user(message: SampleMessage, user_id: int = 987_654) -> SampleMes
 
 @pytest.mark.short("embedded")
 def test_a_refund_takes_the_ok_back(world: World, store: SimulatedAppStore, roots: Path) -> None:
-    """OK; then INVALID on the same queue, with the same attributes; another user is told whose it is, as ever."""
     (message,) = genuine_messages(1, 21)
     (ok,) = validate(world, store, [message])
     assert ok.fields["status"] == "OK"
@@ -109,7 +108,6 @@ def test_a_refund_takes_the_ok_back(world: World, store: SimulatedAppStore, root
 def test_a_refund_before_its_claim_is_kept_until_it_is_reversed(
     world: World, store: SimulatedAppStore, roots: Path
 ) -> None:
-    """The claim gets INVALID, reason refunded; after the reversal it gets OK."""
     (message,) = genuine_messages(1, 22)
     first, second = by_another_user(message, 1), by_another_user(message, 2)
     transaction_id = transaction_id_of(message, store)
@@ -146,7 +144,6 @@ def transaction_id_of(message: SampleMessage, store: SimulatedAppStore) -> str:
 
 
 def test_they_run_beside_each_other(embedded: EmbeddedWorld, store: SimulatedAppStore, roots: Path) -> None:
-    """Refunds come in while receipts are answered: each that was told OK is told INVALID, and nobody else is."""
     messages = genuine_messages(60, 24)
     program, client = serve(embedded, roots)
     service = embedded.start(store)
@@ -171,7 +168,6 @@ def test_they_run_beside_each_other(embedded: EmbeddedWorld, store: SimulatedApp
 
 @pytest.mark.short
 def test_killed_in_the_middle_it_loses_nothing(embedded: EmbeddedWorld, store: SimulatedAppStore, roots: Path) -> None:
-    """kill -9 with POSTs under way; Apple sends those again that got no answer, and each refund is posted."""
     answers = validate(embedded, store, genuine_messages(30, 25))
     posts = {
         letter.fields["transaction_id"]: Posted(transaction=transaction_payload(letter.fields["transaction_id"])).body
@@ -206,7 +202,6 @@ def test_killed_in_the_middle_it_loses_nothing(embedded: EmbeddedWorld, store: S
 
 
 def test_a_stop_lets_requests_under_way_be_finished(embedded: EmbeddedWorld, roots: Path) -> None:
-    """Half a POST is here when SIGTERM comes: no new connection is taken, the rest is waited for, and answered."""
     program, client = serve(embedded, roots)
     body = Posted("TEST", None).body
     idle = client.connect()
@@ -227,7 +222,6 @@ def test_a_stop_lets_requests_under_way_be_finished(embedded: EmbeddedWorld, roo
 
 @pytest.mark.short
 def test_what_apple_did_not_sign_changes_nothing(embedded: EmbeddedWorld, tmp_path: Path) -> None:
-    """By default Apple's own root is trusted, and nobody else's: the authority of these tests is a stranger."""
     arguments = ("--port", "0", "--bundle-ids", BUNDLE_ID)
     program = embedded.command("notifications", *arguments)
     program.wait_for_log(READY)
@@ -240,7 +234,6 @@ def test_what_apple_did_not_sign_changes_nothing(embedded: EmbeddedWorld, tmp_pa
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(embedded: EmbeddedWorld, roots: Path) -> None:
-    """And nothing else has begun by then."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         program = embedded.command("notifications", "--port", str(port), "--bundle-ids", BUNDLE_ID)

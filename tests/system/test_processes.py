@@ -113,7 +113,6 @@ def users(messages: list[SampleMessage]) -> set[int]:
 class TestDeaths:
     @pytest.mark.short
     def test_a_worker_killed_under_load_loses_nothing_and_is_replaced(self, two: TwoProcesses) -> None:
-        """kill -9: the living worker has all of the limits until the successor is there, and every verdict is right."""
         world = two.world
         scenario = make_scenario(150, 52, BUNDLE_ID, RESULTS)
         world.send(scenario.messages)
@@ -137,7 +136,6 @@ class TestDeaths:
         assert Counter(world.claimed_transaction_ids()) == Counter(outcome.transaction_ids("OK"))
 
     def test_a_worker_told_to_end_drains_and_is_replaced(self, two: TwoProcesses) -> None:
-        """An operator may end one of them: what it had in flight is answered, and the others notice nothing."""
         world = two.world
         with SimulatedAppStore(latency_seconds=0.3) as store:
             program = two.start(store)
@@ -154,7 +152,6 @@ class TestDeaths:
         assert TOTALS.findall(program.stderr) == [(str(len(GENUINE)), str(len(GENUINE)))]
 
     def test_workers_of_a_killed_parent_drain_and_end(self, two: TwoProcesses) -> None:
-        """Nobody is left to tell them: what is in flight is answered, and no process stays behind."""
         world = two.world
         with SimulatedAppStore(latency_seconds=0.3) as store:
             program = two.start(store)
@@ -170,7 +167,6 @@ class TestDeaths:
 class TestStopping:
     @pytest.mark.parametrize("stop_signal", STOP_SIGNALS)
     def test_a_signal_drains_all_workers_at_once(self, two: TwoProcesses, stop_signal: signal.Signals) -> None:
-        """Exit code 0 within one drain; each message is answered, or can be received again at once."""
         world = two.world
         world.send(GENUINE)
         with SimulatedAppStore(latency_seconds=2.0) as store:
@@ -191,7 +187,6 @@ class TestStopping:
 
     @pytest.mark.short
     def test_ctrl_c_in_a_terminal_is_one_clean_drain(self, two: TwoProcesses) -> None:
-        """It goes to the workers as well, which leave it to the parent: what is in flight is finished."""
         world = two.world
         with SimulatedAppStore(latency_seconds=0.5) as store:
             program = two.start(store)
@@ -204,7 +199,6 @@ class TestStopping:
         assert "Traceback" not in program.stderr
 
     def test_ctrl_c_while_workers_are_starting_is_a_clean_end(self, embedded: EmbeddedWorld) -> None:
-        """Interpreters that are just starting would die of it with a traceback."""
         with SimulatedAppStore() as store:
             program = embedded.start(store, processes=2)
             program.wait_until(lambda: len(program.children()) == 2, "both are being started")
@@ -213,7 +207,6 @@ class TestStopping:
         assert "Traceback" not in program.stderr
 
     def test_a_second_signal_ends_all_at_once(self, two: TwoProcesses) -> None:
-        """The exit code says so, no worker is left, and the messages come back by their time-out."""
         world = two.world
         world.send(GENUINE)
         with SimulatedAppStore() as store:
@@ -229,7 +222,6 @@ class TestStopping:
         assert world.visible_after(10, SOURCE) == len(GENUINE)
 
     def test_a_worker_that_hangs_is_killed_when_its_time_is_over(self, two: TwoProcesses) -> None:
-        """The others drain in peace, and the command ends."""
         world = two.world
         with SimulatedAppStore() as store:
             program = two.start(store, drain_seconds=2)
@@ -244,7 +236,6 @@ class TestStopping:
 
 class TestTheWhole:
     def test_it_ends_when_all_workers_are_idle(self, two: TwoProcesses, tmp_path: Path) -> None:
-        """A batch run: everything is done first, and the statistics are those of all workers together."""
         world = two.world
         world.send(GENUINE)
         file = tmp_path / "statistics.json"
@@ -259,7 +250,6 @@ class TestTheWhole:
 
 class TestLeases:
     def test_workers_stop_by_themselves_while_their_parent_stands_still(self, two: TwoProcesses) -> None:
-        """What other nodes lend is over in time for all processes, whoever could say so; then they go on."""
         world = two.world
         with SimulatedAppStore() as store:
             program = two.start(store, role="load-balanced", lease_seconds=1)
@@ -286,7 +276,6 @@ class TestLeases:
 
 class TestStartUp:
     def test_a_worker_that_cannot_come_back_is_tried_again(self, account: AwsWorld) -> None:
-        """Once all have consumed, what keeps a new one from starting does not end the others."""
         account.create_queues()
         account.create_table()
         with SimulatedAppStore() as store:

@@ -126,7 +126,6 @@ def test_one_works_and_another_stands_by_until_it_is_needed(
 def test_one_that_stops_in_good_order_is_no_alert(
     embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
 ) -> None:
-    """It leaves the group, and the other one has its seat at once. It drains, though it had only stood by before."""
     inbox = prepare(embedded)
     active = Node(embedded, store, "one", "active-standby", alerts_queue=ALERTS)
     active.wait_for("consuming")
@@ -142,7 +141,6 @@ def test_one_that_stops_in_good_order_is_no_alert(
 
 
 def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """The one that stands by goes on standing by; one that is paused while it stands by says that it is paused."""
     active = Node(embedded, store, "one", "active-standby")
     active.wait_for("consuming")
     standby = Node(embedded, store, "two", "active-standby", processes=2)

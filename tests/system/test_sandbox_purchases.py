@@ -23,7 +23,6 @@ def reviewers_purchase() -> SampleMessage:
 
 
 def test_a_reviewers_purchase_is_refused_until_the_sandbox_counts(world: World) -> None:
-    """The log says so at the start, the dead letter says why; redriven it gets OK, marked as one that nobody paid."""
     world.send([reviewers_purchase()])
     with SimulatedAppStore() as store:
         by_default = world.start(store, exit_when_idle_seconds=1)

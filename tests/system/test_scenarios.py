@@ -12,16 +12,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Asked, DeadLettered, Kind, Receipts, Scenario, make_scenario
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
-from .worlds import (
-    BUNDLE_ID,
-    DEAD_LETTERS,
-    RESULTS,
-    SOURCE,
-    AwsWorld,
-    Outcome,
-    World,
-    genuine_messages,
-)
+from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, Outcome, World, genuine_messages
 
 pytestmark = pytest.mark.short("embedded")
 
@@ -96,7 +87,6 @@ def test_everything_that_the_contract_says_about_what_comes_out(world: World, tm
 def test_signed_transactions_and_app_receipts_come_out_as_they_should(
     world: World, tmp_path: Path, asked: Asked
 ) -> None:
-    """Genuine, replayed in both forms, hostile: beside receipts about which either of Apple's services is asked."""
     scenario = make_scenario(100, 12, BUNDLE_ID, RESULTS, receipts=Receipts.MIXED, asked=asked)
     with SimulatedAppStore() as store:
         for receipt in scenario.sold:
@@ -122,7 +112,6 @@ def test_signed_transactions_and_app_receipts_come_out_as_they_should(
 
 
 def test_without_a_dead_letter_queue_what_cannot_be_answered_stays(account: AwsWorld) -> None:
-    """With neither a redrive policy nor a setting there is nowhere to move it; the operator is warned at the start."""
     account.create_queues(redrive=False)
     account.create_table()
     scenario = _without_retries(make_scenario(100, 12, BUNDLE_ID, RESULTS))
@@ -139,7 +128,6 @@ def test_without_a_dead_letter_queue_what_cannot_be_answered_stays(account: AwsW
 
 
 def test_a_dead_letter_queue_can_be_named_where_there_is_no_redrive_policy(account: AwsWorld) -> None:
-    """The setting alone is enough: what cannot be answered goes there, with its reason, and is gone from the source."""
     account.create_queues(redrive=False)
     account.create_table()
     garbage = [message for message in SCENARIO.messages if message.kind == Kind.GARBAGE]
@@ -153,7 +141,6 @@ def test_a_dead_letter_queue_can_be_named_where_there_is_no_redrive_policy(accou
 
 
 def test_a_post_queue_that_does_not_exist_stops_nobody_else(aws: AwsWorld) -> None:
-    """It is found out with the first answer for it: those messages are moved and say why, the others are answered."""
     good, bad = genuine_messages(10, 14), genuine_messages(10, 15, "NobodyMadeThis")
     aws.send([*good, *bad])
     with SimulatedAppStore() as store:
@@ -167,7 +154,6 @@ def test_a_post_queue_that_does_not_exist_stops_nobody_else(aws: AwsWorld) -> No
 
 
 def test_a_producers_retry_is_known_whatever_type_its_id_has(aws: AwsWorld) -> None:
-    """Three producers send twice, each with an id of another type; one whose id is no text is moved, as malformed."""
     ids = (
         {"DataType": "Number", "StringValue": "20261202"},
         {"DataType": "String.uuid", "StringValue": "8b7a3bdf"},
@@ -186,7 +172,6 @@ def test_a_producers_retry_is_known_whatever_type_its_id_has(aws: AwsWorld) -> N
 
 
 def test_answers_of_aws_that_get_lost_change_no_verdict(aws: AwsWorld) -> None:
-    """A claim, a send or a delete that was carried out while its answer said 500 is recognised when it is repeated."""
     scenario = _without_retries(make_scenario(50, 13, BUNDLE_ID, RESULTS))
     aws.send(scenario.messages)
     aws.server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})

@@ -70,7 +70,6 @@ class TwoGames:
 @pytest.mark.short("embedded-1")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_game_has_its_own_rules(world: World, processes: int) -> None:
-    """Every kind of message, on both queues at once: with the other game's rules, none of the second's were OK."""
     games = TwoGames(world, 80, 71)
     games.send()
     with SimulatedAppStore() as store:
@@ -79,7 +78,6 @@ def test_each_game_has_its_own_rules(world: World, processes: int) -> None:
 
 
 def test_a_killed_worker_is_replaced_and_both_games_go_on(aws: AwsWorld) -> None:
-    """Of two processes, on SQS and DynamoDB; its messages come back by their visibility timeout."""
     games = TwoGames(aws, 80, 75)
     games.send()
     with SimulatedAppStore(latency_seconds=0.02, jitter_seconds=0.1) as store:
@@ -97,7 +95,6 @@ def test_a_killed_worker_is_replaced_and_both_games_go_on(aws: AwsWorld) -> None
 
 
 def test_a_queue_that_is_deleted_stops_nobody_else(aws: AwsWorld) -> None:
-    """It is told once by each process; the other game's receipts are answered, by a worker that is replaced, too."""
     games = TwoGames(aws, 40, 77)
     with SimulatedAppStore() as store:
         program = games.start(store, processes=2, visibility_timeout_seconds=10)
@@ -119,7 +116,6 @@ def test_a_queue_that_is_deleted_stops_nobody_else(aws: AwsWorld) -> None:
 
 
 def test_one_submission_by_every_way_is_ok_on_one_post_queue(world: World) -> None:
-    """A process for each arrival: nothing but the ledger remembers. The receipt is foreign to the second game."""
     other, shared = "OtherResultsSQS", "SharedResultsSQS"
     for queue in (other, shared, OUT2):
         world.create_queue(queue)
@@ -158,7 +154,6 @@ def test_one_submission_by_every_way_is_ok_on_one_post_queue(world: World) -> No
 
 
 def test_a_program_hears_what_the_way_of_its_own_submission_is_worth(tmp_path: Path) -> None:
-    """What one game submits says nothing to another game that waits for the same submission by its own way."""
     with SimulatedAppStore() as store:
         settings = Settings(
             database=tmp_path / "r.db",

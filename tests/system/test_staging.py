@@ -70,7 +70,6 @@ def staging(programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_purchase_is_bought_validated_and_refunded(staging: Staging) -> None:
-    """OK for each form of what an app sends; then a refund by Apple's notification, and INVALID on the same queue."""
     forms = ("signed_transaction", "app_receipt", "transaction_receipt")
     sold = [staging.buy() for _ in forms]
     staging.validate({user: each[form] for user, (form, each) in enumerate(zip(forms, sold, strict=True), start=1)})

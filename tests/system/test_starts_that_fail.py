@@ -83,7 +83,6 @@ class Broken:
     ids=["a loop", "Ctrl-C", "a client", "the queues"],
 )
 def test_an_error_in_the_middle_closes_everything(tmp_path: Path, change: dict[str, Any], expected: Any) -> None:
-    """Whatever it is: threads, files and the backend, which was open already."""
     settings = settings_of(tmp_path)
     with nothing_left():
         opened = open_backend(settings)
@@ -96,8 +95,6 @@ def test_an_error_in_the_middle_closes_everything(tmp_path: Path, change: dict[s
 
 @linux
 def test_an_actor_that_does_not_start_takes_the_others_along(tmp_path: Path) -> None:
-    """Those before it have been started, with threads of their own."""
-
     class Stopped(ManualClock):
         def monotonic(self) -> float:
             raise Fault
@@ -108,15 +105,12 @@ def test_an_actor_that_does_not_start_takes_the_others_along(tmp_path: Path) -> 
 
 @linux
 def test_a_clock_that_is_none_closes_the_backend(tmp_path: Path) -> None:
-    """It is found out when that is open already."""
     with nothing_left(), pytest.raises(TypeError, match="clock must have"):
         ReceiptSystem.start(settings_of(tmp_path), clock=object())  # type: ignore[arg-type]
 
 
 @linux
 def test_an_error_after_the_tree_has_started_ends_it(tmp_path: Path) -> None:
-    """Consumers poll already: they are not waited for longer than a stop takes, and nothing is left."""
-
     class Interrupted(ReceiptSystem):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
@@ -131,7 +125,6 @@ def test_an_error_after_the_tree_has_started_ends_it(tmp_path: Path) -> None:
 def test_a_machine_without_threads_has_none_of_them_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    """So many can still be started, and none for what ends a start that has failed."""
     left = iter(range(threads))
     start = threading.Thread.start
 
@@ -148,7 +141,6 @@ def test_a_machine_without_threads_has_none_of_them_kept(
 
 @linux
 def test_a_queue_that_cannot_be_made_leaves_no_file_open(tmp_path: Path) -> None:
-    """The file was open already."""
     settings = settings_of(tmp_path).model_copy(update={"source_queue": "no queue's name!"})
     with nothing_left(), pytest.raises(ConfigurationError, match="no queue's name!"):
         ReceiptSystem.start(settings)
@@ -175,7 +167,6 @@ class RefusedRoles(FakeRoles):
 @linux
 @pytest.mark.parametrize("error", [LedgerUnavailable("down"), OSError("no more"), KeyboardInterrupt(), Fault()])
 def test_an_error_before_the_workers_leaves_no_parent(tmp_path: Path, error: BaseException) -> None:
-    """Its own threads and files are closed, and the table of roles."""
     roles = RefusedRoles(error)
 
     class Refused(ProcessGroup):
@@ -190,8 +181,6 @@ def test_an_error_before_the_workers_leaves_no_parent(tmp_path: Path, error: Bas
 
 @linux
 def test_an_error_after_the_workers_were_started_leaves_none(tmp_path: Path) -> None:
-    """Ctrl-C while they are being loaded: all of them are killed, whatever they are at."""
-
     class Interrupted(ProcessGroup):
         def _begin(self, settings: Settings, processes: int) -> None:
             super()._begin(settings, processes)
@@ -204,7 +193,6 @@ def test_an_error_after_the_workers_were_started_leaves_none(tmp_path: Path) -> 
 
 @linux
 def test_a_worker_for_which_no_socket_is_left_takes_the_others_along(tmp_path: Path) -> None:
-    """The first ones have been started: they end, and it is told what was missing."""
     settings = settings_of(tmp_path)
     EmbeddedQueues(settings.database).close()  # type: ignore[arg-type]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -29,7 +29,6 @@ WAITS = "the start has to wait"
 
 @pytest.mark.short
 def test_a_start_loads_what_it_uses(tmp_path: Path) -> None:
-    """Nothing of what other backends, other ways and other commands take: each takes its time."""
     program = """
 import sys
 from receipt_actors.cli import main
@@ -51,7 +50,6 @@ print(*({*others, *of_admin, *(f"receipt_actors.{name}" for name in ours)} & sys
 
 
 def test_a_statistics_file_that_cannot_be_written_is_a_failure(programs: Programs, tmp_path: Path) -> None:
-    """Told before anything is done where that can be seen, or else at the end: a script waits for it."""
     start = ("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0")
     file = tmp_path / "missing" / "statistics.json"
     program = programs.start(*start, "--statistics-file", str(file))
@@ -66,7 +64,6 @@ def test_a_statistics_file_that_cannot_be_written_is_a_failure(programs: Program
 
 @pytest.mark.parametrize("command", ["start", "notifications"])
 def test_a_trust_root_that_is_not_apples_is_told(programs: Programs, tmp_path: Path, command: str) -> None:
-    """In a line of the log, with its name and the setting: its owner can sign purchases. Apple's own needs none."""
     with SimulatedAppStore() as store:
         theirs = store.write_files(tmp_path / "theirs").roots
     apples = tmp_path / "apples"
@@ -94,7 +91,6 @@ def proxy(aws: AwsWorld, aws_server: AwsServer) -> Iterator[AwsProxy]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_start_among_faults_succeeds(aws: AwsWorld, proxy: AwsProxy, processes: int) -> None:
-    """Half of what it asks is refused, throttled or cut off: it is told in one line a process, and all works."""
     proxy.rates = {operation: dict.fromkeys(FAULTS, 0.5 / len(FAULTS)) for operation in ASKED_AT_THE_START}
     messages = genuine_messages(3, 1614)
     with SimulatedAppStore() as store:
@@ -111,7 +107,6 @@ def test_a_start_among_faults_succeeds(aws: AwsWorld, proxy: AwsProxy, processes
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("operation", ASKED_AT_THE_START)
 def test_each_question_is_asked_again(aws: AwsWorld, proxy: AwsProxy, operation: str, fault: str) -> None:
-    """Whatever it is that befalls the first of them."""
     proxy.rates = {operation: {fault: 1.0}}
     with SimulatedAppStore() as store:
         program = aws.start(store)
@@ -126,7 +121,6 @@ def test_each_question_is_asked_again(aws: AwsWorld, proxy: AwsProxy, operation:
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait(aws: AwsWorld, proxy: AwsProxy, processes: int, stop_signal: signal.Signals) -> None:
-    """There is nothing to be drained: exit code 0."""
     proxy.rates = {"GetItem": {"refused": 1.0}}
     with SimulatedAppStore() as store:
         program = aws.start(store, processes=processes)
@@ -153,7 +147,6 @@ def _all_wait(program: Program, processes: int) -> bool:
 def test_what_never_passes_ends_the_start_at_once(
     aws: AwsWorld, aws_server: AwsServer, processes: int, missing: str, told: str
 ) -> None:
-    """Nothing is waited for, and one line says what to do, of however many processes."""
     match missing:
         case "queue":
             aws.delete_queue(SOURCE)
@@ -172,7 +165,6 @@ def test_what_never_passes_ends_the_start_at_once(
 
 
 def test_an_endpoint_that_cannot_be_reached_is_told_at_once_and_at_the_end(account: AwsWorld) -> None:
-    """With its address, which is what is wrong; it may be a service that is started a moment later."""
     nobody = f"http://127.0.0.1:{account.programs.reserve_port()}"
     account.environment["AWS_ENDPOINT_URL"] = nobody
     program = account.run({"bundle_ids": BUNDLE_ID})

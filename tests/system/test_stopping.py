@@ -25,7 +25,6 @@ GENUINE = genuine_messages(80, 21)
 
 @pytest.mark.short("aws")
 def test_a_signal_lets_what_is_in_flight_finish(world: World) -> None:
-    """Where the drain is long enough nobody has to wait for a redelivery: all are answered, and none is left."""
     messages = GENUINE[:10]
     world.send(messages)
     with SimulatedAppStore(latency_seconds=1.0) as store:
@@ -44,7 +43,6 @@ def test_a_signal_lets_what_is_in_flight_finish(world: World) -> None:
 
 @pytest.mark.parametrize("second_signal", STOP_SIGNALS)
 def test_a_second_signal_ends_it_at_once(embedded: EmbeddedWorld, second_signal: signal.Signals) -> None:
-    """The operator does not want to wait: the exit code says so, and the messages come back by their time-out."""
     messages = GENUINE[:10]
     embedded.send(messages)
     with SimulatedAppStore() as store:

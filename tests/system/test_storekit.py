@@ -45,11 +45,7 @@ def store() -> Iterator[SimulatedAppStore]:
 def settings_of(store: SimulatedAppStore, folder: Path, **more: object) -> Settings:
     files = store.write_files(folder)
     return Settings(
-        database=folder / "r.db",
-        bundle_ids=(BUNDLE_ID,),
-        app_store_url=store.url,
-        apple_roots=files.roots,
-        **more,
+        database=folder / "r.db", bundle_ids=(BUNDLE_ID,), app_store_url=store.url, apple_roots=files.roots, **more
     )
 
 
@@ -151,7 +147,6 @@ def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Pa
 
 @pytest.mark.short
 def test_what_apple_did_not_sign_is_a_dead_letter(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """With its reason; nothing is answered, nobody is asked, and the next player is served."""
     house = run(settings_of(store, tmp_path))
     for flaw, reason in (
         (Flaw.ALGORITHM_NONE, "jws_algorithm"),
@@ -168,7 +163,6 @@ def test_what_apple_did_not_sign_is_a_dead_letter(store: SimulatedAppStore, tmp_
 
 @pytest.mark.short
 def test_policy_judges_what_is_signed(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """Refunds, ends, upgrades, the family, the account, the type, the environment: each with its reason."""
     house = run(
         settings_of(
             store,
@@ -196,11 +190,8 @@ def test_policy_judges_what_is_signed(store: SimulatedAppStore, tmp_path: Path, 
 
 
 def test_an_outage_of_apple_does_not_hold_signed_transactions_up(
-    store: SimulatedAppStore,
-    tmp_path: Path,
-    run: Run,
+    store: SimulatedAppStore, tmp_path: Path, run: Run
 ) -> None:
-    """App receipts are kept until Apple is back; those who are signed are answered meanwhile."""
     house = run(settings_of(store, tmp_path))
     assert house.answer(store.sell_signed(purchase()))[1] == "OK"  # signed ones come here
     store.outage(Fault.http(503))
@@ -238,7 +229,6 @@ def test_an_app_receipt_is_looked_up_by_the_server_api(store: SimulatedAppStore,
 def test_neither_signed_transactions_nor_keys_nor_tokens_are_ever_logged(
     store: SimulatedAppStore, tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even with DEBUG, whatever goes wrong: logs are copied, and kept by others."""
     caplog.set_level("DEBUG")
     settings = asking_the_server_api(store, tmp_path)
     house = run(settings)
@@ -260,7 +250,6 @@ def test_neither_signed_transactions_nor_keys_nor_tokens_are_ever_logged(
 
 
 def test_without_apples_library_signed_transactions_are_left_and_an_operator_is_told(tmp_path: Path) -> None:
-    """Neither a verdict nor a dead letter, for the message may be fine; app receipts are served as ever."""
     (tmp_path / "appstoreserverlibrary.py").write_text("raise ImportError('not installed here')\n")
     script = """
 from receipt_actors import ReceiptSystem, Settings
@@ -295,7 +284,6 @@ def answers_of(house: House, receipt_data: str, *submission_ids: str) -> list[Po
 def test_an_answer_says_how_many_were_bought_and_how_much_was_refunded(
     store: SimulatedAppStore, tmp_path: Path, run: Run, way: str
 ) -> None:
-    """An OK, the same OK again, the refund of a part, a second one, and a refund before the claim."""
     settings = (asking_the_server_api if way == "server api" else settings_of)(store, tmp_path)
     house = run(settings)
     sample, late = purchase(quantity=3), purchase(quantity=2)

@@ -22,7 +22,6 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_each_receipt_has_a_trace(embedded: EmbeddedWorld, processes: int) -> None:
-    """From each process, with every step in it; and what is sent names it as the parent, where there was one."""
     first, *others = GENUINE
     message_ids = embedded.send([_with(first, TRACEPARENT), *others])
     with SimulatedAppStore() as store, Collector() as collector:
@@ -53,7 +52,6 @@ def _with(message: SampleMessage, traceparent: str) -> SampleMessage:
 
 
 def test_without_the_setting_nobody_pays_for_the_library(tmp_path: Path) -> None:
-    """Neither does a start, nor who has not got it."""
     code = (
         "import sys\nsys.modules['opentelemetry'] = None\n"
         "from pathlib import Path\nfrom receipt_actors import ReceiptSystem, Settings\n"
