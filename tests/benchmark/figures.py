@@ -3,8 +3,6 @@
 ::
 
     python -m tests.benchmark.figures --output doc/performance-figures.txt   # medians of 5 runs, about a quarter hour
-
-What the actors add to the calls is measured by ``tests.benchmark.receipts``, which runs the calls alone.
 """
 
 from __future__ import annotations

@@ -5,16 +5,9 @@
     python -m tests.benchmark.receipts                          # medians of 5 runs, about half an hour
     python -m tests.benchmark.receipts --messages 500 --runs 1  # does everything still work?
 
-Each run of each program is a process of its own against the simulated services of ``receipt_actors.sandbox``, by turns,
-so that what disturbs the machine for a while disturbs all. Every answer is checked. Beside our own program stand
-
-- a script with 200 threads, boto3 and requests, one call each (``pipelines.threads_pipeline``);
-- one on an event loop, aiobotocore and aiohttp, with batches (``pipelines.asyncio_pipeline``). It pins botocore: an
-  environment of its own is made for it, unless ``--asyncio-python`` names one that has what it needs;
-- our own clients in a loop without actors (``pipelines.bare_clients``), with the batches that our program was just seen
-  to have: what it costs beyond them, the actors add.
-
-CPU is that of the program and its children, from outside.
+All programs run by turns against the simulated services of ``receipt_actors.sandbox``, and every answer is checked.
+``pipelines.asyncio_pipeline`` needs aiobotocore, which pins botocore: an environment is made for it, unless
+``--asyncio-python`` names one. CPU is that of the program and its children, from outside.
 """
 
 from __future__ import annotations
@@ -45,7 +38,7 @@ CONDITIONS = {
     "Apple 250 +- 100 ms, DynamoDB 5 ms, SQS 10 ms": ServiceOptions(),
     "no latency: CPU alone": ServiceOptions(Latency(), 0.0, 0.0),
 }
-BARE_CONDITION = "no latency: CPU alone"
+TWO_PROCESSES_CONDITION = next(iter(CONDITIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +48,6 @@ class Program:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    bare_of: str | None = None  #: the program whose batches it has
 
     def several(self, count: int) -> Program:
         """The same in several processes."""
@@ -71,12 +63,6 @@ def ours(transport: str, processes: int) -> Program:
     many = [] if processes == 1 else ["--processes", str(processes)]
     name = _ours(transport) + ("" if processes == 1 else f", {processes} processes")
     return Program(name, [*command, *many], {TRANSPORT_VARIABLE: transport})
-
-
-def bare(transport: str) -> Program:
-    name = f"{_ours(transport)}: the same calls and rules, no actors"
-    command = [sys.executable, "-m", f"{PIPELINES}.bare_clients"]
-    return Program(name, command, {TRANSPORT_VARIABLE: transport}, bare_of=_ours(transport))
 
 
 def _ours(transport: str) -> str:
@@ -95,30 +81,15 @@ REFERENCE = _ours("auto")
 
 
 def programs(condition: str, asyncio_python: Path) -> Iterator[Program]:
-    """All programs in the order of the table; one whose batches another has comes before it."""
     yield ours("auto", 1)
     yield ours("threads", 1)
     yield threads()
     yield asyncio_pipeline(asyncio_python)
-    if condition == BARE_CONDITION:
-        yield bare("auto")
-        yield bare("threads")
-    else:
+    if condition == TWO_PROCESSES_CONDITION:
         yield ours("auto", 2)
         yield ours("threads", 2)
         yield threads().several(2)
         yield asyncio_pipeline(asyncio_python).several(2)
-
-
-def batches_of(measurement: Measurement) -> str:
-    """The mean number of entries of each request, as ``bare_clients`` takes it."""
-    claims = measurement.requests.get("BatchExecuteStatement", 0) + measurement.requests.get("PutItem", 0)
-    sizes = {
-        "claim": measurement.messages / claims,
-        "send": measurement.fill("SendMessageBatch") or 1.0,
-        "delete": measurement.fill("DeleteMessageBatch") or 1.0,
-    }
-    return ",".join(f"{name}={size:.3f}" for name, size in sizes.items())
 
 
 @dataclass(slots=True)
@@ -135,7 +106,7 @@ def measure(services: Services, all_programs: Sequence[Program], runs: int, tell
     for number in range(1, runs + 1):
         for program in all_programs:
             try:
-                measurement = _measure_once(services, program, findings.measurements)
+                measurement = _measure_once(services, program)
             except BenchFailed as error:
                 findings.failures.append(f"{program.name}, run {number}: {error}")
                 tell(findings.failures[-1])
@@ -145,14 +116,8 @@ def measure(services: Services, all_programs: Sequence[Program], runs: int, tell
     return findings
 
 
-def _measure_once(
-    services: Services, program: Program, measurements: Mapping[str, Sequence[Measurement]]
-) -> Measurement:
+def _measure_once(services: Services, program: Program) -> Measurement:
     environment = {**program.environment, "PYTHONPATH": str(ROOT)}
-    if program.bare_of is not None:
-        if not measurements[program.bare_of]:
-            raise BenchFailed(f"{program.bare_of} has no batches to imitate")
-        environment["BARE_BATCHES"] = batches_of(measurements[program.bare_of][-1])
     measurement = run(program.command, services, environment=environment)
     if measurement.wrong:
         raise BenchFailed(f"{measurement.wrong} answers are wrong, such as {measurement.wrong_shown[0]}")
@@ -186,17 +151,6 @@ def table(condition: str, found: Mapping[str, Sequence[Measurement]]) -> Iterato
         faster = reference["receipts/s"] / figures["receipts/s"] if reference else math.nan
         cheaper = figures["CPU ms"] / reference["CPU ms"] if reference else math.nan
         yield f"{name:63}{cells}{faster:>9.2f}{cheaper:>9.2f}"
-
-
-def added(found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
-    """What our program costs beyond its calls and rules: of the differences in each run the median, least and most."""
-    for transport in ("auto", "threads"):
-        whole = _ours(transport)
-        pairs = zip(found.get(whole, ()), found.get(bare(transport).name, ()), strict=False)
-        if differences := [one.cpu_ms - other.cpu_ms for one, other in pairs]:
-            spread = f"{min(differences):.3f} to {max(differences):.3f}"
-            what = f"{whole}: what the actors add to calls and rules, CPU ms"
-            yield f"{what:74}{statistics.median(differences):>11.3f}  ({spread})"
 
 
 def _shown(value: float) -> str:
@@ -245,7 +199,7 @@ def main() -> int:
             with Services(service_options) as services:
                 services.prepare(Load(options.messages))
                 findings = measure(services, list(programs(condition, asyncio_python)), options.runs, tell)
-            lines += ["", *table(condition, findings.measurements), *added(findings.measurements)]
+            lines += ["", *table(condition, findings.measurements)]
             failures += findings.failures
     text = "\n".join([*lines, *(f"failed: {failure}" for failure in failures)]) + "\n"
     sys.stdout.write(text)
