@@ -43,14 +43,11 @@ TWO_PROCESSES_CONDITION = next(iter(CONDITIONS))
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is run and measured."""
-
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def several(self, count: int) -> Program:
-        """The same in several processes."""
         return Program(
             f"{self.name}, {count} processes",
             [sys.executable, "-m", f"{PIPELINES}.several", str(count), *self.command],
@@ -94,8 +91,6 @@ def programs(condition: str, asyncio_python: Path) -> Iterator[Program]:
 
 @dataclass(slots=True)
 class Findings:
-    """What came of all runs under one condition."""
-
     measurements: dict[str, list[Measurement]] = field(default_factory=lambda: defaultdict(list))  #: by program
     failures: list[str] = field(default_factory=list)  #: runs that came to nothing, or to wrong answers
 
@@ -137,7 +132,6 @@ COLUMNS: Mapping[str, Callable[[Measurement], float]] = {
 
 
 def table(condition: str, found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
-    """A line for each program, medians; and how the reference compares."""
     titles = "".join(f"{title:>11}" for title in COLUMNS)
     yield f"{condition:63}{titles}{'rate x':>9}{'CPU x':>9}"
     medians = {
@@ -158,7 +152,6 @@ def _shown(value: float) -> str:
 
 
 def environment_for_asyncio(folder: Path, tell: Callable[[str], None]) -> Path:
-    """Make an environment with what ``asyncio_pipeline`` needs, or take the one that is there."""
     python = folder / "bin" / "python"
     if not python.exists():
         tell(f"making an environment for aiobotocore in {folder}")
@@ -168,7 +161,6 @@ def environment_for_asyncio(folder: Path, tell: Callable[[str], None]) -> Path:
 
 
 def describe(asyncio_python: Path) -> Iterator[str]:
-    """What was measured, and where."""
     script = f"from importlib.metadata import version; print(*map(version, {ASYNCIO_REQUIREMENTS!r}))"
     theirs = subprocess.run([str(asyncio_python), "-c", script], capture_output=True, text=True, check=True)
     versions = zip(ASYNCIO_REQUIREMENTS, theirs.stdout.split(), strict=True)

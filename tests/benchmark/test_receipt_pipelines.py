@@ -56,7 +56,6 @@ def services() -> Iterator[Services]:
 
 @pytest.fixture
 def queues(services: Services) -> Iterator[AwsQueues]:
-    """New and empty, seen through our own client."""
     services.prepare(Load(0))
     services.ask("aws", "begin")
     services.ask("aws", "go")

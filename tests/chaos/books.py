@@ -40,7 +40,6 @@ def judge(
     world: World,
     still_to_come: Collection[Letter] = (),
 ) -> AuditReport:
-    """Hold what came out, and the world's ledger, against what was sent."""
     return audit(
         submissions,
         answers,

@@ -15,8 +15,6 @@ _DEEPEST = 100_000
 
 
 class Outcome(Enum):
-    """What a submission with this answer ends in."""
-
     OK = "ok"  #: its one transaction is worth an OK
     REFUSED = "refused"  #: Apple's final refusal, by its status
     INVALID = "invalid"  #: a transaction is named, and policy refuses it

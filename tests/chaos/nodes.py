@@ -25,7 +25,7 @@ from tests.system.processes import Program, Programs, wait_until_stopped
 from tests.system.worlds import SOURCE, AwsServer, AwsWorld, EmbeddedWorld, World
 
 from .namespaces import Namespace
-from .network import APPLE, Link, Network, Request, Way
+from .network import APPLE, Cut, Link, Network, Request
 from .records import Version
 
 ROLE_TABLE = "RoleTable"
@@ -49,43 +49,34 @@ SETTINGS: Mapping[str, object] = {
 
 
 def is_claim(request: Request) -> bool:
-    """Tell whether this is a request to the ledger, as its limit counts them."""
     return request.target == TABLE and not request.is_check
 
 
 def is_receive(request: Request) -> bool:
-    """Tell whether this takes messages in."""
     return request.operation == "ReceiveMessage" and request.target == SOURCE
 
 
 def is_sqs(request: Request) -> bool:
-    """Tell whether this goes to a queue."""
     return not is_dynamodb(request) and not is_apple(request)
 
 
 def is_about_roles(request: Request) -> bool:
-    """Tell whether this reads or writes what nodes agree on."""
     return request.target == ROLE_TABLE
 
 
 def is_dynamodb(request: Request) -> bool:
-    """Tell whether this goes to the table of roles or to the ledger."""
     return request.target in (ROLE_TABLE, TABLE)
 
 
 def is_write(request: Request) -> bool:
-    """Tell whether this changes an item of either table."""
     return is_dynamodb(request) and request.operation != "GetItem"
 
 
 def is_apple(request: Request) -> bool:
-    """Tell whether this asks the App Store."""
     return request.operation == APPLE
 
 
 class Node:
-    """See the module. It has a link to the App Store, and on AWS one to SQS and DynamoDB."""
-
     def __init__(self, name: str, program: Program, network: Network, apple: Link, aws: Link | None) -> None:
         self.name = name
         self.program = program
@@ -98,7 +89,6 @@ class Node:
         return not self.program.ends_within(0)
 
     def kill(self) -> None:
-        """kill -9 of all its processes at once."""
         self._ends()
         with suppress(ProcessLookupError):
             os.killpg(self.program.pid, signal.SIGKILL)
@@ -109,7 +99,6 @@ class Node:
         self.program.kill()
 
     def pause(self) -> None:
-        """SIGSTOP to all its processes; they have stopped when this returns."""
         self.program.pause()
 
     def pause_parent(self) -> None:
@@ -118,19 +107,15 @@ class Node:
         wait_until_stopped(self.program.pid)
 
     def resume(self) -> None:
-        """SIGCONT to all its processes."""
         self.program.resume()
 
-    def cut(self, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
-        """Cut its links, for all or some requests."""
+    def cut(self, way: Cut, covers: Callable[[Request], bool] = lambda request: True) -> None:
         self._network.cut(self.links, way, covers)
 
     def mend(self) -> None:
-        """Mend its links."""
         self._network.mend(self.links)
 
     def tell_to_end(self) -> None:
-        """SIGTERM."""
         self._ends()
         self.program.send_signal(signal.SIGTERM)
 
@@ -144,8 +129,6 @@ class Node:
 
 
 class Site(ABC):
-    """See the module. ``world`` is whom producers and readers speak to."""
-
     world: World
 
     def __init__(
@@ -164,12 +147,10 @@ class Site(ABC):
 
     @property
     def whole(self) -> Mapping[str, float]:
-        """What the nodes may use together, of what they share."""
         limits = ("ledger_concurrency", "app_store_concurrency", "app_store_rate_per_second")
         return {limit: float(cast(float, self._settings[limit])) for limit in limits}
 
     def start(self, name: str, processes: int = 1) -> Node:
-        """Start a node; whoever has this name already is another one."""
         self._processes[name] = processes
         lives = 1 + sum(_name(node.name) == name for node in self.nodes)
         life = f"{name}.{lives}"
@@ -202,19 +183,16 @@ class Site(ABC):
         """Return the newest version."""
 
     def processes_of(self, node: str) -> int:
-        """Tell how many processes this one has, or had."""
         return self._processes[_name(node)]
 
     def was_alive(self, node: str, at_seconds: float) -> bool:
-        """Tell whether nobody had told this one to end by then, nor killed all of it."""
         return any(each.name == node and at_seconds < each.ends_from_seconds for each in self.nodes)
 
-    def cut_all(self, way: Way, covers: Callable[[Request], bool]) -> None:
+    def cut_all(self, way: Cut, covers: Callable[[Request], bool]) -> None:
         """Cut all running nodes off, at one moment: none of them sees that another one is."""
         self.network.cut([link for node in self.running for link in node.links], way, covers)
 
     def mend_all(self) -> None:
-        """Mend all links likewise."""
         self.reachable_again_at.append(time.monotonic())
         self.network.mend([link for node in self.nodes for link in node.links])
 
@@ -245,32 +223,26 @@ class Site(ABC):
 
     @property
     def seated(self) -> list[Node]:
-        """Those of the running that have a seat by the newest version, in the order of their seats."""
         newest = self.newest()
         by_name = {node.name: node for node in self.running}
         seats = {} if newest is None else newest.seats
         return [by_name[name] for name in sorted(seats, key=seats.__getitem__) if name in by_name]
 
     def wait_until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait for something; nodes may die meanwhile."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{seconds:g} s have passed, but not yet: {what}"
             time.sleep(0.02)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass in which something is wrong: how long that lasts is what is tested."""
         until = time.monotonic() + seconds
         self.wait_until(lambda: time.monotonic() >= until, "the time has passed")
 
     def requests(self, kind: Callable[[Request], bool]) -> list[Request]:
-        """List what the services were asked of this kind."""
         return [request for request in list(self.network.requests) if kind(request)]
 
 
 class EmbeddedSite(Site):
-    """All nodes on one SQLite file; it has a trigger that keeps every version."""
-
     def __init__(
         self,
         world: EmbeddedWorld,
@@ -318,8 +290,6 @@ class EmbeddedSite(Site):
 
 
 class AwsSite(Site):
-    """All nodes on one emulator of AWS, each by a link of its own."""
-
     def __init__(
         self,
         programs: Programs,

@@ -35,7 +35,6 @@ SLACK_SECONDS = 10.0  #: for a busy machine to answer a long poll
 
 
 def judge_site(site: Site, traffic: Traffic, troubles: Counter[str], figure: Callable[[str], None]) -> None:
-    """Let the nodes finish all that was sent, have them end, and judge."""
     site.wait_until(lambda: site.world.total(SOURCE) == 0, "all is finished")
     at_work = site.running
     for node in at_work:
@@ -103,7 +102,6 @@ def gaps_between_receives(site: Site) -> list[float]:
 def _judge_strays(
     site: Site, versions: Sequence[Version], requests: Sequence[Request], most: Callable[[str], float]
 ) -> int:
-    """Count what was begun out of tenure; see that only those did so who were disturbed, and little each time."""
     strays = out_of_tenure(versions, requests)
     of_all = tenures(versions)
     out_at = thrown_out(versions, site.was_alive)
@@ -119,7 +117,6 @@ def _judge_strays(
 
 
 def _in_tenure(versions: Sequence[Version], requests: Sequence[Request]) -> list[Request]:
-    """Return requests that were begun in tenure, as long as that lasted."""
     of_all = tenures(versions)
     found = []
     for request in requests:

@@ -34,8 +34,6 @@ RECEIVE_RATES = FaultRates(refused=0.01, lost=0.01, slow=0.01, delivered_twice=0
 
 
 class Stage:
-    """A system in this process, on a file of its own, with work for as long as it is asked for."""
-
     def __init__(self, programs: Programs, folder: Path, store: SimulatedAppStore, faults: FaultyCalls | None) -> None:
         self.world = EmbeddedWorld(programs, folder)
         self.settings = Settings(
@@ -90,7 +88,6 @@ def stage(programs: Programs, folder: Path, faults: FaultyCalls | None = None) -
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Thousands of crash reports are expected, and pytest would keep them all."""
     logger = logging.getLogger("receipt_actors")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,6 @@ SHORT = 3  #: steps of the short size
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A moment to die at."""
-
     operation: str
     number: int
     when: str  #: before or after
@@ -89,8 +87,6 @@ MESSAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An SQLite file with ``MESSAGES`` in it, and the store that all cases share."""
-
     world: EmbeddedWorld
     store: SimulatedAppStore
     submissions: list[SentSubmission]
@@ -118,7 +114,6 @@ class Case:
         return self.faults()
 
     def faults(self) -> list[str]:
-        """Look at what came out when all is over."""
         dead_letters = self.world.take(DEAD_LETTERS)
         report = judge(self.submissions, map(posted, self.world.take(RESULTS)), dead_letters, self.world)
         left = self.world.total(SOURCE)
@@ -130,16 +125,9 @@ class Case:
         ]
 
     def exhaust(self) -> None:
-        """Have the queue give up whatever is on the source queue."""
         with closing(sqlite3.connect(self.world.database, timeout=PATIENCE_SECONDS)) as connection, connection:
             connection.execute("UPDATE messages SET receive_count = 1000, visible_at_seconds = ?", (time.time(),))
         assert self.world.take(SOURCE) == []
-
-
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
 
 
 @pytest.fixture
@@ -196,7 +184,6 @@ def test_a_crash_of_redrive_breaks_no_promise(
 
 
 def _given_up(new_case: Callable[[], Case]) -> Case:
-    """Make a case whose messages are on the dead-letter queue, unanswered ones and one that has been answered."""
     case = new_case()
     assert _dies(case.start(Step("delete", 2, "before"))), "nothing is deleted"
     case.exhaust()

@@ -26,8 +26,6 @@ HAS_STARTED = "consumers take receipts"  #: in its log
 
 
 class Series:
-    """Runs of the program on one world, each ended by SIGTERM at a moment drawn by ``rng``."""
-
     def __init__(self, world: World, store: SimulatedAppStore, rng: random.Random) -> None:
         self.world = world
         # One that is tried for longer than any of these runs takes comes back more often than is handed back at once.
@@ -38,7 +36,6 @@ class Series:
         self._random = rng
 
     def run(self) -> None:
-        """Start the program under load, end it, and look at what it leaves behind."""
         while self.world.visible(SOURCE) < BACKLOG:
             self.traffic.send()
         program = self.world.start(self._store, app_store_concurrency=20, drain_seconds=DRAIN_SECONDS, consumers=3)
@@ -56,10 +53,9 @@ class Series:
         assert hidden == 0, f"{moment}: {hidden} messages are left to their visibility timeout"
 
     def finish(self) -> None:
-        """Have everything answered that is still to come, also what was handed back for later."""
         for _ in range(MOST_FINISHES):
             self.world.bring_back(SOURCE)
-            assert self.world.start(self._store, exit_when_idle_seconds=1).wait_for_end() == 0
+            self.world.finish(self._store)
             if self.world.total(SOURCE) == 0:
                 return
         raise AssertionError(f"{self.world.total(SOURCE)} messages come back again and again")

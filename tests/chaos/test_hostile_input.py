@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import re
-import signal
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -91,7 +90,7 @@ def test_every_malice_is_refused_for_its_reason(is_full: bool, figure: Figure, a
 
 @pytest.mark.short
 def test_the_whole_program_moves_every_malice_and_answers_the_honest(
-    embedded: EmbeddedWorld, is_full: bool, figure: Figure
+    embedded: EmbeddedWorld, is_full: bool, figure: Figure, store: SimulatedAppStore
 ) -> None:
     """Each hostile message lies in the dead-letter queue for its reason; each honest one among them is OK.
 
@@ -100,13 +99,11 @@ def test_the_whole_program_moves_every_malice_and_answers_the_honest(
     count = 100_000 if is_full else 1200
     hostile = list(hostile_messages(count, SEED + 1, receipt=RECEIPT, large=36 if is_full else 4))
     honest = genuine_messages(count // HONEST_SHARE, SEED)
-    with SimulatedAppStore() as store:
-        # Nobody gives up because a busy machine takes its time.
-        patience = {"app_store_read_timeout_seconds": 60}
-        program = embedded.start(store, max_receive_count=3, **patience)
-        sizes_kib = feed(program, embedded, mixed(hostile, honest))
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+    # Nobody gives up because a busy machine takes its time.
+    patience = {"app_store_read_timeout_seconds": 60}
+    program = embedded.start(store, max_receive_count=3, **patience)
+    sizes_kib = feed(program, embedded, mixed(hostile, honest))
+    program.stop()
     letters = contents(embedded.database, DEAD_LETTERS)
     answers = contents(embedded.database, RESULTS)
     assert embedded.total(SOURCE) == 0
@@ -151,7 +148,6 @@ def resident_kib(program: Program) -> int:
 
 
 def contents(database: Path, queue: str) -> list[tuple[str, Mapping[str, str]]]:
-    """Body and attributes of everything on a queue, however much it is."""
     with closing(sqlite3.connect(database)) as connection:
         rows = connection.execute(
             "SELECT body, attributes FROM messages JOIN contents USING (row_id) JOIN queues USING (queue_id)"
@@ -162,7 +158,6 @@ def contents(database: Path, queue: str) -> list[tuple[str, Mapping[str, str]]]:
 
 
 def check_letters(hostile: list[HostileMessage], letters: Iterable[tuple[str, Mapping[str, str]]]) -> None:
-    """Assert that each hostile message is a dead letter, once, as it was sent and for its reason."""
     open_cases = dict(enumerate(hostile))
     for body, attributes in letters:
         message = open_cases.pop(int(attributes["case"]))
@@ -177,7 +172,6 @@ def check_letters(hostile: list[HostileMessage], letters: Iterable[tuple[str, Ma
 
 
 def check_log(program: Program, count: int) -> int:
-    """Assert that nothing crashed or came back, and that the log has no flood and no receipt; return its lines."""
     log = program.stdout + program.stderr
     lines = log.splitlines()
     for bad in ("Traceback", "crash", "CRITICAL", "ERROR", RECEIPT[:40], RECEIPT[-40:]):

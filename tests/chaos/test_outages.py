@@ -6,7 +6,6 @@ within seconds.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +36,6 @@ SHORT = ["429", "slow bodies"]
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """How something fails, and how it is put right."""
-
     begin: Callable[[], None]
     end: Callable[[], None]
     alarms: int = 1  #: lines that say so, at most
@@ -46,8 +43,6 @@ class Outage:
 
 
 class Watch:
-    """What the program logs from now on, as warnings and worse."""
-
     def __init__(self, program: Program) -> None:
         self._program = program
         self._begin = len(program.stderr)
@@ -60,7 +55,6 @@ class Watch:
 def survive(
     world: World, store: SimulatedAppStore, outage: Outage, *, timeouts: float, figure: Callable[[str], None]
 ) -> None:
-    """Let the outage last, end it, and see that everybody gets OK, at once, and nothing else has happened."""
     early, late = genuine_messages(IN_FLIGHT, 51), genuine_messages(WAITING, 52)
     program = world.start(
         store,
@@ -92,8 +86,7 @@ def survive(
     first_seconds = time.monotonic() - ended_at
     program.wait_until(lambda: world.total(SOURCE) == 0, "everything is done")
     all_seconds = time.monotonic() - ended_at
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == 0
+    program.stop()
 
     assert {(letter.fields["user_id"], letter.fields["status"]) for letter in world.take(RESULTS)} == {
         (message.user_id, "OK") for message in (*early, *late)
@@ -107,7 +100,6 @@ def survive(
 
 
 def length(is_full: bool) -> float:
-    """Of an outage, in visibility timeouts."""
     return 4.5 if is_full else 1.2
 
 
@@ -135,16 +127,14 @@ def test_an_app_store_that_refuses_connections(
 
 
 @pytest.mark.short
-def test_an_app_store_whose_name_is_not_found(embedded: EmbeddedWorld) -> None:
+def test_an_app_store_whose_name_is_not_found(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
     messages = genuine_messages(IN_FLIGHT, 53)
     embedded.send(messages)
-    with SimulatedAppStore() as store:
-        program = embedded.start(store, app_store_url="https://no-such-host.invalid/x", drain_seconds=7)
-        program.wait_for_log("unavailable")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
-        assert program.stderr.count(" ERROR ") == 1
-        assert embedded.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+    program = embedded.start(store, app_store_url="https://no-such-host.invalid/x", drain_seconds=7)
+    program.wait_for_log("unavailable")
+    program.stop()
+    assert program.stderr.count(" ERROR ") == 1
+    embedded.finish(store)
     assert {letter.fields["user_id"] for letter in embedded.take(RESULTS)} == {m.user_id for m in messages}
     assert embedded.total(DEAD_LETTERS) == embedded.total(SOURCE) == 0
 

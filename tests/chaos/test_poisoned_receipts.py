@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import sqlite3
 import threading
 import time
@@ -37,8 +36,6 @@ KINDS = {"21005": Fault.apple(21005), "500": Fault.http(500), "garbage": Fault.h
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Who sends what; rates are a second."""
-
     honest_rate: float
     poisoned: int = 0  #: there from the beginning
     drip_rate: float = 0.0  #: and new ones all the time
@@ -46,8 +43,6 @@ class Load:
 
 @dataclass(slots=True)
 class Honest:
-    """An honest receipt's sending and answer, monotonic."""
-
     sent_at: float
     answered_at: float | None = None
 
@@ -125,7 +120,6 @@ class Crowd:
                 self.all_answered.set()
 
     def finish(self, program: Program) -> None:
-        """Send no more, and wait until all honest ones are answered."""
         self.is_over.set()
         program.wait_until(self.all_answered.is_set, "all honest ones are answered")
 
@@ -151,7 +145,6 @@ def told(seconds: list[float]) -> str:
 
 
 def flow(program: Program, seconds: float) -> None:
-    """Let traffic flow for a while."""
     until = time.monotonic() + seconds
     program.wait_until(lambda: time.monotonic() > until, "traffic has flowed", seconds=seconds + 60)
 
@@ -203,8 +196,7 @@ def test_nobody_waits_for_forty_poisoned_receipts(
         store.recover()
         crowd.finish(program)
         before = crowd.seconds(until=began_at - MAX_SECONDS)
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == 0
+    program.stop()
     check_waits(before, is_full=is_full)
     assert detected_seconds < (DETECTED_SECONDS if is_full else 30)
     assert all(letter.fields["user_id"] < 0 for letter in embedded.take(DEAD_LETTERS))

@@ -6,7 +6,6 @@ The program, a simulated App Store over HTTP, and nothing between them.
 from __future__ import annotations
 
 import json
-import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -33,8 +32,7 @@ def start(world: EmbeddedWorld, store: SimulatedAppStore) -> Program:
 
 
 def stop(program: Program) -> None:
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == 0
+    program.stop()
 
 
 def last(program: Program, seconds: float) -> None:
@@ -43,7 +41,6 @@ def last(program: Program, seconds: float) -> None:
 
 
 def forgeries(count: int, seed: int) -> list[SampleMessage]:
-    """Each of another user, as an attacker with many accounts sends them."""
     messages = []
     for number in range(count):
         user_id = seed * 10_000_000 + number

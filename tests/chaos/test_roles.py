@@ -24,7 +24,7 @@ from tests.system.processes import Programs
 from tests.system.worlds import EmbeddedWorld
 
 from .namespaces import CAN_HAVE_NAMESPACES, Namespace
-from .network import Network, Request, Way
+from .network import Cut, Network, Request
 from .nodes import AwsSite, EmbeddedSite, Node, Site, is_about_roles, is_claim, is_dynamodb, is_sqs, is_write
 from .records import thrown_out
 from .site_books import gaps_between_receives, judge_site
@@ -47,8 +47,6 @@ needs_ministack = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
 
 
 class Campaign:
-    """One trouble after the other on one site, under load."""
-
     def __init__(self, site: Site, seed: int) -> None:
         self.site = site
         self.traffic = Traffic(site.world, seed, without=WITHOUT)
@@ -56,17 +54,14 @@ class Campaign:
         self.troubles: Counter[str] = Counter()
 
     def start(self, *processes: int) -> None:
-        """Start so many nodes of so many processes each, and wait until they know each other."""
         for number, count in enumerate(processes):
             self.site.start("abcdefgh"[number], count)
         self.wait_until_together(len(processes))
 
     def wait_until_together(self, count: int) -> None:
-        """Wait until so many know each other, and nobody who has ended is among them."""
         self.site.wait_until(lambda: self._are_together(count), "all nodes have joined")
 
     def suffer(self, *troubles: Callable[[Campaign], object]) -> None:
-        """Let each of them happen, and see the work go on after each."""
         for trouble in troubles:
             trouble(self)
             self.troubles[trouble.__name__.replace("_", " ")] += 1
@@ -90,7 +85,6 @@ class Campaign:
         return self.site.lease_seconds * self.random.uniform(1.2, 2.5)
 
     def wait_for_another(self, node: Node) -> None:
-        """Wait until somebody else has a seat, and this one none."""
         self.site.wait_until(
             lambda: self.site.seated and node not in self.site.seated, f"others go on without {node.name}"
         )
@@ -119,7 +113,6 @@ def kill_a_node(campaign: Campaign) -> None:
 
 
 def kill_a_parent(campaign: Campaign) -> None:
-    """kill -9 of a parent alone: its workers find that out, and drain."""
     victim = campaign.victim(processes=2)
     victim.kill_parent()
     campaign.wait_for_another(victim)
@@ -145,7 +138,6 @@ def pause_a_parent(campaign: Campaign) -> None:
 
 
 def drain_a_node(campaign: Campaign) -> None:
-    """SIGTERM: it finishes what it has, and leaves."""
     victim = campaign.victim()
     victim.tell_to_end()
     victim.wait_for_orderly_end()
@@ -153,13 +145,11 @@ def drain_a_node(campaign: Campaign) -> None:
 
 
 def cut_a_node_off_from_roles(campaign: Campaign) -> None:
-    """It reaches everything but the table of roles."""
-    _cut_one_off(campaign, campaign.random.choice([Way.DROPPED, Way.REFUSED]), is_about_roles)
+    _cut_one_off(campaign, campaign.random.choice([Cut.DROPPED, Cut.REFUSED]), is_about_roles)
 
 
 def cut_a_node_off(campaign: Campaign) -> None:
-    """It reaches nothing at all; or what it sends arrives when it is back."""
-    _cut_one_off(campaign, campaign.random.choice([Way.DROPPED, Way.HELD, Way.REFUSED]))
+    _cut_one_off(campaign, campaign.random.choice([Cut.DROPPED, Cut.HELD, Cut.REFUSED]))
 
 
 def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
@@ -168,7 +158,7 @@ def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
     while not has_given_up:  # a busy machine may keep it from renewing, and it is taken for gone
         (victim,) = campaign.site.seated
         told = victim.program.stderr.count(GIVES_UP)
-        victim.cut(campaign.random.choice([Way.DROPPED, Way.REFUSED]), is_sqs)
+        victim.cut(campaign.random.choice([Cut.DROPPED, Cut.REFUSED]), is_sqs)
         campaign.wait_for_another(victim)
         campaign.wait_for_progress()
         has_given_up = victim.program.stderr.count(GIVES_UP) > told
@@ -178,20 +168,20 @@ def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
 def let_a_node_hear_nothing(campaign: Campaign) -> None:
     """What it writes is written, and it never hears so: not of its renewals, not of its claims."""
     victim = campaign.victim()
-    victim.cut(Way.DEAF, campaign.random.choice([is_dynamodb, is_write]))
+    victim.cut(Cut.DEAF, campaign.random.choice([is_dynamodb, is_write]))
     campaign.site.pass_time(campaign.longer_than_a_lease())
     victim.mend()
 
 
 def cut_all_off_from_dynamodb(campaign: Campaign) -> None:
     """An outage of the table: nobody works, nobody is taken for gone, and all go on when it is over."""
-    way = campaign.random.choice([Way.DROPPED, Way.REFUSED, Way.DEAF])
+    way = campaign.random.choice([Cut.DROPPED, Cut.REFUSED, Cut.DEAF])
     campaign.site.cut_all(way, is_dynamodb)
     campaign.site.pass_time(campaign.longer_than_a_lease())
     campaign.site.mend_all()
 
 
-def _cut_one_off(campaign: Campaign, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
+def _cut_one_off(campaign: Campaign, way: Cut, covers: Callable[[Request], bool] = lambda request: True) -> None:
     victim = campaign.victim()
     victim.cut(way, covers)
     campaign.wait_for_another(victim)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -83,7 +82,6 @@ def strings_of(value: object) -> Iterator[str]:
 
 
 def receipts_of(messages: Iterable[SampleMessage]) -> Iterator[str]:
-    """Every long string in the bodies, and the bodies themselves."""
     for message in messages:
         yield message.body
         try:
@@ -199,8 +197,7 @@ def test_an_app_store_that_echoes_is_quoted_without_what_it_echoes(embedded: Emb
             }
         )
         program.wait_for_log("app_store is unavailable")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+        program.stop()
     finally:
         echo.stop()
     assert "cannot handle" in program.stderr or "you_sent" in program.stderr or "App Store answered" in program.stderr

@@ -20,8 +20,6 @@ BEAT_SECONDS = 0.05  #: between two looks of the producer
 
 
 class Traffic:
-    """What was sent to a world, and what came of it."""
-
     def __init__(self, world: World, seed: int, *, without: Collection[Kind] = ()) -> None:
         self.world = world
         self._without = frozenset(without)
@@ -37,7 +35,6 @@ class Traffic:
     # --- sending ---
 
     def send(self, count: int = SCENARIO_MESSAGES) -> None:
-        """Send the next messages: genuine ones, replays, duplicates, forgeries, garbage."""
         self._seed += 1
         scenario = make_scenario(count, self._seed, BUNDLE_ID, RESULTS)
         messages = [message for message in scenario.messages if message.kind not in self._without]
@@ -47,7 +44,6 @@ class Traffic:
 
     @contextmanager
     def flowing(self, at_least: int) -> Iterator[None]:
-        """Keep so many messages ready to be received, on a thread of its own."""
         over = threading.Event()
 
         def produce() -> None:
@@ -79,12 +75,10 @@ class Traffic:
                 self._beat.wait(BEAT_SECONDS)
 
     def finished(self) -> int:
-        """Count what is off the source queue."""
         with self._sending:
             return self.messages_sent - self.world.total(SOURCE)
 
     def rate(self, messages: int) -> float:
-        """Wait until so many more are finished, and say how many that were a second."""
         before, began_at = self.finished(), time.monotonic()
         self.wait_until(lambda: self.finished() >= before + messages, f"{messages} more are finished")
         return (self.finished() - before) / (time.monotonic() - began_at)
@@ -92,11 +86,9 @@ class Traffic:
     # --- judging ---
 
     def note_answers(self, letters: Iterable[Letter]) -> None:
-        """Take answers to account, once each."""
         self.answers += map(posted, letters)
 
     def note_dead_letters(self, letters: Iterable[Letter]) -> None:
-        """Take dead letters to account, once each."""
         self._dead_letters += letters
 
     def audit(self) -> AuditReport:

@@ -16,8 +16,6 @@ _SOURCE = Path(__file__).with_name("wall_clock.c")
 
 
 class WallClock:
-    """The clock of one node: right, until it is set."""
-
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
         library = folder / "wall_clock.so"
@@ -30,5 +28,4 @@ class WallClock:
             self._memory = mmap.mmap(opened.fileno(), 8)
 
     def set_ahead(self, seconds: float) -> None:
-        """Have it ahead of the right time by so much, or behind it."""
         self._memory[:] = struct.pack("q", round(seconds))

@@ -18,8 +18,6 @@ ScenarioT = TypeVar("ScenarioT")
 
 @dataclass(frozen=True, slots=True)
 class Family(Generic[ScenarioT]):
-    """What one kind of scenario needs."""
-
     name: str  #: as the Erlang side knows it
     generate: Callable[[int], ScenarioT]
     play: Callable[[ScenarioT, Runtime], Any]  #: on our side
@@ -44,8 +42,6 @@ class Family(Generic[ScenarioT]):
 def differences(
     family: Family[ScenarioT], erlang: ErlangPeer, runtime: Runtime, seeds: Iterable[int], most: int = 3
 ) -> list[str]:
-    """Play scenarios and describe the first few that differ, each made as small as it gets."""
-
     def differing() -> Iterator[str]:
         for seed in seeds:
             scenario = family.generate(seed)
@@ -72,7 +68,6 @@ def differences(
 
 
 def assert_same(family: Family[ScenarioT], erlang: ErlangPeer, runtime: Runtime, seeds: Iterable[int]) -> None:
-    """Fail with the first few differences, where there are any."""
     found = differences(family, erlang, runtime, seeds)
     if found:
         pytest.fail("\n\n".join(found), pytrace=False)

@@ -39,8 +39,6 @@ class Demonitor:
 
 @dataclass(frozen=True, slots=True)
 class TrapExit:
-    """``process_flag(trap_exit, ...)``."""
-
     flag: bool = True
 
 
@@ -72,15 +70,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class WhereIs:
-    """``whereis``."""
-
     name: str = "n1"
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """``gen_server:start_link``."""
-
     init: str = "ok"
     trap_exit: bool = False
     name: str | None = None
@@ -146,8 +140,6 @@ Step: TypeAlias = Act | Stranger | Held
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """A process that is there from the start, and has no parent."""
-
     trap_exit: bool = False
     name: str | None = None
 
@@ -206,7 +198,6 @@ def _can_end_another(op: Op) -> bool:
 
 
 def generate(seed: int) -> Scenario:
-    """Make the scenario of this number."""
     rng = random.Random(seed)
     while not (scenario := _Generator(rng).scenario()).is_fair():
         pass

@@ -42,28 +42,21 @@ from tests.differential.stage import REASONS, WAIT_SECONDS, Boom, Stage, as_text
 
 
 def play(scenario: Scenario, runtime: Runtime) -> list[dict[str, Any]]:
-    """Play a scenario with all actors on this runtime, and return its trace."""
     with Stage(runtime) as stage:
         return _Player(stage, scenario).play()
 
 
 class _Told:
-    """What ``Tell`` sends."""
-
     def __init__(self, by: int) -> None:
         self.by = by
 
 
 class _Mark:
-    """What a player sends to a process that it holds, to part the effects of one step from those of the next."""
-
     def __init__(self, number: int) -> None:
         self.number = number
 
 
 class _Asked:
-    """What ``Request`` sends."""
-
     def __init__(self, by: int, how: str) -> None:
         self.by = by
         self.how = how

@@ -21,7 +21,6 @@ def plain(value: Any) -> Any:
 
 
 def difference(scenario: object, erlang: Any, ours: Any) -> str:
-    """Describe the first difference between two traces."""
     lines = ["the same scenario, two traces:", *described(scenario)]
     if not (isinstance(erlang, list) and isinstance(ours, list)):
         return "\n".join([*lines, f"Erlang: {erlang}", f"ours:   {ours}"])
@@ -38,7 +37,6 @@ def difference(scenario: object, erlang: Any, ours: Any) -> str:
 
 
 def described(scenario: object) -> Iterator[str]:
-    """Write a scenario down, a line for each step."""
     assert dataclasses.is_dataclass(scenario)
     for field in dataclasses.fields(scenario):
         value = getattr(scenario, field.name)
@@ -50,7 +48,6 @@ def described(scenario: object) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    """Write a value as Python, without the fields that say nothing."""
     if isinstance(value, tuple):
         return f"({', '.join(map(_short, value))}{',' if len(value) == 1 else ''})"
     if not dataclasses.is_dataclass(value):

@@ -54,7 +54,6 @@ REASONS = {
 
 
 def as_text(reason: Any) -> str:
-    """Say an exit reason as the Erlang side says it."""
     if reason == NORMAL:
         return "normal"
     if reason == KILLED:
@@ -77,8 +76,6 @@ def as_text(reason: Any) -> str:
 
 
 class _Clock(ManualClock):
-    """Stands still; short timers fire at once."""
-
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         if seconds > AT_ONCE_SECONDS:
             return super().call_later(seconds, callback)
@@ -88,8 +85,6 @@ class _Clock(ManualClock):
 
 
 class Puppet(GenServer):
-    """Runs the functions that it is sent; answers go to the queues that are their labels."""
-
     def handle_call(self, request: Any, from_: Any) -> Any:
         return request(self)
 
@@ -112,8 +107,6 @@ class _Driver(Puppet):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process of the scenario."""
-
     ref: Ref
     label: str
     number: int
@@ -122,8 +115,6 @@ class Member:
 
 
 class Stage:
-    """A context manager; what is in it ends with it, or the scenario has failed."""
-
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.system = ActorSystem("differential", _Clock())
@@ -147,7 +138,6 @@ class Stage:
     # --- what actors report ---
 
     def attempt(self, label: str) -> int:
-        """Number the next start of this label."""
         with self._lock:
             self._attempts[label] += 1
             return self._attempts[label]
@@ -157,7 +147,6 @@ class Stage:
             self._events.append(event)
 
     def register(self, ref: Ref, label: str, number: int, *, is_tree: bool = False) -> None:
-        """Note a process, and how it ends."""
         with self._lock:
             self._members[ref] = Member(ref, label, number, is_tree, threading.current_thread())
 
@@ -175,7 +164,6 @@ class Stage:
             return events
 
     def members(self, label: str) -> list[Member]:
-        """Return all processes that ever had this label, oldest first."""
         with self._lock:
             return [member for member in self._members.values() if member.label == label]
 
@@ -190,7 +178,6 @@ class Stage:
         return self._members.get(ref)
 
     def at(self, index: int) -> Ref:
-        """Return the process of this index, modulo how many there have been."""
         with self._lock:
             return list(self._members)[index % len(self._members)]
 
@@ -205,7 +192,6 @@ class Stage:
         return ref in self._ended
 
     def ended(self) -> list[Any]:
-        """Return who has ended and why, oldest process first."""
         with self._lock:
             return [
                 [member.label, member.number, self._ended[ref]]
@@ -225,8 +211,6 @@ class Stage:
     # --- what the player does; it is the parent of what it starts ---
 
     def start_child(self, start: Callable[[], StartResult | Starting]) -> StartResult:
-        """Start a process as a child of the player."""
-
         def script(_driver: Puppet) -> Receiving:
             result = start()
             if isinstance(result, Starting):
@@ -245,7 +229,6 @@ class Stage:
         return answer
 
     def wait_for(self, answer: queue.SimpleQueue[Any]) -> tuple[str, Any]:
-        """Return an answer, once it is there."""
         try:
             kind, value = answer.get(timeout=WAIT_SECONDS)
         except queue.Empty:
@@ -253,9 +236,7 @@ class Stage:
         return kind, value
 
     def act(self, action: Callable[[Puppet], None]) -> None:
-        """Have the player do something, and wait until it is done."""
         self._driver.call(action, WAIT_SECONDS)
 
     def act_as_stranger(self, action: Callable[[Puppet], None]) -> None:
-        """The same with somebody who is nobody's parent."""
         self._stranger.call(action, WAIT_SECONDS)

@@ -28,15 +28,11 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Postpone:
-    """Postpone the event, or not."""
-
     flag: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class NextEvent:
-    """Insert an event."""
-
     type: str
     content: str
 
@@ -68,23 +64,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """An event from outside: call, cast or info."""
-
     content: str
     how: str = "cast"
 
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Several of them while the machine handles nothing."""
-
     sends: tuple[Send, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """``sys:replace_state``: put it into another state."""
-
     state: str
 
 
@@ -103,7 +93,6 @@ class Scenario:
     has_state_functions: bool = False
 
     def is_fair(self) -> bool:
-        """Tell whether it begins with a state."""
         return self.first.how in {"next", "stop", "crash", "junk"}
 
 
@@ -111,7 +100,6 @@ class Scenario:
 
 
 def generate(seed: int) -> Scenario:
-    """Make the scenario of this number."""
     return _Generator(random.Random(seed)).scenario()
 
 

@@ -45,7 +45,6 @@ TIMES = {"zero": 0, "long": 3600.0, "infinity": None, "cancel": CANCEL, "update"
 
 
 def play(scenario: Scenario, runtime: Runtime) -> list[dict[str, Any]]:
-    """Play a scenario with a machine on this runtime, and return its trace."""
     with Stage(runtime) as stage:
         return _Player(stage, scenario).play()
 

@@ -159,8 +159,6 @@ _TREES: dict[tuple[Runtime, bool], Any] = {
 
 
 class ChildStart:
-    """The start function of a child: what the scenario says of its next start."""
-
     def __init__(self, stage: Stage, label: str, start: Worker | Tree) -> None:
         self._stage = stage
         self._label = label

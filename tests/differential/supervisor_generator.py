@@ -35,7 +35,6 @@ from tests.differential.supervisor_model import (
 
 
 def generate(seed: int) -> Scenario:
-    """Make the scenario of this number."""
     return _Generator(random.Random(seed)).scenario()
 
 

@@ -36,8 +36,6 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A supervisor."""
-
     strategy: str = "one_for_one"
     intensity: int = 1
     auto_shutdown: str = "never"
@@ -74,8 +72,6 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call a child, which crashes, or stops with a reply or without one."""
-
     label: str
     how: str = "crash"
     reason: str = "normal"
@@ -84,16 +80,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class StartChild:
-    """``supervisor:start_child/2``."""
-
     tree: str
     spec: Spec
 
 
 @dataclass(frozen=True, slots=True)
 class StartDynamic:
-    """``supervisor:start_child/2`` of a simple_one_for_one supervisor (or in error, of another)."""
-
     tree: str
     argument: int = 0
 
@@ -119,8 +111,6 @@ class ByPid:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """``which_children`` or ``count_children``."""
-
     tree: str
     function: str = "which_children"
 
@@ -136,8 +126,6 @@ class EndTree:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """``supervisor:check_childspecs/1,2``."""
-
     specs: tuple[Spec, ...]
     auto_shutdown: str | None = None
 
@@ -189,7 +177,6 @@ def _is_unordered(part: object) -> bool:
 
 
 def parts(value: object) -> Iterator[object]:
-    """Walk through all values of a scenario."""
     yield value
     if isinstance(value, tuple):
         for item in value:

@@ -44,7 +44,6 @@ NO_PROCESS = "no_process"
 
 
 def play(scenario: Scenario, runtime: Runtime) -> list[dict[str, Any]]:
-    """Play a scenario with all actors on this runtime, and return its trace."""
     with Stage(runtime) as stage:
         return _Player(stage, scenario).play()
 
@@ -252,7 +251,6 @@ class _Player:
     # --- waiting until nothing happens any more ---
 
     def _settled(self, answer: Any) -> dict[str, Any]:
-        """Return what was seen until all was quiet again, who has ended and how, and what lives now."""
         deadline = time.monotonic() + WAIT_SECONDS
         while (children := self._settle()) is None:
             assert time.monotonic() < deadline, "the tree does not come to rest"

@@ -22,7 +22,6 @@ Change = Callable[[Any], Any]
 
 
 def words(value: Any) -> Iterator[str]:
-    """Walk through all strings of a trace."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
@@ -55,7 +54,6 @@ def test_what_scenarios_bring_about(erlang: ErlangPeer, family: Family[Any], exp
 
 
 def changed(value: Any, kind: type, change: Change) -> Any:
-    """Apply a change to all values of a kind in a scenario."""
     if isinstance(value, tuple):
         return tuple(changed(item, kind, change) for item in value)
     if not dataclasses.is_dataclass(value) or isinstance(value, type):

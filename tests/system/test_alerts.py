@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,15 +23,7 @@ ALERTS = "AlertsSQS"
 RESTARTS_OF_TWO = 10  #: workers in a minute; one more is a storm
 
 
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
-
-
 class Inbox:
-    """Whoever reads the alerts queue."""
-
     def __init__(self, world: World) -> None:
         world.create_queue(ALERTS)
         self._world = world
@@ -51,7 +42,6 @@ class Inbox:
 
 
 def with_status(status: int) -> SampleMessage:
-    """Make a message whose receipt Apple answers with this status."""
     (message,) = genuine_messages(1, 7)
     body = {**json.loads(message.body), "receipt": mint(SampleReceipt(BUNDLE_ID, (), status=status))}
     return replace(message, body=json.dumps(body))
@@ -66,8 +56,7 @@ def test_a_wrong_shared_secret_is_told_at_once(world: World, store: SimulatedApp
     assert (alert["version"], alert["count"], alert["process"]) == (1, 1, "main")
     assert alert["source_queue"] == SOURCE
     assert alert["software_version"]
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == EXIT_DONE
+    program.stop()
 
 
 @pytest.mark.short
@@ -102,8 +91,7 @@ def test_a_storm_is_told_before_the_process_ends(embedded: EmbeddedWorld, store:
 def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, store: SimulatedAppStore) -> None:
     messages = genuine_messages(10, 12)
     aws.send([with_status(21004), *messages])
-    program = aws.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=1)
-    assert program.wait_for_end() == EXIT_DONE
+    program = aws.finish(store, alerts_queue=ALERTS)
     answered = {letter.fields["user_id"] for letter in aws.take(RESULTS)}
     assert answered == {message.user_id for message in messages}
     assert program.stderr.count("no alert can be sent to queue AlertsSQS") == 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
@@ -39,8 +37,7 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
         store.recover()
         # Not until it is idle: a ledger that a busy machine starves has some handed back, which are hidden for a while.
         program.wait_until(lambda: world.total(SOURCE) == 0, "all are done")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+        program.stop()
     answers = world.take(RESULTS)
     assert {(letter.fields["user_id"], letter.fields["status"]) for letter in answers} == {
         (message.user_id, "OK") for message in [*early, *late]

@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,15 +29,8 @@ from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.short
 
-ROOT = Path(__file__).parents[2]
 BUNDLE_ID = "com.example.game"
 _transaction_ids = itertools.count(1000)
-
-
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
 
 
 def settings_of(store: SimulatedAppStore, database: Path) -> Settings:
@@ -65,21 +54,6 @@ def test_what_is_submitted_comes_back_from_the_iterator(store: SimulatedAppStore
         assert (answer.submission_id, answer.status) == (second, Verdict.INVALID)
         assert answer.reason == "claimed_by_another_user"
         results.close()
-
-
-def test_a_repetition_that_names_another_queue_gets_its_ok_where_the_first_went(
-    store: SimulatedAppStore, tmp_path: Path
-) -> None:
-    settings = settings_of(store, tmp_path / "r.db").model_copy(update={"post_queues": ("First", "Other")})
-    receipt = genuine_receipt()
-    with ReceiptSystem.start(settings) as system:
-        for post_queue in ("First", "Other"):
-            pending = system.submit(receipt, 42, post_queue=post_queue, submission_id="the same")
-            (answer,) = pending.result(PATIENCE_SECONDS)
-            assert (answer.submission_id, answer.status) == ("the same", Verdict.OK)
-        answers = [answer.status for answer in system.results("First", timeout_seconds=1)]
-        assert answers == [Verdict.OK, Verdict.OK]
-        assert list(system.results("Other", timeout_seconds=0)) == []
 
 
 def test_a_callback_gets_each_result(
@@ -118,16 +92,6 @@ def test_a_callback_hears_of_what_a_drain_abandons(store: SimulatedAppStore, tmp
         pass
     assert system.drain(HAND_BACK_SECONDS + 0.5) == 3
     assert heard.get_nowait().kind is AlertKind.ABANDONED
-
-
-def test_the_example_of_the_manual_runs() -> None:
-    example = ROOT / "doc" / "examples" / "embedding.py"
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, example], env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "user 42: OK (claimed)\nuser 43: INVALID (claimed_by_another_user)\n"
 
 
 # --- waiting for one submission ---

@@ -26,8 +26,6 @@ KILLS = 3
 
 @dataclass
 class Game:
-    """A world with FIFO queues, and what its users have sent."""
-
     world: World
     folder: Path
     sent: Mapping[int, Sequence[str]]  #: by user, submission ids in order
@@ -52,14 +50,12 @@ class Game:
         assert self.command("submit", "--file", str(path)).count(" accepted\n") == len(lines)
 
     def answers(self) -> dict[int, list[Letter]]:
-        """By user, in the order in which a reader gets them."""
         answers: dict[int, list[Letter]] = defaultdict(list)
         for letter in self.world.read(POST):
             answers[letter.fields["user_id"]].append(letter)
         return answers
 
     def check(self) -> None:
-        """Everybody got OK for each submission, once, in order; nothing is left, nothing is dead."""
         answers = self.answers()
         for user_id, sent in self.sent.items():
             assert [letter.attributes["submission_id"] for letter in answers[user_id]] == sent
@@ -70,7 +66,6 @@ class Game:
 
 @pytest.fixture
 def quiet_game(world: World, tmp_path: Path) -> Game:
-    """Nobody has sent anything."""
     world.create_queue(SOURCE, DEAD_LETTERS)
     world.create_queue(POST)
     return Game(world, tmp_path, {})
@@ -78,7 +73,6 @@ def quiet_game(world: World, tmp_path: Path) -> Game:
 
 @pytest.fixture
 def game(quiet_game: Game) -> Game:
-    """Six users, eight submissions each, one of each in turn; all are on the source queue."""
     lines = []
     sent: dict[int, list[str]] = defaultdict(list)
     for number, message in enumerate(genuine_messages(USERS * EACH, 9, POST)):
@@ -97,7 +91,7 @@ def test_each_user_is_answered_in_order(game: Game) -> None:
     game.submit(lines[:10])
     assert game.world.total(SOURCE) == USERS * EACH
     with SimulatedAppStore(latency_seconds=0.01, jitter_seconds=0.03) as store:
-        assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+        game.finish(store)
     game.check()
 
 
@@ -110,7 +104,7 @@ def test_kills_in_the_middle_of_the_work_change_no_order(game: Game) -> None:
             program.kill()
             assert game.world.total(SOURCE) > 0, "everything was done before the kill: this tells nothing"
             game.world.bring_back(SOURCE)
-        assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+        game.finish(store)
     game.check()
 
 
@@ -122,27 +116,26 @@ def test_a_drain_hands_back_what_waits_for_its_turn(game: Game) -> None:
         program.wait_for_end()
     assert 0 < game.world.visible(SOURCE) == game.world.total(SOURCE) < USERS * EACH
     with SimulatedAppStore() as store:
-        assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+        game.finish(store)
     game.check()
 
 
-def test_what_is_redriven_is_not_swallowed(quiet_game: Game) -> None:
+def test_what_is_redriven_is_not_swallowed(quiet_game: Game, store: SimulatedAppStore) -> None:
     game = quiet_game
-    with SimulatedAppStore() as store:
-        path = game.folder / "odd.jsonl"
-        path.write_text(
-            json.dumps({"receipt": "MII", "user_id": 1, "post_queue": "Other.fifo", "submission_id": "odd"}),
-            encoding="utf-8",
-        )
-        producer = game.world.command(
-            "submit", "--source-queue", SOURCE, "--post-queues", "Other.fifo", "--file", str(path)
-        )
-        assert producer.wait_for_end() == 0
-        for _ in range(2):
-            assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
-            assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (0, 1)
-            assert game.command("redrive", "--all") == f"{DEAD_LETTERS}: 1 moved, 0 not selected\n"
-            assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (1, 0)
-        assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+    path = game.folder / "odd.jsonl"
+    path.write_text(
+        json.dumps({"receipt": "MII", "user_id": 1, "post_queue": "Other.fifo", "submission_id": "odd"}),
+        encoding="utf-8",
+    )
+    producer = game.world.command(
+        "submit", "--source-queue", SOURCE, "--post-queues", "Other.fifo", "--file", str(path)
+    )
+    assert producer.wait_for_end() == 0
+    for _ in range(2):
+        game.finish(store)
+        assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (0, 1)
+        assert game.command("redrive", "--all") == f"{DEAD_LETTERS}: 1 moved, 0 not selected\n"
+        assert (game.world.total(SOURCE), game.world.total(DEAD_LETTERS)) == (1, 0)
+    game.finish(store)
     (letter,) = game.world.take(DEAD_LETTERS)
     assert (letter.attributes["submission_id"], letter.attributes["reason"]) == ("odd", "post_queue_not_allowed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +15,6 @@ from .processes import Program, Programs
 from .worlds import BUNDLE_ID, RESULTS, EmbeddedWorld
 
 SCENARIO = make_scenario(40, 7, BUNDLE_ID, RESULTS)
-
-
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
 
 
 def objects(program: Program) -> list[dict[str, Any]]:
@@ -38,10 +31,7 @@ def test_every_line_is_an_object_and_every_answer_has_one(
     A log that goes into a file is for machines unless told otherwise; its last line is written before the end.
     """
     embedded.send(SCENARIO.messages)
-    program = embedded.start(
-        store, log_format="auto", log_decisions="all", processes=processes, exit_when_idle_seconds=1
-    )
-    assert program.wait_for_end() == 0
+    program = embedded.finish(store, log_format="auto", log_decisions="all", processes=processes)
     lines = objects(program)
     assert lines[-1]["message"].startswith("stopped: ")
     logged = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import resource
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -47,8 +46,7 @@ def test_no_descriptors_left_is_an_outage(world: World, comes_first: bool) -> No
         resource.prlimit(program.pid, resource.RLIMIT_NOFILE, limits)
         program.wait_until(lambda: has_answered(world), "all are answered")
         program.wait_until(lambda: world.total(SOURCE) == 0, "all are deleted")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+        program.stop()
     assert "crashed" not in program.stderr
     assert TOTALS.findall(program.stderr) == [(str(len(GENUINE)), str(len(GENUINE)))]
     assert world.total(DEAD_LETTERS) == 0
@@ -58,36 +56,34 @@ def has_answered(world: World) -> bool:
     return world.total(RESULTS) == len(GENUINE)
 
 
-def test_a_verifier_that_can_not_start_is_an_outage(embedded: EmbeddedWorld, tmp_path: Path) -> None:
+def test_a_verifier_that_can_not_start_is_an_outage(
+    embedded: EmbeddedWorld, tmp_path: Path, store: SimulatedAppStore
+) -> None:
     machine = Machine(tmp_path / "machine")
     embedded.environment.update(machine.environment)
     machine.runs_out_of("verifier")
-    with SimulatedAppStore() as store:
-        files = store.write_files(tmp_path)
-        signed = [
-            replace(
-                sample,
-                body=json.dumps(
-                    {
-                        "receipt": store.sell_signed(
-                            SampleReceipt(BUNDLE_ID, (Purchase(str(5000 + number), "coins"),))
-                        ),
-                        "user_id": number,
-                        "post_queue": RESULTS,
-                    }
-                ),
-            )
-            for number, sample in enumerate(genuine_messages(40, 1616))
-        ]
-        program = embedded.start(store, apple_roots=files.roots, max_in_flight=200)
-        program.wait_for_log("consumers take receipts")
-        embedded.send(signed)
-        program.wait_for_log("signatures is unavailable")
-        embedded.send(GENUINE)
-        program.wait_until(lambda: embedded.total(RESULTS) == len(GENUINE), "app receipts are answered")
-        machine.has_it_again("verifier")
-        program.wait_until(lambda: embedded.total(SOURCE) == 0, "all are answered")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+    files = store.write_files(tmp_path)
+    signed = [
+        replace(
+            sample,
+            body=json.dumps(
+                {
+                    "receipt": store.sell_signed(SampleReceipt(BUNDLE_ID, (Purchase(str(5000 + number), "coins"),))),
+                    "user_id": number,
+                    "post_queue": RESULTS,
+                }
+            ),
+        )
+        for number, sample in enumerate(genuine_messages(40, 1616))
+    ]
+    program = embedded.start(store, apple_roots=files.roots, max_in_flight=200)
+    program.wait_for_log("consumers take receipts")
+    embedded.send(signed)
+    program.wait_for_log("signatures is unavailable")
+    embedded.send(GENUINE)
+    program.wait_until(lambda: embedded.total(RESULTS) == len(GENUINE), "app receipts are answered")
+    machine.has_it_again("verifier")
+    program.wait_until(lambda: embedded.total(SOURCE) == 0, "all are answered")
+    program.stop()
     count = len(GENUINE) + len(signed)
     assert TOTALS.findall(program.stderr) == [(str(count), str(count))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -37,8 +36,6 @@ def two(embedded: EmbeddedWorld) -> Iterator[TwoProcesses]:
 
 
 class TwoProcesses:
-    """Programs that run two workers on one SQLite file."""
-
     def __init__(self, world: EmbeddedWorld) -> None:
         self.world = world
         self._workers: set[int] = set()
@@ -57,7 +54,6 @@ class TwoProcesses:
 
 
 def workers_of(program: Program) -> dict[str, int]:
-    """Process ids by name, the newest of each, of workers that have consumed."""
     return {name: int(pid) for name, pid in re.findall(r"(worker-\d+) \(process (\d+)\) consumes", program.stderr)}
 
 
@@ -69,7 +65,6 @@ def is_alive(process_id: int) -> bool:
 
 
 def wait_for_the_end_of(workers: list[int]) -> None:
-    """Wait for processes whose parent is gone."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any(map(is_alive, workers)):
         assert time.monotonic() < deadline, "a worker has been left behind"
@@ -77,7 +72,6 @@ def wait_for_the_end_of(workers: list[int]) -> None:
 
 
 def wait(seconds: float) -> None:
-    """Let real time pass, in which nothing is to happen."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         time.sleep(POLL_SECONDS)
@@ -94,7 +88,6 @@ def is_left_alone(world: World, seconds: float = 2.0) -> bool:
 
 
 def share_logged(program: Program, name: str) -> list[str]:
-    """What this worker was told after the start, in turn."""
     return re.findall(rf"{name} may have (\d+) messages in flight", program.stderr)
 
 
@@ -129,8 +122,7 @@ class TestDeaths:
             assert f"worker-1 (process {victim}) was killed by signal 9" in program.stderr
             world.bring_back(SOURCE)
             program.wait_until(lambda: world.total(SOURCE) == 0, "all is done")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
+            program.stop()
         outcome = world.outcome()
         assert outcome.faults(scenario) == ()
         assert Counter(world.claimed_transaction_ids()) == Counter(outcome.transaction_ids("OK"))
@@ -145,8 +137,7 @@ class TestDeaths:
             os.kill(first, signal.SIGTERM)
             program.wait_until(lambda: workers_of(program)["worker-2"] != first, "it has a successor")
             program.wait_until(lambda: world.total(SOURCE) == 0, "all is done")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
+            program.stop()
         assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == users(GENUINE)
         assert world.most_receives(SOURCE) == 0
         assert TOTALS.findall(program.stderr) == [(str(len(GENUINE)), str(len(GENUINE)))]
@@ -198,97 +189,81 @@ class TestStopping:
         assert f"{len(GENUINE)} messages answered, 0 moved to the dead-letter queue, 0 handed back" in program.stderr
         assert "Traceback" not in program.stderr
 
-    def test_ctrl_c_while_workers_are_starting_is_a_clean_end(self, embedded: EmbeddedWorld) -> None:
-        with SimulatedAppStore() as store:
-            program = embedded.start(store, processes=2)
-            program.wait_until(lambda: len(program.children()) == 2, "both are being started")
-            program.interrupt_group()
-            assert program.wait_for_end() == 0
+    def test_ctrl_c_while_workers_are_starting_is_a_clean_end(
+        self, embedded: EmbeddedWorld, store: SimulatedAppStore
+    ) -> None:
+        program = embedded.start(store, processes=2)
+        program.wait_until(lambda: len(program.children()) == 2, "both are being started")
+        program.interrupt_group()
+        assert program.wait_for_end() == 0
         assert "Traceback" not in program.stderr
 
-    def test_a_second_signal_ends_all_at_once(self, two: TwoProcesses) -> None:
+    def test_a_second_signal_ends_all_at_once(self, two: TwoProcesses, store: SimulatedAppStore) -> None:
         world = two.world
         world.send(GENUINE)
-        with SimulatedAppStore() as store:
-            store.outage(Fault.hang(600))
-            program = two.start(store, visibility_timeout_seconds=10)
-            program.wait_until(partial(has_taken_in_all, world), "all are in flight")
-            workers = program.children()
-            program.interrupt_group()
-            program.wait_for_log("draining")
-            assert program.end_by(program.interrupt_group) == 128 + signal.SIGINT
-            wait_for_the_end_of(workers)
+        store.outage(Fault.hang(600))
+        program = two.start(store, visibility_timeout_seconds=10)
+        program.wait_until(partial(has_taken_in_all, world), "all are in flight")
+        workers = program.children()
+        program.interrupt_group()
+        program.wait_for_log("draining")
+        assert program.end_by(program.interrupt_group) == 128 + signal.SIGINT
+        wait_for_the_end_of(workers)
         assert world.total(RESULTS) == 0
         assert world.visible_after(10, SOURCE) == len(GENUINE)
 
-    def test_a_worker_that_hangs_is_killed_when_its_time_is_over(self, two: TwoProcesses) -> None:
+    def test_a_worker_that_hangs_is_killed_when_its_time_is_over(
+        self, two: TwoProcesses, store: SimulatedAppStore
+    ) -> None:
         world = two.world
-        with SimulatedAppStore() as store:
-            program = two.start(store, drain_seconds=2)
-            hanging = workers_of(program)["worker-1"]
-            os.kill(hanging, signal.SIGSTOP)
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
+        program = two.start(store, drain_seconds=2)
+        hanging = workers_of(program)["worker-1"]
+        os.kill(hanging, signal.SIGSTOP)
+        program.stop()
         assert not is_alive(hanging)
         assert f"worker-1 (process {hanging}) has not ended in its time: it is killed" in program.stderr
         assert world.total(SOURCE) == 0
 
 
-class TestTheWhole:
-    def test_it_ends_when_all_workers_are_idle(self, two: TwoProcesses, tmp_path: Path) -> None:
-        world = two.world
-        world.send(GENUINE)
-        file = tmp_path / "statistics.json"
-        with SimulatedAppStore(latency_seconds=0.1) as store:
-            limits = {"max_in_flight": 20, "exit_when_idle_seconds": 1, "statistics_file": file}
-            assert two.start(store, **limits).wait_for_end() == 0
-        assert world.total(SOURCE) == 0
-        statistics = json.loads(file.read_text())
-        assert statistics["received"] == len(GENUINE)
-        assert [fate["count"] for fate in statistics["fates"] if fate["fate"] == "answered"] == [len(GENUINE)]
-
-
 class TestLeases:
-    def test_workers_stop_by_themselves_while_their_parent_stands_still(self, two: TwoProcesses) -> None:
+    def test_workers_stop_by_themselves_while_their_parent_stands_still(
+        self, two: TwoProcesses, store: SimulatedAppStore
+    ) -> None:
         world = two.world
-        with SimulatedAppStore() as store:
-            program = two.start(store, role="load-balanced", lease_seconds=1)
-            world.send(GENUINE[:20])
-            program.wait_until(partial(has_answers, world, 20), "they are answered")
-            with world.nobody_writes():
-                program.send_signal(signal.SIGSTOP)
-                wait_until_stopped(program.pid)
-            wait(1 + 1)  # the lease, and polls that began before its end
-            sent = 20
-            for message in GENUINE[sent:]:
-                world.send([message])
-                sent += 1
-                if is_left_alone(world):
-                    break
-            else:
-                raise AssertionError("they went on without their lease")
-            program.send_signal(signal.SIGCONT)
-            program.wait_until(partial(has_answers, world, sent), "all are answered")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
+        program = two.start(store, role="load-balanced", lease_seconds=1)
+        world.send(GENUINE[:20])
+        program.wait_until(partial(has_answers, world, 20), "they are answered")
+        with world.nobody_writes():
+            program.send_signal(signal.SIGSTOP)
+            wait_until_stopped(program.pid)
+        wait(1 + 1)  # the lease, and polls that began before its end
+        sent = 20
+        for message in GENUINE[sent:]:
+            world.send([message])
+            sent += 1
+            if is_left_alone(world):
+                break
+        else:
+            raise AssertionError("they went on without their lease")
+        program.send_signal(signal.SIGCONT)
+        program.wait_until(partial(has_answers, world, sent), "all are answered")
+        program.stop()
         assert (world.total(RESULTS), world.total(SOURCE)) == (sent, 0)
 
 
 class TestStartUp:
-    def test_a_worker_that_cannot_come_back_is_tried_again(self, account: AwsWorld) -> None:
+    def test_a_worker_that_cannot_come_back_is_tried_again(self, account: AwsWorld, store: SimulatedAppStore) -> None:
         account.create_queues()
         account.create_table()
-        with SimulatedAppStore() as store:
-            program = account.start(store, processes=2)
-            program.wait_for_log("2 processes of 4 consumers take receipts")
-            victim = workers_of(program)["worker-1"]
-            account.server.refused = frozenset({"GetQueueAttributes"})
-            os.kill(victim, signal.SIGKILL)
-            program.wait_for_log("worker-1 cannot start and is started again")
-            account.server.refused = frozenset()
-            program.wait_until(lambda: workers_of(program)["worker-1"] != victim, "it has a successor")
-            account.send(GENUINE[:10])
-            program.wait_until(lambda: account.total(SOURCE) == 0, "all is done")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
+        program = account.start(store, processes=2)
+        program.wait_for_log("2 processes of 4 consumers take receipts")
+        victim = workers_of(program)["worker-1"]
+        account.server.refused = frozenset({"GetQueueAttributes"})
+        os.kill(victim, signal.SIGKILL)
+        program.wait_for_log("worker-1 cannot start and is started again")
+        account.server.refused = frozenset()
+        program.wait_until(lambda: workers_of(program)["worker-1"] != victim, "it has a successor")
+        account.send(GENUINE[:10])
+        program.wait_until(lambda: account.total(SOURCE) == 0, "all is done")
+        program.stop()
         assert {letter.fields["user_id"] for letter in account.take(RESULTS)} == users(GENUINE[:10])

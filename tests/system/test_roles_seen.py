@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -32,15 +30,7 @@ GENUINE = genuine_messages(20, 11)
 LEASE_SECONDS = 5  #: a busy machine keeps nobody from renewing for so long
 
 
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
-
-
 class Node:
-    """A program that shares the work with others, and whoever looks at it."""
-
     def __init__(self, world: World, store: SimulatedAppStore, name: str, role: str, **settings: object) -> None:
         sharing = {"role": role, "lease_seconds": LEASE_SECONDS}
         world.environment["HOSTNAME"] = name
@@ -65,12 +55,10 @@ class Node:
         return role
 
     def depths(self) -> dict[str, int | None]:
-        """What a client of the page sees: how many messages wait on each queue, as far as that is known."""
         depths: dict[str, int | None] = json.loads(self.port.ask("/api/overview")[1])["queues"]
         return depths
 
     def command(self, *arguments: str) -> tuple[int, str]:
-        """Run a command of ours against it; its exit code and output."""
         name, *others = arguments
         address = self.port.url.removeprefix("http://")
         program = self._world.programs.start(name, *others, "--admin", address)
@@ -118,8 +106,7 @@ def test_one_works_and_another_stands_by_until_it_is_needed(
     assert standby.metric("receipt_actors_incidents_total", kind="node_lost") == 1
     alert = inbox.wait_for("node_lost", standby.program)
     assert alert["summary"].startswith("node one-")
-    standby.program.send_signal(signal.SIGTERM)
-    assert standby.program.wait_for_end() == EXIT_DONE
+    standby.program.stop()
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
@@ -131,12 +118,10 @@ def test_one_that_stops_in_good_order_is_no_alert(
     active.wait_for("consuming")
     standby = Node(embedded, store, "two", "active-standby", processes=processes, alerts_queue=ALERTS)
     standby.wait_for("standby")
-    active.program.send_signal(signal.SIGTERM)
-    assert active.program.wait_for_end() == EXIT_DONE
+    active.program.stop()
     standby.wait_for("consuming")
     assert [node["standing"] for node in standby.role()["nodes"]] == ["active"]
-    standby.program.send_signal(signal.SIGTERM)
-    assert standby.program.wait_for_end() == EXIT_DONE
+    standby.program.stop()
     assert inbox.of("node_lost") == []
 
 

@@ -45,8 +45,7 @@ def test_a_task_that_keeps_messages_in_an_outage_is_protected_until_it_is_over(
             program.wait_until(lambda: embedded.total(RESULTS) == len(messages), "all are answered")
             if processes == 1:
                 agent.wait_for(2)
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
+            program.stop()
         assert agent.wishes == [PROTECT, DROP][: len(agent.wishes)]
 
 

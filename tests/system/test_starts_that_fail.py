@@ -41,7 +41,6 @@ def settings_of(folder: Path, **changes: Any) -> Settings:
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Fail where a thread, a child or a descriptor is there afterwards that was not before."""
     threads, processes, files = set(threading.enumerate()), set(children_of(os.getpid())), open_files()
     yield
     for thread in set(threading.enumerate()) - threads:
@@ -65,8 +64,6 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 class Broken:
-    """A part of the outside world that no actor can do anything with."""
-
     def __getattr__(self, name: str) -> Any:
         raise Fault(name)
 
@@ -150,8 +147,6 @@ def test_a_queue_that_cannot_be_made_leaves_no_file_open(tmp_path: Path) -> None
 
 
 class RefusedRoles(FakeRoles):
-    """A table that cannot be used, and says so in one way or another."""
-
     def __init__(self, error: BaseException) -> None:
         super().__init__()
         self.error = error

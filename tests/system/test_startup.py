@@ -63,9 +63,10 @@ def test_a_statistics_file_that_cannot_be_written_is_a_failure(programs: Program
 
 
 @pytest.mark.parametrize("command", ["start", "notifications"])
-def test_a_trust_root_that_is_not_apples_is_told(programs: Programs, tmp_path: Path, command: str) -> None:
-    with SimulatedAppStore() as store:
-        theirs = store.write_files(tmp_path / "theirs").roots
+def test_a_trust_root_that_is_not_apples_is_told(
+    programs: Programs, tmp_path: Path, command: str, store: SimulatedAppStore
+) -> None:
+    theirs = store.write_files(tmp_path / "theirs").roots
     apples = tmp_path / "apples"
     apples.mkdir()
     (apples / "root.cer").write_bytes(apple_root())
@@ -75,58 +76,57 @@ def test_a_trust_root_that_is_not_apples_is_told(programs: Programs, tmp_path: P
     for roots in (theirs, apples):
         program = programs.start(*where, "--apple-roots", str(roots), *begun[command][1])
         program.wait_for_log(begun[command][0])
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+        program.stop()
         assert program.stderr.count(told) == (1 if roots is theirs else 0)
         assert program.stderr.count("not Apple's") == program.stderr.count(told)
 
 
 @pytest.fixture
 def proxy(aws: AwsWorld, aws_server: AwsServer) -> Iterator[AwsProxy]:
-    """Between the program and AWS; it passes everything on until a test says otherwise."""
     with closing(AwsProxy(aws_server.url, {}, seed=1613)) as proxy:
         aws.environment["AWS_ENDPOINT_URL"] = proxy.url
         yield proxy
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_start_among_faults_succeeds(aws: AwsWorld, proxy: AwsProxy, processes: int) -> None:
+def test_a_start_among_faults_succeeds(
+    aws: AwsWorld, proxy: AwsProxy, processes: int, store: SimulatedAppStore
+) -> None:
     proxy.rates = {operation: dict.fromkeys(FAULTS, 0.5 / len(FAULTS)) for operation in ASKED_AT_THE_START}
     messages = genuine_messages(3, 1614)
-    with SimulatedAppStore() as store:
-        program = aws.start(store, processes=processes)
-        program.wait_for_log("take receipts from")
-        aws.send(messages)
-        program.wait_until(lambda: aws.total(SOURCE) == 0, "all is answered")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+    program = aws.start(store, processes=processes)
+    program.wait_for_log("take receipts from")
+    aws.send(messages)
+    program.wait_until(lambda: aws.total(SOURCE) == 0, "all is answered")
+    program.stop()
     assert proxy.happened.total() > 0
     assert program.stderr.count(WAITS) <= processes
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("operation", ASKED_AT_THE_START)
-def test_each_question_is_asked_again(aws: AwsWorld, proxy: AwsProxy, operation: str, fault: str) -> None:
+def test_each_question_is_asked_again(
+    aws: AwsWorld, proxy: AwsProxy, operation: str, fault: str, store: SimulatedAppStore
+) -> None:
     proxy.rates = {operation: {fault: 1.0}}
-    with SimulatedAppStore() as store:
-        program = aws.start(store)
-        program.wait_for_log(WAITS)
-        proxy.calm()
-        program.wait_for_log("take receipts from")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+    program = aws.start(store)
+    program.wait_for_log(WAITS)
+    proxy.calm()
+    program.wait_for_log("take receipts from")
+    program.stop()
     assert program.stderr.count(WAITS) == 1
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_wait(aws: AwsWorld, proxy: AwsProxy, processes: int, stop_signal: signal.Signals) -> None:
+def test_a_signal_ends_the_wait(
+    aws: AwsWorld, proxy: AwsProxy, processes: int, stop_signal: signal.Signals, store: SimulatedAppStore
+) -> None:
     proxy.rates = {"GetItem": {"refused": 1.0}}
-    with SimulatedAppStore() as store:
-        program = aws.start(store, processes=processes)
-        program.wait_until(partial(_all_wait, program, processes), "all of it waits")
-        program.send_signal(stop_signal)
-        assert program.wait_for_end() == 0
+    program = aws.start(store, processes=processes)
+    program.wait_until(partial(_all_wait, program, processes), "all of it waits")
+    program.send_signal(stop_signal)
+    assert program.wait_for_end() == 0
 
 
 def _all_wait(program: Program, processes: int) -> bool:

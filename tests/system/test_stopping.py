@@ -30,8 +30,7 @@ def test_a_signal_lets_what_is_in_flight_finish(world: World) -> None:
     with SimulatedAppStore(latency_seconds=1.0) as store:
         program = world.start(store)
         program.wait_until(partial(_has_taken_in_all, world), "all are in flight")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+        program.stop()
     assert world.total(SOURCE) == 0
     assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == _users(messages)
     # A queue may deliver a message twice, and then it is answered twice.
@@ -42,16 +41,17 @@ def test_a_signal_lets_what_is_in_flight_finish(world: World) -> None:
 
 
 @pytest.mark.parametrize("second_signal", STOP_SIGNALS)
-def test_a_second_signal_ends_it_at_once(embedded: EmbeddedWorld, second_signal: signal.Signals) -> None:
+def test_a_second_signal_ends_it_at_once(
+    embedded: EmbeddedWorld, second_signal: signal.Signals, store: SimulatedAppStore
+) -> None:
     messages = GENUINE[:10]
     embedded.send(messages)
-    with SimulatedAppStore() as store:
-        store.outage(Fault.hang(600))
-        program = embedded.start(store, visibility_timeout_seconds=10)
-        program.wait_until(partial(_has_taken_in_all, embedded), "all are in flight")
-        program.send_signal(signal.SIGTERM)
-        program.wait_for_log("draining")
-        assert program.end_by(lambda: program.send_signal(second_signal)) == 128 + second_signal
+    store.outage(Fault.hang(600))
+    program = embedded.start(store, visibility_timeout_seconds=10)
+    program.wait_until(partial(_has_taken_in_all, embedded), "all are in flight")
+    program.send_signal(signal.SIGTERM)
+    program.wait_for_log("draining")
+    assert program.end_by(lambda: program.send_signal(second_signal)) == 128 + second_signal
     assert embedded.total(RESULTS) == 0
     assert embedded.visible_after(10, SOURCE) == len(messages)
 

@@ -41,7 +41,6 @@ SERVICE = read_unit()["Service"]
 
 @pytest.fixture
 def analyze() -> str:
-    """The command that checks units."""
     command = shutil.which("systemd-analyze")
     if command is None:
         assert "REQUIRE_SYSTEMD" not in os.environ, "systemd-analyze is missing"
@@ -51,7 +50,6 @@ def analyze() -> str:
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit with a program that is there."""
     copy = tmp_path / UNIT.name
     command = SERVICE["ExecStart"].partition(" ")[0]
     copy.write_text(UNIT.read_text(encoding="utf-8").replace(command, sys.executable), encoding="utf-8")
@@ -80,8 +78,6 @@ def test_its_times_fit_the_drain() -> None:
 
 
 class Service:
-    """The unit's service, run by a stand-in of systemd: its command, its environment, its socket."""
-
     def __init__(self, world: EmbeddedWorld, folder: Path, lines: list[str]) -> None:
         self.manager = Manager(str(folder / "notify"))
         file = folder / "receipts.env"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
-from tests.patience import PATIENCE_SECONDS
 from tests.telemetry.collectors import Collector
 
 from .worlds import RESULTS, EmbeddedWorld, genuine_messages
@@ -26,8 +22,7 @@ def test_each_receipt_has_a_trace(embedded: EmbeddedWorld, processes: int) -> No
     message_ids = embedded.send([_with(first, TRACEPARENT), *others])
     with SimulatedAppStore() as store, Collector() as collector:
         embedded.environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        program = embedded.start(store, processes=processes, traces="otlp", exit_when_idle_seconds=1)
-        assert program.wait_for_end() == 0
+        embedded.finish(store, processes=processes, traces="otlp")
         traces = collector.traces()
     assert len(traces) == len(GENUINE)
     for spans in traces.values():
@@ -49,12 +44,3 @@ def test_each_receipt_has_a_trace(embedded: EmbeddedWorld, processes: int) -> No
 
 def _with(message: SampleMessage, traceparent: str) -> SampleMessage:
     return replace(message, attributes={**message.attributes, "traceparent": traceparent})
-
-
-def test_without_the_setting_nobody_pays_for_the_library(tmp_path: Path) -> None:
-    code = (
-        "import sys\nsys.modules['opentelemetry'] = None\n"
-        "from pathlib import Path\nfrom receipt_actors import ReceiptSystem, Settings\n"
-        "with ReceiptSystem.start(Settings(database=Path(sys.argv[1]), bundle_ids=('*',))):\n    pass\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "receipts.db")], check=True, timeout=PATIENCE_SECONDS)
