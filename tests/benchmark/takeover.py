@@ -115,7 +115,7 @@ def _is_answer(request: Request) -> bool:
 
 _GONE: dict[str, Callable[[Node], object]] = {
     "killed": Node.kill,
-    "stopped": Node.pause,
+    "stopped": lambda node: node.program.pause(),
     "cut off": lambda node: node.cut(Cut.DROPPED),
     "drain": Node.tell_to_end,
     "no SQS": lambda node: node.cut(Cut.DROPPED, is_sqs),
@@ -130,7 +130,7 @@ def _start_again(site: AwsSite, node: Node) -> None:
 
 _BACK: dict[str, Callable[[AwsSite, Node], object]] = {
     "killed": _start_again,
-    "stopped": lambda _site, node: node.resume(),
+    "stopped": lambda _site, node: node.program.resume(),
     "cut off": lambda _site, node: node.mend(),
     "drain": _start_again,
     "no SQS": lambda _site, node: node.mend(),
@@ -148,7 +148,8 @@ def pair(lease_seconds: float, seed: int, processes: int) -> Iterator[Pair]:
         stack.callback(services.close)
         store = stack.enter_context(SimulatedAppStore(latency_seconds=APPLE_SECONDS))
         network = stack.enter_context(Network())
-        site = AwsSite(programs, services, store, network, "active-standby", lease_seconds, drain_seconds=10)
+        sharing = {"role": "active-standby", "lease_seconds": lease_seconds, "drain_seconds": 10}
+        site = AwsSite(programs, services, store, network, **sharing)
         stack.callback(site.close)
         traffic = Traffic(site.world, seed, without=(Kind.MALFORMED, Kind.TEMPORARY_FAILURE))
         stack.enter_context(traffic.flowing(BACKLOG))

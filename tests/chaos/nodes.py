@@ -1,8 +1,7 @@
 """Several nodes on one world, each a command of its own with links of its own, and what can befall them.
 
-A ``Node`` is one life of one: started again it is another, with another name, as it is to those that share the work. A
-``Site`` starts them, and knows what they have agreed on: every version of the group's record, taken down where it is
-stored (a trigger in SQLite) or on its way there (the ``Network``), and never as a node tells it.
+What nodes have agreed on is taken down where it is stored (a trigger in SQLite) or on its way there (the ``Network``),
+never as a node tells it.
 """
 
 from __future__ import annotations
@@ -77,6 +76,11 @@ def is_apple(request: Request) -> bool:
 
 
 class Node:
+    """One life of a node: started again it is another one, with another name.
+
+    It has a link to the App Store, and on AWS one to SQS and DynamoDB.
+    """
+
     def __init__(self, name: str, program: Program, network: Network, apple: Link, aws: Link | None) -> None:
         self.name = name
         self.program = program
@@ -98,16 +102,10 @@ class Node:
         """kill -9 of the process that was started, and of none that this has started itself."""
         self.program.kill()
 
-    def pause(self) -> None:
-        self.program.pause()
-
     def pause_parent(self) -> None:
         """SIGSTOP to the process that was started; its workers go on."""
         os.kill(self.program.pid, signal.SIGSTOP)
         wait_until_stopped(self.program.pid)
-
-    def resume(self) -> None:
-        self.program.resume()
 
     def cut(self, way: Cut, covers: Callable[[Request], bool] = lambda request: True) -> None:
         self._network.cut(self.links, way, covers)
@@ -129,18 +127,15 @@ class Node:
 
 
 class Site(ABC):
-    world: World
-
-    def __init__(
-        self, store: SimulatedAppStore, network: Network, role: str, lease_seconds: float, **settings: object
-    ) -> None:
+    def __init__(self, world: World, store: SimulatedAppStore, network: Network, **settings: object) -> None:
+        self.world = world
         self.nodes: list[Node] = []  #: all that ever were
         self.reachable_again_at: list[float] = []  #: monotonic; when there had been an outage, for all of them
-        self.role = role
-        self.lease_seconds = lease_seconds
         self.network = network
         self._store = store
-        self._settings = {**SETTINGS, "role": role, "lease_seconds": lease_seconds, **settings}
+        self._settings = {**SETTINGS, **settings}
+        self.role = str(settings["role"])
+        self.lease_seconds = float(cast(float, settings["lease_seconds"]))
         self.environments: dict[str, Mapping[str, str]] = {}  #: what nodes of a name are started with, beside
         self.namespaces: dict[str, Namespace] = {}  #: where nodes of a name live, if they have one of their own
         self._processes: dict[str, int] = {}  # by name
@@ -155,8 +150,8 @@ class Site(ABC):
         lives = 1 + sum(_name(node.name) == name for node in self.nodes)
         life = f"{name}.{lives}"
         apple = self._link(life, self._store.url)
-        apple_url = self._as_seen(life, apple)
-        program, aws = self._start(life, **self._settings, processes=processes, app_store_url=apple_url)
+        url = self._as_seen(life, apple)
+        program, aws = self._start(life, **self._settings, processes=processes, app_store_url=url)
         node = Node(life, program, self.network, apple, aws)
         self.nodes.append(node)
         return node
@@ -243,34 +238,27 @@ class Site(ABC):
 
 
 class EmbeddedSite(Site):
-    def __init__(
-        self,
-        world: EmbeddedWorld,
-        store: SimulatedAppStore,
-        network: Network,
-        role: str,
-        lease_seconds: float = 2,
-        **settings: object,
-    ) -> None:
-        super().__init__(store, network, role, lease_seconds, **settings)
-        self.world: EmbeddedWorld = world
-        with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection, connection:
-            connection.execute("CREATE TABLE role_history (version, content, at_seconds)")
-            connection.execute(
-                "CREATE TRIGGER keep_versions AFTER INSERT ON role_groups BEGIN INSERT INTO role_history VALUES"
-                " (new.version, new.content, (julianday('now') - 2440587.5) * 86400.0); END"
-            )
+    """All nodes on one SQLite file."""
+
+    world: EmbeddedWorld
+
+    def __init__(self, world: EmbeddedWorld, store: SimulatedAppStore, network: Network, **settings: object) -> None:
+        super().__init__(world, store, network, **settings)
+        world.sql("CREATE TABLE role_history (version, content, at_seconds)")
+        world.sql(
+            "CREATE TRIGGER keep_versions AFTER INSERT ON role_groups BEGIN INSERT INTO role_history VALUES"
+            " (new.version, new.content, (julianday('now') - 2440587.5) * 86400.0); END"
+        )
 
     def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
         self.world.environment["HOSTNAME"] = life
         return self.world.start(self._store, **settings), None
 
     def versions(self) -> list[Version]:
-        return self._select("SELECT version, content, at_seconds FROM role_history ORDER BY rowid")
+        return self._select("ORDER BY rowid")
 
     def newest(self) -> Version | None:
-        found = self._select("SELECT version, content, at_seconds FROM role_history ORDER BY rowid DESC LIMIT 1")
-        return found[0] if found else None
+        return next(iter(self._select("ORDER BY rowid DESC LIMIT 1")), None)
 
     def is_blocked(self) -> bool:
         """Whoever is stopped in the middle of a transaction keeps SQLite's one lock for writing."""
@@ -282,29 +270,24 @@ class EmbeddedSite(Site):
             connection.execute("ROLLBACK")
             return False
 
-    def _select(self, statement: str) -> list[Version]:
+    def _select(self, which: str) -> list[Version]:
         boot = time.time() - time.monotonic()
-        with closing(sqlite3.connect(self.world.database, timeout=PATIENCE_SECONDS)) as connection:
-            rows = connection.execute(statement)
-            return [Version.read(number, content, at_seconds - boot) for number, content, at_seconds in rows]
+        rows = self.world.sql(f"SELECT version, content, at_seconds FROM role_history {which}")
+        return [Version.read(number, content, at_seconds - boot) for number, content, at_seconds in rows]
 
 
 class AwsSite(Site):
+    """All nodes on one emulator of AWS, each by a link of its own."""
+
+    world: AwsWorld
+
     def __init__(
-        self,
-        programs: Programs,
-        emulator: Any,
-        store: SimulatedAppStore,
-        network: Network,
-        role: str,
-        lease_seconds: float = 2,
-        **settings: object,
+        self, programs: Programs, emulator: Any, store: SimulatedAppStore, network: Network, **settings: object
     ) -> None:
-        super().__init__(store, network, role, lease_seconds, **settings)
+        super().__init__(AwsWorld(programs, emulator), store, network, **settings)
         network.keeps = is_about_roles
-        self.world: AwsWorld = AwsWorld(programs, emulator)
         self._programs = programs
-        self._worlds: list[AwsWorld] = [self.world]
+        self._worlds = [self.world]
         self.world.create_queues(max_receive_count=1000)
         self.world.create_table()
         self.world.create_table(ROLE_TABLE, "RoleGroup")

@@ -122,19 +122,19 @@ def kill_a_parent(campaign: Campaign) -> None:
 def pause_a_node(campaign: Campaign) -> None:
     """SIGSTOP for longer than a lease: others take over; then SIGCONT, and it still believes what it knew."""
     victim = campaign.victim()
-    campaign.site.pause(victim.pause, victim.resume)
+    campaign.site.pause(victim.program.pause, victim.program.resume)
     campaign.wait_for_another(victim)
     campaign.wait_for_progress()
-    victim.resume()
+    victim.program.resume()
 
 
 def pause_a_parent(campaign: Campaign) -> None:
     """SIGSTOP of a parent alone: nobody tells its workers anything, and they stop when the lease is over."""
     victim = campaign.victim(processes=2)
-    campaign.site.pause(victim.pause_parent, victim.resume)
+    campaign.site.pause(victim.pause_parent, victim.program.resume)
     campaign.wait_for_another(victim)
     campaign.wait_for_progress()
-    victim.resume()
+    victim.program.resume()
 
 
 def drain_a_node(campaign: Campaign) -> None:
@@ -200,7 +200,7 @@ def embedded_site(programs: Programs, folder: Path, role: str, **settings: objec
     world = EmbeddedWorld(programs, folder)
     try:
         with SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.3) as store, Network() as network:
-            yield EmbeddedSite(world, store, network, role, LEASE_SECONDS, **settings)
+            yield EmbeddedSite(world, store, network, role=role, lease_seconds=LEASE_SECONDS, **settings)
     finally:
         world.close()
 
@@ -214,7 +214,7 @@ def aws_site(
         SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.3) as store,
         Network(delay_seconds=lambda request: CLAIM_SECONDS if is_claim(request) else 0.0) as network,
     ):
-        site = AwsSite(programs, emulator, store, network, role, lease_seconds, **settings)
+        site = AwsSite(programs, emulator, store, network, role=role, lease_seconds=lease_seconds, **settings)
         try:
             yield site
         finally:

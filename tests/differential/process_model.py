@@ -18,7 +18,7 @@ REASONS = ("normal", "shutdown", "shutdown_done", "crash")
 NAMES = ("n1", "n2", "n3")
 INITS = ("ok", "continue", "ignore", "stop_normal", "stop_shutdown", "stop_crash", "crash")
 
-# --- what a process does within a callback ---------------------------------------------------------------------------
+# --- what a process does within a callback ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class ExitSelf:
 
 Op: TypeAlias = Relate | Demonitor | TrapExit | Tell | Request | Answer | WhereIs | Spawn | Signal | ExitSelf
 
-# --- steps -----------------------------------------------------------------------------------------------------------
+# --- steps ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,7 @@ def _can_end_another(op: Op) -> bool:
     return isinstance(op, Signal) or (isinstance(op, Request) and op.how not in {"reply", "later"})
 
 
-# --- the generator ---------------------------------------------------------------------------------------------------
+# --- the generator ---
 
 
 def generate(seed: int) -> Scenario:

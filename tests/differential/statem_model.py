@@ -15,7 +15,7 @@ EVENT_TYPES = ("internal", "cast", "info", "timeout", "state_timeout", "timer1")
 TIMEOUTS = ("timeout", "state_timeout", "timer1", "timer2")
 TIMES = ("zero", "zero", "zero", "long", "infinity", "cancel", "update")
 
-# --- what a callback returns -----------------------------------------------------------------------------------------
+# --- what a callback returns ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Result:
     reason: str = "normal"
 
 
-# --- what it is sent -------------------------------------------------------------------------------------------------
+# --- what it is sent ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Scenario:
         return self.first.how in {"next", "stop", "crash", "junk"}
 
 
-# --- the generator ---------------------------------------------------------------------------------------------------
+# --- the generator ---
 
 
 def generate(seed: int) -> Scenario:
