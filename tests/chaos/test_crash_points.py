@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import random
 import signal
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +23,10 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Answered, DeadLettered, Kind, OneOfGroup, SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, forge, mint
 from receipt_actors.testing import SentSubmission
-from tests.patience import PATIENCE_SECONDS
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
-from .books import judge, posted, submissions_of
+from .traffic import judge, posted, submissions_of
 
 SETTINGS = {
     "consumers": 1,
@@ -125,8 +122,7 @@ class Case:
         ]
 
     def exhaust(self) -> None:
-        with closing(sqlite3.connect(self.world.database, timeout=PATIENCE_SECONDS)) as connection, connection:
-            connection.execute("UPDATE messages SET receive_count = 1000, visible_at_seconds = ?", (time.time(),))
+        self.world.sql("UPDATE messages SET receive_count = 1000, visible_at_seconds = ?", time.time())
         assert self.world.take(SOURCE) == []
 
 

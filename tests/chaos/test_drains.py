@@ -41,12 +41,12 @@ class Series:
         program = self.world.start(self._store, app_store_concurrency=20, drain_seconds=DRAIN_SECONDS, consumers=3)
         moment = self._random.choices(["start-up", "at work", "while Apple hangs"], [3, 5, 2])[0]
         if moment == "start-up":
-            self._pass_time(program, LONGEST_START_SECONDS)
+            program.pass_time(LONGEST_START_SECONDS * self._random.random())
         else:
             program.wait_for_log(HAS_STARTED)
             if moment == "while Apple hangs":
                 self._store.outage(Fault.hang(600))
-            self._pass_time(program, 1.0)
+            program.pass_time(self._random.random())
         self._end(program, moment)
         self._store.recover()
         hidden = self.world.total(SOURCE) - self.world.visible(SOURCE)
@@ -59,10 +59,6 @@ class Series:
             if self.world.total(SOURCE) == 0:
                 return
         raise AssertionError(f"{self.world.total(SOURCE)} messages come back again and again")
-
-    def _pass_time(self, program: Program, longest_seconds: float) -> None:
-        over = time.monotonic() + longest_seconds * self._random.random()
-        program.wait_until(lambda: time.monotonic() >= over, "the moment has come")
 
     def _end(self, program: Program, moment: str) -> None:
         told_at = time.monotonic()

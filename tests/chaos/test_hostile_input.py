@@ -6,9 +6,8 @@ import hashlib
 import json
 import random
 import re
-import sqlite3
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from receipt_actors.sandbox.load import SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, forge
 from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.testing import FakeServices, HostileMessage, PortCall, hostile_messages, intercept
-from tests.system.processes import Program, Programs
+from tests.system.processes import Program
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, genuine_messages
 
 SEED = 20_261
@@ -43,13 +42,6 @@ MOST_GROWTH_KIB = 48 * 1024  #: of a process, after the first fifth of the messa
 MOST_LINE_CHARACTERS = 600
 
 Figure = Callable[[str], None]
-
-
-@pytest.fixture
-def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
-    world = EmbeddedWorld(programs, tmp_path)
-    yield world
-    world.close()
 
 
 def delivery(message: HostileMessage) -> ReceivedMessage:
@@ -104,8 +96,8 @@ def test_the_whole_program_moves_every_malice_and_answers_the_honest(
     program = embedded.start(store, max_receive_count=3, **patience)
     sizes_kib = feed(program, embedded, mixed(hostile, honest))
     program.stop()
-    letters = contents(embedded.database, DEAD_LETTERS)
-    answers = contents(embedded.database, RESULTS)
+    letters = contents(embedded, DEAD_LETTERS)
+    answers = contents(embedded, RESULTS)
     assert embedded.total(SOURCE) == 0
     check_letters(hostile, letters)
     given = Counter((fields["user_id"], fields["status"]) for fields in (json.loads(body) for body, _ in answers))
@@ -147,14 +139,11 @@ def resident_kib(program: Program) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 
-def contents(database: Path, queue: str) -> list[tuple[str, Mapping[str, str]]]:
-    with closing(sqlite3.connect(database)) as connection:
-        rows = connection.execute(
-            "SELECT body, attributes FROM messages JOIN contents USING (row_id) JOIN queues USING (queue_id)"
-            " WHERE name = ?",
-            (queue,),
-        )
-        return [(body, json.loads(attributes)) for body, attributes in rows]
+def contents(world: EmbeddedWorld, queue: str) -> list[tuple[str, Mapping[str, str]]]:
+    select = (
+        "SELECT body, attributes FROM messages JOIN contents USING (row_id) JOIN queues USING (queue_id) WHERE name = ?"
+    )
+    return [(body, json.loads(attributes)) for body, attributes in world.sql(select, queue)]
 
 
 def check_letters(hostile: list[HostileMessage], letters: Iterable[tuple[str, Mapping[str, str]]]) -> None:

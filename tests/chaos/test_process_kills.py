@@ -38,7 +38,7 @@ from tests.system.worlds import (
 )
 
 from .aws_proxy import AwsProxy, Rates
-from .books import judge, posted, submissions_of
+from .traffic import judge, posted, submissions_of
 
 STARTED = "consumers take receipts"
 DRAINING = "draining for at most"

@@ -11,6 +11,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import boto3
 import pytest
@@ -31,9 +32,7 @@ from receipt_actors.sandbox.load import Kind, SampleMessage, make_scenario
 from receipt_actors.testing import FakeServices
 from tests.backends.test_aws import ITEM, FakeAws
 from tests.backends.test_aws import Reply as AwsReply
-from tests.system.conftest import empty_account
-from tests.system.processes import Program, Programs
-from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsServer, EmbeddedWorld, Letter, World
+from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, Letter
 
 PIECE = 40  #: characters of a receipt that are too many
 SHARED_SECRET = "5f0c8e6d9b7a41c2a3d4e5f60718293a"
@@ -113,46 +112,25 @@ def assert_letters_tell_nothing(answers: Iterable[Letter], dead_letters: Iterabl
     assert_tells_nothing("\n".join(str(dict(letter.attributes)) for letter in dead_letters))
 
 
-def start(world: World, store: SimulatedAppStore, **settings: object) -> Program:
-    return world.start(store, log_level="DEBUG", log_decisions="all", **settings)
-
-
+TALKATIVE = {"log_level": "DEBUG", "log_decisions": "all"}
 in_both_forms = pytest.mark.parametrize("log_format", ["text", "json"])
 
 
 # --- the program ---
 
 
-@pytest.fixture(scope="module")
-def aws_server() -> Iterator[AwsServer]:
-    server = AwsServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
-    with closing(EmbeddedWorld(programs, tmp_path)) as world:
-        yield world
-
-
 @in_both_forms
-def test_a_run_on_aws_tells_no_secret(
-    programs: Programs, aws_server: AwsServer, figure: Callable[[str], None], log_format: str
-) -> None:
-    with empty_account(programs, aws_server) as aws, SimulatedAppStore(shared_secret=SHARED_SECRET) as store:
-        aws.create_queues()
-        aws.create_table()
-        aws.environment |= {
-            "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
-            "AWS_SESSION_TOKEN": SESSION_TOKEN,
-            "RECEIPT_ACTORS_SHARED_SECRET": SHARED_SECRET,
-        }
-        aws.send(MESSAGES)
-        aws_server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
-        program = start(aws, store, exit_when_idle_seconds=1, log_format=log_format)
-        assert program.wait_for_end() == 0
-        answers, dead_letters = aws.take(RESULTS), aws.take(DEAD_LETTERS)
+def test_a_run_on_aws_tells_no_secret(aws: AwsWorld, figure: Callable[[str], None], log_format: str) -> None:
+    aws.environment |= {
+        "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
+        "AWS_SESSION_TOKEN": SESSION_TOKEN,
+        "RECEIPT_ACTORS_SHARED_SECRET": SHARED_SECRET,
+    }
+    aws.send(MESSAGES)
+    aws.server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
+    with SimulatedAppStore(shared_secret=SHARED_SECRET) as store:
+        program = aws.finish(store, **TALKATIVE, log_format=log_format)
+    answers, dead_letters = aws.take(RESULTS), aws.take(DEAD_LETTERS)
     assert "DEBUG" in program.stderr
     assert_tells_nothing(program.stdout + program.stderr)
     assert_letters_tell_nothing(answers, dead_letters)
@@ -163,9 +141,7 @@ def test_a_run_on_aws_tells_no_secret(
 def test_a_wrong_secret_is_told_without_it(embedded: EmbeddedWorld, log_format: str) -> None:
     embedded.send(MESSAGES)
     with SimulatedAppStore(shared_secret="another") as store:
-        settings = {"shared_secret": SHARED_SECRET, "exit_when_idle_seconds": 1}
-        program = start(embedded, store, log_format=log_format, **settings)
-        assert program.wait_for_end() == 0
+        program = embedded.finish(store, **TALKATIVE, log_format=log_format, shared_secret=SHARED_SECRET)
     assert "21004" in program.stderr
     assert_tells_nothing(program.stdout + program.stderr)
     assert_letters_tell_nothing(embedded.take(RESULTS), embedded.take(DEAD_LETTERS))
@@ -189,13 +165,8 @@ def test_an_app_store_that_echoes_is_quoted_without_what_it_echoes(embedded: Emb
     echo = Echo()
     echo.start()
     try:
-        program = embedded.run(
-            {
-                **{"bundle_ids": BUNDLE_ID, "log_level": "DEBUG", "shared_secret": SHARED_SECRET},
-                "app_store_url": echo.url,
-                **{"receive_wait_seconds": "0", "drain_seconds": "1"},
-            }
-        )
+        settings = {"log_level": "DEBUG", "shared_secret": SHARED_SECRET, "drain_seconds": 1}
+        program = embedded.start(cast(SimulatedAppStore, echo), receive_wait_seconds=0, **settings)
         program.wait_for_log("app_store is unavailable")
         program.stop()
     finally:

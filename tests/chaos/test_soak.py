@@ -12,7 +12,7 @@ from pathlib import Path
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
-from tests.system.processes import Program, Programs
+from tests.system.processes import Program
 from tests.system.worlds import DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
 from .traffic import Traffic
@@ -90,15 +90,12 @@ class Soak:
         self._program.wait_until(look, what, seconds=600)
 
 
-def test_a_long_life_leaks_nothing(
-    programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None], store: SimulatedAppStore
-) -> None:
+def test_a_long_life_leaks_nothing(embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None]) -> None:
     cycles, messages = (40, 2600) if is_full else (1, 400)
-    world = EmbeddedWorld(programs, tmp_path)
+    world = embedded
     world.module = "tests.chaos.soaking_program"
     world.environment = {"SOAK_STRIKE_SECONDS": "2" if is_full else "1"}
-    program = world.start(store, app_store_concurrency=20, ledger_concurrency=10)
-    program.wait_for_log("consumers take receipts")
+    program = world.start_consuming(store, app_store_concurrency=20, ledger_concurrency=10)
     soak = Soak(world, store, program)
     soak.cycle(WARM_UP_MESSAGES)
     soak.samples.clear()
@@ -109,7 +106,6 @@ def test_a_long_life_leaks_nothing(
     program.stop()
     _finish(world, store, soak)
     report = soak.traffic.audit()
-    world.close()
     assert report.faults == ()
     sent = soak.traffic.messages_sent
     figure(f"{sent} messages in {seconds:.0f} s, outages and idleness included: {sent / seconds:.0f}/s; {report}")

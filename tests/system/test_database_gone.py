@@ -19,8 +19,7 @@ def test_a_database_that_is_moved_away_is_missed_and_taken_up_again(
     """
     messages = genuine_messages(10, 51)
     elsewhere = embedded.database.with_suffix(".elsewhere")
-    program = embedded.start(store, drain_seconds=600)
-    program.wait_for_log("consumers take receipts")
+    program = embedded.start_consuming(store, drain_seconds=600)
     embedded.database.rename(elsewhere)
     program.wait_for_log("deleted, moved or replaced")
     assert not embedded.database.exists()  # a new, empty one would be taken for the ledger

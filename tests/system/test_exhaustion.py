@@ -114,8 +114,7 @@ def address_space_bytes(program: Program) -> int:
 @pytest.mark.parametrize("room", [0, 4 * MEGABYTE, 12 * MEGABYTE, 40 * MEGABYTE])
 def test_a_process_without_memory_is_no_corpse(embedded: EmbeddedWorld, room: int, store: SimulatedAppStore) -> None:
     first, second = genuine_messages(300, 1613), GENUINE
-    program = embedded.start(store)
-    program.wait_for_log("consumers take receipts")
+    program = embedded.start_consuming(store)
     limit = address_space_bytes(program) + room
     resource.prlimit(program.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     embedded.send(first)

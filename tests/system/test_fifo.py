@@ -39,6 +39,9 @@ class Game:
     def start(self, store: SimulatedAppStore, **settings: object) -> Program:
         return self.world.start(store, **self.queues, **settings)
 
+    def finish(self, store: SimulatedAppStore) -> None:
+        self.world.finish(store, **self.queues)
+
     def command(self, name: str, *arguments: str) -> str:
         program = self.world.command(name, "--source-queue", SOURCE, "--post-queues", POST, *arguments)
         assert program.wait_for_end() == 0

@@ -33,8 +33,7 @@ def lowest_free_descriptor(program: Program) -> int:
 def test_no_descriptors_left_is_an_outage(world: World, comes_first: bool) -> None:
     first, others = ([], GENUINE) if comes_first else (GENUINE[:20], GENUINE[20:])
     with SimulatedAppStore(latency_seconds=0.05) as store:
-        program = world.start(store)
-        program.wait_for_log("consumers take receipts")
+        program = world.start_consuming(store)
         world.send(first)
         program.wait_until(lambda: world.total(SOURCE) == 0, "the first are answered")
         limits = resource.prlimit(program.pid, resource.RLIMIT_NOFILE)
@@ -76,8 +75,7 @@ def test_a_verifier_that_can_not_start_is_an_outage(
         )
         for number, sample in enumerate(genuine_messages(40, 1616))
     ]
-    program = embedded.start(store, apple_roots=files.roots, max_in_flight=200)
-    program.wait_for_log("consumers take receipts")
+    program = embedded.start_consuming(store, apple_roots=files.roots, max_in_flight=200)
     embedded.send(signed)
     program.wait_for_log("signatures is unavailable")
     embedded.send(GENUINE)

@@ -38,6 +38,9 @@ class TwoGames:
     def start(self, store: SimulatedAppStore, **settings: object) -> Program:
         return self.world.start(store, sources=json.dumps(TABLES), **settings)
 
+    def finish(self, store: SimulatedAppStore, **settings: object) -> None:
+        self.world.finish(store, sources=json.dumps(TABLES), **settings)
+
     def waiting(self) -> int:
         return self.world.total(SOURCE) + self.world.total(SECOND)
 

@@ -87,6 +87,11 @@ class World(ABC):
         }
         return self.run({name: str(value) for name, value in all_settings.items()})
 
+    def start_consuming(self, store: SimulatedAppStore, **settings: object) -> Program:
+        program = self.start(store, **settings)
+        program.wait_for_log("consumers take receipts")
+        return program
+
     def finish(self, store: SimulatedAppStore, **settings: object) -> Program:
         program = self.start(store, **{"exit_when_idle_seconds": 1, **settings})
         assert program.wait_for_end() == 0
