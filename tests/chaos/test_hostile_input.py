@@ -135,7 +135,7 @@ def feed(program: Program, world: EmbeddedWorld, messages: list[OutgoingMessage]
 
 
 def resident_kib(program: Program) -> int:
-    status = Path(f"/proc/{program.process_id}/status").read_text(encoding="ascii")
+    status = Path(f"/proc/{program.pid}/status").read_text(encoding="ascii")
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
 
 

@@ -90,7 +90,9 @@ class Soak:
         self._program.wait_until(look, what, seconds=600)
 
 
-def test_a_long_life_leaks_nothing(embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None]) -> None:
+def test_a_long_life_leaks_nothing(
+    embedded: EmbeddedWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None]
+) -> None:
     cycles, messages = (40, 2600) if is_full else (1, 400)
     world = embedded
     world.module = "tests.chaos.soaking_program"

@@ -50,10 +50,6 @@ class Program:
             )
 
     @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-    @property
     def stdout(self) -> str:
         return self._stdout.read_text(encoding="utf-8", errors="replace")
 

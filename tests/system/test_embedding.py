@@ -42,20 +42,6 @@ def genuine_receipt() -> str:
     return mint(SampleReceipt(BUNDLE_ID, (purchase,)), key=DEFAULT_KEY)
 
 
-def test_what_is_submitted_comes_back_from_the_iterator(store: SimulatedAppStore, tmp_path: Path) -> None:
-    receipt = genuine_receipt()
-    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
-        results = system.results(timeout_seconds=PATIENCE_SECONDS)
-        first = system.submit(receipt, 42).submission_id
-        answer = next(results)
-        assert (answer.submission_id, answer.user_id, answer.status) == (first, 42, Verdict.OK)
-        second = system.submit(receipt, 43).submission_id
-        answer = next(results)
-        assert (answer.submission_id, answer.status) == (second, Verdict.INVALID)
-        assert answer.reason == "claimed_by_another_user"
-        results.close()
-
-
 def test_a_callback_gets_each_result(
     store: SimulatedAppStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,7 +16,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 
 from .processes import Program
 from .test_admin_port import ANY_PORT, Port
-from .test_alerts import ALERTS, Inbox
+from .test_telemetry import ALERTS, Inbox
 from .worlds import RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 PROCESSES = [1, 2]
@@ -123,22 +123,3 @@ def test_one_that_stops_in_good_order_is_no_alert(
     assert [node["standing"] for node in standby.role()["nodes"]] == ["active"]
     standby.program.stop()
     assert inbox.of("node_lost") == []
-
-
-def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    active = Node(embedded, store, "one", "active-standby")
-    active.wait_for("consuming")
-    standby = Node(embedded, store, "two", "active-standby", processes=2)
-    standby.wait_for("standby")
-    assert active.command("pause")[0] == EXIT_DONE
-    active.wait_for("paused")
-    assert active.probes() == (200, 503)
-    assert (active.role()["standing"], standby.role()["standing"]) == ("active", "standby")
-    assert standby.command("pause")[0] == EXIT_DONE
-    standby.wait_for("paused")
-    active.program.kill()
-    standby.program.wait_until(lambda: standby.role()["standing"] == "active", "it takes over")
-    standby.wait_for("paused")
-    embedded.send(GENUINE)
-    assert standby.command("resume")[0] == EXIT_DONE
-    standby.program.wait_until(lambda: embedded.visible(RESULTS) == len(GENUINE), "all are answered")

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -15,7 +14,7 @@ from receipt_actors.sandbox.load import make_scenario
 
 from .processes import Program
 from .test_processes import workers_of
-from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, Outcome, World, genuine_messages
+from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, Outcome, World
 
 TWO = "com.example.two"
 SECOND, OUT2, DEAD2 = "Game2SQS", "Results2SQS", "Game2SQSDLQ"
@@ -105,39 +104,3 @@ def test_a_queue_that_is_deleted_stops_nobody_else(aws: AwsWorld, store: Simulat
     outcome = aws.outcome()
     assert outcome.faults(games.first) == ()
     assert program.stderr.count("receives fail") == 4
-
-
-def test_one_submission_by_every_way_is_ok_on_one_post_queue(world: World, store: SimulatedAppStore) -> None:
-    other, shared = "OtherResultsSQS", "SharedResultsSQS"
-    for queue in (other, shared, OUT2):
-        world.create_queue(queue)
-    world.create_queue(SECOND, DEAD2)
-    (message,) = genuine_messages(1, 83)
-
-    def arrive(source_queue: str, post_queue: str, submission_id: str) -> dict[str, list[tuple[str, ...]]]:
-        body = json.dumps({**json.loads(message.body), "post_queue": post_queue})
-        world.send([replace(message, body=body, attributes={"submission_id": submission_id})], source_queue)
-        program = world.start(
-            store, sources=json.dumps(tables), post_queues=f"{RESULTS},{other},{shared}", exit_when_idle_seconds=1
-        )
-        assert program.wait_for_end() == 0
-        read = {queue: world.read(queue) for queue in (RESULTS, other, shared, OUT2)}
-        names = ("reason", "submission_id")
-        return {
-            queue: [(each.fields["status"], *(each.attributes[name] for name in names)) for each in answers]
-            for queue, answers in read.items()
-            if answers
-        }
-
-    tables = {SECOND: {"bundle_ids": TWO, "post_queues": [OUT2, shared]}}
-    again = [("OK", "already_ours", "s-1")]
-    assert arrive(SECOND, OUT2, "s-1") == {OUT2: [("INVALID", "foreign_bundle", "s-1")]}
-    assert arrive(SOURCE, shared, "s-1") == {shared: [("OK", "claimed", "s-1")]}
-    assert arrive(SOURCE, shared, "s-1") == {shared: again}
-    assert arrive(SOURCE, other, "s-1") == {shared: again}
-    assert arrive(SECOND, shared, "s-1") == {shared: again}
-    assert arrive(SECOND, OUT2, "s-1") == {OUT2: [("INVALID", "already_answered", "s-1")]}
-    assert arrive(SOURCE, other, "s-2") == {other: [("INVALID", "already_answered", "s-2")]}
-    (claim,) = world.ledger_items()
-    assert (claim.source_queue, claim.post_queue) == (SOURCE, shared)
-    assert world.take(DEAD_LETTERS) == world.take(DEAD2) == []

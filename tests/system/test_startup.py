@@ -103,20 +103,6 @@ def test_a_start_among_faults_succeeds(
     assert program.stderr.count(WAITS) <= processes
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("operation", ASKED_AT_THE_START)
-def test_each_question_is_asked_again(
-    aws: AwsWorld, proxy: AwsProxy, operation: str, fault: str, store: SimulatedAppStore
-) -> None:
-    proxy.rates = {operation: {fault: 1.0}}
-    program = aws.start(store)
-    program.wait_for_log(WAITS)
-    proxy.calm()
-    program.wait_for_log("take receipts from")
-    program.stop()
-    assert program.stderr.count(WAITS) == 1
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_wait(

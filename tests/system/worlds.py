@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,13 +189,6 @@ class EmbeddedWorld(World):
         """Carry one statement out behind the program's back."""
         with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection, connection:
             return connection.execute(statement, parameters).fetchall()
-
-    @contextmanager
-    def nobody_writes(self) -> Iterator[None]:
-        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield
-            connection.execute("ROLLBACK")
 
     def visible(self, queue: str) -> int:
         return self._queues.approximate_number_of_messages(queue)

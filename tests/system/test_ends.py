@@ -1,16 +1,56 @@
-"""Batch runs (``--exit-when-idle``): they end when nothing can be received, which who does not answer does not say."""
+"""How the program ends: a first signal drains, a second one ends it at once; a batch run ends by itself."""
 
 from __future__ import annotations
 
 import json
+import re
+import signal
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 
-from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, World, genuine_messages
+from .test_processes import STOP_SIGNALS, has_taken_in_all, users
+from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
+
+GENUINE = genuine_messages(80, 21)
+
+
+@pytest.mark.short("aws")
+def test_a_signal_lets_what_is_in_flight_finish(world: World) -> None:
+    messages = GENUINE[:10]
+    world.send(messages)
+    with SimulatedAppStore(latency_seconds=1.0) as store:
+        program = world.start(store)
+        program.wait_until(partial(has_taken_in_all, world), "all are in flight")
+        program.stop()
+    assert world.total(SOURCE) == 0
+    assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == users(messages)
+    # A queue may deliver a message twice, and then it is answered twice.
+    (answered,) = re.findall(
+        r"(\d+) messages answered, 0 moved to the dead-letter queue, 0 handed back", program.stderr
+    )
+    assert int(answered) >= len(messages)
+
+
+@pytest.mark.parametrize("second_signal", STOP_SIGNALS)
+def test_a_second_signal_ends_it_at_once(
+    embedded: EmbeddedWorld, second_signal: signal.Signals, store: SimulatedAppStore
+) -> None:
+    messages = GENUINE[:10]
+    embedded.send(messages)
+    store.outage(Fault.hang(600))
+    program = embedded.start(store, visibility_timeout_seconds=10)
+    program.wait_until(partial(has_taken_in_all, embedded), "all are in flight")
+    program.send_signal(signal.SIGTERM)
+    program.wait_for_log("draining")
+    assert program.end_by(lambda: program.send_signal(second_signal)) == 128 + second_signal
+    assert embedded.total(RESULTS) == 0
+    assert embedded.visible_after(10, SOURCE) == len(messages)
+
 
 RECEIVE = frozenset({"ReceiveMessage"})
 
