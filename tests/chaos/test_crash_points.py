@@ -11,9 +11,11 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -44,14 +46,8 @@ MAX_SUCCESSORS = 10
 SHORT = 3  #: steps of the short size
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    operation: str
-    number: int
-    when: str  #: before or after
-
-    def __str__(self) -> str:
-        return f"{self.operation} {self.number} {self.when}"
+#: A moment to die at, as ``claim 2 after`` says it: before or after the second claim.
+Step = str
 
 
 def _receipt(*transaction_ids: str, environment: Environment = Environment.PRODUCTION) -> str:
@@ -88,16 +84,13 @@ class Case:
     store: SimulatedAppStore
     submissions: list[SentSubmission]
 
-    def start(self, crash_at: Step | None = None, idle_seconds: float = LONG_IDLE_SECONDS) -> Program:
-        self._arm(crash_at)
+    def start(self, crash_at: Step = "", idle_seconds: float = LONG_IDLE_SECONDS) -> Program:
+        self.world.environment["CRASH_AT"] = crash_at
         return self.world.start(self.store, **SETTINGS, exit_when_idle_seconds=idle_seconds)
 
-    def redrive(self, crash_at: Step | None = None) -> Program:
-        self._arm(crash_at)
+    def redrive(self, crash_at: Step = "") -> Program:
+        self.world.environment["CRASH_AT"] = crash_at
         return self.world.command("redrive", "--reason", "none")
-
-    def _arm(self, crash_at: Step | None) -> None:
-        self.world.environment["CRASH_AT"] = "" if crash_at is None else str(crash_at)
 
     def finish(self) -> list[str]:
         """Let a successor finish; returns what is not as it was promised."""
@@ -127,17 +120,15 @@ class Case:
 
 
 @pytest.fixture
-def new_case(programs: Programs, tmp_path: Path, store: SimulatedAppStore) -> Callable[[], Case]:
-    folders = (tmp_path / f"case-{number}" for number in range(1, 10_000))
+def new_case(programs: Programs, tmp_path: Path, store: SimulatedAppStore) -> Iterator[Callable[[], Case]]:
+    with ExitStack() as worlds:
 
-    def make() -> Case:
-        folder = next(folders)
-        folder.mkdir()
-        world = EmbeddedWorld(programs, folder)
-        world.module = "tests.chaos.crashing_program"
-        return Case(world, store, submissions_of(MESSAGES, world.send(MESSAGES)))
+        def make() -> Case:
+            world = worlds.enter_context(closing(EmbeddedWorld(programs, Path(mkdtemp(dir=tmp_path)))))
+            world.module = "tests.chaos.crashing_program"
+            return Case(world, store, submissions_of(MESSAGES, world.send(MESSAGES)))
 
-    return make
+        yield make
 
 
 def test_a_crash_at_every_step_breaks_no_promise(
@@ -145,7 +136,7 @@ def test_a_crash_at_every_step_breaks_no_promise(
 ) -> None:
     steps = _steps_of_a_run(new_case)
     # How often an empty queue is asked depends on the time: of a few steps none may be one that does not come again.
-    certain = [step for step in steps if step.operation != "receive"]
+    certain = [step for step in steps if not step.startswith("receive")]
     chosen = steps if is_full else random.Random(7).sample(certain, SHORT)
     _try_all(chosen, lambda step: _die_and_finish(new_case, step), figure)
 
@@ -154,10 +145,11 @@ def test_a_crash_at_every_step_breaks_no_promise(
 def test_two_crashes_in_a_row_break_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    steps = _steps_of_a_run(new_case) if is_full else [Step("claim", 2, "after")]
+    steps = _steps_of_a_run(new_case) if is_full else ["claim 2 after"]
 
     def die_twice(step: Step) -> list[str] | None:
-        return _die_and_finish(new_case, step, Step(step.operation, 1, step.when))
+        operation, _number, when = step.split()
+        return _die_and_finish(new_case, step, f"{operation} 1 {when}")
 
     _try_all(steps, die_twice, figure, must_occur=False)  # near the end nothing is left for the second to die at
 
@@ -165,7 +157,7 @@ def test_two_crashes_in_a_row_break_no_promise(
 def test_a_crash_of_redrive_breaks_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    steps = _steps_of_a_redrive(new_case) if is_full else [Step("send", 1, "after")]
+    steps = _steps_of_a_redrive(new_case) if is_full else ["send 1 after"]
 
     def die_redriving(step: Step) -> list[str] | None:
         case = _given_up(new_case)
@@ -181,7 +173,7 @@ def test_a_crash_of_redrive_breaks_no_promise(
 
 def _given_up(new_case: Callable[[], Case]) -> Case:
     case = new_case()
-    assert _dies(case.start(Step("delete", 2, "before"))), "nothing is deleted"
+    assert _dies(case.start("delete 2 before")), "nothing is deleted"
     case.exhaust()
     return case
 
@@ -205,9 +197,7 @@ def _dies(program: Program) -> bool:
 
 
 def _told(case: Case, died: bool) -> list[str] | None:
-    faults = case.finish()
-    case.world.close()
-    return faults or (None if not died else [])
+    return case.finish() or (None if not died else [])
 
 
 def _steps_of_a_run(new_case: Callable[[], Case]) -> list[Step]:
@@ -215,7 +205,6 @@ def _steps_of_a_run(new_case: Callable[[], Case]) -> list[Step]:
     program = case.start()
     assert program.wait_for_end() == 0, program.stderr
     assert case.faults() == []
-    case.world.close()
     return _steps(program)
 
 
@@ -224,13 +213,12 @@ def _steps_of_a_redrive(new_case: Callable[[], Case]) -> list[Step]:
     redrive = case.redrive()
     assert redrive.wait_for_end() == 0, redrive.stderr
     assert case.finish() == []
-    case.world.close()
     return _steps(redrive)
 
 
 def _steps(program: Program) -> list[Step]:
     taken: list[tuple[str, int]] = json.loads(program.stdout.splitlines()[-1])
-    return [Step(operation, number, when) for operation, number in taken for when in ("before", "after")]
+    return [f"{operation} {number} {when}" for operation, number in taken for when in ("before", "after")]
 
 
 def _try_all(
@@ -240,7 +228,7 @@ def _try_all(
     *,
     must_occur: bool = True,
 ) -> None:
-    found = {str(step): attempt(step) for step in steps}
+    found = {step: attempt(step) for step in steps}
     missed = [step for step, faults in found.items() if faults is None]
     broken = {step: faults for step, faults in found.items() if faults}
     operations = Counter(step.partition(" ")[0] for step in found)

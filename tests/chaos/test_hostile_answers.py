@@ -295,7 +295,7 @@ def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -
 
     Bodies of 10 MB are read, larger ones and slow ones are given up.
     """
-    count, large = (20_000, 12) if is_full else (400, 2)
+    count, large = (20_000, 12) if is_full else (200, 2)
     answers = list(hostile_answers(count, SEED, large=large))
     slow_every = count // 3
     found: Counter[Outcome] = Counter()
@@ -319,7 +319,7 @@ def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -
 
 @pytest.mark.short
 def test_the_whole_program_survives_a_hostile_app_store(embedded: EmbeddedWorld, is_full: bool, figure: Figure) -> None:
-    count = 5000 if is_full else 160
+    count = 5000 if is_full else 100
     answers = list(hostile_answers(count, SEED + 1, only_readable=True))
     answers += hostile_answers(count // 20, SEED + 2)
     random.Random(SEED).shuffle(answers)

@@ -62,9 +62,9 @@ def test_every_malice_is_refused_for_its_reason(is_full: bool, figure: Figure, a
 
     What gets through names no queue but the allowed one, and a user within 64 bits.
     """
-    count = 100_000 if is_full else 1000
+    count = 100_000 if is_full else 400
     found: Counter[Reason | None] = Counter()
-    for message in hostile_messages(count, SEED, receipt=RECEIPT, large=24 if is_full else 4, any_queue=any_queue):
+    for message in hostile_messages(count, SEED, receipt=RECEIPT, large=24 if is_full else 2, any_queue=any_queue):
         outcome = parsed(message)
         reason = outcome.reason if isinstance(outcome, Unanswerable) else None
         found[reason] += 1
@@ -88,8 +88,8 @@ def test_the_whole_program_moves_every_malice_and_answers_the_honest(
 
     No crash, no flood in the log, and the process is no larger at the end than when it was warm.
     """
-    count = 100_000 if is_full else 1200
-    hostile = list(hostile_messages(count, SEED + 1, receipt=RECEIPT, large=36 if is_full else 4))
+    count = 100_000 if is_full else 400
+    hostile = list(hostile_messages(count, SEED + 1, receipt=RECEIPT, large=36 if is_full else 2))
     honest = genuine_messages(count // HONEST_SHARE, SEED)
     # Nobody gives up because a busy machine takes its time.
     patience = {"app_store_read_timeout_seconds": 60}
@@ -179,7 +179,7 @@ def test_what_no_queue_should_deliver_harms_nobody_either(is_full: bool, figure:
 
     SQS takes none of these. A broker behind its interface may, and a message must not depend on that.
     """
-    count = 10_000 if is_full else 300
+    count = 10_000 if is_full else 100
     hostile = list(hostile_messages(count, SEED + 2, receipt=RECEIPT, any_queue=True))
     settings = Settings(backend="aws", bundle_ids=(BUNDLE_ID,), post_queues=(RESULTS,), max_receive_count=2)
     services = FakeServices(settings)

@@ -1,4 +1,4 @@
-"""kill -9 of the whole program, again and again, with duplicate deliveries all the time; then the books are checked.
+"""kill -9 of the whole program, again and again, while messages are delivered twice; then the books are checked.
 
 A process is stopped (SIGSTOP) before it is killed, and looked at: what it has received and not deleted dies with it. A
 kill that has to hit work waits for such a moment, so it does not depend on how fast the machine is.
@@ -15,11 +15,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Kind, SampleMessage, make_scenario
+from receipt_actors.sandbox.receipts import Fault
 from receipt_actors.testing import AuditReport, SentSubmission
 from tests.patience import PATIENCE_SECONDS
 from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
@@ -312,6 +315,37 @@ class ExhaustingKiller(Killer):
         return super().start(**settings)
 
 
+class Drainer(Killer):
+    """Ends one process after the other by SIGTERM, at any moment: each drain is in order."""
+
+    slowest_seconds = 0.0
+
+    def _live_and_die(self, phase: str, portion: int) -> None:
+        self.load.send(self.world, portion)
+        program = self.start()
+        moment = self._random.choices(["start-up", "at work", "while Apple hangs"], [3, 5, 2])[0]
+        if moment == "start-up":
+            program.pass_time(1.5 * self._random.random())
+        else:
+            program.wait_for_log(STARTED)
+            if moment == "while Apple hangs":
+                self._store.outage(Fault.hang(600))
+            program.pass_time(self._random.random())
+        told_at = time.monotonic()
+        program.send_signal(signal.SIGTERM)
+        if program.wait_for_end() == -signal.SIGTERM:
+            assert STARTED not in program.stderr, "it had begun, and did not drain"
+            moment = "before Python was up"
+        else:
+            assert program.wait_for_end() == 0
+            assert "Traceback" not in program.stderr
+            self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - told_at)
+        self._store.recover()
+        hidden = self.world.total(SOURCE) - self.world.visible(SOURCE)
+        assert hidden == 0, f"{moment}: {hidden} messages are left to their visibility timeout"
+        self.tally.note(moment, 0)
+
+
 def _phase_of(program: Program) -> str:
     log = program.stderr
     return "drain" if DRAINING in log else "work" if STARTED in log else "start-up"
@@ -453,3 +487,28 @@ def test_kills_break_no_promise(
     assert books.redriven > 0 or not case.redrives
     crashed = [life.stderr[-2000:] for life in killer.lives if "Traceback" in life.stderr]
     assert crashed == [], "an actor crashed, which no fault of the world outside may bring about"
+
+
+@pytest.mark.short("embedded-1-100")
+@pytest.mark.parametrize(("backend", "short", "full"), [("embedded", 1, 100), ("aws", 1, 10)])
+def test_a_drain_at_any_moment_is_in_order(
+    backend: str, short: int, full: int, request: pytest.FixtureRequest, is_full: bool, figure: Callable[[str], None]
+) -> None:
+    world: World = request.getfixturevalue(backend)
+    runs = full if is_full else short
+    # One that is tried for longer than any of these runs takes comes back more often than is handed back at once.
+    load = Load(60 * runs, seed=8000, without=[Kind.MALFORMED])
+    settings = {"app_store_concurrency": 20, "drain_seconds": 7, "consumers": 3}
+    as_they_are = SimpleNamespace(
+        begin_life=lambda: None, calm=lambda: None, bring_back=lambda: world.bring_back(SOURCE)
+    )
+    with SimulatedAppStore(latency_seconds=0.05, jitter_seconds=0.3) as store:
+        drainer = Drainer(world, cast(Deliveries, as_they_are), store, load, settings, seed=5)
+        drainer.kill(runs)
+        books = settle_up(drainer, redrives=False)
+    figure(
+        f"{backend}: SIGTERM {dict(drainer.tally.kills)}; the slowest drain took {drainer.slowest_seconds:.1f} s of 7"
+    )
+    figure(f"{backend}: {books.report}")
+    assert books.faults == []
+    assert books.left_on_source == 0

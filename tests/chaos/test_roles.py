@@ -14,6 +14,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -52,17 +53,17 @@ RECEIVE_SECONDS = 1.0  #: a long poll
 SLACK_SECONDS = 10.0  #: for a busy machine to answer a long poll
 
 
-#: Where a node's tenure is any time at which the record gives it a share:
-#:
-#: - no node is taken for gone before the lease is over that its last sign has given it, nor before a lease has passed
-#:   since an outage in which none of them could see another;
-#: - what nodes in their tenure have under way at once is never more than the whole;
-#: - no node begins anything out of its tenure. The exception is a node that was stopped, cut off, or starved for longer
-#:   than a lease: what it was about to send, and what HTTP clients send once more on a connection that was closed. Of
-#:   these there are no more than can be under way at once, and of receives one of each consumer.
-#:
-#: In ``WINDOW_SECONDS`` Apple is asked no more than the rate allows, plus a burst of the node that had a share before
-#: and of the one that has it now, what may have waited on its way, and what came while the network itself was late.
+# Where a node's tenure is any time at which the record gives it a share:
+#
+# - no node is taken for gone before the lease is over that its last sign has given it, nor before a lease has passed
+#   since an outage in which none of them could see another;
+# - what nodes in their tenure have under way at once is never more than the whole;
+# - no node begins anything out of its tenure. The exception is a node that was stopped, cut off, or starved for longer
+#   than a lease: what it was about to send, and what HTTP clients send once more on a connection that was closed. Of
+#   these there are no more than can be under way at once, and of receives one of each consumer.
+#
+# In ``WINDOW_SECONDS`` Apple is asked no more than the rate allows, plus a burst of the node that had a share before
+# and of the one that has it now, what may have waited on its way, and what came while the network itself was late.
 def judge_site(site: Site, traffic: Traffic, troubles: Counter[str], figure: Callable[[str], None]) -> None:
     site.wait_until(lambda: site.world.total(SOURCE) == 0, "all is finished")
     at_work = site.running
@@ -152,15 +153,7 @@ def _in_tenure(versions: Sequence[Version], requests: Sequence[Request]) -> list
         for begin, end in of_all.get(request.node, ()):
             if begin <= request.came_at_seconds < end:
                 answered_at = request.answered_at_seconds or request.came_at_seconds
-                found.append(
-                    Request(
-                        request.node,
-                        request.operation,
-                        request.target,
-                        request.came_at_seconds,
-                        answered_at_seconds=min(answered_at, end),
-                    )
-                )
+                found.append(replace(request, answered_at_seconds=min(answered_at, end)))
     return found
 
 
@@ -221,7 +214,13 @@ class Campaign:
         self.wait_until_together(len(processes))
 
     def wait_until_together(self, count: int) -> None:
-        self.site.wait_until(lambda: self._are_together(count), "all nodes have joined")
+        def are_together() -> bool:
+            for node in self.site.given_up:  # services did not answer in time; whoever runs nodes starts them again
+                self.start_again(node)
+            newest = self.site.newest()
+            return newest is not None and len(newest.members) == count
+
+        self.site.wait_until(are_together, "all nodes have joined")
 
     def suffer(self, *troubles: Callable[[Campaign], object]) -> None:
         for trouble in troubles:
@@ -251,16 +250,6 @@ class Campaign:
             lambda: self.site.seated and node not in self.site.seated, f"others go on without {node.name}"
         )
 
-    def _start_anew(self) -> None:
-        """Start those again that could not start, as whoever runs nodes does: services did not answer in time."""
-        for node in self.site.given_up:
-            self.start_again(node)
-
-    def _are_together(self, count: int) -> bool:
-        self._start_anew()
-        newest = self.site.newest()
-        return newest is not None and len(newest.members) == count
-
 
 # --- what befalls a site ---
 
@@ -284,16 +273,17 @@ def kill_a_parent(campaign: Campaign) -> None:
 def pause_a_node(campaign: Campaign) -> None:
     """SIGSTOP for longer than a lease: others take over; then SIGCONT, and it still believes what it knew."""
     victim = campaign.victim()
-    campaign.site.pause(victim.program.pause, victim.program.resume)
-    campaign.wait_for_another(victim)
-    campaign.wait_for_progress()
-    victim.program.resume()
+    _pause(campaign, victim, victim.program.pause)
 
 
 def pause_a_parent(campaign: Campaign) -> None:
     """SIGSTOP of a parent alone: nobody tells its workers anything, and they stop when the lease is over."""
     victim = campaign.victim(processes=2)
-    campaign.site.pause(victim.pause_parent, victim.program.resume)
+    _pause(campaign, victim, victim.pause_parent)
+
+
+def _pause(campaign: Campaign, victim: Node, pause: Callable[[], None]) -> None:
+    campaign.site.pause(pause, victim.program.resume)
     campaign.wait_for_another(victim)
     campaign.wait_for_progress()
     victim.program.resume()

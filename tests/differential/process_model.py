@@ -22,17 +22,13 @@ INITS = ("ok", "continue", "ignore", "stop_normal", "stop_shutdown", "stop_crash
 
 
 @dataclass(frozen=True, slots=True)
-class Relate:
-    """``link``, ``unlink`` or ``monitor``."""
-
+class Relate:  # ``link``, ``unlink`` or ``monitor``
     index: int
     how: str = "link"
 
 
 @dataclass(frozen=True, slots=True)
-class Demonitor:
-    """Undo the monitor of this number (modulo how many it took), perhaps with ``flush``."""
-
+class Demonitor:  # Undo the monitor of this number (modulo how many it took), perhaps with ``flush``
     number: int = 0
     flush: bool = False
 
@@ -43,9 +39,7 @@ class TrapExit:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
-    """``send`` or ``cast`` to a process; or ``cast_name``, then ``name`` says to whom."""
-
+class Tell:  # ``send`` or ``cast`` to a process; or ``cast_name``, then ``name`` says to whom
     index: int
     how: str = "send"
     name: str = "n1"
@@ -120,17 +114,13 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
-    """An exit signal from none of them."""
-
+class Stranger:  # An exit signal from none of them
     index: int
     reason: str = "kill"
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Do all of this, one after another, while this process handles nothing; then it finds it in its mailbox."""
-
+class Held:  # Do all of this, one after another, while this process handles nothing; then it finds it in its mailbox
     index: int
     steps: tuple[Act | Stranger, ...]
 

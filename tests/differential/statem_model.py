@@ -19,9 +19,7 @@ TIMES = ("zero", "zero", "zero", "long", "infinity", "cancel", "update")
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """Answer the oldest call that has none, if there is one; or the newest."""
-
+class Reply:  # Answer the oldest call that has none, if there is one; or the newest
     value: str
     oldest: bool = True
 
@@ -38,9 +36,7 @@ class NextEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeout:
-    """Set a time-out; "long" is never reached."""
-
+class Timeout:  # Set a time-out; "long" is never reached
     timer: str
     time: str
     content: str
@@ -50,9 +46,7 @@ Action: TypeAlias = Reply | Postpone | NextEvent | Timeout
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """next, keep, repeat; or stop, stop_reply (of all calls), crash, junk."""
-
+class Result:  # next, keep, repeat; or stop, stop_reply (of all calls), crash, junk
     how: str = "keep"
     state: str = "a"
     actions: tuple[Action, ...] = ()
@@ -82,9 +76,7 @@ Step: TypeAlias = Send | Burst | Replace
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """``results`` are for events, ``entered`` for state enter calls; after the last all is "keep"."""
-
+class Scenario:  # ``results`` are for events, ``entered`` for state enter calls; after the last all is "keep"
     first: Result
     results: tuple[Result, ...] = ()
     entered: tuple[Result, ...] = ()

@@ -27,9 +27,7 @@ SECONDS_LONG = 3600  #: the period of every window: no scenario lasts as long
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
-    """A ``gen_server``. ``starts`` says how its first starts go, see ``FAILURES``; all later ones are "ok"."""
-
+class Worker:  # A ``gen_server``. ``starts`` says how its first starts go, see ``FAILURES``; all later ones are "ok"
     trap_exit: bool = False
     terminate: str = "ok"  #: or "crash", or "endless": it never returns
     starts: tuple[str, ...] = ()
@@ -47,9 +45,7 @@ class Tree:
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
-    """A child specification. None: the field is left out."""
-
+class Spec:  # A child specification. None: the field is left out
     label: str
     id: str
     start: Worker | Tree = Worker()
@@ -63,9 +59,7 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """End a child: ``stop`` and ``crash`` are casts, ``signal`` and ``kill`` are exit signals from a stranger."""
-
+class End:  # End a child: ``stop`` and ``crash`` are casts, ``signal`` and ``kill`` are exit signals from a stranger
     label: str
     how: str = "kill"
     reason: str = "normal"
@@ -93,18 +87,14 @@ class StartDynamic:
 
 
 @dataclass(frozen=True, slots=True)
-class ById:
-    """A function of ``supervisor`` that takes a child id: terminate, restart, delete, get."""
-
+class ById:  # A function of ``supervisor`` that takes a child id: terminate, restart, delete, get
     tree: str
     function: str
     id: str
 
 
 @dataclass(frozen=True, slots=True)
-class ByPid:
-    """The same with a pid: of the process ``index`` ever started with this label, dead or alive."""
-
+class ByPid:  # The same with a pid: of the process ``index`` ever started with this label, dead or alive
     tree: str
     function: str
     label: str
@@ -133,9 +123,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Burst:
-    """Do all of this while the supervisor is suspended; then it finds it all in its mailbox, in this order."""
-
+class Burst:  # Do all of this while the supervisor is suspended; then it finds it all in its mailbox, in this order
     tree: str
     steps: tuple[Step, ...]
 

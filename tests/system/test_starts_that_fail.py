@@ -20,13 +20,13 @@ from receipt_actors.errors import ConfigurationError, LedgerUnavailable, Receipt
 from receipt_actors.otp import StartError
 from receipt_actors.scale.processes.group import ProcessGroup
 from receipt_actors.sqlite import EmbeddedQueues
-from receipt_actors.testing import FakeRoles, ManualClock
+from receipt_actors.testing import ManualClock
 from tests.open_files import open_files
 from tests.patience import PATIENCE_SECONDS
 
 from .processes import children_of
 
-pytestmark = pytest.mark.short
+pytestmark = [pytest.mark.short, pytest.mark.skipif(sys.platform != "linux", reason="/proc says what is left")]
 
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
 
@@ -50,9 +50,6 @@ def nothing_left() -> Iterator[None]:
     assert [name for number, name in open_files().items() if number not in files] == []
 
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc says what is left")
-
-
 # --- one process ---
 
 
@@ -68,7 +65,6 @@ class Broken:
         raise Fault(name)
 
 
-@linux
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -90,34 +86,36 @@ def test_an_error_in_the_middle_closes_everything(tmp_path: Path, change: dict[s
         assert closed == [opened]
 
 
-@linux
-def test_an_actor_that_does_not_start_takes_the_others_along(tmp_path: Path) -> None:
-    class Stopped(ManualClock):
-        def monotonic(self) -> float:
-            raise Fault
-
-    with nothing_left(), pytest.raises(StartError):
-        ReceiptSystem.start(settings_of(tmp_path), clock=Stopped())
+class Stopped(ManualClock):
+    def monotonic(self) -> float:
+        raise Fault
 
 
-@linux
-def test_a_clock_that_is_none_closes_the_backend(tmp_path: Path) -> None:
-    with nothing_left(), pytest.raises(TypeError, match="clock must have"):
-        ReceiptSystem.start(settings_of(tmp_path), clock=object())  # type: ignore[arg-type]
+class Interrupted(ReceiptSystem):
+    """The tree has started, and consumers poll already."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        raise KeyboardInterrupt
 
 
-@linux
-def test_an_error_after_the_tree_has_started_ends_it(tmp_path: Path) -> None:
-    class Interrupted(ReceiptSystem):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("system", "changes", "options", "expected"),
+    [
+        pytest.param(ReceiptSystem, {}, {"clock": Stopped()}, StartError, id="an actor"),
+        pytest.param(ReceiptSystem, {}, {"clock": object()}, TypeError, id="no clock"),
+        pytest.param(ReceiptSystem, {"source_queue": "no queue's name!"}, {}, ConfigurationError, id="no queue"),
+        pytest.param(Interrupted, {}, {}, KeyboardInterrupt, id="after the tree has started"),
+    ],
+)
+def test_what_does_not_start_takes_all_along_that_did(
+    tmp_path: Path, system: type[ReceiptSystem], changes: dict[str, Any], options: dict[str, Any], expected: Any
+) -> None:
+    settings = settings_of(tmp_path).model_copy(update=changes)
+    with nothing_left(), pytest.raises(expected):
+        system.start(settings, **options)
 
-    with nothing_left(), pytest.raises(KeyboardInterrupt):
-        Interrupted.start(settings_of(tmp_path))
 
-
-@linux
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
 def test_a_machine_without_threads_has_none_of_them_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
@@ -136,45 +134,23 @@ def test_a_machine_without_threads_has_none_of_them_kept(
             ReceiptSystem.start(settings_of(tmp_path))
 
 
-@linux
-def test_a_queue_that_cannot_be_made_leaves_no_file_open(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path).model_copy(update={"source_queue": "no queue's name!"})
-    with nothing_left(), pytest.raises(ConfigurationError, match="no queue's name!"):
-        ReceiptSystem.start(settings)
-
-
 # --- several processes ---
 
 
-class RefusedRoles(FakeRoles):
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-        self.is_closed = False
-
-    def check(self) -> None:
-        raise self.error
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-@linux
 @pytest.mark.parametrize("error", [LedgerUnavailable("down"), OSError("no more"), KeyboardInterrupt(), Fault()])
 def test_an_error_before_the_workers_leaves_no_parent(tmp_path: Path, error: BaseException) -> None:
-    roles = RefusedRoles(error)
+    closed: list[str] = []
 
     class Refused(ProcessGroup):
         def _join_others(self, processes: int) -> Any:
-            self._open.callback(roles.close)
-            roles.check()
+            self._open.callback(closed.append, "roles")
+            raise error
 
     with nothing_left(), pytest.raises(type(error)):
         Refused.start(settings_of(tmp_path, role="active-standby"), 2, WORKER_PROGRAM)
-    assert roles.is_closed
+    assert closed == ["roles"]
 
 
-@linux
 def test_an_error_after_the_workers_were_started_leaves_none(tmp_path: Path) -> None:
     class Interrupted(ProcessGroup):
         def _begin(self, processes: int) -> None:
@@ -186,7 +162,6 @@ def test_an_error_after_the_workers_were_started_leaves_none(tmp_path: Path) -> 
         Interrupted.start(settings_of(tmp_path), 3, WORKER_PROGRAM)
 
 
-@linux
 def test_a_worker_for_which_no_socket_is_left_takes_the_others_along(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     EmbeddedQueues(settings.database).close()  # type: ignore[arg-type]
