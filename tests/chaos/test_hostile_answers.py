@@ -291,10 +291,6 @@ def outcome_of(client: VerifyReceiptClient, number: int) -> tuple[Outcome, froze
 
 @pytest.mark.short
 def test_no_answer_is_read_as_more_than_it_says(is_full: bool, figure: Figure) -> None:
-    """Through the real client: garbage of every shape is no verdict, neither OK nor INVALID; what is clear is read.
-
-    Bodies of 10 MB are read, larger ones and slow ones are given up.
-    """
     count, large = (20_000, 12) if is_full else (200, 2)
     answers = list(hostile_answers(count, SEED, large=large))
     slow_every = count // 3
@@ -462,10 +458,6 @@ def ledger(fake: FakeAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsLedger
 def test_no_item_of_the_table_is_taken_for_ours_unless_it_is(
     fake: FakeAws, ledger: AwsLedger, is_full: bool, figure: Figure
 ) -> None:
-    """Attributes that are missing or of a wrong type: the item is somebody else's, or the ledger is unavailable.
-
-    Never a crash of whoever asked; and never an invitation to claim what is claimed.
-    """
     count = 5000 if is_full else 300
     found: Counter[str] = Counter()
     questions = (

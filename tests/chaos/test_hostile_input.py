@@ -58,10 +58,6 @@ def parsed(message: HostileMessage) -> Submission | Unanswerable:
 
 @pytest.mark.parametrize("any_queue", [True, False])
 def test_every_malice_is_refused_for_its_reason(is_full: bool, figure: Figure, any_queue: bool) -> None:
-    """By the parser alone: nothing raises, no other reason is found, and the dead letter can be counted and described.
-
-    What gets through names no queue but the allowed one, and a user within 64 bits.
-    """
     count = 100_000 if is_full else 400
     found: Counter[Reason | None] = Counter()
     for message in hostile_messages(count, SEED, receipt=RECEIPT, large=24 if is_full else 2, any_queue=any_queue):
@@ -84,10 +80,6 @@ def test_every_malice_is_refused_for_its_reason(is_full: bool, figure: Figure, a
 def test_the_whole_program_moves_every_malice_and_answers_the_honest(
     embedded: EmbeddedWorld, is_full: bool, figure: Figure, store: SimulatedAppStore
 ) -> None:
-    """Each hostile message lies in the dead-letter queue for its reason; each honest one among them is OK.
-
-    No crash, no flood in the log, and the process is no larger at the end than when it was warm.
-    """
     count = 100_000 if is_full else 400
     hostile = list(hostile_messages(count, SEED + 1, receipt=RECEIPT, large=36 if is_full else 2))
     honest = genuine_messages(count // HONEST_SHARE, SEED)
@@ -175,10 +167,6 @@ def check_log(program: Program, count: int) -> int:
 
 
 def test_what_no_queue_should_deliver_harms_nobody_either(is_full: bool, figure: Figure) -> None:
-    """Lone surrogates, control characters, no body, too large: moved where that can be, else handed back; no crash.
-
-    SQS takes none of these. A broker behind its interface may, and a message must not depend on that.
-    """
     count = 10_000 if is_full else 100
     hostile = list(hostile_messages(count, SEED + 2, receipt=RECEIPT, any_queue=True))
     settings = Settings(backend="aws", bundle_ids=(BUNDLE_ID,), post_queues=(RESULTS,), max_receive_count=2)

@@ -445,7 +445,6 @@ CASES = {
 def test_kills_break_no_promise(
     name: str, programs: Programs, request: pytest.FixtureRequest, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Each purchase is OK for one submission and INVALID for none; nothing is lost; a redrive brings the same OK."""
     case = CASES[name]
     size = case.size if is_full else case.short
     if size is None:

@@ -44,11 +44,6 @@ def assert_all_ok(world: EmbeddedWorld, messages: list[SampleMessage]) -> None:
 def test_apple_refuses_everybody_for_a_while(
     embedded: EmbeddedWorld, is_full: bool, figure: Figure, refusal: str, moment: str
 ) -> None:
-    """No purchase is lost to it: the messages are kept, none is dead-lettered, and all are OK when it is over.
-
-    Where the program has seen Apple accept something, it finds out by asking again about that, and receives nothing
-    more. Where it has not, it believes no refusals before Apple accepts something, and goes on receiving.
-    """
     if not is_full and (refusal, moment) not in {("malformed", "while it works"), ("malformed", "before it starts")}:
         pytest.skip("at full size only")
     count, seconds = (800, 40.0) if is_full else (60, 9.0)
@@ -80,11 +75,6 @@ def test_apple_refuses_everybody_for_a_while(
 def test_a_storm_of_forgeries_disturbs_nobody(
     embedded: EmbeddedWorld, is_full: bool, figure: Figure, moment: str
 ) -> None:
-    """19 of 20 receipts are forged, each of another user: the honest are answered as ever, the forged are not.
-
-    Each forged one ends in the dead-letter queue, and Apple is asked about it once, as without a storm: twice, where
-    the storm was there before anybody honest.
-    """
     if not is_full and moment == "before it starts":
         pytest.skip("at full size only")
     count = 200 if is_full else 20

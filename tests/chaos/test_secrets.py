@@ -211,11 +211,6 @@ SETTINGS = Settings(backend="aws", bundle_ids=(BUNDLE_ID,), post_queues=(RESULTS
 
 
 def test_crashes_and_looks_inside_tell_no_secret(caplog: pytest.LogCaptureFixture) -> None:
-    """Bugs whose exceptions quote receipt and secret, and every way of looking into the actors meanwhile.
-
-    Crash reports and their tracebacks, traces, states and statistics. The bugs come out of Apple's client, of the
-    ledger's, and of a queue's.
-    """
     caplog.set_level(logging.DEBUG)
     services = FakeServices(SETTINGS)
     store, held = services.app_store, services.app_store.hold("verify_receipt")

@@ -45,10 +45,6 @@ def genuine_receipt() -> str:
 def test_a_callback_gets_each_result(
     store: SimulatedAppStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It runs on a thread of the system, and an answer is gone from the queue once the callback has returned.
-
-    Where it raises, that is an error in the log and no more: the answer stays on the queue.
-    """
     heard: queue.SimpleQueue[PostedResult] = queue.SimpleQueue()
 
     def take(result: PostedResult) -> None:

@@ -35,10 +35,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="epoll, and limi
 def test_a_database_that_is_moved_away_is_missed_and_taken_up_again(
     embedded: EmbeddedWorld, store: SimulatedAppStore
 ) -> None:
-    """Nothing is claimed in a file that nobody will find, and the log says so; once it is back, work goes on.
-
-    A stop without it is in order: there is nothing that could be waited for.
-    """
     messages = genuine_messages(10, 51)
     elsewhere = embedded.database.with_suffix(".elsewhere")
     program = embedded.start_consuming(store, drain_seconds=600)

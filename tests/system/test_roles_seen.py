@@ -76,9 +76,6 @@ def prepare(world: World) -> Inbox:
 def test_one_works_and_another_stands_by_until_it_is_needed(
     world: World, store: SimulatedAppStore, processes: int
 ) -> None:
-    """Both are healthy and ready, whatever the processes of the one that waits lack. A node that is killed is told of,
-    and its work is taken over.
-    """
     inbox = prepare(world)
     active = Node(world, store, "one", "active-standby", processes=processes, alerts_queue=ALERTS)
     active.wait_for("consuming")

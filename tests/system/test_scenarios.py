@@ -22,11 +22,6 @@ SCENARIO = make_scenario(140, 11, BUNDLE_ID, RESULTS)
 def test_everything_that_the_contract_says_about_what_comes_out(
     world: World, tmp_path: Path, store: SimulatedAppStore
 ) -> None:
-    """OK, INVALID with its reason, or the dead-letter queue with its reason: each kind of message gets its due.
-
-    Messages are sent beside the running program, which ends by itself, with code 0, when nothing has come for two
-    seconds.
-    """
     file = tmp_path / "statistics.json"
     program = world.start(store, exit_when_idle_seconds=2, statistics_file=str(file))
     world.send(SCENARIO.messages)

@@ -109,10 +109,6 @@ def run() -> Iterator[Run]:
 
 @pytest.mark.short
 def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """OK for the first, the same OK for the same submission again, INVALID for a replay.
-
-    Each period of a subscription counts once; and a consumable that is bought twice counts twice.
-    """
     house = run(settings_of(store, tmp_path))
     sample = purchase()
     (bought,) = sample.purchases
@@ -147,10 +143,6 @@ def test_an_outage_of_apple_does_not_hold_signed_transactions_up(
 
 
 def test_an_app_receipt_is_looked_up_by_the_server_api(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """One claim for all ways: what came as a receipt can't come again as a signed transaction.
-
-    Apple knows of a refund, of which an old receipt does not know, and knows no id that is made up.
-    """
     house = run(asking_the_server_api(store, tmp_path, environments="Production,Sandbox"))
     sample = purchase()
     (bought,) = sample.purchases

@@ -103,10 +103,6 @@ def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, stor
 
 
 def test_a_storm_ends_the_command_and_the_parent_tells_of_it(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """A worker that was killed can't; and when the parent gives up, the last word is sent before it ends.
-
-    More restarts than its share within a minute: exit code 1, and the workers that are left hand back.
-    """
     inbox = Inbox(embedded)
     store.outage(Fault.hang(600))
     program = embedded.start(store, alerts_queue=ALERTS, processes=2)
@@ -148,10 +144,6 @@ def objects(program: Program) -> list[dict[str, Any]]:
 def test_every_line_is_an_object_and_every_answer_has_one(
     programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
 ) -> None:
-    """With all that the answer said; where there are several processes a line says whose it is.
-
-    A log that goes into a file is for machines unless told otherwise; its last line is written before the end.
-    """
     embedded.send(SCENARIO.messages)
     program = embedded.finish(store, log_format="auto", log_decisions="all", processes=processes)
     lines = objects(program)
