@@ -93,7 +93,6 @@ from receipt_actors.otp._reports import CrashReport as CrashReport
 from receipt_actors.otp._reports import FailedToStartChild as FailedToStartChild
 from receipt_actors.otp._reports import ProgressReport as ProgressReport
 from receipt_actors.otp._reports import Report as Report
-from receipt_actors.otp._reports import ReportContext as ReportContext
 from receipt_actors.otp._reports import SupervisorReport as SupervisorReport
 from receipt_actors.otp._scheduler import BlockingPool as BlockingPool
 from receipt_actors.otp._scheduler import Poller as Poller

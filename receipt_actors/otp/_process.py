@@ -718,7 +718,7 @@ class Process:
     def terminate(self, reason: ExitReason, reply: object = NO_REPLY, handling: str = "an order to end") -> None:
         """End with a reason that was given, by ``Stop`` or by the parent. On the process's own turn only."""
         if isinstance(reason, Crash) and self._state is RUNNING:
-            self._report(reason, handling)
+            report_crash(self, reason, handling)
         self._terminate(reason, reply)
 
     def _terminate(self, reason: ExitReason, reply: object = NO_REPLY) -> None:
@@ -741,22 +741,12 @@ class Process:
             return
         if self.debug is not None:
             self.debug.crashed(error)
-        self._report(reason, "init" if state is STARTING else "terminate" if state is TERMINATING else handling)
+        report_crash(self, reason, "init" if state is STARTING else "terminate" if state is TERMINATING else handling)
         if state is RUNNING:
             self._terminate(reason)
         else:
             self._give_last_reply()
             self._exit(reason, start_result=NotStarted(reason))
-
-    def _report(self, reason: Crash, handling: str) -> None:
-        report_crash(
-            self.ref,
-            reason,
-            handling=handling,
-            mailbox_length=self.mailbox_length,
-            links=[linked.ref for linked in self.links],
-            parent=None if self.parent is None else self.parent.ref,
-        )
 
     # --- ending ---
 

@@ -272,7 +272,7 @@ class Scheduler:
     ``on_failure`` is called on the thread when it ends because of an error; what that raises ends the thread as well.
     """
 
-    __slots__ = ("_on_failure", "_pollers", "_ready", "_thread", "running")
+    __slots__ = ("__weakref__", "_on_failure", "_pollers", "_ready", "_thread", "running")
 
     def __init__(self, name: str, on_failure: Callable[[BaseException], None]) -> None:
         self.running = Running()

@@ -64,11 +64,15 @@ from receipt_actors.otp._messages import (
 from receipt_actors.otp._process import RUNNING, Process
 from receipt_actors.otp._ref import From, Ref
 from receipt_actors.otp._reports import (
+    Context,
     FailedToStartChild,
-    ReportContext,
+    ProgressReport,
+    SupervisorReport,
+    describe,
+    describe_child,
     describe_reason,
-    report_progress,
-    report_supervisor,
+    is_wanted,
+    publish,
 )
 from receipt_actors.otp._scheduler import context
 
@@ -249,7 +253,21 @@ class SupervisorBase(GenServer):
         auto_shutdown: AutoShutdown,
         max_zombies: int,
     ) -> None:
-        self._window = check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
+        if not isinstance(strategy, Strategy):
+            raise ValueError(
+                f"strategy must be a Strategy, not {strategy!r}; "
+                "ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE or SIMPLE_ONE_FOR_ONE"
+            )
+        self._window = RestartWindow(intensity, period_seconds)
+        if isinstance(max_zombies, bool) or not isinstance(max_zombies, int) or max_zombies < 0:
+            raise ValueError(f"max_zombies must be a whole number of killed children, 0 or more, not {max_zombies!r}")
+        check_auto_shutdown(auto_shutdown)
+        if strategy is Strategy.SIMPLE_ONE_FOR_ONE and auto_shutdown is not AutoShutdown.NEVER:
+            raise ValueError(
+                f"simple_one_for_one can't have auto_shutdown {auto_shutdown.name}: "
+                "its children come and go on demand, and none of them is significant"
+            )
+        check_child_specs(children, auto_shutdown)
         self.strategy = strategy
         self._auto_shutdown = auto_shutdown
         self._max_zombies = max_zombies
@@ -326,7 +344,7 @@ class SupervisorBase(GenServer):
         reason = ref.process.exit_reason
         if not ended_as_told(spec, reason):
             note = f"it did not end within {seconds_to_end(spec)} s" if was_late else ""
-            self._report(ReportContext.SHUTDOWN_ERROR, spec, ref, reason, note)
+            self._report("shutdown_error", spec, ref, reason, note)
         self._note_zombie(ref)
 
     def _note_zombie(self, ref: Ref) -> None:
@@ -341,7 +359,7 @@ class SupervisorBase(GenServer):
         if count <= self._max_zombies:
             return None
         why = f"killed children that still run: {count} (allowed: {self._max_zombies})"
-        self._report(ReportContext.SHUTDOWN, spec, ref, why)
+        self._report("shutdown", spec, ref, why)
         return Stop(Shutdown(why))
 
     def _answer_unless_too_many_zombies(self, spec: ChildSpec, ref: Ref | None, answer: object) -> object:
@@ -387,7 +405,7 @@ class SupervisorBase(GenServer):
     def _carry_out(self, plan: RestartPlan, child: _Child, ref: Ref | None) -> Any:
         if not plan.allowed:
             child.clear()
-            self._report(ReportContext.SHUTDOWN, child.spec, ref, "reached_max_restart_intensity", plan.note)
+            self._report("shutdown", child.spec, ref, "reached_max_restart_intensity", plan.note)
             return Stop(SHUTDOWN)
         if plan.delay_seconds is None:
             return self._restart_now(child)
@@ -399,7 +417,7 @@ class SupervisorBase(GenServer):
 
     def _start_failed(self, child: _Child, result: NotStarted) -> Any:
         """Count one more restart; without a ``Backoff`` it is tried again behind what is in the mailbox."""
-        self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
+        self._report("start_error", child.spec, None, result.reason)
         if child.streak is not None:
             return self._carry_out(self._count_restart(child), child, child.ended)
         child.retry = _Retry(child, is_delayed=False)
@@ -421,45 +439,26 @@ class SupervisorBase(GenServer):
     # --- reporting ---
 
     def _report(
-        self, context: ReportContext, spec: ChildSpec, ref: Ref | None, reason: object, note: str = "", **how: Any
+        self,
+        context: Context,
+        spec: ChildSpec,
+        child: Ref | None,
+        reason: object,
+        note: str = "",
+        *,
+        children: int = 1,
+        level: int = logging.ERROR,
     ) -> None:
-        restarts = len(self._window.restarts)
-        report_supervisor(self.ref, context, spec, ref, reason, restarts=restarts, note=note, **how)
+        if is_wanted(self.ref, level):
+            offender, restarts = describe_child(spec, child), len(self._window.restarts)
+            why = describe_reason(reason)
+            report = SupervisorReport(describe(self.ref), context, why, offender, children, restarts, note)
+            publish(self.ref, level, report)
 
     def _report_termination(self, spec: ChildSpec, ref: Ref, reason: ExitReason, plan: RestartPlan | None) -> None:
         note = "it is temporary and not restarted" if plan is None else plan.note
         level = logging.WARNING if plan is not None and plan.allowed else logging.ERROR
-        self._report(ReportContext.CHILD_TERMINATED, spec, ref, reason, note, level=level)
-
-
-def check_supervisor(
-    children: Sequence[ChildSpec],
-    strategy: Strategy,
-    intensity: int,
-    period_seconds: float,
-    auto_shutdown: AutoShutdown,
-    max_zombies: int,
-) -> RestartWindow:
-    """Raise ``ValueError`` for what no supervisor can be made of, before anything has started."""
-    if not isinstance(strategy, Strategy):
-        raise ValueError(
-            f"strategy must be a Strategy, not {strategy!r}; "
-            "ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE or SIMPLE_ONE_FOR_ONE"
-        )
-    window = RestartWindow(intensity, period_seconds)
-    if isinstance(max_zombies, bool) or not isinstance(max_zombies, int) or max_zombies < 0:
-        raise ValueError(f"max_zombies must be a whole number of killed children, 0 or more, not {max_zombies!r}")
-    check_auto_shutdown(auto_shutdown)
-    is_simple = strategy is Strategy.SIMPLE_ONE_FOR_ONE
-    if is_simple and auto_shutdown is not AutoShutdown.NEVER:
-        raise ValueError(
-            f"simple_one_for_one can't have auto_shutdown {auto_shutdown.name}: "
-            "its children come and go on demand, and none of them is significant"
-        )
-    check_child_specs(children, auto_shutdown)
-    if is_simple and len(children) != 1:
-        raise ValueError(f"simple_one_for_one takes exactly one child spec, not {len(children)}")
-    return window
+        self._report("child_terminated", spec, ref, reason, note, level=level)
 
 
 def ended_as_told(spec: ChildSpec, reason: ExitReason | None) -> bool:
@@ -503,7 +502,7 @@ class Supervisor(SupervisorBase):
         for child in list(self._children.values()):
             result = yield from self._start_one(child)
             if isinstance(result, NotStarted):
-                self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
+                self._report("start_error", child.spec, None, result.reason)
                 give_up: Stop | None = Stop(Shutdown(FailedToStartChild(child.spec.id, result.reason)))
             else:
                 give_up = self._too_many_zombies(child.spec, None)
@@ -523,7 +522,9 @@ class Supervisor(SupervisorBase):
             self._running[result.ref] = child
             if child.streak is not None:
                 child.streak.started(self.clock.monotonic())
-            report_progress(self.ref, child.spec, result.ref)
+            if is_wanted(self.ref, logging.DEBUG):
+                report = ProgressReport(describe(self.ref), describe_child(child.spec, result.ref))
+                publish(self.ref, logging.DEBUG, report)
         elif result is IGNORE and child.spec.restart is Restart.TEMPORARY:
             self._children.pop(child.spec.id, None)
         return result
@@ -738,7 +739,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             timer.cancel()
         for why, count in unexpected.items():
             note = "" if limit_seconds is None else f"they had {limit_seconds} s to end"
-            self._report(ReportContext.SHUTDOWN_ERROR, spec, None, why, note, children=count)
+            self._report("shutdown_error", spec, None, why, note, children=count)
 
     # --- a child ended ---
 
@@ -896,21 +897,23 @@ def supervisor_spec(
     Raises:
         ValueError: what is given makes no supervisor.
     """
+    options: dict[str, Any] = {
+        "intensity": intensity,
+        "period_seconds": period_seconds,
+        "auto_shutdown": auto_shutdown,
+        "max_zombies": max_zombies,
+    }
     try:
-        check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
+        check_child_specs(children, auto_shutdown)
+        if strategy is not Strategy.SIMPLE_ONE_FOR_ONE:
+            start = Start(Supervisor, tuple(children), strategy=strategy, name=id, **options)
+        elif len(children) == 1:
+            start = Start(SimpleOneForOneSupervisor, children[0], name=id, **options)
+        else:
+            raise ValueError(f"simple_one_for_one takes exactly one child spec, not {len(children)}")
+        start.actor_class(*start.args, **start.kwargs)  # what is wrong is said before anything has started
     except ValueError as error:
         raise ValueError(f"supervisor {id!r}: {error}") from None
-    is_simple = strategy is Strategy.SIMPLE_ONE_FOR_ONE
-    start = Start(
-        SimpleOneForOneSupervisor if is_simple else Supervisor,
-        children[0] if is_simple else tuple(children),
-        intensity=intensity,
-        period_seconds=period_seconds,
-        auto_shutdown=auto_shutdown,
-        max_zombies=max_zombies,
-        name=id,
-        **({} if is_simple else {"strategy": strategy}),
-    )
     return ChildSpec(id, start, restart, INFINITY, ChildType.SUPERVISOR, significant)
 
 

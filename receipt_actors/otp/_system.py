@@ -10,7 +10,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pykka
 from pykka._envelope import Envelope
@@ -50,9 +50,6 @@ LOCK = threading.RLock()
 
 
 MAX_RESTART_COUNTS = 10_000  #: children whose restarts are remembered
-MIN_KNOWN = 8  #: threads, or pools of them, that are not worth looking through
-
-T = TypeVar("T")
 
 
 def _counted_by(supervisor: Ref) -> Name:
@@ -65,27 +62,6 @@ class StartError(Exception):
     def __init__(self, actor_class: type[Actor], result: StartResult) -> None:
         super().__init__(f"{actor_class.__name__} did not start: {getattr(result, 'reason', result)}")
         self.result = result
-
-
-class _Known(dict[T, None]):
-    """What was made and may be over by now, and is forgotten then.
-
-    It is looked through whenever there are twice as many as were left the last time: what one more costs does not grow
-    with their number.
-    """
-
-    def __init__(self, is_over: Callable[[T], bool]) -> None:
-        super().__init__()
-        self._is_over = is_over
-        self._look_at = MIN_KNOWN
-
-    def add(self, one: T) -> None:
-        if len(self) >= self._look_at:
-            for other in list(self):
-                if self._is_over(other):
-                    self.pop(other, None)
-            self._look_at = max(MIN_KNOWN, 2 * len(self))
-        self[one] = None
 
 
 class ActorSystem:
@@ -128,8 +104,9 @@ class ActorSystem:
         self.orphans: dict[Process, None] = {}  # who ends because its parent was killed
         self.report_listeners: tuple[Callable[[Report], object], ...] = ()  # replaced, never changed
         self._restarts: dict[tuple[Name, Hashable], int] = {}  # by supervisor and child
-        self._own_threads = _Known[Scheduler](lambda scheduler: not scheduler.is_running())
-        self._pools = _Known[BlockingPool](lambda pool: pool.is_over)
+        # Those that are over go when nothing refers to them; a thread refers to its own.
+        self._own_threads: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+        self._pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
         self._stopped = False
         self._why_stopped = ""
         self._is_left_behind = False
@@ -385,9 +362,11 @@ class ActorSystem:
         if self.owns_clock:
             self.clock.close()
         self.scheduler.stop()
-        for pool in self._pools:
+        with self.lock:
+            pools = list(self._pools)
+            threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *pools]
+        for pool in pools:
             pool.close()
-        threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *self._pools]
         return [thread.name for thread in threads if not thread.join(max(0.1, seconds_left()))]
 
     def fail(self, error: BaseException) -> None:

@@ -42,8 +42,9 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._reports import TEXT_LIMIT, describe_reason, report_crash
-from tests.otp.support import Pooled, PooledTrapping, Seen, end, exit_reason_of, raising, whereis
+from tests.otp.support import Pooled, PooledTrapping, Seen, end, exit_reason_of, link_child, raising, whereis
 
 SECRET = "eyJhbGciOiJFUzI1NiJ9"
 BUG = Crash(ValueError("bug"))
@@ -254,7 +255,7 @@ def test_nothing_is_reported_that_nobody_wants(system: ActorSystem, caplog: pyte
     supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"))])
     end(whereis(system, "a"), KILLED)
     which_children(supervisor)
-    report_crash(supervisor, BUG, handling="Count", mailbox_length=0)
+    report_crash(supervisor.process, BUG, "Count")
     assert caplog.records == []
 
 
@@ -270,8 +271,11 @@ def caught(error: BaseException) -> Crash:
 
 
 def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    ref, parent = system.start(Pooled, name="counter"), system.start(Pooled, name="parent")
-    report_crash(ref, caught(ValueError("bug")), handling="Count", mailbox_length=3, links=[parent], parent=parent)
+    ref = link_child(system.start(Pooled, name="parent"), Pooled, name="counter")
+    otp_sys.suspend(ref)
+    for _ in range(3):
+        ref.send("waits")
+    report_crash(ref.process, caught(ValueError("bug")), "Count")
     (record,) = records
     (report,) = reports(records, CrashReport)
     assert record.getMessage() == "Pooled (counter) crashed while handling Count: ValueError: bug"
@@ -305,7 +309,7 @@ def test_a_crash_report_says_what_was_under_way(system: ActorSystem, records: li
 
 def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     crash = caught(ValueError("x" * 10_000))
-    report_crash(system.start(Pooled), crash, handling="Count", mailbox_length=0)
+    report_crash(system.start(Pooled).process, crash, "Count")
     text = logging.Formatter().format(records[0])
     assert "in script" in text
     assert "raise error" in text
