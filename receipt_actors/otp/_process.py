@@ -102,8 +102,6 @@ _monitors = itertools.count(1)
 
 
 class State(enum.Enum):
-    """Where a process is in its life; it goes one way only."""
-
     STARTING = "starting"  #: ``init`` runs
     RUNNING = "running"  #: it handles messages
     TERMINATING = "terminating"  #: ``terminate`` runs
@@ -203,10 +201,10 @@ class Process:
     def start(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], acknowledge: Callable[[StartResult], None] | None
     ) -> StartResult | None:
-        """Have ``init`` run and return its result, or None where ``acknowledge`` will be told later.
+        """Have ``init`` run and return its result, or None if ``acknowledge`` will be called later.
 
-        On the thread of its own scheduler (a pooled actor that starts a pooled one) it runs here and now, no hop;
-        unless too many are at that already, each in the ``init`` of the one before: the stack has an end.
+        On the thread of its own scheduler (a pooled actor that starts a pooled one) it runs here and now, unless too
+        many are at that already, each in the ``init`` of the one before: the stack has an end.
         """
         running = context.running
         if running is not self._scheduler.running or (
@@ -234,7 +232,7 @@ class Process:
         return result
 
     def _acknowledge_to(self, acknowledge: Callable[[StartResult], None] | None) -> StartResult | None:
-        """Return the result of the start where there is one already (it may have been killed); else promise it."""
+        """Return the result of the start if there is one already (it may have been killed); else promise it."""
         with self.system.lock:
             if self.start_result is None:
                 self._acknowledge = acknowledge
@@ -256,7 +254,7 @@ class Process:
         self._settle(None, result)
 
     def _acknowledge_start(self) -> bool:
-        """Tell that it has started; False when it was ended from outside meanwhile, which has been told then."""
+        """Tell that it has started; False if it was ended from outside meanwhile."""
         return self._scheduler.running.send(self._tell_starter, Started(self.ref)) and self._state is RUNNING
 
     def _tell_starter(self, result: StartResult) -> None:
@@ -278,11 +276,9 @@ class Process:
         return self._state is RUNNING or self._state is STARTING
 
     def set(self) -> None:
-        """End it at once (pykka's way of stopping from within)."""
         self.kill()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the process has ended; False on time-out."""
         ended = threading.Event()
         monitor = self.add_monitor(lambda _down: ended.set())
         try:
@@ -299,12 +295,11 @@ class Process:
             self._scheduler.join(1.0)  # it has nothing to do, and ends at once
 
     def fail(self, error: BaseException) -> None:
-        """End because of a bug of the runtime itself, so that nobody waits for this process for ever."""
+        """End because of a bug of the runtime itself, so that nothing waits for this process for ever."""
         self._exit(Crash(error))
         self._end_last_turn()
 
     def watch(self, debug: Debug | None) -> None:
-        """Begin being watched by ``sys``, go on otherwise, or end it, where nothing is watched any more."""
         with self.system.lock:
             self.debug = debug if debug is not None and debug.functions else None
             self.observed = self.debug is not None or self._state is EXITED
@@ -323,7 +318,7 @@ class Process:
     # --- pykka's ActorInbox ---
 
     def put(self, envelope: Envelope[Any], /) -> None:
-        """Queue a message; the sender of one to an ended process is told where it waits for an answer."""
+        """Queue a message; one that wants an answer from an ended process is refused."""
         self._mailbox.put(envelope)
         if self._scheduled.acquire(False):  # positional: the keyword costs as much again
             if self._state is EXITED:
@@ -347,12 +342,10 @@ class Process:
             self._held_up = self._state is EXITED
 
     def wake(self) -> None:
-        """Have it look whether the answer that it waits for has come."""
         if self._scheduled.acquire(False):
             self._scheduler.schedule(self)
 
     def get(self) -> Envelope[Any]:
-        """Take the next message (pykka's protocol; the runtime itself does not call it)."""
         return self._mailbox.get_nowait()
 
     def empty(self) -> bool:
@@ -360,11 +353,10 @@ class Process:
 
     @property
     def mailbox_length(self) -> int:
-        """Count the messages that wait (``process_info(Pid, message_queue_len)``)."""
         return self._mailbox.qsize() + len(self._backlog or ()) + len(self._waiting or ())
 
     def frame(self) -> FrameType | None:
-        """Return where the thread is that runs a callback of this process; None where none is under way."""
+        """Return where the thread is that runs a callback of this process; None if none is under way."""
         return self._scheduler.frame() if self._scheduler.running.is_inside(self) else None
 
     # --- turns ---
@@ -445,7 +437,6 @@ class Process:
     # --- what takes messages first ---
 
     def suspend(self) -> None:
-        """Handle no message but those of ``sys`` until ``resume``."""
         idle = self._waiting
         if idle is None:
             self._waiting = Suspended(self)
@@ -462,7 +453,6 @@ class Process:
         return isinstance(self._waiting, Suspended)
 
     def is_idle(self, idle: Idle) -> bool:
-        """Tell whether this time-out still counts: nothing has come since it was set."""
         return self._waiting is idle
 
     def resume_from(self, waiting: Waiting | Suspended | Idle) -> None:
@@ -479,7 +469,6 @@ class Process:
         self._backlog = backlog or None
 
     def _put_first(self, envelope: Envelope[Any]) -> None:
-        """Have a message handled before all others; on the process's own turn only."""
         backlog = self._backlog
         if backlog:
             backlog.appendleft(envelope)
@@ -546,7 +535,7 @@ class Process:
             self._settle(envelope, result)
 
     def _is_for_actor(self, envelope: Envelope[Any]) -> bool:
-        """Deal with a message of the runtime; True when it goes to the actor all the same."""
+        """Deal with a message of the runtime; True if it goes to the actor all the same."""
         kind = type(envelope)
         if kind is DownEnvelope:
             return self.take_down(envelope.message)
@@ -637,9 +626,9 @@ class Process:
             self._crash(TypeError(f"a callback of {name} returned the class {result.__name__}: return an instance"))
 
     def _give_last_reply(self) -> None:
-        """Send the reply of a ``Stop``, after ``terminate`` and before anyone learns of the end (OTP).
+        """Send the reply of a ``Stop``, after ``terminate`` and before any news of the end (OTP).
 
-        Who asked by pykka's ``stop`` wants to know of the end itself, and is told by ``_abandon``.
+        The answer to pykka's ``stop`` is the end itself: ``_abandon`` gives it.
         """
         current = self._current
         reply = NO_REPLY if self._ending is None else self._ending[1]
@@ -674,11 +663,9 @@ class Process:
 
     @property
     def unanswered_calls(self) -> int:
-        """Count the calls that ``handle_call`` took (``NO_REPLY``) and that still wait for their answer."""
         return len(self._deferred or ())
 
     def _defer(self, envelope: Envelope[Any]) -> None:
-        """Remember a call that is answered later; another thread may be answering it at this moment."""
         deferred = self._deferred
         if deferred is None:
             deferred = set()
@@ -693,7 +680,6 @@ class Process:
         fail_reply(envelope.reply_to, self.exit_reason or NO_PROCESS)
 
     def forget_call(self, reply_to: object) -> None:
-        """Note that a call has been answered, so that nobody tells its caller otherwise."""
         with self.system.lock:
             current = self._current
             if current is not None and current.reply_to is reply_to:
@@ -704,7 +690,7 @@ class Process:
     # --- terminate and crash ---
 
     def _advance(self, before: State, after: State) -> bool:
-        """Go from one state to the next; False when it was ended from outside meanwhile."""
+        """Go from one state to the next; False if it was ended from outside meanwhile."""
         with self.system.lock:
             if self._state is not before:
                 return False
@@ -786,14 +772,13 @@ class Process:
                 ended += process._end(reason, is_cut_short=True)
 
     def kill(self, killer: Process | None = None) -> None:
-        """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens where its killer has ended.
+        """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens if its killer has ended.
 
         CPython can't kill a thread: a callback that is running goes on to its end, fenced, as a zombie.
         """
         self._exit(KILLED, is_cut_short=True, killer=killer)
 
     def crash(self, error: BaseException) -> None:
-        """End now, from whichever thread, without ``terminate``: the system has failed."""
         self._exit(Crash(error), is_cut_short=True)
 
     def _exit(self, reason: ExitReason, **how: Any) -> None:
@@ -871,7 +856,7 @@ class Process:
                 self.system.orphans[other] = None
 
     def leave_behind(self) -> None:
-        """In the child of a fork, where its thread has not come along: it has ended, and there is nobody to be told.
+        """End in the child of a fork, where its thread has not come along.
 
         What it holds that another thread may have been at is replaced, not looked at. What its callbacks hold is left
         as it is: to let go of it would run the program's own ``finally`` blocks and finalizers once more.
@@ -894,7 +879,7 @@ class Process:
         watchers: list[Any],
         calls: list[Any],
     ) -> None:
-        """Tell all of them, from each list's end, of the end; who has been told is taken off the list."""
+        """Tell all of them, from each list's end; those that have been told are taken off the list."""
         running = self._scheduler.running
         running.wait_for_send(self)
         if self in self.system.undead and not running.is_inside(self):  # its callback has returned at this moment
@@ -953,7 +938,6 @@ class Process:
 
     @property
     def links(self) -> list[Process]:
-        """Return whom it is linked to."""
         with self.system.lock:
             links = self._links
             return list(links) if isinstance(links, set) else [] if links is None else [links]
@@ -985,13 +969,11 @@ class Process:
             self._links = {links, other}
 
     def unlink(self, other: Process) -> None:
-        """Undo ``link``: neither gets a signal through it from now on."""
         with self.system.lock:
             self.drop_link(other)
             other.drop_link(self)
 
     def drop_link(self, other: Process) -> None:
-        """Forget one side of a link; the caller holds the lock."""
         links = self._links
         if isinstance(links, set):
             links.discard(other)
@@ -1001,7 +983,7 @@ class Process:
     # --- monitors ---
 
     def add_monitor(self, watcher: Watcher) -> int:
-        """Have ``watcher`` told, once, when this process ends (at once where it has ended). Returns the monitor."""
+        """Tell ``watcher``, once, when this process ends (at once if it has ended). Returns the monitor."""
         monitor = next(_monitors)
         with self.system.lock:
             alive = not self.is_set()
@@ -1018,7 +1000,6 @@ class Process:
         return monitor
 
     def remove_monitor(self, monitor: int) -> None:
-        """Forget a monitor on this process that a function has."""
         with self.system.lock:
             if self._monitors is not None:
                 self._monitors.pop(monitor, None)
@@ -1035,17 +1016,16 @@ class Process:
                 del self._monitored[monitor]
 
     def expects(self, down: Down) -> bool:
-        """Tell whether a ``Down`` counts: False when its monitor has been flushed."""
         return self._monitored is not None and down.monitor in self._monitored
 
     def take_down(self, down: Down) -> bool:
-        """Note that a ``Down`` is being delivered; False when its monitor has been flushed."""
+        """Note that a ``Down`` is being delivered; False if its monitor has been flushed."""
         return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
 
     # --- the end ---
 
     def cut(self) -> None:
-        """Have the others forget its links and its monitors, since it ends. The caller holds the lock."""
+        """Remove it from the others' links and monitors, since it ends. The caller holds the lock."""
         links = self._links
         if links is not None:
             for other in list(links) if isinstance(links, set) else (links,):
@@ -1109,7 +1089,6 @@ class Waiting:
             log(logging.DEBUG, "a callback of %s that was killed raised %s", self._process.ref, type(error).__name__)
 
     def offer(self, envelope: Envelope[Any]) -> None:
-        """Go on with a message that it waits for; keep any other."""
         receive = self._receive
         assert receive is not None
         try:
@@ -1160,7 +1139,6 @@ class Waiting:
                 return
 
     def _await(self, answer: CallReply) -> None:
-        """Wait for the answer of a call; no message is looked at meanwhile."""
         process, seconds = self._process, answer.timeout_seconds
         if seconds == 0:
             answer.time_out()
@@ -1220,13 +1198,12 @@ class Idle:
             self.offer(Envelope(TIMEOUT))
 
     def give_back(self) -> deque[Envelope[Any]]:
-        """Cancel the time-out; nothing was passed over."""
         if self._timer is not None:
             self._timer.cancel()
         return deque()
 
     def close(self) -> None:
-        """Nothing is under way."""
+        pass
 
     def offer(self, envelope: Envelope[Any]) -> None:
         """Handle the message, and wait no more; a request of ``sys`` begins the time anew, as in OTP."""
@@ -1260,7 +1237,7 @@ class Suspended:
         return self._passed_over
 
     def close(self) -> None:
-        """Nothing is under way."""
+        pass
 
     def offer(self, envelope: Envelope[Any]) -> None:
         if type(envelope) is SysEnvelope:

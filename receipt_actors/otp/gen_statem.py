@@ -162,11 +162,7 @@ TimeoutTime: TypeAlias = float | _TimeoutChange | None
 
 @dataclass(frozen=True, slots=True)
 class ReplyAction:
-    """Answer a ``Call``, this one or an earlier one (OTP: ``{reply, From, Reply}``). A second answer is dropped.
-
-    Raises:
-        TypeError: ``from_`` is not that of a ``Call``.
-    """
+    """Answer a ``Call``, this one or an earlier one (OTP: ``{reply, From, Reply}``). A second answer is dropped."""
 
     from_: From
     value: Any
@@ -188,9 +184,6 @@ class NextEvent:
     """Have ``event``, of any type, handled before all that wait, after earlier ``next_event`` of the same list.
 
     OTP: ``{next_event, EventType, EventContent}``.
-
-    Raises:
-        TypeError: it is not an event.
     """
 
     event: Event
@@ -228,7 +221,7 @@ next_event = NextEvent
 def event_timeout(seconds: TimeoutTime, content: object = None, *, absolute: bool = False) -> SetTimeout:
     """Get ``EventTimeout(content)`` unless any event comes before (OTP: ``{timeout, Time, Content, Options}``).
 
-    Any event cancels it: a postponed one that is retried, one from ``next_event``, another time-out. See
+    A postponed event that is retried, one from ``next_event`` or another time-out cancels it too. See
     ``state_timeout`` for the arguments and errors.
     """
     return SetTimeout(EventTimeout(content), seconds, absolute)
@@ -291,8 +284,6 @@ class NextState(_WithActions):
 
 @dataclass(frozen=True, slots=True)
 class StopAndReply:
-    """See ``stop_and_reply``."""
-
     reason: ExitReason
     replies: tuple[ReplyAction, ...]
 
@@ -311,29 +302,22 @@ def next_state(state: Any, *actions: Action) -> NextState:
     """Go to ``state``; from ``init``, start in it. The state that it is in already: as ``keep_state``.
 
     A state change retries the postponed events, oldest first, before any other, and cancels the state time-out.
-
-    Raises:
-        TypeError: one of ``actions`` is not an action.
     """
     return NextState(actions, state)
 
 
 def keep_state(*actions: Action) -> KeepState:
-    """Stay in the state; errors as ``next_state``."""
+    """Stay in the state."""
     return KeepState(actions)
 
 
 def repeat_state(*actions: Action) -> RepeatState:
-    """Stay in the state, but make its state enter call again, where there are such calls; errors as ``next_state``."""
+    """Stay in the state, but make its state enter call again, if there are such calls."""
     return RepeatState(actions)
 
 
 def stop_and_reply(reason: ExitReason, *replies: ReplyAction) -> StopAndReply:
-    """Send the replies, then end as with ``Stop(reason)``.
-
-    Raises:
-        TypeError: one of ``replies`` is not a ``reply(...)``.
-    """
+    """Send the replies, then end as with ``Stop(reason)``."""
     return StopAndReply(reason, replies)
 
 
@@ -413,7 +397,7 @@ class StateMachineLoop:
         self._wishes = _Wishes(self.state)
 
     def time_out(self, kind: TimeoutKind, tag: int) -> bool:
-        """Take a timer that has fired; False when it was cancelled or replaced meanwhile: it counts for nothing."""
+        """Take a timer that has fired; False when it was cancelled or replaced meanwhile."""
         timeout = self.timeouts.get(kind)
         if timeout is None or timeout.tag != tag:
             return False
@@ -597,15 +581,15 @@ class GenStateMachine(Actor):
     # --- what a subclass overrides ---
 
     def init(self) -> Any:
-        """Get ready and return the first state; see the class. Its actions and ``Enter`` come after the start."""
+        """Get ready and return the first state. Its actions and ``Enter`` come after the start."""
         raise NotImplementedError(f"{type(self).__name__} has no init, which returns next_state(...): the first state")
 
     def handle_event(self, event: Any, state: Any) -> Any:
-        """Handle all events in all states, in place of a method for each state; see the class."""
+        """Handle all events in all states, in place of a method for each state."""
         raise NotImplementedError(f"{type(self).__name__} has methods as states, and no handle_event")
 
     def terminate(self, reason: ExitReason) -> Any:
-        """Clean up; ``state`` is the last state."""
+        pass
 
     # --- what it offers ---
 
@@ -615,7 +599,6 @@ class GenStateMachine(Actor):
         return self.__loop.state
 
     def system_get_state(self) -> tuple[Any, dict[str, Any]]:
-        """Return the state and the data, for ``sys`` (OTP: ``{State, Data}``)."""
         data = {name: value for name, value in vars(self).items() if name not in self.__not_data}
         return self.state, data
 
@@ -636,10 +619,7 @@ class GenStateMachine(Actor):
         self.__loop.state = name
 
     def format_status(self) -> Any:
-        """Describe the machine for ``sys.get_status``: the state, and of all else the types; see ``Actor``.
-
-        A subclass whose states are values with secrets in them overrides it.
-        """
+        """Describe the machine for ``sys.get_status``: the state, and of all else the types."""
         state, data = self.system_get_state()
         return {
             "state": state,
@@ -679,7 +659,6 @@ class GenStateMachine(Actor):
         return Continue(result)
 
     def handle_continue(self, term: Any) -> Any:
-        """Enter the first state, once the start has been acknowledged (a subclass has ``next_event`` instead)."""
         self.__do(self.__loop.begin(term))
         return self.__run()
 
