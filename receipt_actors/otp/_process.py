@@ -268,8 +268,6 @@ class Process:
         if acknowledge is not None:
             acknowledge(result)
 
-    # --- stop flag (pykka's actor_stopped) ---
-
     @property
     def takes_messages(self) -> bool:
         """Tell whether its callbacks still get what is put into the mailbox: until ``terminate`` begins."""
@@ -285,8 +283,6 @@ class Process:
             return ended.wait(timeout)
         finally:
             self.remove_monitor(monitor)
-
-    # --- running ---
 
     def discard(self) -> None:
         """End before it has begun: its name was taken at this moment, or its system was stopped."""
@@ -331,10 +327,6 @@ class Process:
                 self._scheduler.schedule(self)
         elif self._state is EXITED:
             self._refuse_mailbox(NO_PROCESS)
-
-    def await_answer(self, answer: CallReply) -> None:
-        self.awaited = answer
-        self._held_up = True
 
     def end_call(self) -> None:
         with self.system.lock:  # its end may come at this moment
@@ -452,9 +444,6 @@ class Process:
     def is_suspended(self) -> bool:
         return isinstance(self._waiting, Suspended)
 
-    def is_idle(self, idle: Idle) -> bool:
-        return self._waiting is idle
-
     def resume_from(self, waiting: Waiting | Suspended | Idle) -> None:
         """Take back the messages that were passed over: they come before all others."""
         self._waiting = None
@@ -474,8 +463,6 @@ class Process:
             backlog.appendleft(envelope)
         else:
             self._backlog = deque((envelope,))
-
-    # --- refusing ---
 
     def _refuse_all(self, messages: deque[Envelope[Any]]) -> None:
         while messages:
@@ -502,8 +489,6 @@ class Process:
             send_reply(envelope.reply_to, None)
         else:
             fail_reply(envelope.reply_to, reason, begun=begun)
-
-    # ``Process`` makes them: one ``__init__`` fewer for each actor.
 
     # --- a message ---
 
@@ -647,13 +632,6 @@ class Process:
             return
         if result is not None:
             self._settle(None, result)
-
-    # --- selective receive and suspension: what ``Waiting`` and ``Suspended`` report ---
-
-    def finished(self, waiting: Waiting, envelope: Envelope[Any] | None, result: Any) -> None:
-        """Go on with what a callback that was a generator returned."""
-        self.resume_from(waiting)
-        self._settle(envelope, result)
 
     def interrupted(self, waiting: Waiting, error: BaseException) -> None:
         self.resume_from(waiting)
@@ -1015,14 +993,9 @@ class Process:
                 assert self._monitored is not None
                 del self._monitored[monitor]
 
-    def expects(self, down: Down) -> bool:
-        return self._monitored is not None and down.monitor in self._monitored
-
     def take_down(self, down: Down) -> bool:
         """Note that a ``Down`` is being delivered; False if its monitor has been flushed."""
         return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
-
-    # --- the end ---
 
     def cut(self) -> None:
         """Remove it from the others' links and monitors, since it ends. The caller holds the lock."""
@@ -1112,7 +1085,8 @@ class Waiting:
             try:
                 receive = self._generator.send(value)
             except StopIteration as end:
-                self._process.finished(self, self._envelope, end.value)
+                self._process.resume_from(self)
+                self._process._settle(self._envelope, end.value)
                 return
             except BaseException as error:
                 self._process.interrupted(self, error)
@@ -1143,7 +1117,8 @@ class Waiting:
         if seconds == 0:
             answer.time_out()
         elif not process.is_set():
-            process.await_answer(answer)
+            process.awaited = answer
+            process._held_up = True
             if seconds is not None:
                 self._timer = process.system.clock.call_later(seconds, answer.time_out)
 
@@ -1194,7 +1169,7 @@ class Idle:
         return 0
 
     def _time_out(self) -> None:
-        if self._process.is_idle(self):
+        if self._process._waiting is self:
             self.offer(Envelope(TIMEOUT))
 
     def give_back(self) -> deque[Envelope[Any]]:
@@ -1209,10 +1184,10 @@ class Idle:
         """Handle the message, and wait no more; a request of ``sys`` begins the time anew, as in OTP."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
-            if self._timer is not None and self._process.is_idle(self):
+            if self._timer is not None and self._process._waiting is self:
                 self._timer.cancel()
                 self._timer = start_timer(self._process, self.seconds, self._time_out)
-        elif type(envelope) is DownEnvelope and not self._process.expects(envelope.message):
+        elif type(envelope) is DownEnvelope and envelope.message.monitor not in (self._process._monitored or ()):
             return  # flushed: it never came
         else:
             self._process.resume_from(self)

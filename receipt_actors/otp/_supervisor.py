@@ -788,15 +788,10 @@ class SimpleOneForOneSupervisor(SupervisorBase):
     def _restart_later(self, child: _Child, delay_seconds: float) -> None:
         self._retry_after(child, delay_seconds)
 
-    def _restart_now(self, child: _Child) -> Any:
+    def _restart_now(self, child: _Child) -> Receiving:
         result = self._start(self._spec, child.args)
-        return self._finish_restart(result, child) if isinstance(result, Starting) else self._restarted(result, child)
-
-    def _finish_restart(self, starting: Starting, child: _Child) -> Receiving:
-        result = yield from self._await_start(starting)
-        return self._restarted(result, child)
-
-    def _restarted(self, result: StartResult, child: _Child) -> Any:
+        if isinstance(result, Starting):
+            result = yield from self._await_start(result)
         if isinstance(result, NotStarted):
             return self._start_failed(child, result)
         assert child.ended is not None

@@ -43,31 +43,6 @@ if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
     from receipt_actors.otp._system import ActorSystem
 
-__all__ = [
-    "DebugFunction",
-    "Event",
-    "EventKind",
-    "Statistics",
-    "Status",
-    "describe_state",
-    "get_log",
-    "get_state",
-    "get_status",
-    "install",
-    "install_everywhere",
-    "log",
-    "no_debug",
-    "remove",
-    "remove_everywhere",
-    "replace_state",
-    "resume",
-    "statistics",
-    "suspend",
-    "terminate",
-    "trace",
-    "where",
-]
-
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
