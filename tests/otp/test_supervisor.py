@@ -68,6 +68,7 @@ from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._child_spec import ForgottenStart
 from tests.otp.support import (
     WAIT_SECONDS,
+    Flaky,
     Pooled,
     Seen,
     Threaded,
@@ -234,21 +235,6 @@ def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., Child
         with pytest.raises(StartError, match=error):
             system.start(Supervisor, [child("a")], **options)
     assert log.rest() == []
-
-
-class Flaky:
-    """An init that fails while ``failures`` are left; ``before`` is called first."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.before: Callable[[], object] = lambda: None
-
-    def __call__(self, _actor: Any) -> Any:
-        self.before()
-        if self.failures:
-            self.failures -= 1
-            return Stop(BUG)
-        return None
 
 
 def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:

@@ -19,7 +19,6 @@ from receipt_actors.otp import (
     SHUTDOWN,
     Actor,
     ActorSystem,
-    ChildSpec,
     Crash,
     Exit,
     ExitReason,
@@ -29,8 +28,6 @@ from receipt_actors.otp import (
     Receiving,
     Ref,
     Shutdown,
-    Start,
-    Supervisor,
 )
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
@@ -114,9 +111,6 @@ def wait_for_message(ref: Ref) -> None:
         assert time.monotonic() < deadline
 
 
-# --- get_state, replace_state ----------------------------------------------------------------------------------------
-
-
 def test_get_state_tells_the_attributes(counter: Ref) -> None:
     assert otp_sys.get_state(counter) == {"count": 1}
     assert counter.ask("next") == 2
@@ -191,9 +185,6 @@ def test_a_hook_that_fails_does_not_end_its_actor(system: ActorSystem, error: Ba
     assert ref.call("next") == 1
 
 
-# --- get_status ------------------------------------------------------------------------------------------------------
-
-
 def test_get_status_describes_the_actor(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
     parent = system.start(trapping)
     ref = link_child(parent, server, name="it")
@@ -237,9 +228,6 @@ def test_get_status_holds_no_contents(system: ActorSystem) -> None:
     }
     assert SECRET not in repr(status)
     ref.kill()
-
-
-# --- suspend, resume -------------------------------------------------------------------------------------------------
 
 
 def test_suspend_holds_messages_and_resume_gives_them_back_in_order(system: ActorSystem, server: type[Pooled]) -> None:
@@ -357,9 +345,6 @@ def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type
     assert seen.rest() == ["passed over"]
 
 
-# --- terminate -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("over"), Crash(ValueError("bug"))], ids=str)
 def test_terminate_ends_it_in_an_orderly_way(
     system: ActorSystem, server: type[Pooled], trapping: type[Pooled], reason: ExitReason
@@ -397,14 +382,6 @@ def test_terminate_does_not_wait_for_the_end(system: ActorSystem, server: type[P
     assert exit_reason_of(ref) == SHUTDOWN
 
 
-def test_terminate_of_a_supervisor_ends_its_children(system: ActorSystem, server: type[Pooled]) -> None:
-    specs = [ChildSpec(id_, Start(server, name=id_)) for id_ in "ab"]
-    supervisor = system.start(Supervisor, specs)
-    otp_sys.terminate(supervisor, SHUTDOWN)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert system.registered() == {}
-
-
 def test_killed_in_the_middle_of_a_request(system: ActorSystem, server: type[Pooled]) -> None:
     ref = system.start(server)
     with Gate({}) as gate, asked(lambda: otp_sys.replace_state(ref, gate, WAIT_SECONDS)) as outcome:
@@ -413,9 +390,6 @@ def test_killed_in_the_middle_of_a_request(system: ActorSystem, server: type[Poo
         assert ref.is_zombie
         assert isinstance(outcome.next(), pykka.ActorDeadError)
         gate.open()
-
-
-# --- who may ask, and whom -------------------------------------------------------------------------------------------
 
 
 def test_pooled_actors_must_not_ask(system: ActorSystem, server: type[Pooled]) -> None:
@@ -456,9 +430,6 @@ def kinds(events: Seen) -> list[EventKind]:
     return [event.kind for event in events.rest()]
 
 
-# --- statistics ------------------------------------------------------------------------------------------------------
-
-
 def test_statistics_count_since_they_were_switched_on(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled]
 ) -> None:
@@ -489,9 +460,6 @@ def test_statistics_go_on_when_they_are_switched_on_again(ref: Ref, clock: Watch
     assert otp_sys.statistics(ref) is None
     otp_sys.statistics(ref, True)
     assert otp_sys.statistics(ref) == otp_sys.Statistics(0, messages_in=0, messages_out=0)
-
-
-# --- trace, log, install ---------------------------------------------------------------------------------------------
 
 
 def test_events_tell_what_happens(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
@@ -678,9 +646,6 @@ def test_a_zombie_that_is_watched_no_more_stays_fenced(system: ActorSystem) -> N
     settle(system, thread)
     sync(other)
     assert seen.rest() == []
-
-
-# --- all actors of a system ------------------------------------------------------------------------------------------
 
 
 def everywhere(system: ActorSystem, *kinds: EventKind, but: Ref | None = None) -> Seen:
