@@ -26,7 +26,6 @@ from receipt_actors.otp import (
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
-    AlreadyStarted,
     AutoShutdown,
     ChildError,
     ChildSpec,
@@ -331,16 +330,6 @@ def test_a_child_that_takes_too_long_is_killed(
     assert answer.get(timeout=WAIT_SECONDS) is None
     assert exit_reason_of(ref) == KILLED
     assert "child a did not end as told: killed (it did not end within 3 s)" in caplog.text
-
-
-def test_start_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    supervisor = system.start(Supervisor, [child("a")])
-    started = start_child(supervisor, child("b"))
-    assert started == Started(whereis(system, "b"))
-    assert start_child(supervisor, child("b")) == NotStarted(AlreadyStarted(whereis(system, "b")))
-    terminate_child(supervisor, "b")
-    assert start_child(supervisor, child("b")) is ChildError.ALREADY_PRESENT
-    assert states(supervisor) == {"a": "running", "b": None}
 
 
 def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:

@@ -201,18 +201,10 @@ def test_get_status_describes_the_actor(system: ActorSystem, server: type[Pooled
     assert (status.name, status.parent, status.links, status.trap_exit) == (None, None, (ref,), True)
 
 
-class Confidant(Counter):
-    def __init__(self) -> None:
-        super().__init__()
-        self.password = SECRET
-        self.key = SECRET.encode()
-        self.users = {SECRET: SECRET}
-        self.tokens = [SECRET]
-        self.error = ValueError(SECRET)
-
-
 def test_get_status_holds_no_contents(system: ActorSystem) -> None:
-    ref = system.start(Confidant)
+    ref = system.start(Counter)
+    secrets = {"password": SECRET, "key": SECRET.encode(), "users": {SECRET: SECRET}, "tokens": [SECRET]}
+    otp_sys.replace_state(ref, lambda state: {**state, **secrets, "error": ValueError(SECRET)})
     otp_sys.suspend(ref)
     ref.cast(SECRET)
     ref.ask(SECRET, block=False)
