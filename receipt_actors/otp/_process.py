@@ -196,8 +196,6 @@ class Process:
     def __repr__(self) -> str:
         return f"<Process {self.ref}>"
 
-    # --- starting ---
-
     def start(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], acknowledge: Callable[[StartResult], None] | None
     ) -> StartResult | None:
@@ -351,8 +349,6 @@ class Process:
         """Return where the thread is that runs a callback of this process; None if none is under way."""
         return self._scheduler.frame() if self._scheduler.running.is_inside(self) else None
 
-    # --- turns ---
-
     def run(self) -> None:
         """Handle the messages of one turn (the scheduler calls this)."""
         running = self._scheduler.running
@@ -489,8 +485,6 @@ class Process:
             send_reply(envelope.reply_to, None)
         else:
             fail_reply(envelope.reply_to, reason, begun=begun)
-
-    # --- a message ---
 
     def step(self, envelope: Envelope[Any]) -> None:
         kind = type(envelope)
@@ -665,8 +659,6 @@ class Process:
             elif self._deferred is not None:
                 self._deferred.discard(reply_to)
 
-    # --- terminate and crash ---
-
     def _advance(self, before: State, after: State) -> bool:
         """Go from one state to the next; False if it was ended from outside meanwhile."""
         with self.system.lock:
@@ -711,8 +703,6 @@ class Process:
         else:
             self._give_last_reply()
             self._exit(reason, start_result=NotStarted(reason))
-
-    # --- ending ---
 
     def signal(self, sender: Process | None, reason: ExitReason) -> None:
         """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual).
@@ -912,8 +902,6 @@ class Process:
     def is_set(self) -> bool:
         return self._state is EXITED
 
-    # --- links ---
-
     @property
     def links(self) -> list[Process]:
         with self.system.lock:
@@ -957,8 +945,6 @@ class Process:
             links.discard(other)
         elif links is other:
             self._links = None
-
-    # --- monitors ---
 
     def add_monitor(self, watcher: Watcher) -> int:
         """Tell ``watcher``, once, when this process ends (at once if it has ended). Returns the monitor."""

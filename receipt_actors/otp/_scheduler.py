@@ -26,7 +26,6 @@ import select
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +33,7 @@ from math import inf
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from receipt_actors.otp._clock import with_threads
 from receipt_actors.otp._reports import log
 
 if TYPE_CHECKING:
@@ -417,7 +417,7 @@ class BlockingPool:
         self._idle = 0  # threads that wait for work, or have been woken for it
         self._closed = False
         self.when_closed: Callable[[], None] | None = None  # told once (the runtime's own)
-        _pools.add(self)
+        with_threads.add(self)
 
     def submit(self, work: Callable[[], None]) -> bool:
         """Run ``work`` on a thread of the pool. False, and it is not run, after ``close``. What it raises is logged.
@@ -497,14 +497,3 @@ class BlockingPool:
         except BaseException:  # the thread is there for others' work as well
             log(logging.ERROR, "work in pool %s failed", self.name, exc_info=True)
         return True
-
-
-_pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
-
-
-def _leave_behind() -> None:
-    for pool in list(_pools):
-        pool.leave_behind()
-
-
-os.register_at_fork(after_in_child=_leave_behind)

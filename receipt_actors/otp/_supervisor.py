@@ -274,8 +274,6 @@ class SupervisorBase(GenServer):
         self._max_zombies = max_zombies
         self._zombies: list[Ref] = []
 
-    # --- starting ---
-
     def _start(self, spec: ChildSpec, args: Sequence[Any] = ()) -> StartResult | Starting:
         """Call the spec's start function; whatever is wrong with it is a child that did not start."""
         try:
@@ -315,8 +313,6 @@ class SupervisorBase(GenServer):
                 self._note_zombie(orphan)
                 result = self._start(spec)
         return (yield from self._await_start(result)) if isinstance(result, Starting) else result
-
-    # --- stopping ---
 
     def _await_end(self, spec: ChildSpec, ref: Ref, monitor: int) -> Generator[Receive, Any, bool]:
         """Wait for the end of one that was told to end, as long as the spec says; then kill it. True: that was late.
@@ -401,8 +397,6 @@ class SupervisorBase(GenServer):
         # A start whose result was there before this message needs no second one.
         return None if kind is StartFinished else super().handle_info(message)
 
-    # --- restarting ---
-
     def _carry_out(self, plan: RestartPlan, child: _Child, ref: Ref | None) -> Any:
         if not plan.allowed:
             child.clear()
@@ -436,8 +430,6 @@ class SupervisorBase(GenServer):
         window = self._window
         limits = f"{window.intensity} allowed in {window.period_seconds:g} s"
         return RestartPlan(allowed, None, f"restart {len(window.restarts)}, {limits}")
-
-    # --- reporting ---
 
     def _report(
         self,
@@ -496,8 +488,6 @@ class Supervisor(SupervisorBase):
     def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
         return self._which_children(), 0
 
-    # --- start and end ---
-
     def init(self) -> Receiving:
         """Start the children, first to last; if one fails, stop those that run and fail as well."""
         for child in list(self._children.values()):
@@ -546,8 +536,6 @@ class Supervisor(SupervisorBase):
             if child.spec.restart is Restart.TEMPORARY:
                 del self._children[child_id]
 
-    # --- a child ended ---
-
     def _exited(self, ref: Ref, reason: ExitReason) -> Any:
         child = self._running.get(ref)
         return None if child is None else self._child_ended(child, ref, reason)
@@ -581,8 +569,6 @@ class Supervisor(SupervisorBase):
             child.spec.significant and (child.state is not None or id_ in due) for id_, child in self._children.items()
         )
 
-    # --- restarting ---
-
     def _restart_now(self, child: _Child) -> Receiving:
         group = restart_group(self.strategy, self._children, child.spec.id)
         yield from self._stop_children(group)
@@ -604,8 +590,6 @@ class Supervisor(SupervisorBase):
         yield from self._stop_children(restart_group(self.strategy, self._children, child.spec.id))
         self._retry_after(child, delay_seconds)
         return self._too_many_zombies(child.spec, None)
-
-    # --- requests ---
 
     def _start_child(self, spec: Any) -> Any:
         try:
@@ -702,8 +686,6 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         left_out = max(0, len(running) - max_on_demand) + len(self._restarting)
         return [ChildInfo(spec.id, ref, spec.type) for ref in running[:max_on_demand]], left_out
 
-    # --- shutting down ---
-
     def terminate(self, reason: ExitReason) -> Receiving:
         """End all children at once and wait for them together, as long as the spec allows."""
         for waiting in self._restarting.values():
@@ -741,8 +723,6 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         for why, count in unexpected.items():
             note = "" if limit_seconds is None else f"they had {limit_seconds} s to end"
             self._report("shutdown_error", spec, None, why, note, children=count)
-
-    # --- a child ended ---
 
     def _exited(self, ref: Ref, reason: ExitReason) -> Any:
         known = self._children.pop(ref, None)
@@ -784,8 +764,6 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             return False
         return self._children.pop(ref, None) is not None
 
-    # --- restarting ---
-
     def _restart_later(self, child: _Child, delay_seconds: float) -> None:
         self._retry_after(child, delay_seconds)
 
@@ -799,8 +777,6 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         del self._restarting[child.ended]
         self._add(result, child.args, child.streak)
         return None
-
-    # --- requests ---
 
     def _start_child(self, args: Any) -> Any:
         if not isinstance(args, (tuple, list)):
@@ -939,12 +915,8 @@ def supervisor_spec(
 def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeout: float | None = None) -> StartAnswer:
     """Start a child (``supervisor:start_child/2``).
 
-    <<<<<<< HEAD
-    For a simple_one_for_one supervisor the second argument is a list or tuple of arguments to append to its spec's.
-    Such a supervisor may be asked by a pooled actor, too: the child is started on the spot, and nothing waits.
-    =======
-    For simple_one_for_one the second argument is a list or tuple of arguments to append to its spec's.
-    >>>>>>> main
+    For simple_one_for_one the second argument is a list or tuple of arguments to append to its spec's. A pooled actor
+    may ask such a supervisor too: the child is started on the spot, and nothing waits.
 
     Returns:
         ``Started(ref)``; ``IGNORE`` (the spec is kept, unless the child is temporary or the supervisor
