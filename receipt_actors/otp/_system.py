@@ -10,7 +10,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pykka
 from pykka._envelope import Envelope
@@ -41,7 +41,9 @@ from receipt_actors.otp._scheduler import (
     current_process,
     forget_current_process,
 )
-from receipt_actors.otp.sys import Chooser, EventKind, watch_as_chosen
+
+if TYPE_CHECKING:
+    from receipt_actors.otp.sys import Chooser, EventKind
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
 #: Who holds it may be interrupted on the same thread, by a finalizer or a signal handler that kills or sends: it is
@@ -176,6 +178,8 @@ class ActorSystem:
         if taken is None:
             process = Process(self, actor_class, name=name, parent=parent)
             if self.watched is not None:
+                from receipt_actors.otp.sys import watch_as_chosen  # loaded by what has set ``watched``
+
                 watch_as_chosen(process, self.watched)
             try:
                 taken = self._enter(process)
