@@ -525,30 +525,6 @@ class _TimerEnvelope(Envelope[tuple[TimeoutKind, int]]):
 class GenStateMachine(Actor):
     """An actor with a state: each state is a method, which gets every event while the machine is in that state.
 
-    ::
-
-        class Switch(GenStateMachine):
-            def init(self):
-                self.count = 0
-                return next_state("off")
-
-            def off(self, event):
-                match event:
-                    case Call("push", from_):
-                        self.count += 1
-                        return next_state("on", reply(from_, "on"), state_timeout(60.0))
-                    case _:
-                        return keep_state()
-
-            def on(self, event):
-                match event:
-                    case Call("push", from_):
-                        return next_state("off", reply(from_, "off"))
-                    case StateTimeout():
-                        return next_state("off")
-                    case _:
-                        return keep_state()
-
     =====================  ==========================================================================================
     callback               returns
     =====================  ==========================================================================================
@@ -558,21 +534,15 @@ class GenStateMachine(Actor):
     ``terminate``          nothing; ``state`` tells where the machine was
     =====================  ==========================================================================================
 
-    **Events** are ``Call``, ``Cast``, ``Info``, ``Replied``, ``Failed``, ``Internal``, ``EventTimeout``,
-    ``StateTimeout`` and ``GenericTimeout``. **Actions** are ``reply``, ``postpone``, ``next_event``,
-    ``event_timeout``, ``state_timeout`` and ``generic_timeout``. The order of things is that of OTP 27.
+    A class that defines ``handle_event(event, state)`` gets all events there, and its states may be any values that can
+    be compared; otherwise a state is the name of a method of the class, and no name that ``GenStateMachine`` has
+    itself.
 
-    **Callback mode** (``callback_mode/0``). A class that defines ``handle_event(event, state)`` gets all events there,
-    and its states may be any values that can be compared; otherwise a state is the name of a method of the class, and
-    no name that ``GenStateMachine`` has itself (as no state of a ``gen_statem`` can be called ``terminate``).
-
-    **Data** are the instance's attributes: no callback gets or returns them. So what a callback has changed before it
-    raises stays changed for ``terminate``. What decides which events are handled belongs into the state, not into
-    the data: only a state change retries postponed events.
+    Data are the instance's attributes. What decides which events are handled belongs into the state, not into the data:
+    only a state change retries postponed events.
 
     A callback that raises, or returns what it must not, ends the machine (``Crash``). Callbacks may be generators that
-    yield ``Receive``, as everywhere; what they return at their end counts. A machine that goes on inserting events
-    never comes to its mailbox, and keeps its thread from others: a pooled one should take its work in pieces.
+    yield ``Receive``, as everywhere; what they return at their end counts.
     """
 
     state_enter: ClassVar[bool] = False

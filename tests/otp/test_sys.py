@@ -480,6 +480,14 @@ def test_events_tell_what_happens(system: ActorSystem, clock: WatchedClock, serv
     other.kill()
 
 
+def test_what_a_debug_function_does_itself_is_no_event(ref: Ref) -> None:
+    events = Seen()
+    otp_sys.install(ref, "id", lambda event: events.put(event) or (event.kind is EventKind.CALL and ref.send("more")))
+    sync(ref)
+    otp_sys.get_state(ref)
+    assert kinds(events) == [EventKind.CALL, EventKind.SENT, EventKind.INFO]
+
+
 def test_events_of_the_end(ref: Ref) -> None:
     events = watch(ref)
     error = ValueError("bug")
