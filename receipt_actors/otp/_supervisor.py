@@ -926,9 +926,9 @@ def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeou
     if issubclass(supervisor.actor_class, SimpleOneForOneSupervisor) and supervisor.process._scheduler.is_current():
         assert not isinstance(spec_or_args, ChildSpec)
         actor = supervisor.process.actor
-        return (
-            actor.start_here(spec_or_args) if isinstance(actor, SimpleOneForOneSupervisor) else NotStarted(NO_PROCESS)
-        )
+        if not isinstance(actor, SimpleOneForOneSupervisor):
+            return NotStarted(NO_PROCESS)  # it has ended
+        return actor.start_here(spec_or_args)
     answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
     return answer
 
