@@ -378,7 +378,6 @@ class StateMachineLoop:
         self._event: Event | None = None  # what the transition under way began with
         self._queue: deque[Event] = deque()
         self.timeouts: dict[TimeoutKind, _Timeout] = {}
-        self._zero_timeouts: list[TimeoutKind] = []
         self._tags = itertools.count(1)
         self._wishes = _Wishes(None)
 
@@ -480,10 +479,11 @@ class StateMachineLoop:
         self._cancel(EventTimeout, effects)
         for kind, action in wishes.timeouts.items():  # 6
             self._set(kind, action, effects)
+        zero = next((kind for kind, timeout in self.timeouts.items() if timeout.tag is None), None)
         if self._queue:  # 7
             self.receive(self._queue.popleft())
-        elif self._zero_timeouts:
-            self.receive(self.timeouts.pop(self._zero_timeouts.pop(0)).event)
+        elif zero is not None:
+            self.receive(self.timeouts.pop(zero).event)
         else:
             self.current = self._event = None
         return effects
@@ -497,7 +497,6 @@ class StateMachineLoop:
             return
         if action.time is UPDATE or (action.time == 0 and not action.absolute):
             self.timeouts[kind] = _Timeout(action.event, None)
-            self._zero_timeouts.append(kind)
             return
         tag = next(self._tags)
         self.timeouts[kind] = _Timeout(action.event, tag)
@@ -505,11 +504,7 @@ class StateMachineLoop:
 
     def _cancel(self, kind: TimeoutKind, effects: list[Effect]) -> None:
         timeout = self.timeouts.pop(kind, None)
-        if timeout is None:
-            return
-        if timeout.tag is None:
-            self._zero_timeouts.remove(kind)
-        else:
+        if timeout is not None and timeout.tag is not None:
             effects.append(CancelTimer(timeout.tag))
 
 
