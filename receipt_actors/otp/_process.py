@@ -1,31 +1,30 @@
 """The process: what Erlang's virtual machine keeps of each process, kept here for each actor.
 
 A ``Process`` owns an actor's mailbox, name, links, monitors and life cycle; it runs the actor's callbacks one message
-at a time, on one thread only, its scheduler's. It is the actor's pykka inbox and stop flag at once, which is what keeps
-a process small.
+at a time, on one thread only, its scheduler's. It is the actor's pykka inbox and stop flag at once, which keeps it
+small.
 
-**Turns.** A process has the turn while its scheduler has it queued or runs it, which ``_scheduled`` stands for: putting
-a message into the mailbox of one that has not gives it the turn. In a turn it handles up to ``MESSAGES_PER_TURN``
-messages: first those that a selective receive or a suspension has passed over, then those of the mailbox, in the order
-in which they came.
+**Turns.** A process has the turn while its scheduler has it queued or runs it; ``_scheduled`` is locked then. A message
+that is put into the mailbox of a process without the turn gives it the turn. In a turn it handles up to
+``MESSAGES_PER_TURN`` messages: first those that a selective receive or a suspension has passed over, then those of the
+mailbox, in the order in which they came.
 
 **What a callback returns** is *settled*: a generator is resumed until it waits, a call is answered or put off, ``Stop``
-has ``terminate`` run, ``Continue`` comes next. A process that has ended meanwhile settles nothing any more.
+calls ``terminate``, ``Continue`` comes next. Nothing is settled once the process has ended.
 
-**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. However it
-ends, ``_exit`` happens once: the name is freed, links and monitors are told, and whoever waits for an answer gets none.
-``_exit`` may come from any thread (``kill``) in the middle of a turn: what that turn has in hand or takes up all the
-same is given up once more at the turn's own end, and each answer counts only once.
+**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. ``_exit``
+happens once: the name is freed, links and monitors get the news, and open calls fail. It may come from any thread
+(``kill``) in the middle of a turn; then that turn gives up, at its own end, what it has in hand or has taken up since.
 
 **Ending from outside is honest.** CPython can't end a thread, so a callback that runs when its process is killed, or
 ended by an exit signal that it does not trap, runs on: the process is a zombie until it returns. It is fenced: what it
 still sends, answers or starts comes to nothing, and nothing of it arrives anywhere after its ``Down``
-(``_context.Running``).
+(``_scheduler.Running``).
 
 **Selective receive.** A callback may be a generator: ``message = yield Receive(matches, timeout)`` waits for one
 message and leaves all others in the mailbox, in order, as Erlang's ``receive`` does; no thread waits meanwhile.
 
-**One crash rule.** Whatever a callback raises (``SystemExit`` too), in ``init``, a call, a cast or an info, ends the
+**One crash rule.** What a callback raises (``SystemExit`` too), in ``init``, a call, a cast or an info, ends the
 process with ``Crash``; a caller gets the exception as well. Other actors are touched through links and monitors only.
 """
 
@@ -175,7 +174,7 @@ class Process:
         # Others. Most have one link, to the supervisor that started them: a single one is kept without a set.
         self._links: Process | set[Process] | None = None
         self._monitors: dict[int, Watcher] | None = None  # who watches this process
-        self._monitored: dict[int, Process] | None = None  # whom this one watches, until their Down is delivered
+        self._monitored: dict[int, Process] | None = None  # those that this one watches, until their Down is delivered
         self._timers: OwnTimers | None = None  # what it has set for later
         # Its turns and messages.
         self._scheduler = (
@@ -693,7 +692,7 @@ class Process:
     def _crash(self, error: BaseException, handling: str = "what it had begun") -> None:
         reason = Crash(error)
         state = self._state
-        if state is EXITED:  # a zombie: what it still does is nobody's business
+        if state is EXITED:  # a zombie: what it still does counts for nothing
             return
         if self.debug is not None:
             self.debug.crashed(error)
@@ -707,9 +706,9 @@ class Process:
     def signal(self, sender: Process | None, reason: ExitReason) -> None:
         """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual).
 
-        A process that traps exits terminates when its parent sent it (or nobody did: the system), and gets ``Exit`` as
-        a message from anyone else. One that does not ends at once, without ``terminate``, unless the reason is normal
-        and it comes from another. A callback that is running is fenced, as by ``kill``.
+        A process that traps exits terminates if its parent or the system (None) sent it, and gets ``Exit`` as a message
+        from any other. One that does not ends at once, without ``terminate``, unless the reason is normal and it comes
+        from another. A callback that is running is fenced, as by ``kill``.
         """
         self.take_signal(sender, reason)
         self.obey_signal()
@@ -730,7 +729,7 @@ class Process:
     def obey_signal(self) -> None:
         """End for an exit signal that has come while a callback runs; otherwise its next turn begins with that.
 
-        Whom this end ends in turn, because it runs a callback and is linked, follows: not on a stack, which has an end.
+        Linked processes that run a callback end as well, one after the other: not on a stack, which has an end.
         """
         ended: list[Process] = [self]
         while ended:
@@ -871,7 +870,7 @@ class Process:
         self._abandon()
         if self._waiting is None:
             self._stop_own_scheduler()
-        elif self._scheduled.acquire(False):  # otherwise whoever has the turn sees to it that the last one is taken
+        elif self._scheduled.acquire(False):  # otherwise the thread that has the turn takes the last one
             self._scheduler.schedule(self)
 
     def _abandon(self) -> None:
@@ -991,7 +990,7 @@ class Process:
                 other.drop_link(self)
         if self._monitored:
             for monitor, target in list(self._monitored.items()):
-                if target._monitors is not None:  # where it watches itself: nobody is left to be told
+                if target._monitors is not None:  # None: it watches itself, and has been told
                     target._monitors.pop(monitor, None)
 
 

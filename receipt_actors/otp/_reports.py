@@ -22,7 +22,7 @@ As in OTP, an orderly end of a transient or temporary child is no report, nor is
 
 **Secrets.** A report never holds the arguments of a start, a message, or an actor's state: a child is described by its
 spec's plain fields, an exception by its type and the first ``TEXT_LIMIT`` characters of what it says. What looks like a
-key or like encoded data in those (see ``masked``) is left out, since an exception quotes what somebody choked on.
+key or like encoded data in those (see ``masked``) is left out, since an exception quotes what its code choked on.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def report_crash(process: Process, crash: Crash, handling: str) -> None:
 
 
 def is_wanted(whose: Ref, level: int) -> bool:
-    """Tell whether anybody will see a report."""
+    """Tell whether a report of this level has a reader."""
     return bool(whose.process.system.report_listeners) or logger.isEnabledFor(level)
 
 
@@ -213,7 +213,7 @@ def publish(whose: Ref, level: int, report: Report, **how: Any) -> None:
     for listener in whose.process.system.report_listeners:
         try:
             listener(report)
-        except BaseException:  # it is the listener that is at fault, not whom the report is about
+        except BaseException:  # the listener is at fault, not the actor of the report
             log(logging.ERROR, "report listener %r failed", listener, exc_info=True)
 
 

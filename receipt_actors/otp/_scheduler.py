@@ -82,7 +82,7 @@ class Running:
 
     def __init__(self) -> None:
         self.process: Process | Nobody = NOBODY
-        self.is_sending = False  # of no meaning where ``process`` is nobody
+        self.is_sending = False  # means nothing while no process runs
         self.interrupted: list[Process | Nobody] = []  # in the middle of starting another, say
 
     def enter(self, process: Process) -> None:
@@ -137,7 +137,7 @@ context = _Context()
 
 
 def forget_current_process() -> None:
-    """Have the calling thread run nobody: it is the only one in the child of a fork."""
+    """Note that the calling thread runs no process: it is the only one in the child of a fork."""
     context.running = _Context.running
 
 
@@ -218,7 +218,7 @@ class Pollers:
                 due[fd] = poller
             wake_at = min(wake_at, due_at)
         if not due:
-            # In this order: who puts something into the queue, and finds that nobody waits, is seen here.
+            # In this order: something that is queued while the thread does not wait yet is seen below.
             self.is_waiting = True
         wait_seconds = min(wake_at - now, LONGEST_WAIT_SECONDS) if not due and ready.empty() else 0.0
         events = self._epoll.poll(wait_seconds)
@@ -375,7 +375,7 @@ class Scheduler:
             for _ in range(TURNS_BETWEEN_LOOKS):
                 if ready.empty():
                     break
-                runnable = ready.get_nowait()  # nobody else takes from it
+                runnable = ready.get_nowait()  # no other thread takes from it
                 if runnable is None:
                     if self._pollers is pollers:  # else it was left behind by a fork
                         pollers.stop()

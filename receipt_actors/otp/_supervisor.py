@@ -819,7 +819,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         return result
 
     def _knows(self, ref: Ref) -> bool:
-        """Tell whether it is or was a child; of one that has ended nobody can say whose it was, so it passes (OTP)."""
+        """Tell whether it is or was a child; one that has ended passes, as its supervisor is no longer known (OTP)."""
         return ref in self._children or ref in self._restarting or ref.process.is_set()
 
     def _terminate_child(self, ref: Hashable) -> Any:

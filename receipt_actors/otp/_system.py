@@ -431,7 +431,7 @@ os.register_at_fork(after_in_child=_leave_behind)
 
 
 TICK_SECONDS = 5.0
-PATIENCE_TICKS = 12  #: without a beat, until the system has failed
+MAX_MISSED_TICKS = 12  #: without a beat, until the system has failed
 GRACE_TICKS = 4  #: for the system to end then
 
 
@@ -453,11 +453,11 @@ class Heartbeat:
     """
 
     def __init__(
-        self, system: ActorSystem, *, tick_seconds: float = TICK_SECONDS, patience_ticks: int = PATIENCE_TICKS
+        self, system: ActorSystem, *, tick_seconds: float = TICK_SECONDS, max_missed_ticks: int = MAX_MISSED_TICKS
     ) -> None:
         self._system = system
         self._tick_seconds = tick_seconds
-        self._patience_ticks = patience_ticks
+        self._max_missed_ticks = max_missed_ticks
         self._is_over = threading.Event()
         self._is_due = threading.Event()  # the end of the system, or of this
         self._beat = self._send_beat()  # here: the caller hears of it where there is no thread for timers
@@ -489,9 +489,9 @@ class Heartbeat:
                 self._beat, missed = self._send_beat(), 0
                 continue
             missed += 1
-            if missed == self._patience_ticks:
+            if missed == self._max_missed_ticks:
                 self._is_due.set()
-            elif missed >= self._patience_ticks + GRACE_TICKS:
+            elif missed >= self._max_missed_ticks + GRACE_TICKS:
                 raise self._error()
 
     def _end(self) -> None:
@@ -508,7 +508,7 @@ class Heartbeat:
         return beat
 
     def _error(self) -> NoProgress:
-        seconds = self._patience_ticks * self._tick_seconds
+        seconds = self._max_missed_ticks * self._tick_seconds
         frame = self._system.scheduler.frame()
         where = "" if frame is None else "".join(traceback.format_stack(frame))
         name = self._system.scheduler.name

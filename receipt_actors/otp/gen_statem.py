@@ -101,7 +101,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Internal:
-    """An event of the machine to itself, from ``next_event``: nobody else can send one."""
+    """An event of the machine to itself, from ``next_event``; no other actor can send one."""
 
     content: Any = None
 
