@@ -31,11 +31,12 @@ from receipt_actors.domain.receipts import (
     WrongEnvironment,
 )
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
-from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_source_settings
+from receipt_actors.settings import LedgerSettings, load_source_settings
 from receipt_actors.stores.apple import server_api, signed_transactions, verify_receipt
 from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signatures, policy_of, signer_of
 from receipt_actors.stores.apple.ports import ReceiptApi, SignatureRefused, Signed
 from receipt_actors.stores.apple.server_api import CODE_TABLE, interpret_found
+from receipt_actors.stores.apple.settings import AppStoreSettings
 from receipt_actors.stores.apple.verify_receipt import status_row
 
 TABLE_WIDTH = 1000  #: characters; no column is ever cut
