@@ -25,7 +25,7 @@ from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Interpretation, TryAgain, Unidentified, WrongEnvironment
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.errors import AppStoreUnavailable, UnavailableError
 from receipt_actors.otp import From, IdleTimeout, Timer
 from receipt_actors.pipeline.gateway import DISPATCH, Gateway, Job, ToItself
