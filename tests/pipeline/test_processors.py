@@ -47,7 +47,7 @@ from receipt_actors.pipeline.protocol import (
     result_batcher_name,
 )
 from receipt_actors.pipeline.validator import Validator
-from receipt_actors.telemetry.latencies import Latencies
+from receipt_actors.telemetry.statistics import Latencies
 from tests.pipeline.stand_ins import DEAD, POST, SOURCE, Stage, StandIn, delivery, submission
 
 POLICY = Policy(frozenset({"com.example.game"}), frozenset({"coins"}))
