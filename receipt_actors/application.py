@@ -27,7 +27,7 @@
        └─ consumers          one_for_one; so many for each source queue
 
 Sources share all of it but for what is one for each: consumers, and the batchers of their queue, which for the first
-source go by plain names. Whoever works on a message is told which source it is from (``domain.sources``).
+source go by plain names. Whoever works on a message is told which source it is from (``domain.policy``).
 
 Everything stops in reverse: consumers take in nothing more, validators and movers end, and ``in_flight``, which sees
 them end, hands their messages back while the visibility batcher still lives; then the node leaves its group.
@@ -43,10 +43,10 @@ from typing import TypedDict
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import BATCH_REQUESTS, LiveLimits
 from receipt_actors.domain.messages import PostedResult
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import Queues, RoleTable
 from receipt_actors.domain.roles import Node, Role, StepDown
 from receipt_actors.domain.sending import RetryPolicy
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     ONE_FOR_ONE,
     REST_FOR_ONE,
