@@ -41,9 +41,10 @@ from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
 from receipt_actors.scale.nodes.membership import MEMBERSHIP, Lessee, Membership
 from receipt_actors.settings import Settings, node_name
+from receipt_actors.stores.apple import server_api, verify_receipt
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
-from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
 from receipt_actors.stores.apple.opening import policy_of
+from receipt_actors.stores.apple.ports import ReceiptApi
 from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.alerts import (
@@ -198,7 +199,7 @@ def _batchers_of(
 def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> ChildSpec:
     app_store = Start(
         AppStoreGateway,
-        {each.source_queue: _way_of_asking(settings, each, backend) for each in settings.every_source},
+        {each.source_queue: _receipt_api(settings, each, backend) for each in settings.every_source},
         limits,
         APP_STORE_RETRY,
         backend.signed_data,
@@ -216,18 +217,18 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
     return _busy_group("gateways", children)
 
 
-def _way_of_asking(settings: Settings, of_source: Settings, backend: Backend) -> Way:
-    """Choose the way; what is the first source's, too, the clients know already."""
+def _receipt_api(settings: Settings, of_source: Settings, backend: Backend) -> ReceiptApi:
+    """Choose the API of a source; what is the first source's, too, the clients know already."""
     policy = policy_of(of_source)
     place = "" if of_source is settings else f"sources.{of_source.source_queue}."
     if not settings.uses_server_api:
         secret = of_source.shared_secret
         own = None if secret is None or secret == settings.shared_secret else secret.get_secret_value()
-        return by_verify_receipt(backend.app_store, policy, shared_secret=own, of_source=place)
+        return verify_receipt.receipt_api(backend.app_store, policy, shared_secret=own, of_source=place)
     assert backend.server_api is not None, "who opens a backend for these settings gives it one"
     (bundle_id,) = of_source.bundle_ids
     own = None if of_source.bundle_ids == settings.bundle_ids else bundle_id
-    return by_server_api(backend.server_api, policy, bundle_id=own, of_source=place)
+    return server_api.receipt_api(backend.server_api, policy, bundle_id=own, of_source=place)
 
 
 def _batchers(settings: Settings, backend: Backend, sources: Sequence[Source], limits: LiveLimits) -> ChildSpec:

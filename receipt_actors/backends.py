@@ -49,7 +49,7 @@ class Backend:
 
     queues: Queues
     ledger: Ledger
-    app_store: AppStore  #: asked without a thread that waits where it is an ``AppStoreTransfers``, too
+    app_store: AppStore  #: called without a thread that waits if it has ``begin`` and does not block
     interrupt_receives: Callable[[], None]  #: long polls under way return, where that is possible
     close: Callable[[], None]
     rng: random.Random

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -24,12 +24,11 @@ from receipt_actors.transport.messages import (
     MEMORY_FULL,
     HttpRequest,
     HttpResponse,
+    Outcome,
     RequestFailed,
     ResponseSize,
     Server,
 )
-
-T = TypeVar("T")
 
 _CHUNK_BYTES = 4 * 1024  #: of what is compressed, perhaps: a thousand times as much when it is not
 _EXCERPT_BYTES = 4096  #: of the body of a status but 200 that are read
@@ -42,11 +41,12 @@ class BlockingTransport:
     callers get connections that are not kept.
     """
 
+    blocks = True
+
     def __init__(self, pool_size: int) -> None:
         self._adapter = _BoundedAdapter(pool_connections=2, pool_maxsize=pool_size)
 
-    def exchange(self, request: HttpRequest, read: Callable[[HttpResponse | RequestFailed], T]) -> T:
-        """Make a request and return what ``read`` makes of its outcome."""
+    def begin(self, request: HttpRequest, done: Callable[[Outcome], object]) -> None:
         size = ResponseSize(request.server.shares_memory)
         outcome: HttpResponse | RequestFailed
         try:
@@ -56,7 +56,7 @@ class BlockingTransport:
                 was_sent = not isinstance(_root(error), ConnectTimeoutError | NewConnectionError)
                 outcome = RequestFailed(_cause(error, request.server), was_sent)
                 error.__traceback__ = None  # its frames have what has come of the response
-            return read(outcome)
+            done(outcome)
         finally:
             size.reset()
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import heapq
 import logging
 import os
-import queue
 import select
 import time
 from collections import deque
@@ -62,6 +61,8 @@ class CurlTransport(NetworkLoop["_Call"]):
     over HTTP/1.1 each on a connection of its own, over HTTP/2 many on one.
     """
 
+    blocks = False
+
     def __init__(self, max_idle_connections: int) -> None:
         super().__init__()
         self._max_idle_connections = max_idle_connections
@@ -74,25 +75,6 @@ class CurlTransport(NetworkLoop["_Call"]):
         """
         if not self.submit(_Call(request, done)):
             _tell(done, _CLOSED)
-
-    def exchange(self, request: HttpRequest, read: Callable[[HttpResponse | RequestFailed], T]) -> T:
-        """Make a request, wait, and return what ``read`` makes of its outcome; ``read`` runs on the scheduler.
-
-        Not to be called there: it would wait for ever.
-        """
-        results: queue.SimpleQueue[tuple[T] | BaseException] = queue.SimpleQueue()
-
-        def done(outcome: Outcome) -> None:
-            try:
-                results.put(outcome if isinstance(outcome, Exception) else (read(outcome),))
-            except BaseException as error:  # noqa: BLE001 - raised where the caller waits
-                results.put(error)
-
-        self.begin(request, done)
-        result = results.get()
-        if isinstance(result, BaseException):
-            raise result
-        return result[0]
 
     def _open(self) -> _Multi:
         return _Multi(self._max_idle_connections)

@@ -9,20 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from receipt_actors.transport.curl import CurlTransport, _Multi
-from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Server
+from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Server, wait_for
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 from tests.stores.apple.app_store_servers import make_certificate, tls_server
 from tests.transport.places import running
 from tests.transport.wire import Asked, Wire
-
-T = TypeVar("T")
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 MAX_RESPONSE_BYTES = 1_000_000
@@ -45,10 +42,6 @@ def server_of(read_timeout_seconds: float = 10.0) -> Server:
     return Server(DEFAULT_CA_BUNDLE_PATH, 5.0, read_timeout_seconds, MAX_RESPONSE_BYTES)
 
 
-def same(value: T) -> T:
-    return value
-
-
 class Asker:
     def __init__(self, transport: CurlTransport, url: str, read_timeout_seconds: float = 10.0) -> None:
         self._transport = transport
@@ -56,7 +49,7 @@ class Asker:
         self._server = server_of(read_timeout_seconds)
 
     def outcome(self, body: bytes = b"x") -> HttpResponse | RequestFailed:
-        return self._transport.exchange(HttpRequest(self._server, self._url, (), body), same)
+        return wait_for(partial(self._transport.begin, HttpRequest(self._server, self._url, (), body)))
 
     def ask(self, body: bytes = b"x") -> bytes:
         outcome = self.outcome(body)
@@ -272,7 +265,7 @@ def test_a_connection_with_tls_is_kept_and_dropped_likewise(
     server = serve(answer, tls_server(certificate))
     trusting = Server(str(certificate), 5.0, 10.0, MAX_RESPONSE_BYTES)
     for body in (b"1", b"2", b"close", b"3", b"twice", b"4", b"5"):
-        response = transport.exchange(HttpRequest(trusting, server.url, (), body), same)
+        response = wait_for(partial(transport.begin, HttpRequest(trusting, server.url, (), body)))
         assert isinstance(response, HttpResponse)
         assert response.body == b"{}"
     assert [asked.connection for asked in server.asked] == [0, 0, 0, 1, 1, 2, 2]

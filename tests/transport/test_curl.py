@@ -22,7 +22,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 from receipt_actors.stores.apple.client import verify_receipt_client
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
-from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptTransfers
+from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import answers, http2_server, make_certificate, raw_server, tls_server
@@ -38,10 +38,10 @@ Outcomes = queue.SimpleQueue[Mapping[str, Any] | Exception]
 
 
 @contextmanager
-def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> Iterator[VerifyReceiptTransfers]:
+def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> Iterator[VerifyReceiptClient]:
     seconds = {"connect_timeout_seconds": 5.0, "read_timeout_seconds": 10.0} | time_outs
     with running(CurlTransport(1000)) as transport:
-        yield VerifyReceiptTransfers(transport, endpoints_at(url, sandbox_url or url, **seconds), SECRET)
+        yield VerifyReceiptClient(transport, endpoints_at(url, sandbox_url or url, **seconds), SECRET)
 
 
 @pytest.fixture

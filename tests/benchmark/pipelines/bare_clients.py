@@ -27,7 +27,7 @@ from receipt_actors.domain.verdicts import Answer, AskLedger, Plan, make_plan
 from receipt_actors.otp import ActorSystem
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.stores.apple.opening import policy_of
-from receipt_actors.stores.apple.ports import AppStoreTransfers
+from receipt_actors.stores.apple.ports import begin_of
 from receipt_actors.stores.apple.verify_receipt import interpret
 
 WINDOW = 250  #: messages that go through each step together
@@ -137,7 +137,8 @@ class Loop:
 
     def _ask_apple(self, receipts: Sequence[str]) -> list[AppleAnswer]:
         app_store = self._backend.app_store
-        if not isinstance(app_store, AppStoreTransfers):
+        begin = begin_of(app_store)
+        if begin is None:
             return [app_store.verify_receipt(receipt, Environment.PRODUCTION) for receipt in receipts]
         answers: dict[int, AppleAnswer | Exception] = {}
         are_all_there = threading.Event()
@@ -148,7 +149,7 @@ class Loop:
                 are_all_there.set()
 
         for number, receipt in enumerate(receipts):
-            app_store.begin(receipt, Environment.PRODUCTION, partial(keep, number))
+            begin(receipt, Environment.PRODUCTION, partial(keep, number))
         are_all_there.wait()
         return [_answered(answers[number]) for number in range(len(receipts))]
 
