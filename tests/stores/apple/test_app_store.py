@@ -39,7 +39,7 @@ from receipt_actors.stores.apple.client.verify_receipt_client import (
 from receipt_actors.stores.apple.ports import AppStore
 from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
-from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, MEMORY, HttpResponse
+from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, HttpResponse, ResponseSize
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import answers, make_certificate, raw_server, tls_server, tunnelling_proxy
 from tests.transport.places import running
@@ -358,13 +358,14 @@ def test_large_answers_share_memory_and_small_ones_need_none(client_of: ClientOf
     """Where that is full, it is passing trouble; when it is free again, large answers are read as ever."""
     large = b'{"status":0}' + b" " * 1_000_000
     with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url, url) as client:
-        assert MEMORY.take(MAX_SHARED_BYTES)
+        others = ResponseSize(counts=True)
+        assert others.grow(MAX_EXEMPT_BYTES + MAX_SHARED_BYTES)
         try:
             assert "other large ones fill the memory" in str(unavailable(client))
             with raw_server(answers(large[: MAX_EXEMPT_BYTES - 1])) as small_url, client_of(small_url) as other:
                 assert other.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
         finally:
-            MEMORY.give_back(MAX_SHARED_BYTES)
+            others.reset()
         for _ in range(40):  # each gives back what it has taken
             assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
 
@@ -419,7 +420,7 @@ def test_a_large_answer_keeps_its_memory_until_it_is_parsed(
     free: list[bool] = []
 
     def parse(body: bytes) -> object:
-        free.append(MEMORY.take(MAX_SHARED_BYTES))
+        free.append(ResponseSize(counts=True).grow(MAX_EXEMPT_BYTES + MAX_SHARED_BYTES))
         return {"status": 0}
 
     monkeypatch.setattr("receipt_actors.stores.apple.client.verify_receipt_client.parse_answer", parse)
