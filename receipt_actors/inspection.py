@@ -22,11 +22,11 @@ from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
 from receipt_actors.telemetry.overview import (
     ActorOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
     usage_now,
 )
@@ -155,10 +155,10 @@ def role_in(views: Mapping[str, object]) -> RoleOverview | None:
 
 def state_with_role(state: State, role: RoleOverview | None) -> State:
     """Return the state of a node, or of a process of it, that waits for work of its group."""
-    standing = Standing.ACTIVE if role is None else role.standing
-    if standing in (Standing.STANDBY, Standing.WAITING) and state in (State.CONSUMING, State.WAITING):
+    node_state = NodeState.ACTIVE if role is None else role.state
+    if node_state in (NodeState.STANDBY, NodeState.WAITING) and state in (State.CONSUMING, State.WAITING):
         return State.STANDBY
-    return State.WAITING if standing is Standing.CUT_OFF and state in (State.CONSUMING, State.STANDBY) else state
+    return State.WAITING if node_state is NodeState.CUT_OFF and state in (State.CONSUMING, State.STANDBY) else state
 
 
 def _nodes(node: ActorNode) -> Iterator[ActorNode]:

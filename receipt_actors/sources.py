@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import tenacity
 
-from receipt_actors.domain.fifo import dead_letter_queue_fault
+from receipt_actors.domain.policy import Source, misuses
 from receipt_actors.domain.ports import Queues
-from receipt_actors.domain.sources import Source, misuses
+from receipt_actors.domain.sqs_rules import dead_letter_queue_fault
 from receipt_actors.errors import ConfigurationError, QueueRefused, UnavailableError
 from receipt_actors.settings import Settings
 from receipt_actors.stores.apple.opening import policy_of

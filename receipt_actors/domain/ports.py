@@ -94,7 +94,7 @@ class Queues(Protocol):
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
         """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault).
 
-        A FIFO queue confirms what it takes for a repetition (``domain.fifo``), and keeps none of it.
+        A FIFO queue confirms what it takes for a repetition (``domain.sqs_rules``), and keeps none of it.
         """
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:

@@ -20,8 +20,8 @@ import botocore.handlers
 import botocore.session
 import pytest
 
-from receipt_actors.domain.fifo import FIFO_SUFFIX
 from receipt_actors.domain.ports import Ledger, Queues
+from receipt_actors.domain.sqs_rules import FIFO_SUFFIX
 from tests.examples import example
 from tests.patience import PATIENCE_SECONDS
 from tests.transport.places import running

@@ -40,7 +40,7 @@ PROGRESS = 20  #: messages that are finished after each trouble
 WITHOUT = (Kind.MALFORMED, Kind.TEMPORARY_FAILURE)  #: they are tried for seconds, and come back after longer
 GAP_SECONDS = LONG_LEASE_SECONDS  #: without a receive while nodes are restarted; a fifth of it on a quiet machine
 COULD_NOT_LEAVE = "the others wait for its lease to end"  #: in the log, where the table did not answer in time
-GIVES_UP = "gives up its seat"  #: in the log of a node
+STEPS_DOWN = "steps down"  #: in the log of a node
 CLAIM_SECONDS = 0.1  #: for one claim, so that several are under way
 
 needs_ministack = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
@@ -90,7 +90,7 @@ class Campaign:
         return self.site.lease_seconds * self.random.uniform(1.2, 2.5)
 
     def wait_for_another(self, node: Node) -> None:
-        """Wait until somebody else has a seat, and this one none."""
+        """Wait until another node is active, and this one is not."""
         self.site.wait_until(
             lambda: self.site.seated and node not in self.site.seated, f"others go on without {node.name}"
         )
@@ -167,11 +167,11 @@ def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
     has_given_up = False
     while not has_given_up:  # a busy machine may keep it from renewing, and it is taken for gone
         (victim,) = campaign.site.seated
-        told = victim.program.stderr.count(GIVES_UP)
+        told = victim.program.stderr.count(STEPS_DOWN)
         victim.cut(campaign.random.choice([Way.DROPPED, Way.REFUSED]), is_sqs)
         campaign.wait_for_another(victim)
         campaign.wait_for_progress()
-        has_given_up = victim.program.stderr.count(GIVES_UP) > told
+        has_given_up = victim.program.stderr.count(STEPS_DOWN) > told
         victim.mend()
 
 
@@ -302,7 +302,7 @@ def test_nodes_on_aws(
 def test_a_node_that_cannot_reach_its_queue(
     programs: Programs, is_full: bool, figure: Callable[[str], None], processes: tuple[int, ...]
 ) -> None:
-    """Cut off from SQS alone, the active node gives up its seat, and the other one works; so it goes back, too."""
+    """Cut off from SQS alone, the active node steps down, and the other one works; so it goes back, too."""
     with aws_site(programs, STANDBY, STEADY_LEASE_SECONDS) as site:
         campaign = Campaign(site, seed=70 + len(processes))
         run(campaign, processes, [cut_the_active_node_off_from_sqs] * (4 if is_full else 1), figure)

@@ -53,9 +53,9 @@ class Node:
     def wait_for(self, state: str) -> None:
         self.program.wait_until(lambda: self.port.state() == state, f"{self.name} is {state}")
 
-    def wait_for_nodes(self, count: int, standing: str) -> None:
-        nodes = partial(self.metric, "receipt_actors_role_nodes", standing=standing)
-        self.program.wait_until(lambda: nodes() == count, f"{self.name} sees {count} that are {standing}")
+    def wait_for_nodes(self, count: int, state: str) -> None:
+        nodes = partial(self.metric, "receipt_actors_role_nodes", state=state)
+        self.program.wait_until(lambda: nodes() == count, f"{self.name} sees {count} that are {state}")
 
     def probes(self) -> tuple[int, int]:
         return self.port.status("/healthz"), self.port.status("/readyz")
@@ -126,7 +126,7 @@ def test_one_works_and_another_stands_by_until_it_is_needed(
 def test_one_that_stops_in_good_order_is_no_alert(
     embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
 ) -> None:
-    """It leaves the group, and the other one has its seat at once. It drains, though it had only stood by before."""
+    """It leaves the group, and the other one is active at once. It drains, though it had only stood by before."""
     inbox = prepare(embedded)
     active = Node(embedded, store, "one", "active-standby", alerts_queue=ALERTS)
     active.wait_for("consuming")
@@ -135,13 +135,13 @@ def test_one_that_stops_in_good_order_is_no_alert(
     active.program.send_signal(signal.SIGTERM)
     assert active.program.wait_for_end() == EXIT_DONE
     standby.wait_for("consuming")
-    assert [node["standing"] for node in standby.role()["nodes"]] == ["active"]
+    assert [node["state"] for node in standby.role()["nodes"]] == ["active"]
     standby.program.send_signal(signal.SIGTERM)
     assert standby.program.wait_for_end() == EXIT_DONE
     assert inbox.of("node_lost") == []
 
 
-def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
+def test_a_pause_is_of_one_node_and_it_stays_active(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
     """The one that stands by goes on standing by; one that is paused while it stands by says that it is paused."""
     active = Node(embedded, store, "one", "active-standby")
     active.wait_for("consuming")
@@ -150,11 +150,11 @@ def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, s
     assert active.command("pause")[0] == EXIT_DONE
     active.wait_for("paused")
     assert active.probes() == (200, 503)
-    assert (active.role()["standing"], standby.role()["standing"]) == ("active", "standby")
+    assert (active.role()["state"], standby.role()["state"]) == ("active", "standby")
     assert standby.command("pause")[0] == EXIT_DONE
     standby.wait_for("paused")
     active.program.kill()
-    standby.program.wait_until(lambda: standby.role()["standing"] == "active", "it takes over")
+    standby.program.wait_until(lambda: standby.role()["state"] == "active", "it takes over")
     standby.wait_for("paused")
     embedded.send(GENUINE)
     assert standby.command("resume")[0] == EXIT_DONE
