@@ -1,7 +1,7 @@
 """The whole supervision tree, readable top to bottom; ``receipt_system`` runs it. doc/architecture.rst draws it.
 
-What comes later leans on what comes earlier, and everything stops in reverse. Sources share the tree; each has
-consumers and two batchers of its own, which for the first source go by plain names.
+What comes later leans on what comes earlier, and everything stops in reverse. Sources share the tree; each adds its
+own consumers and two batchers, which have plain names for the first source.
 """
 
 from __future__ import annotations
