@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
-from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, is_name
+from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, PostedResult, is_name, parse_result
 from receipt_actors.domain.ports import ReceivedMessage
-from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.sandbox.load import Answered, Kind, OneOfGroup, SampleMessage, make_scenario
 from receipt_actors.testing import AuditReport, SentSubmission, audit
 from tests.patience import PATIENCE_SECONDS
