@@ -195,7 +195,7 @@ PROGRESS = 20  #: messages that are finished after each trouble
 WITHOUT = (Kind.MALFORMED, Kind.TEMPORARY_FAILURE)  #: they are tried for seconds, and come back after longer
 GAP_SECONDS = LONG_LEASE_SECONDS  #: without a receive while nodes are restarted; a fifth of it on a quiet machine
 COULD_NOT_LEAVE = "the others wait for its lease to end"  #: in the log, where the table did not answer in time
-GIVES_UP = "gives up its seat"  #: in the log of a node
+STEPS_DOWN = "steps down"  #: in the log of a node
 CLAIM_SECONDS = 0.1  #: for one claim, so that several are under way
 
 needs_ministack = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
@@ -309,11 +309,11 @@ def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
     has_given_up = False
     while not has_given_up:  # a busy machine may keep it from renewing, and it is taken for gone
         (victim,) = campaign.site.seated
-        told = victim.program.stderr.count(GIVES_UP)
+        told = victim.program.stderr.count(STEPS_DOWN)
         victim.cut(campaign.random.choice([Cut.DROPPED, Cut.REFUSED]), is_sqs)
         campaign.wait_for_another(victim)
         campaign.wait_for_progress()
-        has_given_up = victim.program.stderr.count(GIVES_UP) > told
+        has_given_up = victim.program.stderr.count(STEPS_DOWN) > told
         victim.mend()
 
 

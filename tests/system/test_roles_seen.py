@@ -35,9 +35,9 @@ class Node:
     def wait_for(self, state: str) -> None:
         self.program.wait_until(lambda: self.port.state() == state, f"{self.name} is {state}")
 
-    def wait_for_nodes(self, count: int, standing: str) -> None:
-        nodes = partial(self.metric, "receipt_actors_role_nodes", standing=standing)
-        self.program.wait_until(lambda: nodes() == count, f"{self.name} sees {count} that are {standing}")
+    def wait_for_nodes(self, count: int, state: str) -> None:
+        nodes = partial(self.metric, "receipt_actors_role_nodes", state=state)
+        self.program.wait_until(lambda: nodes() == count, f"{self.name} sees {count} that are {state}")
 
     def probes(self) -> tuple[int, int]:
         return self.port.status("/healthz"), self.port.status("/readyz")
@@ -109,6 +109,6 @@ def test_one_that_stops_in_good_order_is_no_alert(
     standby.wait_for("standby")
     active.program.stop()
     standby.wait_for("consuming")
-    assert [node["standing"] for node in standby.role()["nodes"]] == ["active"]
+    assert [node["state"] for node in standby.role()["nodes"]] == ["active"]
     standby.program.stop()
     assert inbox.of("node_lost") == []

@@ -37,7 +37,7 @@ def test_a_task_that_keeps_messages_in_an_outage_is_protected_until_it_is_over(
     embedded.send(messages)
     store = SimulatedAppStore(port=embedded.programs.reserve_port())
     with EcsAgent() as agent:
-        embedded.environment["ECS_AGENT_URI"] = agent.url
+        embedded.environment["ECS_AGENT_URI"] = agent.agent_url
         program = embedded.start(store, processes=processes, receive_wait_seconds=0)
         assert agent.wait_for(1) == [PROTECT]
         program.wait_for_log("protected from scale-in: ")
@@ -55,7 +55,7 @@ def test_an_agent_that_hangs_does_not_hold_up_the_end(embedded: EmbeddedWorld, t
     embedded.environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
     embedded.send(genuine_messages(TOO_FEW_FOR_AN_OUTAGE, 64))
     with EcsAgent(always=lambda _wish: NO_ANSWER) as agent, SimulatedAppStore() as store:
-        embedded.environment["ECS_AGENT_URI"] = agent.url
+        embedded.environment["ECS_AGENT_URI"] = agent.agent_url
         program = _start_and_stop_while_apple_hangs(embedded, store)
         agent.wait_for(1)
         store.recover()

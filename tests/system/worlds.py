@@ -23,8 +23,8 @@ from moto.sqs.models import sqs_backends
 from werkzeug.serving import make_server
 
 from receipt_actors.aws.ledger import _standing
-from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, LedgerItem, OutgoingMessage
+from receipt_actors.domain.sqs_rules import is_fifo
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import Kind, SampleMessage, Scenario, make_scenario
