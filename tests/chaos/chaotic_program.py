@@ -25,7 +25,7 @@ from receipt_actors.backends import Backend, open_backend, open_queues
 from receipt_actors.cli import main, redrive
 from receipt_actors.pipeline import ledger_gateway
 from receipt_actors.settings import QueueSettings, Settings
-from receipt_actors.stores.apple import app_store_gateway
+from receipt_actors.stores.apple import referee_gateway
 from receipt_actors.testing import CrashPoint, FakeServices, Monkey, PortCall, intercept
 
 SOUND_RECEIVES = 5
@@ -58,7 +58,7 @@ def crash(at: str) -> CrashPoint:
 def soak(seconds: float) -> None:
     ledger_gateway.KNOWN_CLAIMS = REMEMBERED
     application.RESULT_BATCHER_IDLE_SECONDS = 1.0
-    app_store_gateway.REMEMBERED_REFUSALS = REMEMBERED
+    referee_gateway.REMEMBERED_REFUSALS = REMEMBERED
 
     def strike(system: ReceiptSystem) -> None:
         over = threading.Event()
