@@ -170,7 +170,7 @@ def test_messages_that_were_delivered_again_spoil_the_figures(capsys: pytest.Cap
 KILLED_ONCE = """
 import os, subprocess, sys
 start = ["start", "--backend", "aws", "--visibility-timeout-seconds", "10"]
-crashing = [sys.executable, "-m", "tests.chaos.crashing_program", *start]
+crashing = [sys.executable, "-m", "tests.chaos.chaotic_program", *start]
 subprocess.run(crashing, env={**os.environ, "CRASH_AT": "send 1 after"})
 os.execv(sys.executable, [sys.executable, "-m", "receipt_actors", *start])
 """
