@@ -11,7 +11,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.notifications import NotificationHandler, open_handler
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen
-from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, Request, response
 from receipt_actors.sandbox.load import INVALID, OK, Answered, Kind, Scenario
 from receipt_actors.settings import Settings
 
@@ -32,7 +32,7 @@ def refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Settings
     ][:REFUNDS]
     given_again = [replace(each, status=OK, reason=Reason.REFUND_REVERSED) for each in refunded[-1:]]
     with open_handler(settings) as handler:
-        server = HttpServer("127.0.0.1", 0, _taken_by(handler), name="demo-notifications").start()
+        server = HttpServer(_taken_by(handler), name="demo-notifications").start()
         try:
             for answer in refunded:
                 store.notify("REFUND", answer.transaction_id, url=f"{server.url}/")
@@ -57,8 +57,8 @@ def faults_of(due: Sequence[AnswerSeen], messages: Iterable[ReceivedMessage]) ->
 def _taken_by(handler: NotificationHandler) -> Handler:
     """Put the handler into a server for a few; ``receipt-actors notifications`` puts it into one for all."""
 
-    def take(_method: str, _path: str, body: bytes) -> Reply:
-        answer = handler.handle(body)
+    def take(request: Request) -> Reply:
+        answer = handler.handle(request.body)
         return Reply(response(answer.status, answer.text.encode(), "text/plain"))
 
     return take

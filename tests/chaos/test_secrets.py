@@ -27,7 +27,7 @@ from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.consumer import Consumer
 from receipt_actors.pipeline.protocol import APP_STORE_GATEWAY, SendMessage, VerifyReceipt
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from receipt_actors.sandbox.load import Kind, SampleMessage, make_scenario
 from receipt_actors.testing import FakeServices
 from tests.backends.test_aws import ITEM, FakeAws
@@ -179,12 +179,13 @@ class Echo(HttpServer):
     """Answers with what it was sent, as error pages do; in JSON's escapes every other time."""
 
     def __init__(self) -> None:
-        super().__init__("127.0.0.1", 0, self._answer, name="echo")
+        super().__init__(self._answer)
         self._count = 0
 
-    def _answer(self, _method: str, _path: str, body: bytes) -> Reply:
+    def _answer(self, request: Request) -> Reply:
         self._count += 1
-        page = body if self._count % 2 else json.dumps({"status": "?", "you_sent": body.decode()}).encode()
+        escaped = json.dumps({"status": "?", "you_sent": request.body.decode()}).encode()
+        page = request.body if self._count % 2 else escaped
         return Reply(response(200 if self._count % 3 else 500, page, "text/html"))
 
 

@@ -180,12 +180,12 @@ def test_faults_of_a_receipt_come_first_and_once(store: SimulatedAppStore) -> No
     assert store.requests_for("never sent") == 0
 
 
-def test_only_so_many_receipts_are_remembered(store: SimulatedAppStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of requests is bounded: the receipt that was not asked for the longest is forgotten first."""
+def test_the_receipt_that_was_not_asked_for_the_longest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("receipt_actors.sandbox.store.MAX_REMEMBERED_RECEIPTS", 2)
+    store = SimulatedAppStore()
     first, second, third = (mint(SampleReceipt(BUNDLE_ID, (Purchase(str(number)),))) for number in range(3))
     for receipt_data in (first, second, first, third):
-        ask(store.production_url, receipt_data)
+        store.verify_receipt(receipt_data, Environment.PRODUCTION)
     assert [store.requests_for(receipt_data) for receipt_data in (first, second, third)] == [2, 0, 1]
 
 

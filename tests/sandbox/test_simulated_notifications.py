@@ -16,7 +16,7 @@ from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from receipt_actors.sandbox.notifications import APP_APPLE_ID, RETRY_HOURS, NotificationType
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from tests.patience import PATIENCE_SECONDS
@@ -34,9 +34,9 @@ class Backend:
         self.bodies: list[dict[str, str]] = []
         self.came = threading.Event()
 
-    def handle(self, method: str, path: str, body: bytes) -> Reply:
-        assert (method, path) == ("POST", "/notifications")
-        self.bodies.append(json.loads(body))
+    def handle(self, request: Request) -> Reply:
+        assert (request.method, request.path) == ("POST", "/notifications")
+        self.bodies.append(json.loads(request.body))
         status = self.statuses.pop(0) if self.statuses else 200
         self.came.set()
         return Reply(response(status, b"", "text/plain") if status else b"")
@@ -48,7 +48,7 @@ def world() -> Iterator[Callable[..., tuple[SimulatedAppStore, Backend]]]:
 
         def start(*statuses: int) -> tuple[SimulatedAppStore, Backend]:
             backend = Backend(*statuses)
-            server = HttpServer("127.0.0.1", 0, backend.handle, name="backend").start()
+            server = HttpServer(backend.handle).start()
             stack.callback(server.stop)
             store = SimulatedAppStore(
                 notification_url=f"{server.url}/notifications", notification_hour_seconds=SHORT_HOUR_SECONDS
@@ -104,7 +104,7 @@ def test_a_refund_may_be_of_a_part(world: World) -> None:
         data = verified(store, backend.bodies[-1]["signedPayload"]).data
         assert data is not None and data.signedTransactionInfo is not None
         transaction = verifier.verify_and_decode_signed_transaction(data.signedTransactionInfo)
-        sale = store.store.find("2000000001")
+        sale = store.find("2000000001")
         assert sale is not None
         assert sale.purchase.revocation_percentage == transaction.revocationPercentage
         return transaction.rawRevocationType, transaction.revocationPercentage
@@ -174,7 +174,7 @@ def test_it_is_sent_to_nobody_without_a_url() -> None:
         assert verified(store, store.notify("REFUND", "2000000001").signed_payload).rawNotificationType == "REFUND"
         assert store.deliveries == ()
         backend = Backend()
-        server = HttpServer("127.0.0.1", 0, backend.handle, name="backend").start()
+        server = HttpServer(backend.handle).start()
         store.notify("REVOKE", "2000000001", url=f"{server.url}/notifications")
         assert store.wait_until_delivered(PATIENCE_SECONDS)
         server.stop()

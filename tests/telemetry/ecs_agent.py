@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from tests.patience import PATIENCE_SECONDS
 
 TASK = "arn:aws:ecs:eu-west-1:123456789012:task/receipts/0123456789abcdef"
@@ -50,7 +50,7 @@ class EcsAgent:
     """Answers with ``replies`` one after the other, then with success. As a context manager it serves."""
 
     def __init__(self, replies: Sequence[Reply] = (), always: Callable[[dict[str, Any]], Reply] = success) -> None:
-        self._server = HttpServer("127.0.0.1", 0, self._handle, name="ecs-agent")
+        self._server = HttpServer(self._handle)
         self._replies = list(replies)
         self._always = always
         self._asked: list[Asked] = []
@@ -79,11 +79,11 @@ class EcsAgent:
                 assert self._changed.wait(deadline - time.monotonic()), f"{len(self._asked)} requests, not {count}"
         return self.wishes
 
-    def _handle(self, method: str, path: str, body: bytes) -> Reply:
-        if (method, path) != ("PUT", "/api/0123456789abcdef/task-protection/v1/state"):
+    def _handle(self, request: Request) -> Reply:
+        if (request.method, request.path) != ("PUT", "/api/0123456789abcdef/task-protection/v1/state"):
             return answer(404, {})
-        assert self._server.headers["content-type"] == "application/json"
-        wish = json.loads(body)
+        assert request.header("content-type") == "application/json"
+        wish = json.loads(request.body)
         with self._changed:
             self._asked.append(Asked(wish, time.monotonic()))
             reply = self._replies.pop(0) if self._replies else self._always(wish)

@@ -15,12 +15,18 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from receipt_actors.sandbox.services.app_store import (
-    Latency,
-)
-from receipt_actors.sandbox.services.certificates import make_certificates
+from receipt_actors.sandbox.services.certificates import make_certificate
 from receipt_actors.sandbox.services.load import BUNDLE_ID, POST_QUEUE, SOURCE_QUEUE, TABLE, Load, Way
 from receipt_actors.sandbox.services.process import ServiceProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long an answer takes: evenly spread over ``seconds`` plus and minus ``jitter_seconds``."""
+
+    seconds: float = 0.0
+    jitter_seconds: float = 0.0
+
 
 APPLE_LATENCY = Latency(0.25, 0.1)
 CONTROL_TIMEOUT_SECONDS = 600.0  #: to mint and to audit the largest load
@@ -111,11 +117,10 @@ class Services:
         if options.tls:
             import ssl
 
-            files = make_certificates(folder)
-            arguments += ["--certificate", str(files.certificate), "--key", str(files.key)]
-            self._tls = ssl.create_default_context(cafile=str(files.authority))
-            authority = str(files.authority)
-            trust = {"REQUESTS_CA_BUNDLE": authority, "CURL_CA_BUNDLE": authority, "SSL_CERT_FILE": authority}
+            certificate, with_key = make_certificate(folder)
+            arguments += ["--certificate", str(with_key)]
+            self._tls = ssl.create_default_context(cafile=str(certificate))
+            trust = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"), str(certificate))
         self._app_store = self._serve("app-store", *arguments)
         self._environment = {
             **_clean_environment(),

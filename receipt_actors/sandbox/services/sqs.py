@@ -12,9 +12,9 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from receipt_actors.domain import sqs_rules
 from receipt_actors.domain.fifo import dead_letter_queue_fault, is_fifo
@@ -22,7 +22,7 @@ from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, Outgoin
 from receipt_actors.sandbox import queues
 from receipt_actors.sandbox.http_server import Connection, dumps
 from receipt_actors.sandbox.queues import make_queue
-from receipt_actors.sandbox.services.aws import AwsError, AwsService, Fields, aws_ok
+from receipt_actors.sandbox.services.aws import AwsError, AwsService, Fields, Operation, aws_ok
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
@@ -52,6 +52,8 @@ class Content:
 
 Message = queues.Message[Content]
 Queue = queues.Queue[Content]
+_Outcome = EntryFailure | Mapping[str, str]
+_CarryOut = Callable[[Queue, Sequence[Fields]], Sequence[_Outcome]]
 
 
 def make_content(
@@ -93,19 +95,20 @@ class SimulatedSqs(AwsService):
     malformed = "MissingRequiredParameterException"
 
     def __init__(self, latency_seconds: float) -> None:
-        operations = {
+        operations: dict[str, Operation] = {
             "ReceiveMessage": self._receive,
-            "SendMessageBatch": self._send_batch,
-            "SendMessage": self._send,
-            "DeleteMessageBatch": self._delete_batch,
-            "DeleteMessage": self._delete,
-            "ChangeMessageVisibilityBatch": self._change_batch,
-            "ChangeMessageVisibility": self._change,
             "GetQueueUrl": self._get_url,
             "GetQueueAttributes": self._get_attributes,
             "CreateQueue": self._create,
         }
-        super().__init__("AmazonSQS", latency_seconds, operations)
+        for name, carry_out in (
+            ("SendMessage", self._send),
+            ("DeleteMessage", self._delete),
+            ("ChangeMessageVisibility", self._change_visibility),
+        ):
+            operations[name] = partial(self._single, name, carry_out)
+            operations[f"{name}Batch"] = partial(self._batch, f"{name}Batch", carry_out)
+        super().__init__(latency_seconds, operations)
         self.queues: dict[str, Queue] = {}
         self.held: Queue | None = None  #: a queue that gives nothing for now: receives wait
         self.is_patient = True  #: False: receives wait for messages no longer
@@ -144,22 +147,24 @@ class SimulatedSqs(AwsService):
 
     # --- receives ---
 
-    def _receive(self, connection: Connection, fields: Fields) -> None:
+    def _receive(self, fields: Fields) -> Callable[[Connection], None]:
         if self.first_receive_at is None:
             self.first_receive_at = time.monotonic()
-        poll = _Poll(
-            connection,
-            self._queue(fields),
-            int(fields.get("MaxNumberOfMessages", 1)),
-            fields.get("VisibilityTimeout", DEFAULT_VISIBILITY_SECONDS),
-            frozenset(fields.get("MessageSystemAttributeNames") or fields.get("AttributeNames") or ()),
-            frozenset(fields.get("MessageAttributeNames") or ()),
-        )
-        if not 1 <= poll.max_messages <= MAX_BATCH_ENTRIES:
-            raise AwsError(sqs_rules.INVALID_PARAMETER, "MaxNumberOfMessages: expected 1 to 10")
-        _raise(sqs_rules.visibility_fault(poll.visibility_seconds))
+        queue = self._queue(fields)
+        max_messages = int(fields.get("MaxNumberOfMessages", 1))
+        visibility_seconds = fields.get("VisibilityTimeout", DEFAULT_VISIBILITY_SECONDS)
         wait_seconds = float(fields.get("WaitTimeSeconds", 0))
-        connection.after(self.latency_seconds, lambda: self._poll(poll, wait_seconds))
+        system_attributes = frozenset(fields.get("MessageSystemAttributeNames") or fields.get("AttributeNames") or ())
+        message_attributes = frozenset(fields.get("MessageAttributeNames") or ())
+        if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
+            raise AwsError(sqs_rules.INVALID_PARAMETER, "MaxNumberOfMessages: expected 1 to 10")
+        _raise(sqs_rules.visibility_fault(visibility_seconds))
+
+        def begin(connection: Connection) -> None:
+            poll = _Poll(connection, queue, max_messages, visibility_seconds, system_attributes, message_attributes)
+            connection.after(self.latency_seconds, lambda: self._poll(poll, wait_seconds))
+
+        return begin
 
     def _poll(self, poll: _Poll, wait_seconds: float) -> None:
         queue = poll.queue
@@ -213,29 +218,32 @@ class SimulatedSqs(AwsService):
 
     # --- the other operations ---
 
-    def _send_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries = self._queue(fields), _checked_entries(fields)
-        messages, failures = self._checked_messages(queue, entries)
-        self.entries["SendMessageBatch"] += len(entries)
-        sent = [
-            self._put(queue, entry, message) if failure is None else failure
-            for entry, message, failure in zip(entries, messages, failures, strict=True)
-        ]
-        self.wake(queue)
-        return _batch_answer(entries, sent)
+    def _single(self, name: str, carry_out: _CarryOut, fields: Fields) -> bytes:
+        self.entries[name] += 1
+        (outcome,) = carry_out(self._queue(fields), [fields])
+        _raise(outcome)
+        return aws_ok(dumps(outcome))
 
-    def _send(self, _connection: Connection, fields: Fields) -> bytes:
-        queue = self._queue(fields)
-        (message,), (failure,) = self._checked_messages(queue, [fields])
-        self.entries["SendMessage"] += 1
-        _raise(failure)
-        sent = self._put(queue, fields, message)
-        self.wake(queue)
-        return aws_ok(dumps(sent))
+    def _batch(self, name: str, carry_out: _CarryOut, fields: Fields) -> bytes:
+        queue, entries = self._queue(fields), fields["Entries"]
+        if not entries:
+            raise _refusal("EmptyBatchRequest", "no entries")
+        if crowd := sqs_rules.check_handle_batch(len(entries)):
+            _raise(crowd[0])
+        if len({entry["Id"] for entry in entries}) != len(entries):
+            raise _refusal("BatchEntryIdsNotDistinct", "an Id is repeated")
+        self.entries[name] += len(entries)
+        successful: list[Fields] = []
+        failed: list[Fields] = []
+        for entry, outcome in zip(entries, carry_out(queue, entries), strict=True):
+            if isinstance(outcome, EntryFailure):
+                code, detail, sender_fault = outcome.code, outcome.detail, outcome.sender_fault
+                failed.append({"Id": entry["Id"], "Code": code, "Message": detail, "SenderFault": sender_fault})
+            else:
+                successful.append({"Id": entry["Id"], **outcome})
+        return aws_ok(dumps({"Successful": successful, "Failed": failed} if failed else {"Successful": successful}))
 
-    def _checked_messages(
-        self, queue: Queue, entries: Sequence[Fields]
-    ) -> tuple[list[OutgoingMessage], list[EntryFailure | None]]:
+    def _send(self, queue: Queue, entries: Sequence[Fields]) -> Sequence[_Outcome]:
         messages = [
             OutgoingMessage(
                 entry["MessageBody"],
@@ -252,7 +260,12 @@ class SimulatedSqs(AwsService):
         for failure in failures:
             if failure is not None and failure.code == sqs_rules.BATCH_REQUEST_TOO_LONG:
                 _raise(failure)
-        return messages, failures
+        outcomes = [
+            failure or self._put(queue, entry, message)
+            for entry, message, failure in zip(entries, messages, failures, strict=True)
+        ]
+        self.wake(queue)
+        return outcomes
 
     def _put(self, queue: Queue, entry: Fields, message: OutgoingMessage) -> dict[str, str]:
         content = make_content(message.body, entry.get("MessageAttributes") or {}, message.deduplication_id)
@@ -267,49 +280,27 @@ class SimulatedSqs(AwsService):
             sent["MD5OfMessageAttributes"] = attributes_md5(content.attributes)
         return sent
 
-    def _delete_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries, now = self._queue(fields), _checked_entries(fields), time.monotonic()
-        self.entries["DeleteMessageBatch"] += len(entries)
-        outcomes = [queue.delete(entry["ReceiptHandle"], now) for entry in entries]
-        self._deleted(queue)
-        return _batch_answer(entries, outcomes)
-
-    def _delete(self, _connection: Connection, fields: Fields) -> bytes:
-        queue = self._queue(fields)
-        self.entries["DeleteMessage"] += 1
-        _raise(queue.delete(fields["ReceiptHandle"], time.monotonic()))
-        self._deleted(queue)
-        return aws_ok(b"{}")
-
-    def _deleted(self, queue: Queue) -> None:
-        """What is behind it in its group may be received."""
-        if is_fifo(queue.name) and self._polls[queue]:
+    def _delete(self, queue: Queue, entries: Sequence[Fields]) -> Sequence[_Outcome]:
+        now = time.monotonic()
+        outcomes = [_outcome(queue.delete(entry["ReceiptHandle"], now)) for entry in entries]
+        if is_fifo(queue.name) and self._polls[queue]:  # what is behind it in its group may be received
             self.wake(queue)
+        return outcomes
 
-    def _change_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries = self._queue(fields), _checked_entries(fields)
-        self.entries["ChangeMessageVisibilityBatch"] += len(entries)
-        outcomes = [_change_visibility(queue, entry) for entry in entries]
-        self._changed(queue)
-        return _batch_answer(entries, outcomes)
-
-    def _change(self, _connection: Connection, fields: Fields) -> bytes:
-        queue = self._queue(fields)
-        self.entries["ChangeMessageVisibility"] += 1
-        _raise(_change_visibility(queue, fields))
-        self._changed(queue)
-        return aws_ok(b"{}")
-
-    def _changed(self, queue: Queue) -> None:
-        """A message may be visible again at once, or sooner than the one that was waited for."""
+    def _change_visibility(self, queue: Queue, entries: Sequence[Fields]) -> Sequence[_Outcome]:
+        now = time.monotonic()
+        changes = [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in entries]
+        outcomes = [_outcome(queue.change_visibility(handle, seconds, now)) for handle, seconds in changes]
+        # A message may be visible again at once, or sooner than the one that was waited for.
         self._forget_reveal(queue)
         if self._polls[queue]:
             self.wake(queue)
+        return outcomes
 
-    def _get_url(self, _connection: Connection, fields: Fields) -> bytes:
+    def _get_url(self, fields: Fields) -> bytes:
         return aws_ok(dumps({"QueueUrl": self._url(self._find(fields["QueueName"]))}))
 
-    def _get_attributes(self, _connection: Connection, fields: Fields) -> bytes:
+    def _get_attributes(self, fields: Fields) -> bytes:
         queue = self._queue(fields)
         visible, hidden = queue.count(time.monotonic())
         known = {
@@ -325,7 +316,7 @@ class SimulatedSqs(AwsService):
         found = {name: value for name, value in known.items() if name in wanted or "All" in wanted}
         return aws_ok(dumps({"Attributes": found} if found else {}))
 
-    def _create(self, _connection: Connection, fields: Fields) -> bytes:
+    def _create(self, fields: Fields) -> bytes:
         name = fields["QueueName"]
         attributes = fields.get("Attributes") or {}
         unknown = attributes.keys() - {"ContentBasedDeduplication", "FifoQueue", "RedrivePolicy"}
@@ -361,8 +352,8 @@ class SimulatedSqs(AwsService):
         return queue
 
 
-def _change_visibility(queue: Queue, fields: Fields) -> EntryFailure | Message:
-    return queue.change_visibility(fields["ReceiptHandle"], fields["VisibilityTimeout"], time.monotonic())
+def _outcome(outcome: EntryFailure | Message | None) -> _Outcome:
+    return outcome if isinstance(outcome, EntryFailure) else {}
 
 
 def _encoded(message: Message, system_attributes: frozenset[str], message_attributes: frozenset[str]) -> bytes:
@@ -403,36 +394,7 @@ def _encoded(message: Message, system_attributes: frozenset[str], message_attrib
     )
 
 
-def _checked_entries(fields: Fields) -> list[dict[str, Any]]:
-    """Read the entries of a batch; refuse a batch that breaks SQS's rules."""
-    entries: list[dict[str, Any]] = fields["Entries"]
-    if not entries:
-        raise _refusal("EmptyBatchRequest", "no entries")
-    if crowd := sqs_rules.check_handle_batch(len(entries)):
-        _raise(crowd[0])
-    if len({entry["Id"] for entry in entries}) != len(entries):
-        raise _refusal("BatchEntryIdsNotDistinct", "an Id is repeated")
-    return entries
-
-
-def _batch_answer(
-    entries: Iterable[Fields], outcomes: Iterable[EntryFailure | Mapping[str, str] | Message | None]
-) -> bytes:
-    """Answer a batch; what is sent has fields of its own."""
-    successful: list[Mapping[str, str]] = []
-    failed: list[Mapping[str, object]] = []
-    for entry, outcome in zip(entries, outcomes, strict=True):
-        match outcome:
-            case EntryFailure(code, detail, sender_fault):
-                failed.append({"Id": entry["Id"], "Code": code, "Message": detail, "SenderFault": sender_fault})
-            case dict():
-                successful.append({"Id": entry["Id"], **outcome})
-            case _:
-                successful.append({"Id": entry["Id"]})
-    return aws_ok(dumps({"Successful": successful, "Failed": failed} if failed else {"Successful": successful}))
-
-
-def _raise(outcome: EntryFailure | Message | None) -> None:
+def _raise(outcome: _Outcome | None) -> None:
     if isinstance(outcome, EntryFailure):
         raise _refusal(outcome.code, outcome.detail)
 
