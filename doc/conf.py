@@ -1,4 +1,4 @@
-"""Sphinx's configuration. ``tox -e docs`` builds the manual and takes a warning for an error."""
+"""Sphinx's configuration. ``tests/doc/test_build.py`` builds the manual and takes a warning for an error."""
 
 from __future__ import annotations
 

@@ -16,227 +16,125 @@
         system.start(Supervisor, [ChildSpec("counter", Start(Counter, name="counter"))])
         print(system.whereis("counter").call("next"))
 
-Everything hangs on an ``ActorSystem``. An actor is a real ``pykka.Actor``, a ``Ref`` a real ``pykka.ActorRef``. Its
+An ``ActorSystem`` holds everything. An actor is a real ``pykka.Actor``, a ``Ref`` a real ``pykka.ActorRef``. Its
 ``runtime`` says which thread runs it (``Runtime``), its ``ChildSpec`` how it is supervised.
 
-=========================  ============================================================================================
-module                     what stands there, from what one uses to what it rests on
-=========================  ============================================================================================
-``gen_statem``             ``GenStateMachine``: state machines
-``sys``                    looking into a running actor, holding it, watching it
-``_supervisor``            both supervisors, ``supervisor_spec``, and what one asks a supervisor
-``_child_spec``            ``ChildSpec``, ``Start``, strategies, restart intensity, ``Backoff``
-``_gen_server``            ``Actor`` and ``GenServer``: callbacks, and what an actor can do
-``_system``                ``ActorSystem``: names, all processes, start and stop
-``_tree``, ``_heartbeat``  a picture of the tree; noticing that nothing goes on
-``_process``               the process: life, turns, callbacks, links and monitors; ``_receive`` what it waits in
-``_ref``, ``_calls``       sending; ways in which an answer, or its absence, reaches who asked
-``_scheduler``             the threads that run processes, the fence, pollers
-``_blocking``, ``_clock``  threads for calls that block; time and timers
-``_messages``              what callbacks return and runtime and actors exchange; ``_reasons`` for an exit
-``_reports``               what operators are told
-=========================  ============================================================================================
+===============  ======================================================================================================
+module           what stands there; each uses only those below it
+===============  ======================================================================================================
+``gen_statem``   ``GenStateMachine``: state machines
+``_tree``        a picture of the supervision tree
+``_supervisor``  both supervisors, ``supervisor_spec``, and the requests to a supervisor
+``_child_spec``  ``ChildSpec``, ``Start``, strategies, restart intensity, ``Backoff``
+``_system``      ``ActorSystem``: names, all processes, start and stop; ``Heartbeat``
+``sys``          looking into a running actor, suspending it, watching it
+``_gen_server``  ``Actor`` and ``GenServer``: callbacks, and what an actor can do
+``_process``     the process: life, turns, callbacks, links, monitors, selective receive
+``_ref``         references; sending, and how answers reach those who wait for them
+``_scheduler``   the threads that run processes, the fence, pollers; ``BlockingPool``
+``_clock``       time and timers
+``_reports``     reports to operators
+``_messages``    exit reasons, results of callbacks, messages of the runtime
+===============  ======================================================================================================
 """
 
 from typing import TYPE_CHECKING
 
-from receipt_actors.otp._blocking import BlockingPool
-from receipt_actors.otp._calls import From
-from receipt_actors.otp._child_spec import (
-    BRUTAL_KILL,
-    INFINITY,
-    AutoShutdown,
-    Backoff,
-    ChildSpec,
-    ChildType,
-    Restart,
-    RestartWindow,
-    Start,
-    Strategy,
-    check_child_specs,
-)
-from receipt_actors.otp._clock import Clock, ManualClock, SystemClock, Timer
-from receipt_actors.otp._gen_server import Actor, GenServer
-from receipt_actors.otp._heartbeat import Heartbeat, NoProgress
-from receipt_actors.otp._messages import (
-    IGNORE,
-    NO_REPLY,
-    TIMEOUT,
-    AlreadyStarted,
-    Continue,
-    Down,
-    Exit,
-    IdleTimeout,
-    Name,
-    NotStarted,
-    Receive,
-    Receiving,
-    Reply,
-    Started,
-    StartFinished,
-    Starting,
-    StartResult,
-    Stop,
-)
-from receipt_actors.otp._reasons import (
-    KILLED,
-    NO_PROCESS,
-    NORMAL,
-    SHUTDOWN,
-    Crash,
-    ExitReason,
-    Killed,
-    NoProcess,
-    Normal,
-    Shutdown,
-    is_orderly,
-)
-from receipt_actors.otp._ref import Ref
-from receipt_actors.otp._reports import (
-    ChildDescription,
-    CrashReport,
-    FailedToStartChild,
-    ProgressReport,
-    Report,
-    ReportContext,
-    SupervisorReport,
-)
-from receipt_actors.otp._scheduler import Poller, Runtime, Scheduler
-from receipt_actors.otp._supervisor import (
-    ChildCounts,
-    ChildError,
-    ChildInfo,
-    CountChildren,
-    DeleteChild,
-    GetChildSpec,
-    RestartChild,
-    SimpleOneForOneSupervisor,
-    StartChild,
-    Supervisor,
-    TerminateChild,
-    WhichChildren,
-    count_children,
-    delete_child,
-    get_child_spec,
-    restart_child,
-    start_child,
-    supervisor_spec,
-    terminate_child,
-    which_children,
-)
-from receipt_actors.otp._system import ActorSystem, StartError
-from receipt_actors.otp._tree import ActorNode, find_actor, look_at, name_of
+from receipt_actors.otp._child_spec import BRUTAL_KILL as BRUTAL_KILL
+from receipt_actors.otp._child_spec import INFINITY as INFINITY
+from receipt_actors.otp._child_spec import AutoShutdown as AutoShutdown
+from receipt_actors.otp._child_spec import Backoff as Backoff
+from receipt_actors.otp._child_spec import ChildSpec as ChildSpec
+from receipt_actors.otp._child_spec import ChildType as ChildType
+from receipt_actors.otp._child_spec import Restart as Restart
+from receipt_actors.otp._child_spec import RestartWindow as RestartWindow
+from receipt_actors.otp._child_spec import Start as Start
+from receipt_actors.otp._child_spec import Strategy as Strategy
+from receipt_actors.otp._child_spec import check_child_specs as check_child_specs
+from receipt_actors.otp._clock import Clock as Clock
+from receipt_actors.otp._clock import ManualClock as ManualClock
+from receipt_actors.otp._clock import SystemClock as SystemClock
+from receipt_actors.otp._clock import Timer as Timer
+from receipt_actors.otp._gen_server import Actor as Actor
+from receipt_actors.otp._gen_server import GenServer as GenServer
+from receipt_actors.otp._messages import IGNORE as IGNORE
+from receipt_actors.otp._messages import KILLED as KILLED
+from receipt_actors.otp._messages import NO_PROCESS as NO_PROCESS
+from receipt_actors.otp._messages import NO_REPLY as NO_REPLY
+from receipt_actors.otp._messages import NORMAL as NORMAL
+from receipt_actors.otp._messages import SHUTDOWN as SHUTDOWN
+from receipt_actors.otp._messages import TIMEOUT as TIMEOUT
+from receipt_actors.otp._messages import AlreadyStarted as AlreadyStarted
+from receipt_actors.otp._messages import Continue as Continue
+from receipt_actors.otp._messages import Crash as Crash
+from receipt_actors.otp._messages import Down as Down
+from receipt_actors.otp._messages import Exit as Exit
+from receipt_actors.otp._messages import ExitReason as ExitReason
+from receipt_actors.otp._messages import IdleTimeout as IdleTimeout
+from receipt_actors.otp._messages import Killed as Killed
+from receipt_actors.otp._messages import Name as Name
+from receipt_actors.otp._messages import NoProcess as NoProcess
+from receipt_actors.otp._messages import Normal as Normal
+from receipt_actors.otp._messages import NotStarted as NotStarted
+from receipt_actors.otp._messages import Receive as Receive
+from receipt_actors.otp._messages import Receiving as Receiving
+from receipt_actors.otp._messages import Reply as Reply
+from receipt_actors.otp._messages import Shutdown as Shutdown
+from receipt_actors.otp._messages import Started as Started
+from receipt_actors.otp._messages import StartFinished as StartFinished
+from receipt_actors.otp._messages import Starting as Starting
+from receipt_actors.otp._messages import StartResult as StartResult
+from receipt_actors.otp._messages import Stop as Stop
+from receipt_actors.otp._messages import is_orderly as is_orderly
+from receipt_actors.otp._ref import From as From
+from receipt_actors.otp._ref import Ref as Ref
+from receipt_actors.otp._reports import ChildDescription as ChildDescription
+from receipt_actors.otp._reports import CrashReport as CrashReport
+from receipt_actors.otp._reports import FailedToStartChild as FailedToStartChild
+from receipt_actors.otp._reports import ProgressReport as ProgressReport
+from receipt_actors.otp._reports import Report as Report
+from receipt_actors.otp._reports import ReportContext as ReportContext
+from receipt_actors.otp._reports import SupervisorReport as SupervisorReport
+from receipt_actors.otp._scheduler import BlockingPool as BlockingPool
+from receipt_actors.otp._scheduler import Poller as Poller
+from receipt_actors.otp._scheduler import Runtime as Runtime
+from receipt_actors.otp._scheduler import Scheduler as Scheduler
+from receipt_actors.otp._supervisor import ChildCounts as ChildCounts
+from receipt_actors.otp._supervisor import ChildError as ChildError
+from receipt_actors.otp._supervisor import ChildInfo as ChildInfo
+from receipt_actors.otp._supervisor import CountChildren as CountChildren
+from receipt_actors.otp._supervisor import DeleteChild as DeleteChild
+from receipt_actors.otp._supervisor import GetChildSpec as GetChildSpec
+from receipt_actors.otp._supervisor import RestartChild as RestartChild
+from receipt_actors.otp._supervisor import SimpleOneForOneSupervisor as SimpleOneForOneSupervisor
+from receipt_actors.otp._supervisor import StartChild as StartChild
+from receipt_actors.otp._supervisor import Supervisor as Supervisor
+from receipt_actors.otp._supervisor import TerminateChild as TerminateChild
+from receipt_actors.otp._supervisor import WhichChildren as WhichChildren
+from receipt_actors.otp._supervisor import count_children as count_children
+from receipt_actors.otp._supervisor import delete_child as delete_child
+from receipt_actors.otp._supervisor import get_child_spec as get_child_spec
+from receipt_actors.otp._supervisor import restart_child as restart_child
+from receipt_actors.otp._supervisor import start_child as start_child
+from receipt_actors.otp._supervisor import supervisor_spec as supervisor_spec
+from receipt_actors.otp._supervisor import terminate_child as terminate_child
+from receipt_actors.otp._supervisor import which_children as which_children
+from receipt_actors.otp._system import ActorSystem as ActorSystem
+from receipt_actors.otp._system import Heartbeat as Heartbeat
+from receipt_actors.otp._system import NoProgress as NoProgress
+from receipt_actors.otp._system import StartError as StartError
+from receipt_actors.otp._tree import ActorNode as ActorNode
+from receipt_actors.otp._tree import find_actor as find_actor
+from receipt_actors.otp._tree import look_at as look_at
+from receipt_actors.otp._tree import name_of as name_of
 
 if TYPE_CHECKING:
-    from receipt_actors.otp.gen_statem import GenStateMachine
+    from receipt_actors.otp.gen_statem import GenStateMachine as GenStateMachine
 
 PERMANENT, TRANSIENT, TEMPORARY = Restart
 ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE, SIMPLE_ONE_FOR_ONE = Strategy
 WORKER, SUPERVISOR = ChildType
 NEVER, ANY_SIGNIFICANT, ALL_SIGNIFICANT = AutoShutdown
-
-__all__ = [
-    "ALL_SIGNIFICANT",
-    "ANY_SIGNIFICANT",
-    "BRUTAL_KILL",
-    "IGNORE",
-    "INFINITY",
-    "KILLED",
-    "NEVER",
-    "NORMAL",
-    "NO_PROCESS",
-    "NO_REPLY",
-    "ONE_FOR_ALL",
-    "ONE_FOR_ONE",
-    "PERMANENT",
-    "REST_FOR_ONE",
-    "SHUTDOWN",
-    "SIMPLE_ONE_FOR_ONE",
-    "SUPERVISOR",
-    "TEMPORARY",
-    "TIMEOUT",
-    "TRANSIENT",
-    "WORKER",
-    "Actor",
-    "ActorNode",
-    "ActorSystem",
-    "AlreadyStarted",
-    "AutoShutdown",
-    "Backoff",
-    "BlockingPool",
-    "ChildCounts",
-    "ChildDescription",
-    "ChildError",
-    "ChildInfo",
-    "ChildSpec",
-    "ChildType",
-    "Clock",
-    "Continue",
-    "CountChildren",
-    "Crash",
-    "CrashReport",
-    "DeleteChild",
-    "Down",
-    "Exit",
-    "ExitReason",
-    "FailedToStartChild",
-    "From",
-    "GenServer",
-    "GenStateMachine",
-    "GetChildSpec",
-    "Heartbeat",
-    "IdleTimeout",
-    "Killed",
-    "ManualClock",
-    "Name",
-    "NoProcess",
-    "NoProgress",
-    "Normal",
-    "NotStarted",
-    "Poller",
-    "ProgressReport",
-    "Receive",
-    "Receiving",
-    "Ref",
-    "Reply",
-    "Report",
-    "ReportContext",
-    "Restart",
-    "RestartChild",
-    "RestartWindow",
-    "Runtime",
-    "Scheduler",
-    "Shutdown",
-    "SimpleOneForOneSupervisor",
-    "Start",
-    "StartChild",
-    "StartError",
-    "StartFinished",
-    "StartResult",
-    "Started",
-    "Starting",
-    "Stop",
-    "Strategy",
-    "Supervisor",
-    "SupervisorReport",
-    "SystemClock",
-    "TerminateChild",
-    "Timer",
-    "WhichChildren",
-    "check_child_specs",
-    "count_children",
-    "delete_child",
-    "find_actor",
-    "get_child_spec",
-    "is_orderly",
-    "look_at",
-    "name_of",
-    "restart_child",
-    "start_child",
-    "supervisor_spec",
-    "terminate_child",
-    "which_children",
-]
 
 
 def __getattr__(name: str) -> object:

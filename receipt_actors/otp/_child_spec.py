@@ -1,7 +1,6 @@
 """Child specifications: how a supervisor starts, restarts and stops a child (OTP: ``child_spec()``).
 
-All of it is pure, except that ``Start`` starts an actor when it is called. ``Backoff`` is not OTP's: Erlang's
-supervisor restarts at once.
+``Backoff`` is not OTP's: Erlang's supervisor restarts at once.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ class Strategy(enum.Enum):
 class AutoShutdown(enum.Enum):
     """Whether a supervisor ends, with ``SHUTDOWN``, when ``significant`` children have ended by themselves.
 
-    A transient one counts when it ends in an orderly way (else it is restarted), a temporary one however it ends. One
-    that the supervisor itself stopped does not count (OTP: ``auto_shutdown``). simple_one_for_one can't have it.
+    A transient one counts when it ends in an orderly way (else it is restarted), a temporary one however it ends.
     """
 
     NEVER = "never"  #: significant children are refused
@@ -71,11 +69,7 @@ WORKER_SHUTDOWN_SECONDS = 5.0  #: what a worker gets whose spec does not say
 
 
 class Start:
-    """The usual ``start`` of a spec: an actor class, its arguments and the name to register it under (OTP: ``MFA``).
-
-    Raises:
-        ValueError: it is not given an actor class.
-    """
+    """The usual ``start`` of a spec: an actor class, its arguments and the name to register it under (OTP: ``MFA``)."""
 
     __slots__ = ("actor_class", "args", "kwargs", "name")
 
@@ -90,7 +84,7 @@ class Start:
         self.name = name
 
     def __call__(self, *extra_args: Any) -> StartResult | Starting:
-        """Start it as a child of the current actor; a simple_one_for_one supervisor appends ``extra_args``."""
+        """Start it as a child of the current actor; simple_one_for_one appends ``extra_args``."""
         process = current_process()
         if process is None:
             raise RuntimeError("a child is started by its supervisor")
@@ -101,10 +95,7 @@ class Start:
 
 
 class ForgottenStart:
-    """The ``start`` that a temporary child's spec has once it was started: it is never called, so it holds nothing.
-
-    (OTP: ``{M, F, undefined}``.)
-    """
+    """The ``start`` of a temporary child's spec once it was started (OTP: ``{M, F, undefined}``): it holds nothing."""
 
     __slots__ = ("__name__",)  # what it was, for reports
 
@@ -123,10 +114,10 @@ class ForgottenStart:
 class ChildSpec:
     """How a supervisor starts, restarts and stops one child.
 
-    ``shutdown`` is 5 seconds for a worker and ``INFINITY`` for a supervisor where it is not given.
+    ``shutdown`` defaults to 5 seconds for a worker and ``INFINITY`` for a supervisor.
 
     Raises:
-        ValueError: a field makes no sense, with what was found and what it should be.
+        ValueError: a field makes no sense, with what was found and what was expected.
     """
 
     id: Hashable
@@ -180,12 +171,9 @@ def _is_time(value: object) -> bool:
 
 
 def check_child_specs(specs: Sequence[ChildSpec], auto_shutdown: AutoShutdown | None = None) -> None:
-    """Refuse a list of specs that no supervisor can have (OTP: ``supervisor:check_childspecs/1,2``, which returns).
+    """Raise ``ValueError`` for a list of specs that no supervisor can have (OTP: ``supervisor:check_childspecs/1,2``).
 
-    With an ``auto_shutdown`` also what a supervisor of that kind can't have.
-
-    Raises:
-        ValueError: naming the id, or what else it is.
+    With an ``auto_shutdown`` also for what a supervisor of that kind can't have.
     """
     if auto_shutdown is not None:
         check_auto_shutdown(auto_shutdown)
@@ -202,11 +190,6 @@ def check_child_specs(specs: Sequence[ChildSpec], auto_shutdown: AutoShutdown | 
 
 
 def check_auto_shutdown(auto_shutdown: AutoShutdown) -> None:
-    """Refuse what is none.
-
-    Raises:
-        ValueError: with what it is.
-    """
     if not isinstance(auto_shutdown, AutoShutdown):
         raise ValueError(
             f"auto_shutdown must be an AutoShutdown, not {auto_shutdown!r}; NEVER, ANY_SIGNIFICANT or ALL_SIGNIFICANT"
@@ -214,11 +197,6 @@ def check_auto_shutdown(auto_shutdown: AutoShutdown) -> None:
 
 
 def check_child_spec(spec: ChildSpec, auto_shutdown: AutoShutdown | None) -> None:
-    """Refuse what is no spec, or none for a supervisor with this ``auto_shutdown``.
-
-    Raises:
-        ValueError: saying why.
-    """
     if not isinstance(spec, ChildSpec):
         raise ValueError(f"a supervisor's children are ChildSpecs, not {spec!r}")
     if spec.significant and auto_shutdown is AutoShutdown.NEVER:
@@ -233,11 +211,7 @@ def check_child_spec(spec: ChildSpec, auto_shutdown: AutoShutdown | None) -> Non
 
 @dataclass(frozen=True, slots=True)
 class RestartWindow:
-    """The restarts of the last ``period_seconds``. *More than* ``intensity`` of them end the supervisor.
-
-    Raises:
-        ValueError: ``intensity`` is no whole number from 0 on, or ``period_seconds`` no finite number above 0.
-    """
+    """The restarts of the last ``period_seconds``. *More than* ``intensity`` of them end the supervisor."""
 
     intensity: int = 1
     period_seconds: float = 5.0
@@ -262,10 +236,7 @@ class RestartWindow:
 
 
 def restart_group(strategy: Strategy, ids: Collection[Hashable], ended: Hashable) -> Sequence[Hashable]:
-    """Return the ids to stop (from last to first) and start again (from first to last), in start order.
-
-    The child that ended is among them. ``ids`` are all children in the order in which they were started.
-    """
+    """Return the ids to stop (last to first) and to start again (first to last), in start order."""
     if strategy is Strategy.ONE_FOR_ALL:
         return tuple(ids)
     if strategy is Strategy.REST_FOR_ONE:
@@ -284,12 +255,10 @@ class Backoff:
 
     While it waits, the child is ``restarting``: ``terminate_child`` cancels the restart and ends the row,
     ``restart_child`` and ``delete_child`` are refused. With one_for_all and rest_for_one the group is stopped at once
-    and started together after the delay; when a sibling is restarted meanwhile and takes the child along, the child
-    starts with it. Members of the group that are significant have not ended: they are about to start.
+    and started together after the delay, or with a sibling that is restarted before.
 
-    Delayed restarts do **not** count for the supervisor's ``intensity``, which is there to notice a child that burns
-    through restarts: the delay itself bounds their rate, and counted they would let a service that is away for a while
-    bring down the whole tree, which is what a delay is to prevent. ``give_up_after`` is their limit instead.
+    Delayed restarts do **not** count for the supervisor's ``intensity``: the delay bounds their rate, and a service
+    that is away for a while must not bring down the whole tree. ``give_up_after`` is their limit instead.
 
     Raises:
         ValueError: naming what makes no sense.
@@ -352,7 +321,6 @@ class Streak:
         return self._restarts
 
     def started(self, now_seconds: float) -> None:
-        """Note that the child runs from now on."""
         self._started_at = now_seconds
 
     def count_restart(self, backoff: Backoff, now_seconds: float) -> float | None:

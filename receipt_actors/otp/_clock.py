@@ -34,17 +34,14 @@ class Timer:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether it has fired or was cancelled."""
         return self._callback is None
 
     def cancel(self) -> None:
-        """Forget the callback."""
         callback, self._callback = self._callback, None
         if callback is not None and self._timers is not None:
             self._timers.cancelled += 1
 
     def fire(self) -> None:
-        """Run the callback, once, unless it was cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
@@ -60,10 +57,9 @@ class Clock(Protocol):
         """
 
     def boottime(self) -> float:
-        """Seconds since some moment in the past, those included in which the machine was suspended; never goes back.
+        """Seconds since some other moment in the past, those included in which the machine was suspended.
 
-        For what is agreed on with other machines, such as a lease. It counts from another moment than ``monotonic``:
-        what the one says means nothing to the other.
+        For what is agreed on with other machines, such as a lease.
         """
 
     def time(self) -> float:
@@ -84,7 +80,7 @@ SWEEP_AT_LEAST = 1_000  #: fewer cancelled timers than this are left where they 
 class _Timers:
     """A heap of timers, earliest first, first come first among equals. Its owner guards it.
 
-    Timers that were cancelled stay until most are: then they are swept out together, at a small price for each.
+    Timers that were cancelled stay until most are; then they are swept out together.
     """
 
     def __init__(self) -> None:
@@ -119,7 +115,7 @@ class _Timers:
 
 
 class OwnTimers:
-    """The timers that one process has set, so that they end with it. Those that are over are swept out now and then."""
+    """The timers of one process, which end with it. Those that are over are swept out now and then."""
 
     __slots__ = ("_sweep_at", "_timers")
 
@@ -142,7 +138,6 @@ class OwnTimers:
 
 
 def _system_boottime() -> Callable[[], float]:
-    """Linux has such a clock, which costs as much again as ``time.monotonic``; elsewhere that has to do."""
     return partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
 
 
@@ -177,13 +172,14 @@ class SystemClock:
         return timer
 
     def leave_behind(self) -> None:
-        """Begin anew, in the child of a fork: the thread has not come along, and may have held the condition."""
         self._timers = _Timers()
         self._changed = threading.Condition()
         self._thread = None
 
     def close(self) -> None:
-        """See ``Clock``. Waits for the timer thread, unless called from it, but not for a callback that hangs."""
+        """Let no further timer fire. Waits for the timer thread, unless called from it, but not for a callback that
+        hangs.
+        """
         with self._changed:
             self._closed = True
             self._timers.clear()
@@ -256,11 +252,7 @@ class ManualClock:
             self._timers.clear()
 
     def suspend(self, seconds: float) -> None:
-        """Have the machine suspended for so long: no timer fires, and the monotonic clock stands still.
-
-        Raises:
-            ValueError: as ``advance``.
-        """
+        """Have the machine suspended for so long: no timer fires, and the monotonic clock stands still."""
         if not seconds >= 0:
             raise ValueError(f"a machine can't be suspended for {seconds} seconds: 0 or more are expected")
         with self._lock:

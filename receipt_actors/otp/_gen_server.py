@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import pykka
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._blocking import BlockingPool
-from receipt_actors.otp._calls import CallReply, From, Future, GatheredReplies, RequestReply
 from receipt_actors.otp._clock import Clock, Timer
 from receipt_actors.otp._messages import (
+    NO_PROCESS,
     NO_REPLY,
+    NORMAL,
     CastEnvelope,
+    Crash,
+    ExitReason,
+    Killed,
     Name,
     Receiving,
     ReplyEnvelope,
@@ -23,10 +26,9 @@ from receipt_actors.otp._messages import (
     shape_of,
 )
 from receipt_actors.otp._process import Process
-from receipt_actors.otp._reasons import NO_PROCESS, NORMAL, Crash, ExitReason, Killed
-from receipt_actors.otp._ref import Ref, check_ref
+from receipt_actors.otp._ref import CallReply, From, Future, GatheredReplies, Ref, RequestReply, check_ref
 from receipt_actors.otp._reports import log, plain_state
-from receipt_actors.otp._scheduler import Runtime
+from receipt_actors.otp._scheduler import BlockingPool, Runtime
 
 if TYPE_CHECKING:
     from receipt_actors.otp._system import ActorSystem

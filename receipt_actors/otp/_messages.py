@@ -1,4 +1,4 @@
-"""The values that actors and runtime exchange: what callbacks return, how a start ends, the runtime's own messages."""
+"""What actors and runtime exchange: exit reasons, results of callbacks and of a start, the runtime's own messages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,95 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._reasons import NORMAL, ExitReason, check_exit_reason
-
 if TYPE_CHECKING:
-    from receipt_actors.otp._calls import CallReply
-    from receipt_actors.otp._ref import Ref
+    from receipt_actors.otp._ref import CallReply, Ref
+
+# --- exit reasons ------
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``; of what raises there, the type: naming a value must never fail."""
+    try:
+        return str(value)
+    except BaseException:
+        return f"<{type(value).__name__}>"
+
+
+def repr_of(value: object) -> str:
+    """Return ``repr(value)``; of what raises there, the type."""
+    try:
+        return repr(value)
+    except BaseException:
+        return f"<{type(value).__name__}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Normal:
+    """It had done its work."""
+
+    def __str__(self) -> str:
+        return "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """It was told to end, or ended in an orderly way because of ``term`` (OTP: ``shutdown``, ``{shutdown, Term}``)."""
+
+    term: object = None
+
+    def __str__(self) -> str:
+        return "shutdown" if self.term is None else f"shutdown: {text_of(self.term)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """It was killed: abandoned without a chance to clean up."""
+
+    def __str__(self) -> str:
+        return "killed"
+
+
+@dataclass(frozen=True, slots=True)
+class NoProcess:
+    """There is no such process; it may have ended before (OTP: ``noproc``)."""
+
+    def __str__(self) -> str:
+        return "no process"
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A callback raised ``exception``."""
+
+    exception: BaseException
+
+    def __str__(self) -> str:
+        return f"crash: {type(self.exception).__name__}: {text_of(self.exception)}"
+
+
+ExitReason: TypeAlias = Normal | Shutdown | Killed | NoProcess | Crash
+
+_ORDERLY = (Normal, Shutdown)
+
+NORMAL = Normal()
+SHUTDOWN = Shutdown()
+KILLED = Killed()
+NO_PROCESS = NoProcess()
+
+
+def is_orderly(reason: ExitReason) -> bool:
+    """Tell whether a transient child that ended so is left alone (OTP: normal, shutdown, {shutdown, Term})."""
+    return isinstance(reason, _ORDERLY)
+
+
+def check_exit_reason(reason: object) -> None:
+    """Raise ``TypeError`` for what is no exit reason."""
+    if not isinstance(reason, ExitReason):
+        raise TypeError(
+            "an exit reason is NORMAL, SHUTDOWN, Shutdown(term), Crash(exception), KILLED or NO_PROCESS, "
+            f"not a {type(reason).__name__}"
+        )
+
 
 Name: TypeAlias = Hashable
 
@@ -47,7 +131,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Returned by ``init`` (or a callback): call ``handle_continue(term)`` before any message.
+    """Returned by ``init`` or another callback: call ``handle_continue(term)`` before any message.
 
     ``reply`` answers the call under way, unless it is ``NO_REPLY``.
     """
@@ -57,18 +141,14 @@ class Continue:
 
 
 def shape_of(value: object) -> str:
-    """Name a value without telling it, since it may be a secret: its type, and its length where it has one."""
+    """Name a value without telling it, since it may be a secret: its type, and its length if it has one."""
     if value is None:
         return "None"
     return f"{type(value).__name__}[{len(value)}]" if isinstance(value, Sized) else type(value).__name__
 
 
 def check_seconds(seconds: object) -> None:
-    """Refuse what is no length of time.
-
-    Raises:
-        ValueError: no number, NaN, or negative.
-    """
+    """Raise ``ValueError`` for what is no length of time."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise ValueError(f"a time-out must be a number of seconds, 0 or more, not {seconds!r}")
 
@@ -82,14 +162,11 @@ TIMEOUT = _Timeout.TIMEOUT  #: what ``handle_info`` gets after an ``IdleTimeout`
 
 @dataclass(frozen=True, slots=True)
 class IdleTimeout:
-    """Returned by ``init`` or a callback: send ``TIMEOUT`` to ``handle_info`` if no message comes for so long.
+    """Returned by ``init`` or another callback: send ``TIMEOUT`` to ``handle_info`` if no message comes for so long.
 
-    Whatever comes cancels it (OTP: ``{noreply, State, Timeout}``). ``reply`` answers the call under way, unless it is
-    ``NO_REPLY``.
-
-    With 0 seconds ``TIMEOUT`` comes as soon as no message waits, on the same turn and without a clock: so an actor
-    gathers what has come in and then acts on it, without a cast to itself. One that does so for very many messages
-    makes its ``IdleTimeout(0)`` once, and returns it again and again.
+    Any message cancels it (OTP: ``{noreply, State, Timeout}``). ``reply`` answers the call under way, unless it is
+    ``NO_REPLY``. With 0 seconds ``TIMEOUT`` comes as soon as no message waits, on the same turn: so an actor gathers
+    what has come in and then acts on it. One that does so very often makes its ``IdleTimeout(0)`` once.
     """
 
     seconds: float
@@ -211,9 +288,9 @@ class CastEnvelope(Envelope[Any]):
 
 
 class ReplyEnvelope(Envelope[Any]):
-    """The answer to a request of this process. There are very many: the ``Reply`` is made only where one is looked at.
+    """The answer to a request of this process.
 
-    pykka's ``__init__`` is left out for the same reason.
+    There are very many: the ``Reply`` is made only if one is looked at, and pykka's ``__init__`` is left out.
     """
 
     __slots__ = ("failure", "label", "value")

@@ -37,8 +37,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from receipt_actors.otp._messages import AlreadyStarted, Name, shape_of
-from receipt_actors.otp._reasons import Crash, Killed, NoProcess, Normal, Shutdown, repr_of, text_of
+from receipt_actors.otp._messages import (
+    AlreadyStarted,
+    Crash,
+    Killed,
+    Name,
+    NoProcess,
+    Normal,
+    Shutdown,
+    repr_of,
+    shape_of,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from receipt_actors.otp._child_spec import ChildSpec

@@ -1,17 +1,15 @@
 """What runs processes: one thread that takes them, ready one by one, from a queue.
 
-There are two runtimes, and this is the one place that says which is which:
-
 ``POOLED``
     Every pooled process of a system shares **one** scheduler thread. Such a process costs no thread, only a kilobyte or
     two, and must not block: it would stop all others. Under the GIL a second scheduler thread makes a hop between
     actors slower, not faster.
 ``THREAD``
-    The process has a scheduler of its own, so it may block (in a long poll, say) without holding up anyone.
+    The process has a scheduler of its own, so it may block (in a long poll, say) without holding up others.
 
-Both run the same code; blocking calls that many processes need go to a ``BlockingPool`` instead. What can wait for the
-outside world without blocking may be attached as a ``Poller``: the thread looks for it when nothing is ready, and
-every ``TURNS_BETWEEN_LOOKS`` turns.
+Both run the same code; blocking calls that many processes need go to a ``BlockingPool``. What can wait for the outside
+world without blocking may be attached as a ``Poller``: the thread looks for it when nothing is ready, and every
+``TURNS_BETWEEN_LOOKS`` turns.
 
 An error of one process ends that process. An error that escapes from a turn (there is no memory left to poll, say) ends
 the thread, and with it the actor system: see ``ActorSystem.fail``.
@@ -28,6 +26,8 @@ import select
 import sys
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -60,7 +60,7 @@ class Runtime(enum.Enum):
 
 
 class Nobody:
-    """Who runs on a thread that is no actor's: may send what it likes, and is not watched."""
+    """What runs on a thread that is no actor's: it may send, and is not watched."""
 
     __slots__ = ()
     observed = False
@@ -73,7 +73,7 @@ NOBODY = Nobody()
 class Running:
     """The process that one thread is running at this moment. Only that thread changes it.
 
-    **The fence.** A process looks whether it has ended and sends while ``is_sending`` is set. Who ends it from another
+    **The fence.** A process looks whether it has ended and sends while ``is_sending`` is set. What ends it from another
     thread first notes the end, then waits until ``is_sending`` is no longer set, and only then tells of the end. So
     nothing of a process arrives after its ``Down``: either it sees its end, or its message is waited for.
     """
@@ -91,7 +91,6 @@ class Running:
         self.process = process
 
     def leave(self) -> None:
-        """Go on with whom ``enter`` interrupted."""
         self.process = self.interrupted[-1]
         self.interrupted.pop()  # in this order: a kill from another thread always finds it in one of the two
 
@@ -101,7 +100,7 @@ class Running:
         return self.process is process or process in self.interrupted or self.process is process
 
     def send(self, effect: Callable[..., object], *args: Any) -> bool:
-        """Have others notice something of the process that runs; False, and nothing is done, where it has ended.
+        """Have others notice something of the process that runs; False, and nothing is done, if it has ended.
 
         ``effect`` must not wait for another process, and end none. ``Ref.send`` and ``cast`` do the same in place.
         """
@@ -115,10 +114,10 @@ class Running:
             self.is_sending = before
 
     def wait_for_send(self, ended: Process) -> None:
-        """Wait until nothing is on its way any more of a process that has ended (called from any thread).
+        """Wait until nothing of a process that has ended is on its way any more (called from any thread).
 
-        A send waits for locks only. The caller may hold one of them, where a finalizer, a signal handler or a name's
-        ``__eq__`` ends a process in the middle of the runtime: then the two would wait for each other, so it gives up.
+        A send waits for locks only. The caller may hold one of them (a finalizer, a signal handler or a name's
+        ``__eq__`` ends a process in the middle of the runtime): then the two would wait for each other, so it gives up.
         """
         if context.running is self:
             return
@@ -138,12 +137,11 @@ context = _Context()
 
 
 def forget_current_process() -> None:
-    """Have the calling thread run nobody: it is the only one in the child of a fork, and no actor's any more."""
+    """Have the calling thread run nobody: it is the only one in the child of a fork."""
     context.running = _Context.running
 
 
 def current_process() -> Process | None:
-    """Return the process that the calling thread runs, or None."""
     process = context.running.process
     return None if process is NOBODY else process  # type: ignore[return-value]
 
@@ -157,25 +155,24 @@ def current_process() -> Process | None:
 class Poller(Protocol):
     """Something with a file descriptor to wait for. All of it is called on the scheduler's thread, and must not block.
 
-    The descriptor may be an ``epoll`` of the poller's own, which can be read when one of its files can. What a poller
-    raises is logged, and it is polled no more.
+    The descriptor may be an ``epoll`` of the poller's own. A poller that raises is logged, and polled no more.
     """
 
     def fileno(self) -> int:
         """Return the descriptor; always the same."""
 
     def due_at(self) -> float | None:
-        """Return when ``poll`` is to be called though there is nothing to read: ``time.monotonic()``; None: never."""
+        """Return when ``poll`` is to be called though there is nothing to read (``time.monotonic()``), or None."""
 
     def poll(self) -> None:
-        """Do what can be done now."""
+        pass
 
     def stop(self) -> None:
         """Give up: the scheduler's thread ends."""
 
 
 class Pollers:
-    """The pollers of one scheduler. Of its thread alone, but for ``wake``."""
+    """The pollers of one scheduler. For its thread alone, except ``wake``."""
 
     __slots__ = ("_epoll", "_lock", "_pollers", "_wake_fd", "is_waiting")
 
@@ -193,7 +190,6 @@ class Pollers:
         self._pollers[fd] = poller
 
     def detach(self, poller: Poller) -> None:
-        """Poll it no more; before it closes its descriptor. Nothing happens where it is not polled."""
         fd = next((fd for fd, other in self._pollers.items() if other is poller), None)
         if fd is not None:
             del self._pollers[fd]
@@ -201,14 +197,13 @@ class Pollers:
                 self._epoll.unregister(fd)
 
     def wake(self) -> None:
-        """End a ``look`` that waits. From any thread."""
         with self._lock:
             if self.is_waiting:
                 self.is_waiting = False
                 os.eventfd_write(self._wake_fd, 1)
 
     def look(self, ready: queue.SimpleQueue[Any]) -> None:
-        """Poll whom there is something to do for; wait for that, unless ``ready`` has something."""
+        """Poll those that are due or have something to read; wait for that, unless ``ready`` has something."""
         now = time.monotonic()
         due, wake_at = {}, inf
         for fd, poller in tuple(self._pollers.items()):
@@ -306,7 +301,7 @@ class Scheduler:
             pollers.wake()
 
     def attach(self, poller: Poller) -> None:
-        """Have a poller polled on this thread, until it is detached or the thread ends; called on this thread.
+        """Poll a poller on this thread, until it is detached or the thread ends; called on this thread.
 
         Raises:
             OSError: out of file descriptors.
@@ -323,7 +318,7 @@ class Scheduler:
             self._pollers.detach(poller)
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for the thread's end; False when it is still running something."""
+        """Wait for the thread's end; False if it is still running something."""
         if self.is_current():
             return False
         self._thread.join(timeout_seconds)
@@ -337,7 +332,6 @@ class Scheduler:
         return self._thread.is_alive()
 
     def frame(self) -> FrameType | None:
-        """Return where the thread is in the code."""
         ident = self._thread.ident
         if ident is None:
             return None
@@ -399,3 +393,118 @@ class Scheduler:
             runnable.fail(error)
         except BaseException:  # this thread is everybody's: whatever happens, it goes on
             log(logging.CRITICAL, "the actor runtime failed once more, in ending it", exc_info=True)
+
+
+# --- threads for calls that block ---
+
+
+class BlockingPool:
+    """Runs blocking calls on at most ``size`` daemon threads, started as they are needed (Erlang: dirty I/O
+    schedulers).
+
+    Unlike ``concurrent.futures`` it never holds up the end of the process. Work beyond ``size`` waits in a queue, first
+    come first served.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"pool {name!r}: size must be a whole number of threads, 1 or more, not {size!r}")
+        self.name = name
+        self._size = size
+        self._work: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()  # guards all of these
+        self._threads: list[threading.Thread] = []
+        self._idle = 0  # threads that wait for work, or have been woken for it
+        self._closed = False
+        self.when_closed: Callable[[], None] | None = None  # told once (the runtime's own)
+        _pools.add(self)
+
+    def submit(self, work: Callable[[], None]) -> bool:
+        """Run ``work`` on a thread of the pool. False, and it is not run, after ``close``. What it raises is logged.
+
+        Raises:
+            RuntimeError: not even one thread can be started.
+        """
+        with self._changed:
+            if self._closed:
+                return False
+            self._work.append(work)
+            if len(self._work) <= self._idle:
+                self._changed.notify()
+            elif len(self._threads) < self._size:
+                thread = threading.Thread(target=self._loop, name=f"{self.name}-{len(self._threads)}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # out of threads: those that there are do it in their turn
+                    if not self._threads:
+                        self._work.pop()
+                        raise
+                else:
+                    self._threads.append(thread)
+        return True
+
+    def close(self) -> None:
+        """End each thread after the call it is in and what waits in the queue. Does not wait."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            when_closed, self.when_closed = self.when_closed, None
+        if when_closed is not None:
+            when_closed()
+
+    @property
+    def busy_threads(self) -> int:
+        """Count the threads that have work, or are about to take some."""
+        with self._changed:
+            living = sum(thread.is_alive() for thread in self._threads)
+            return max(0, min(living, living - self._idle + len(self._work)))
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether it is closed and no thread of it lives any more."""
+        return self._closed and not any(thread.is_alive() for thread in self._threads)
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for all threads to end after ``close``; False if a call still blocks one, or is what calls this."""
+        deadline = time.monotonic() + timeout_seconds
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        return self.is_over
+
+    def leave_behind(self) -> None:
+        """Close in the child of a fork: no thread came along, and one may have held the condition."""
+        self._closed = True
+        self._changed = threading.Condition()
+        self._work = deque()
+        self._threads = []
+
+    def _loop(self) -> None:
+        while self._run_next():
+            pass
+
+    def _run_next(self) -> bool:
+        with self._changed:
+            self._idle += 1
+            while not self._work and not self._closed:
+                self._changed.wait()
+            self._idle -= 1
+            if not self._work:
+                return False
+            work = self._work.popleft()
+        try:
+            work()
+        except BaseException:  # the thread is there for others' work as well
+            log(logging.ERROR, "work in pool %s failed", self.name, exc_info=True)
+        return True
+
+
+_pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    for pool in list(_pools):
+        pool.leave_behind()
+
+
+os.register_at_fork(after_in_child=_leave_behind)

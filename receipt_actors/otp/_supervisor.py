@@ -1,10 +1,10 @@
 """Supervisors (Erlang's ``supervisor``): ``Supervisor`` and ``SimpleOneForOneSupervisor``, and ``supervisor_spec``.
 
-A supervisor owns its children: it started them, is linked to them, and ends them before it ends itself. A crash of a
-supervisor ends its children the same way, and its own supervisor starts it, and so them, anew.
+A supervisor starts its children, is linked to them, and ends them before it ends itself. If it crashes, its children
+end, and its own supervisor starts it, and so them, again.
 
-It does one thing at a time, as OTP's does: while a child's ``init`` or end is waited for, everything else stays in the
-mailbox. It is pooled all the same: it waits by selective receive, not on a thread.
+It does one thing at a time, as OTP's does: while a child starts or ends, all other messages wait in the mailbox. It
+waits by selective receive, so it needs no thread of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
 
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._calls import From
 from receipt_actors.otp._child_spec import (
     BRUTAL_KILL,
     INFINITY,
@@ -41,23 +40,29 @@ from receipt_actors.otp._clock import Timer
 from receipt_actors.otp._gen_server import GenServer
 from receipt_actors.otp._messages import (
     IGNORE,
+    SHUTDOWN,
     AlreadyStarted,
+    Crash,
     Down,
     Exit,
+    ExitReason,
+    Killed,
+    Normal,
     NotStarted,
     Receive,
     ReceiveMore,
     ReceiveNew,
     Receiving,
+    Shutdown,
     Started,
     StartFinished,
     Starting,
     StartResult,
     Stop,
+    is_orderly,
 )
 from receipt_actors.otp._process import RUNNING, Process
-from receipt_actors.otp._reasons import SHUTDOWN, Crash, ExitReason, Killed, Normal, Shutdown, is_orderly
-from receipt_actors.otp._ref import Ref
+from receipt_actors.otp._ref import From, Ref
 from receipt_actors.otp._reports import (
     FailedToStartChild,
     ReportContext,
@@ -89,8 +94,6 @@ class ChildInfo(NamedTuple):
 
 
 class ChildCounts(NamedTuple):
-    """The answer of ``count_children``."""
-
     specs: int
     active: int
     supervisors: int
@@ -104,8 +107,6 @@ StartAnswer: TypeAlias = StartResult | ChildError
 
 @dataclass(frozen=True, slots=True)
 class StartChild:
-    """Start a child: its spec, or for simple_one_for_one the arguments to append."""
-
     spec_or_args: ChildSpec | Sequence[Any]
 
 
@@ -119,40 +120,38 @@ class _ByChildId:
 
 @dataclass(frozen=True, slots=True)
 class TerminateChild(_ByChildId):
-    """Stop a child (by id; for simple_one_for_one by its ref)."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class RestartChild(_ByChildId):
-    """Start a child again whose spec is known and that does not run."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteChild(_ByChildId):
-    """Forget the spec of a child that does not run."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class GetChildSpec(_ByChildId):
-    """Return the spec of a child (by id; for simple_one_for_one by its ref as well)."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class WhichChildren:
-    """List the children."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class CountChildren:
-    """Count the children."""
+    pass
 
 
 # --- what both kinds share ---
 
 
 class RestartPlan(NamedTuple):
-    """What is to become of a child that should be restarted."""
-
     allowed: bool  #: False: the supervisor gives up
     delay_seconds: float | None  #: None: at once
     note: str  #: the same for a report
@@ -160,10 +159,7 @@ class RestartPlan(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Retry:
-    """To itself: try to start this child again, unless that was cancelled (then it is no more the child's ``retry``).
-
-    After its ``Backoff`` has waited; or because the last restart failed, behind what was in the mailbox then.
-    """
+    """To itself: try to start this child again, unless it has another ``retry`` by then, or none."""
 
     child: _Child
     is_delayed: bool
@@ -184,7 +180,6 @@ class _Child:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Count its restarts from none: an operator has taken it in hand."""
         self.streak = None if self.spec.backoff is None else Streak()
 
     @property
@@ -192,7 +187,6 @@ class _Child:
         return self.ref if self.retry is None else "restarting"
 
     def clear(self) -> None:
-        """It does not run, and nothing is under way to change that."""
         self.ref = self.retry = None
         if self.timer is not None:
             self.timer.cancel()
@@ -220,14 +214,11 @@ def seconds_to_end(spec: ChildSpec) -> float | None:
 class SupervisorBase(GenServer):
     """See ``Supervisor`` and ``SimpleOneForOneSupervisor``.
 
-    **Zombies.** A child that is killed, because it did not end in its ``shutdown`` time or has ``BRUTAL_KILL``, is gone
-    for everyone who talks to it; and so is one that does not trap exits once it gets the exit signal. But CPython can't
-    end a thread: a callback of it that is running goes on to its end, with all that it still does to the outside world,
-    and its thread is not free before. Each restart may leave one more of them, so they are counted. While more than
-    ``max_zombies`` of its own still run, a supervisor gives up as it does after too many restarts, with the reason
-    ``Shutdown("killed children that still run: ...")``: its own supervisor, and in the end the operator, have to do
-    what it can't. A child whose callbacks block, and are to end first, sets ``trap_exit``: it then has its ``shutdown``
-    time.
+    **Zombies.** A child that is killed, or that an exit signal ends because it does not trap exits, is gone at once.
+    But CPython can't end a thread: a callback that is running goes on, and its thread is not free before it returns. If
+    more than ``max_zombies`` such children still run, the supervisor gives up as after too many restarts, with the
+    reason ``Shutdown("killed children that still run: ...")``. A child whose callbacks block, and are to end first,
+    sets ``trap_exit``: it then has its ``shutdown`` time.
     """
 
     trap_exit: ClassVar[bool] = True
@@ -247,7 +238,7 @@ class SupervisorBase(GenServer):
 
     @abstractmethod
     def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
-        """List the children for whoever looks from another thread, and count those that are left out."""
+        pass
 
     def __init__(
         self,
@@ -286,7 +277,6 @@ class SupervisorBase(GenServer):
         return NotStarted(Crash(wrong))
 
     def _await_start(self, starting: Starting) -> Generator[Receive, Any, StartResult]:
-        """Wait for the end of a child's ``init``; it may take as long as it likes, as in OTP."""
         ref = starting.ref
         result = ref.process.start_result
         if result is None:  # else the message that says so is dropped when its turn comes
@@ -310,9 +300,9 @@ class SupervisorBase(GenServer):
     # --- stopping ---
 
     def _await_end(self, spec: ChildSpec, ref: Ref, monitor: int) -> Generator[Receive, Any, bool]:
-        """Wait for the end of one who has been told to, as long as the spec says; then kill it. True: that was late.
+        """Wait for the end of one that was told to end, as long as the spec says; then kill it. True: that was late.
 
-        The monitor has just been made: nothing was passed over that tells of it, however many children ended before.
+        The monitor is new: no message that was passed over tells of it, so none is looked at.
         """
         ended = Receive(lambda message: type(message) is Down and message.monitor == monitor)
         was_late = False
@@ -325,9 +315,9 @@ class SupervisorBase(GenServer):
         return was_late
 
     def _shut_down(self, spec: ChildSpec, ref: Ref) -> Generator[Receive, Any, None]:
-        """Ask a child to end, wait for it as its spec says, kill it then, and report an end that is none of these.
+        """Ask a child to end, wait as its spec says, then kill it; report an end that is none of these.
 
-        It is monitored, as in OTP: one that is not linked to its supervisor (any more) must not hold it up.
+        It is monitored, as in OTP: one that is not linked to its supervisor must not hold it up.
         """
         monitor = self.monitor(ref)
         if spec.shutdown is not BRUTAL_KILL:
@@ -344,7 +334,6 @@ class SupervisorBase(GenServer):
             self._zombies.append(ref)
 
     def _too_many_zombies(self, spec: ChildSpec, ref: Ref | None) -> Stop | None:
-        """Give up, where too many killed children still run."""
         if len(self._zombies) <= self._max_zombies:
             return None
         self._zombies = [zombie for zombie in self._zombies if zombie.is_zombie]
@@ -362,7 +351,6 @@ class SupervisorBase(GenServer):
     # --- what comes in ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Answer the functions of Erlang's ``supervisor`` module."""
         if type(request) is StartChild:  # the one that comes very often
             return self._start_child(request.spec_or_args)
         match request:
@@ -410,7 +398,7 @@ class SupervisorBase(GenServer):
         child.timer = self.send_after(delay_seconds, child.retry)
 
     def _start_failed(self, child: _Child, result: NotStarted) -> Any:
-        """Count one more restart after its delay; without one it is tried again behind what is in the mailbox."""
+        """Count one more restart; without a ``Backoff`` it is tried again behind what is in the mailbox."""
         self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
         if child.streak is not None:
             return self._carry_out(self._count_restart(child), child, child.ended)
@@ -419,7 +407,6 @@ class SupervisorBase(GenServer):
         return None
 
     def _count_restart(self, child: _Child) -> RestartPlan:
-        """Count a restart and decide about it."""
         now, backoff, streak = self.clock.monotonic(), child.spec.backoff, child.streak
         if backoff is not None and streak is not None:
             delay_seconds = streak.count_restart(backoff, now)
@@ -440,7 +427,6 @@ class SupervisorBase(GenServer):
         report_supervisor(self.ref, context, spec, ref, reason, restarts=restarts, note=note, **how)
 
     def _report_termination(self, spec: ChildSpec, ref: Ref, reason: ExitReason, plan: RestartPlan | None) -> None:
-        """Report an end that is to be reported: none that is orderly, unless the child is permanent."""
         note = "it is temporary and not restarted" if plan is None else plan.note
         level = logging.WARNING if plan is not None and plan.allowed else logging.ERROR
         self._report(ReportContext.CHILD_TERMINATED, spec, ref, reason, note, level=level)
@@ -454,11 +440,7 @@ def check_supervisor(
     auto_shutdown: AutoShutdown,
     max_zombies: int,
 ) -> RestartWindow:
-    """Refuse what no supervisor can be made of, before anything has started.
-
-    Raises:
-        ValueError: saying what is wrong.
-    """
+    """Raise ``ValueError`` for what no supervisor can be made of, before anything has started."""
     if not isinstance(strategy, Strategy):
         raise ValueError(
             f"strategy must be a Strategy, not {strategy!r}; "
@@ -493,7 +475,7 @@ def ended_as_told(spec: ChildSpec, reason: ExitReason | None) -> bool:
 
 
 class Supervisor(SupervisorBase):
-    """Starts, restarts and stops a list of children; see the module, ``supervisor_spec`` and ``SupervisorBase``."""
+    """Starts, restarts and stops a list of children; see ``supervisor_spec`` and ``SupervisorBase``."""
 
     def __init__(
         self,
@@ -547,7 +529,6 @@ class Supervisor(SupervisorBase):
         return result
 
     def _clear(self, child: _Child) -> None:
-        """Note that a child does not run, and have nothing under way that changes that."""
         if child.ref is not None:
             self._running.pop(child.ref, None)
         child.clear()
@@ -601,7 +582,6 @@ class Supervisor(SupervisorBase):
     # --- restarting ---
 
     def _restart_now(self, child: _Child) -> Receiving:
-        """Stop who shares the child's fate, then start all of them; one that does not start is tried again later."""
         group = restart_group(self.strategy, self._children, child.spec.id)
         yield from self._stop_children(group)
         give_up = self._too_many_zombies(child.spec, None)
@@ -619,7 +599,6 @@ class Supervisor(SupervisorBase):
         return self._too_many_zombies(child.spec, None)
 
     def _restart_later(self, child: _Child, delay_seconds: float) -> Receiving:
-        """Stop who shares the child's fate, and have all of them started after the delay."""
         yield from self._stop_children(restart_group(self.strategy, self._children, child.spec.id))
         self._retry_after(child, delay_seconds)
         return self._too_many_zombies(child.spec, None)
@@ -692,14 +671,13 @@ _FORGOTTEN: Final = ((), None)
 
 
 class _TimeIsUp:
-    """To itself: who has not ended by now is killed."""
+    pass
 
 
 class SimpleOneForOneSupervisor(SupervisorBase):
-    """Any number of children made from one spec, on demand; see the module, ``supervisor_spec``, ``SupervisorBase``.
+    """Any number of children made from one spec, on demand; see ``supervisor_spec`` and ``SupervisorBase``.
 
-    For very many short-lived ones: starting or ending one costs the same however many there are, and all are shut down
-    at once.
+    Starting or ending a child costs the same however many there are, and all are shut down at once.
     """
 
     def __init__(
@@ -786,8 +764,8 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         """Forget a child whose end has no consequences, on its own last turn: no message, no turn of the supervisor.
 
         Signals of different senders have no order, so this is as if its ``Exit`` had overtaken all that waits. It is
-        done only where nothing can tell the difference or be disturbed: on the supervisor's own thread, while none of
-        its callbacks is at work there, ``sys`` watches nothing, and no subclass looks at its messages.
+        done only on the supervisor's own thread, while none of its callbacks runs, ``sys`` watches nothing, and no
+        subclass looks at its messages.
         """
         process = self._otp_process
         running = process._scheduler.running
@@ -906,7 +884,7 @@ def supervisor_spec(
 
     Args:
         id: its id, and its name in the actor system.
-        strategy: how its children's restarts hang together; ``SIMPLE_ONE_FOR_ONE`` takes exactly one spec.
+        strategy: which siblings a restart takes along; ``SIMPLE_ONE_FOR_ONE`` takes exactly one spec.
         children: their specs, in start order.
         intensity: restarts allowed within ``period_seconds``; one more ends the supervisor.
         period_seconds: see ``intensity``.
@@ -916,8 +894,7 @@ def supervisor_spec(
         significant: whether its end counts for its own supervisor's ``auto_shutdown``.
 
     Raises:
-        ValueError: an id is there twice, simple_one_for_one has not exactly one spec, or something is no strategy, no
-            ``ChildSpec``, no intensity, no period, or not allowed together with ``auto_shutdown``.
+        ValueError: what is given makes no supervisor.
     """
     try:
         check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
@@ -943,12 +920,12 @@ def supervisor_spec(
 def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeout: float | None = None) -> StartAnswer:
     """Start a child (``supervisor:start_child/2``).
 
-    For a simple_one_for_one supervisor the second argument is a list or tuple of arguments to append to its spec's.
+    For simple_one_for_one the second argument is a list or tuple of arguments to append to its spec's.
 
     Returns:
         ``Started(ref)``; ``IGNORE`` (the spec is kept, unless the child is temporary or the supervisor
-        simple_one_for_one); ``NotStarted(reason)`` (the spec is not kept), with ``AlreadyStarted(ref)`` where the id
-        runs already; ``ChildError.ALREADY_PRESENT`` where the id is known but its child does not run (at this moment).
+        simple_one_for_one); ``NotStarted(reason)`` (the spec is not kept), with ``AlreadyStarted(ref)`` if the id runs
+        already; ``ChildError.ALREADY_PRESENT`` if the id is known but its child does not run.
     """
     answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
     return answer
@@ -957,8 +934,8 @@ def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeou
 def terminate_child(supervisor: Ref, child_id: Hashable, timeout: float | None = None) -> ChildError | None:
     """Stop a child; its spec stays known unless it is temporary (``supervisor:terminate_child/2``).
 
-    A simple_one_for_one supervisor takes the child's ref (a child that has ended already is no error), and answers an
-    id with ``ChildError.SIMPLE_ONE_FOR_ONE``. Otherwise the only error is ``NOT_FOUND``.
+    A simple_one_for_one supervisor takes the child's ref (a child that has ended is no error), and answers an id with
+    ``ChildError.SIMPLE_ONE_FOR_ONE``. Otherwise the only error is ``NOT_FOUND``.
     """
     answer: ChildError | None = supervisor.call(TerminateChild(child_id), timeout)
     return answer

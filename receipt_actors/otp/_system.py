@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
@@ -14,11 +15,12 @@ from typing import Any, Self, TypeVar
 import pykka
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._blocking import BlockingPool
 from receipt_actors.otp._clock import CLOCK_FUNCTIONS, Clock, SystemClock
 from receipt_actors.otp._gen_server import Actor
 from receipt_actors.otp._messages import (
+    SHUTDOWN,
     AlreadyStarted,
+    Crash,
     Name,
     NotStarted,
     Started,
@@ -29,10 +31,16 @@ from receipt_actors.otp._messages import (
     shape_of,
 )
 from receipt_actors.otp._process import Process
-from receipt_actors.otp._reasons import SHUTDOWN, Crash
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import Report, log
-from receipt_actors.otp._scheduler import Runtime, Scheduler, context, current_process, forget_current_process
+from receipt_actors.otp._scheduler import (
+    BlockingPool,
+    Runtime,
+    Scheduler,
+    context,
+    current_process,
+    forget_current_process,
+)
 from receipt_actors.otp.sys import Chooser, EventKind, watch_as_chosen
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
@@ -445,3 +453,103 @@ def _leave_behind() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_behind)
+
+
+# --- the heartbeat ---
+
+
+TICK_SECONDS = 5.0
+PATIENCE_TICKS = 12  #: without a beat, until the system has failed
+GRACE_TICKS = 4  #: for the system to end then
+
+
+class NoProgress(Exception):
+    """A thread of an actor system is stuck, or has died."""
+
+
+class Heartbeat:
+    """Ends the system (``ActorSystem.fail``) once it makes no progress. It has two daemon threads, until ``stop``.
+
+    One watches, the other ends the system: it may have to wait for a lock. It is there from the beginning, because
+    where memory is short a new thread may never begin, and ``Thread.start`` waits for ever. If the system can't be
+    ended, the thread that watches raises ``NoProgress``, which goes to ``threading.excepthook``.
+
+    Raises:
+        RuntimeError: no thread can be started.
+    """
+
+    def __init__(
+        self, system: ActorSystem, *, tick_seconds: float = TICK_SECONDS, patience_ticks: int = PATIENCE_TICKS
+    ) -> None:
+        self._system = system
+        self._tick_seconds = tick_seconds
+        self._patience_ticks = patience_ticks
+        self._is_over = threading.Event()
+        self._is_due = threading.Event()  # the end of the system, or of this
+        self._beat = self._send_beat()  # here: the caller hears of it where there is no thread for timers
+        self._threads: list[threading.Thread] = []
+        try:
+            for work, name in ((self._end, "heartbeat-end"), (self._watch, "heartbeat")):
+                thread = threading.Thread(target=work, name=f"{system.name}-{name}", daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        except RuntimeError:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Watch no longer. Does not wait where a thread of its own calls this."""
+        self._is_over.set()
+        self._is_due.set()
+        if threading.current_thread() not in self._threads:
+            for thread in self._threads:
+                thread.join(self._tick_seconds)
+
+    def _watch(self) -> None:
+        missed = 0
+        while not self._is_over.wait(self._tick_seconds):
+            if self._system.is_stopped:
+                return
+            if self._beat.has_run:
+                self._beat, missed = self._send_beat(), 0
+                continue
+            missed += 1
+            if missed == self._patience_ticks:
+                self._is_due.set()
+            elif missed >= self._patience_ticks + GRACE_TICKS:
+                raise self._error()
+
+    def _end(self) -> None:
+        self._is_due.wait()
+        if not self._is_over.is_set():
+            self._system.fail(self._error())
+
+    def _send_beat(self) -> _Beat:
+        beat, scheduler = _Beat(), self._system.scheduler
+        if self._system.owns_clock:
+            self._system.clock.call_later(0.0, lambda: scheduler.schedule(beat))
+        else:  # it may be a clock that stands still
+            scheduler.schedule(beat)
+        return beat
+
+    def _error(self) -> NoProgress:
+        seconds = self._patience_ticks * self._tick_seconds
+        frame = self._system.scheduler.frame()
+        where = "" if frame is None else "".join(traceback.format_stack(frame))
+        name = self._system.scheduler.name
+        return NoProgress(f"nothing has been run for {seconds:g} s; {name} is at:\n{where}")
+
+
+class _Beat:
+    """What a scheduler runs; see the module."""
+
+    __slots__ = ("has_run",)
+
+    def __init__(self) -> None:
+        self.has_run = False
+
+    def run(self) -> None:
+        self.has_run = True
+
+    def fail(self, error: BaseException) -> None:
+        """Do nothing: it has not run, then."""

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from receipt_actors.otp._child_spec import ChildType, Strategy
-from receipt_actors.otp._messages import Name
+from receipt_actors.otp._messages import Name, text_of
 from receipt_actors.otp._process import EXITED, RUNNING, STARTING, TERMINATING
-from receipt_actors.otp._reasons import text_of
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import describe, log
 from receipt_actors.otp._supervisor import ChildInfo, SupervisorBase

@@ -41,7 +41,6 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._calls import From
 from receipt_actors.otp._clock import Timer
 from receipt_actors.otp._gen_server import PYKKA_REQUESTS, Actor
 from receipt_actors.otp._messages import (
@@ -49,6 +48,7 @@ from receipt_actors.otp._messages import (
     NO_REPLY,
     CastEnvelope,
     Continue,
+    ExitReason,
     NotStarted,
     Receiving,
     ReplyEnvelope,
@@ -56,7 +56,7 @@ from receipt_actors.otp._messages import (
     shape_of,
 )
 from receipt_actors.otp._process import Process
-from receipt_actors.otp._reasons import ExitReason
+from receipt_actors.otp._ref import From
 
 # --- events ----------------------------------------------------------------------------------------------------------
 

@@ -26,8 +26,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import pykka
 from pykka._envelope import Envelope
 
-from receipt_actors.otp._messages import CastEnvelope, Name, Reply, ReplyEnvelope, SysEnvelope, SystemEnvelope
-from receipt_actors.otp._reasons import ExitReason, check_exit_reason
+from receipt_actors.otp._messages import (
+    CastEnvelope,
+    ExitReason,
+    Name,
+    Reply,
+    ReplyEnvelope,
+    SysEnvelope,
+    SystemEnvelope,
+    check_exit_reason,
+)
 from receipt_actors.otp._ref import Ref
 from receipt_actors.otp._reports import log as write_log
 

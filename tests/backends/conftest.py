@@ -5,6 +5,7 @@ Fixtures are made on demand: a test that asks for none of them pays for none of 
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import botocore.handlers
+import botocore.session
 import pytest
 
 from receipt_actors.domain.fifo import FIFO_SUFFIX
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     import boto3
 
     from receipt_actors.aws import AwsCalls, AwsQueues
+
+# Sessions of this process share what botocore reads of its data: each would read megabytes of JSON anew.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 BACKENDS = ["embedded", "aws", "aws-calls", "simulated", "simulated-calls", "fake"]
 _CALLS = "-calls"  #: of a backend whose methods are called by way of ``AwsCalls``

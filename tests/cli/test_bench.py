@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import psutil
 import pytest
 
@@ -52,7 +51,9 @@ def test_a_run_is_measured(cli: Cli) -> None:
         assert section in ended.out
     assert (series["processes"], series["flags"]) == (1, [])
     assert series["client"] in ("curl", "requests")
-    picture = matplotlib.image.imread("bench.png")
+    from matplotlib import image  # takes half a second to import
+
+    picture = image.imread("bench.png")
     assert (picture[:, [0, -1], :3] == 1).all()  # nothing is cut off at either side
     assert "found runs" not in cli("plan", "--rate", "10/s", "--bench", "bench.json").err
 
@@ -104,7 +105,7 @@ def test_a_plan_is_about_verify_receipt(cli: Cli) -> None:
     assert "storekit2: signed transactions" in ended.out
     refused = cli("plan", "--rate", "10/s", "--bench", "bench.json")
     assert refused.code == 2
-    assert "expected verifyReceipt to be asked" in refused.err
+    assert "found 'storekit2'" in refused.err
     unknown = cli("bench", "--receipts", "storekit1")
     assert unknown.code == 2
     assert "'storekit1' is none of verify-receipt, storekit2, server-api" in unknown.err

@@ -11,9 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
-
-from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, SOURCE_TEMPLATE, TEMPLATE, Stack
+from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, SOURCE_TEMPLATE, TEMPLATE, Stack, load
 
 _NOTHING = object()
 _VARIABLE = re.compile(r"\$\{([^}!]+)\}")
@@ -151,9 +149,9 @@ class Resolved:
         return _VARIABLE.sub(value_of, text)
 
 
-FIRST: Mapping[str, Any] = load(str(TEMPLATE))
-SOURCE: Mapping[str, Any] = load(str(SOURCE_TEMPLATE))
-SERVICE: Mapping[str, Any] = load(str(SERVICE_TEMPLATE))
+FIRST: Mapping[str, Any] = load(TEMPLATE)
+SOURCE: Mapping[str, Any] = load(SOURCE_TEMPLATE)
+SERVICE: Mapping[str, Any] = load(SERVICE_TEMPLATE)
 REQUIRED: Mapping[str, object] = {
     "Image": "receipt-actors:1",
     "BundleIds": "com.example.game",
@@ -198,7 +196,7 @@ def resolved(
         stack_name: by this name.
         exports: of the stacks that it stands on.
     """
-    content = load(str(template))
+    content = load(template)
     named = Resolved(content, parameters, stack_name=stack_name, exports=exports)
     alarms = ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")
     outputs = stack.outputs

@@ -15,13 +15,12 @@ from typing import Any
 
 import boto3
 import pytest
-from cfnlint.decode.cfn_yaml import load  # type: ignore[import-untyped]
 
 from tests.patience import PATIENCE_SECONDS
 from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
 from tests.system.processes import POLL_SECONDS, Programs
 
-from .conftest import REGION, SOURCE_TEMPLATE, TEMPLATE, Stack
+from .conftest import REGION, SOURCE_TEMPLATE, TEMPLATE, Stack, load
 from .intrinsics import resolved
 
 pytestmark = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
@@ -63,7 +62,7 @@ def further(server: Stack, stack: Stack) -> Stack:
 
 
 def create(server: Stack, name: str, file: Path, parameters: Mapping[str, object]) -> Stack:
-    template = load(str(file))
+    template = load(file)
     for part, left_out in (("Resources", "SiteDown"), ("Outputs", "SiteDownAlarmName")):
         del template[part][left_out]
     with server.client("cloudformation") as cloudformation:

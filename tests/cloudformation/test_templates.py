@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.api import lint_file  # type: ignore[import-untyped]
-from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,6 +61,9 @@ def alarms(template: Resolved) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("file", [TEMPLATE, SERVICE_TEMPLATE, SOURCE_TEMPLATE], ids=lambda file: file.stem)
 def test_cfn_lint_finds_nothing(file: Path) -> None:
     """Types, ranges, references and IAM actions are those that AWS knows, in all its partitions."""
+    from cfnlint.api import lint_file  # type: ignore[import-untyped]  # they take a second to import
+    from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
+
     findings = lint_file(file, config=ManualArgs(include_checks=["I"], regions=REGIONS))
     assert [f"{finding} (line {finding.linenumber})" for finding in findings] == []
 

@@ -110,8 +110,6 @@ def changed(value: Any, kind: type, change: Change) -> Any:
     ],
 )
 def test_what_is_wrong_is_found(erlang: ErlangPeer, family: Family[Any], kind: type, change: Change) -> None:
-    """An actor system that gets one rule wrong differs somewhere, and the scenario that shows it is a small one."""
-
     def play_wrongly(scenario: Any, runtime: Runtime) -> Any:
         return family.play(changed(scenario, kind, change), runtime)
 

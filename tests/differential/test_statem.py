@@ -12,5 +12,4 @@ STATE_MACHINES = Family("statem", generate, statem_player.play, lambda _scenario
 
 
 def test_state_machines(erlang: ErlangPeer, runtime: Runtime, seeds: range) -> None:
-    """Events, state enter calls, postponing, inserted events, time-outs and answers come in the order of gen_statem."""
     assert_same(STATE_MACHINES, erlang, runtime, seeds)

@@ -73,7 +73,7 @@ def test_what_a_page_tells_to_type_works(page: Page, tmp_path: Path) -> None:
     """Commands end with the code that is told, programs run, and both print what stands below them."""
     missing = [module for words, module in NEEDS.items() if find_spec(module) is None and is_typed(words, page)]
     if missing or (shutil.which("curl") is None and is_typed("curl ", page)):
-        pytest.skip(f"needs {', '.join(missing) or 'curl'}; tox -e docs has it")
+        pytest.skip(f"needs {', '.join(missing) or 'curl'}; tox -e tests has it")
     names: dict[str, Any] = {"__name__": "__main__"}
     with Terminal(tmp_path) as terminal, chdir(tmp_path):
         for block in page.blocks:

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.otp import (
-    IGNORE,
+    ALL_SIGNIFICANT,
     KILLED,
+    NORMAL,
     ONE_FOR_ALL,
     PERMANENT,
     REST_FOR_ONE,
     SHUTDOWN,
-    TEMPORARY,
     TRANSIENT,
     ActorSystem,
     Backoff,
@@ -50,9 +50,6 @@ def kill(system: ActorSystem, name: str = "a") -> None:
     end(whereis(system, name), KILLED)
 
 
-# --- how long (pure) -------------------------------------------------------------------------------------------------
-
-
 def test_delays_grow_up_to_the_longest() -> None:
     assert [BACKOFF.delay_seconds(restarts) for restarts in range(4)] == [1, 3, 9, 10]
     assert BACKOFF.delay_seconds(1_000_000) == 10
@@ -83,22 +80,11 @@ def test_jitter_takes_away_at_most_its_part(restarts: int, jitter: float, chance
     ],
 )
 def test_a_backoff_that_makes_no_sense_is_refused(options: dict[str, Any], error: str) -> None:
-    """The error names the field, what it is and what it should be."""
     with pytest.raises(ValueError, match=f"backoff: {error}"):
         Backoff(**{"first_seconds": 1, **options})
 
 
-def test_a_temporary_child_has_no_backoff() -> None:
-    """It is never restarted, so there is nothing to delay."""
-    with pytest.raises(ValueError, match="child 'a': a temporary child can't have a backoff: it is never restarted"):
-        ChildSpec("a", Start(Pooled), TEMPORARY, backoff=BACKOFF)
-
-
-# --- one child -------------------------------------------------------------------------------------------------------
-
-
 def test_restarts_wait_longer_each_time(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    """Nothing happens before the delay is over, and the child is "restarting" meanwhile."""
     supervisor = system.start(Supervisor, [spec(server)], intensity=0)
     for delay in (1, 3, 9, 10, 10):
         kill(system)
@@ -113,7 +99,6 @@ def test_restarts_wait_longer_each_time(system: ActorSystem, clock: WatchedClock
 def test_a_child_that_ran_long_enough_starts_anew(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled]
 ) -> None:
-    """After ``reset_after_seconds`` its next failure is the first of a row; just before, it is not."""
     supervisor = system.start(Supervisor, [spec(server)])
     for ran, delay in ((0, 1), (19.75, 3), (20, 1), (5, 3)):
         clock.advance(ran)
@@ -126,8 +111,6 @@ def test_a_child_that_ran_long_enough_starts_anew(
 
 
 class Failing:
-    """An init that fails as often as it is told."""
-
     def __init__(self) -> None:
         self.failures = 0
 
@@ -139,7 +122,6 @@ class Failing:
 
 
 def test_a_failed_start_waits_too(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    """A start that fails is one more restart in the row; none of them counts for the intensity."""
     failing = Failing()
     supervisor = system.start(Supervisor, [spec(server, init=failing)], intensity=0)
     failing.failures = 2
@@ -150,16 +132,6 @@ def test_a_failed_start_waits_too(system: ActorSystem, clock: WatchedClock, serv
         assert states(supervisor) == {"a": "restarting"}
     clock.advance(9)
     assert states(supervisor) == {"a": "running"}
-
-
-def test_a_restart_that_ignores_ends_the_row(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    """IGNORE after a delay leaves the child known but not running, as it does without one."""
-    answers = iter([None, IGNORE])
-    supervisor = system.start(Supervisor, [spec(server, init=lambda _actor: next(answers))])
-    kill(system)
-    states(supervisor)
-    clock.advance(1)
-    assert states(supervisor) == {"a": None}
 
 
 def test_it_gives_up_when_told_to(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
@@ -178,11 +150,7 @@ def test_it_gives_up_when_told_to(system: ActorSystem, clock: WatchedClock, serv
     assert exit_reason_of(other) == SHUTDOWN
 
 
-# --- what ends a wait ------------------------------------------------------------------------------------------------
-
-
 def test_terminate_child_cancels_the_restart(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    """As for any restarting child: restart and delete are refused, terminate ends it, and then both are possible."""
     supervisor = system.start(Supervisor, [spec(server)])
     kill(system)
     assert restart_child(supervisor, "a") is ChildError.RESTARTING
@@ -195,7 +163,6 @@ def test_terminate_child_cancels_the_restart(system: ActorSystem, clock: Watched
 
 
 def test_an_old_delay_does_not_end_a_new_one(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    """A wait that was cancelled leaves nothing behind that could shorten the next."""
     supervisor = system.start(Supervisor, [spec(server)])
     kill(system)
     terminate_child(supervisor, "a")
@@ -210,7 +177,6 @@ def test_an_old_delay_does_not_end_a_new_one(system: ActorSystem, clock: Watched
 
 
 def test_terminate_child_begins_the_row_anew(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    """An operator who terminates a child and restarts it has it in hand: its crashes before that count no more."""
     backoff = Backoff(first_seconds=1, give_up_after=1)
     supervisor = system.start(Supervisor, [spec(server, backoff=backoff)])
     kill(system)
@@ -220,9 +186,6 @@ def test_terminate_child_begins_the_row_anew(system: ActorSystem, clock: Watched
     assert states(supervisor) == {"a": "restarting"}
     clock.advance(1)
     assert states(supervisor) == {"a": "running"}
-
-
-# --- groups ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -258,7 +221,6 @@ def test_a_group_stops_at_once_and_starts_together(
     started: list[str],
     waiting: dict[object, object],
 ) -> None:
-    """Nobody of the group runs on without the child that they depend on; after the delay all start in order."""
     supervisor = system.start(Supervisor, [logged("a"), logged("b", BACKOFF), logged("c")], strategy=strategy)
     log.rest()
     kill(system, "b")
@@ -267,9 +229,6 @@ def test_a_group_stops_at_once_and_starts_together(
     clock.advance(1)
     assert states(supervisor) == dict.fromkeys("abc", "running")
     assert log.rest() == started
-
-
-# --- simple_one_for_one ----------------------------------------------------------------------------------------------
 
 
 def start_job(supervisor: Ref) -> Ref:
@@ -281,7 +240,6 @@ def start_job(supervisor: Ref) -> Ref:
 def test_each_child_of_simple_one_for_one_has_a_row_of_its_own(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled]
 ) -> None:
-    """One that fails often waits long; its neighbour's first failure does not pay for it."""
     child = ChildSpec("job", Start(server), PERMANENT, backoff=BACKOFF)
     supervisor = system.start(SimpleOneForOneSupervisor, child, intensity=0)
     job, other = start_job(supervisor), start_job(supervisor)
@@ -308,23 +266,6 @@ def test_a_waiting_child_of_simple_one_for_one_can_be_terminated(
     job = start_job(supervisor)
     job.kill()
     assert terminate_child(supervisor, job) is None
-    clock.advance(100)
-    assert which_children(supervisor) == []
-
-
-def test_an_orderly_end_in_simple_one_for_one_ends_the_row(
-    system: ActorSystem, clock: WatchedClock, server: type[Pooled]
-) -> None:
-    """A transient child that has done its work is forgotten, with all that was counted for it."""
-    child = ChildSpec("job", Start(server), TRANSIENT, backoff=BACKOFF)
-    supervisor = system.start(SimpleOneForOneSupervisor, child)
-    job = start_job(supervisor)
-    job.kill()
-    which_children(supervisor)
-    clock.advance(1)
-    ((_, again, _),) = which_children(supervisor)
-    assert isinstance(again, Ref) and again is not job
-    again.stop()
     clock.advance(100)
     assert which_children(supervisor) == []
 
@@ -357,3 +298,26 @@ def test_a_supervisor_of_waiting_children_can_end(
     assert exit_reason_of(supervisor) == SHUTDOWN
     clock.advance(100)
     assert starts.rest() == ["+"]
+
+
+def test_a_significant_child_that_waits_to_be_started_again_keeps_its_supervisor(
+    system: ActorSystem, clock: WatchedClock
+) -> None:
+    """It is significant, and has not ended for good."""
+    specs = [
+        ChildSpec("first", Start(Pooled), TRANSIENT, significant=True),
+        ChildSpec("delayed", Start(Pooled), backoff=Backoff(first_seconds=1)),
+        ChildSpec("last", Start(Pooled), TRANSIENT, significant=True),
+    ]
+    supervisor = system.start(Supervisor, specs, strategy=REST_FOR_ONE, auto_shutdown=ALL_SIGNIFICANT)
+    children = {info.id: info.child for info in which_children(supervisor)}
+    children["delayed"].kill()  # type: ignore[union-attr]
+    assert clock.set_timers.take(2) == [5, 1]  # of the end of the last, and of the delay
+    children["first"].cast(lambda _actor: Stop(NORMAL))  # type: ignore[union-attr]
+    exit_reason_of(children["first"])  # type: ignore[arg-type]
+    assert [info.child for info in which_children(supervisor)][::2] == [None, None]
+    clock.advance(1)
+    last = which_children(supervisor)[-1].child
+    assert isinstance(last, Ref)
+    last.cast(lambda _actor: Stop(NORMAL))
+    assert exit_reason_of(supervisor) == SHUTDOWN

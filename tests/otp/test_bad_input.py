@@ -34,7 +34,6 @@ from tests.otp.support import WAIT_SECONDS, Pooled, Threaded, exit_reason_of, ra
 
 @pytest.mark.parametrize("seconds", ["1", None, math.nan, -1.0, True])
 def test_a_time_out_that_is_none_is_refused_where_it_is_written(seconds: Any) -> None:
-    """Not later, by the runtime."""
     with pytest.raises(ValueError, match="must be a number of seconds, 0 or more, not"):
         IdleTimeout(seconds)
     if seconds is not None:
@@ -43,8 +42,6 @@ def test_a_time_out_that_is_none_is_refused_where_it_is_written(seconds: Any) ->
 
 
 def test_async_callbacks_are_refused(system: ActorSystem, server: type[Pooled]) -> None:
-    """They would never run, and nobody would be told."""
-
     async def script(*_args: object) -> None:
         raise AssertionError("never awaited")
 
@@ -61,7 +58,6 @@ def test_async_callbacks_are_refused(system: ActorSystem, server: type[Pooled]) 
 
 @pytest.mark.parametrize("runtime", ["thread", None])
 def test_a_runtime_that_is_none_is_refused(system: ActorSystem, runtime: Any) -> None:
-    """It must not silently mean POOLED: a blocking actor would hold up all others."""
     wrong = type("Wrong", (GenServer,), {"runtime": runtime})
     with pytest.raises(TypeError, match="Wrong.runtime must be a Runtime, not"):
         system.start(wrong)
@@ -69,7 +65,6 @@ def test_a_runtime_that_is_none_is_refused(system: ActorSystem, runtime: Any) ->
 
 @pytest.mark.parametrize("wrong", [Pooled(), 5, int, "Pooled"], ids=["instance", "number", "class", "name"])
 def test_what_is_no_actor_class_is_not_started(system: ActorSystem, wrong: Any) -> None:
-    """The error says what is expected."""
     with pytest.raises(TypeError, match="a subclass of Actor or GenServer"):
         system.start(wrong)
 
@@ -86,7 +81,6 @@ def test_what_is_no_actor_class_is_not_started(system: ActorSystem, wrong: Any) 
     ids=["call", "ask", "future", "proxy", "stop"],
 )
 def test_an_actor_can_not_wait_for_itself(system: ActorSystem, wait: Callable[[Ref], object]) -> None:
-    """It is told so instead of waiting for ever, and ends by it like by any other exception."""
     ref = system.start(Threaded)
     with pytest.raises((RuntimeError, pykka.ActorDeadError), match="must not"):
         ref.call(lambda actor, _from: wait(actor.ref), WAIT_SECONDS)
@@ -105,7 +99,6 @@ class _Broken(logging.Handler):
 
 @pytest.fixture(params=[RuntimeError("handler"), SystemExit(1)], ids=["RuntimeError", "SystemExit"])
 def broken_log(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The application's logging is broken."""
     handler = _Broken(request.param)
     logger = logging.getLogger("receipt_actors.otp")
     logger.addHandler(handler)
@@ -117,7 +110,6 @@ def broken_log(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_a_log_handler_that_raises_ends_nobody(
     system: ActorSystem, server: type[Pooled], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A crash can't be reported then; it is printed, its caller is answered, and the other actors go on."""
     bystander = system.start(server)
     with pytest.raises(ValueError, match="bug"):
         system.start(server).call(raising(ValueError("bug")), WAIT_SECONDS)
@@ -138,7 +130,6 @@ def test_what_is_no_exit_reason_is_refused(system: ActorSystem, reason: Any) -> 
 
 @pytest.mark.parametrize("result", [Stop, Continue, IdleTimeout, NotStarted])
 def test_a_class_in_place_of_a_result_is_refused(system: ActorSystem, server: type[Pooled], result: type) -> None:
-    """``return Stop`` for ``return Stop()``: an actor that does not stop would be hard to explain."""
     with pytest.raises(TypeError, match=f"returned the class {result.__name__}: return an instance"):
         system.start(server).call(lambda _actor, _from: result, WAIT_SECONDS)
     with pytest.raises(StartError, match=f"returned the class {result.__name__}"):
@@ -146,8 +137,6 @@ def test_a_class_in_place_of_a_result_is_refused(system: ActorSystem, server: ty
 
 
 def test_arguments_that_nobody_takes_are_refused(system: ActorSystem) -> None:
-    """A misspelt ``name=`` must not vanish."""
-
     class Plain(GenServer):
         pass
 
@@ -177,7 +166,6 @@ def test_a_senseless_time_limit_is_refused_before_anything_happens(system: Actor
 
 
 def test_a_thread_may_wait_for_an_end(system: ActorSystem, server: type[Pooled]) -> None:
-    """It is told the reason; a pooled actor that would wait is told not to."""
     ref, other = system.start(server), system.start(Pooled)
     assert ref.wait(0) is None
     with pytest.raises(RuntimeError, match="monitor the other"):
@@ -195,14 +183,11 @@ class Unprintable:
 
 
 class Leaving(Exception):
-    """One whose text would end the program."""
-
     def __str__(self) -> str:
         raise SystemExit
 
 
 def test_a_name_that_can_not_be_printed_is_one_all_the_same(system: ActorSystem, server: type[Pooled]) -> None:
-    """Threads, references and reports are named after it, and need not know what it says."""
     name = Unprintable()
     ref = system.start(server, name=name)
     assert str(ref) == f"{server.__name__} (<Unprintable>)"
@@ -214,7 +199,6 @@ def test_a_name_that_can_not_be_printed_is_one_all_the_same(system: ActorSystem,
 
 
 def test_an_exception_whose_text_ends_programs_ends_its_actor_alone(system: ActorSystem, server: type[Pooled]) -> None:
-    """It is named by its type; callers, supervisors and the runtime go on."""
     error = Leaving()
     ref = system.start(server)
     later = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
@@ -227,7 +211,6 @@ def test_an_exception_whose_text_ends_programs_ends_its_actor_alone(system: Acto
 
 @pytest.mark.parametrize("wrong", ["name", None, 5], ids=repr)
 def test_what_is_no_reference_can_not_be_linked_or_monitored(system: ActorSystem, wrong: Any) -> None:
-    """A name, None or something else: said so at once, in the actor that tried."""
     ref = system.start(Pooled)
 
     def try_all(actor: Any) -> None:
@@ -247,6 +230,5 @@ def test_a_timer_with_a_senseless_time_is_refused(system: ActorSystem, seconds: 
 
 @pytest.mark.parametrize("value", ["false", 0, None], ids=repr)
 def test_to_trap_exits_is_yes_or_no(system: ActorSystem, value: Any) -> None:
-    """A text that says "false" would be taken for yes."""
     with pytest.raises(TypeError, match="trap_exit must be True or False, not"):
         run_in(system.start(Pooled), lambda actor: actor.set_trap_exit(value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -37,23 +36,7 @@ def test_it_runs_no_more_than_its_size_at_once(pool: BlockingPool) -> None:
         assert started.take(2) == [1, 2]
 
 
-def test_it_reuses_an_idle_thread(pool: BlockingPool) -> None:
-    names = Seen()
-    for _ in range(3):
-        pool.submit(lambda: names.put(threading.current_thread().name))
-        assert names.next() == "io-0"
-        wait_until_idle(pool)
-
-
-def wait_until_idle(pool: BlockingPool) -> None:
-    """Wait until the only thread of the pool waits for work (there is no event for it that a user could see)."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not pool._idle:
-        assert time.monotonic() < deadline
-
-
 def test_work_never_waits_while_a_thread_could_run_it(pool: BlockingPool) -> None:
-    """Whatever has gone on before, as many calls block at once as the size allows."""
     for _ in range(200):
         with ExitStack() as stack:
             gates = [stack.enter_context(Gate()) for _ in range(3)]
@@ -64,7 +47,6 @@ def test_work_never_waits_while_a_thread_could_run_it(pool: BlockingPool) -> Non
 
 
 def test_close_finishes_what_waits(no_threads_left: None) -> None:
-    """What was submitted before close is done; what comes later is dropped."""
     pool = BlockingPool("io", 1)
     done = Seen()
     with Gate() as gate:
@@ -88,7 +70,6 @@ def test_a_pool_without_threads_is_refused(size: Any) -> None:
 
 
 def test_work_that_raises_costs_no_thread(no_threads_left: None, caplog: pytest.LogCaptureFixture) -> None:
-    """What a pool's work raises is logged, and its thread does the next."""
     pool, done = BlockingPool("io", 1), threading.Event()
     for _ in range(5):
         assert pool.submit(raising(SystemExit("work")))
@@ -100,7 +81,6 @@ def test_work_that_raises_costs_no_thread(no_threads_left: None, caplog: pytest.
 
 
 def test_work_that_no_thread_can_be_started_for_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Out of threads, the first submit raises and forgets its work; where threads are, they do it in their turn."""
     seen = Seen()
     pool = BlockingPool("io", 2)
     start = threading.Thread.start
@@ -123,7 +103,6 @@ def test_work_that_no_thread_can_be_started_for_is_not_kept(monkeypatch: pytest.
 
 
 def test_a_systems_own_pool_may_stop_it(no_threads_left: None) -> None:
-    """A blocking call that stops the system is told that its own thread is still busy, and waits for no end of it."""
     system = ActorSystem()
     pool = system.new_blocking_pool("io", 1)
     said = Seen()
@@ -134,16 +113,7 @@ def test_a_systems_own_pool_may_stop_it(no_threads_left: None) -> None:
 
 
 def test_a_stopped_system_gives_no_pool() -> None:
-    """Nobody would close it: it is refused, as a start is."""
     system = ActorSystem()
     system.stop()
     with pytest.raises(RuntimeError, match="actor system 'otp' has been stopped"):
         system.new_blocking_pool("io", 1)
-
-
-def test_a_system_ends_the_pools_that_its_actors_left_open(no_threads_left: None) -> None:
-    with ActorSystem() as system:
-        pool = system.new_blocking_pool("io", 2)
-        done = Seen()
-        pool.submit(lambda: done.put(threading.current_thread().name))
-        assert done.next() == "otp-io-0"

@@ -36,19 +36,15 @@ from tests.otp.support import (
     sync,
 )
 
-# --- answers ---------------------------------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize("answer", [1, None, "text"], ids=repr)
 def test_a_call_returns_what_handle_call_returns(system: ActorSystem, server: type[Pooled], answer: object) -> None:
-    """The reply of a call is the callback's value, None included."""
     ref = system.start(server)
     assert ref.call(lambda _actor, _from: answer, WAIT_SECONDS) == answer
     assert ref.ask(lambda _actor, _from: answer, timeout=WAIT_SECONDS) == answer
 
 
 def test_an_answer_may_come_later(system: ActorSystem, server: type[Pooled]) -> None:
-    """NO_REPLY leaves the caller waiting while the actor goes on; reply() answers it, once, from any thread."""
     ref = system.start(server)
     kept = Seen()
     future = ref.ask(deferring(kept), block=False)
@@ -64,7 +60,6 @@ def test_an_answer_may_come_later(system: ActorSystem, server: type[Pooled]) -> 
 
 
 def test_an_answer_that_was_given_early_stays_the_answer(system: ActorSystem, server: type[Pooled]) -> None:
-    """After from_.reply() what the callback returns, None too, is no second answer; neither is a crash or a stop."""
     for end in (Stop(Shutdown("done")), ValueError("bug")):
         ref = system.start(server)
         assert ref.call(lambda _actor, from_: from_.reply("early"), WAIT_SECONDS) == "early"
@@ -93,8 +88,6 @@ def test_a_call_gives_up_after_its_timeout(system: ActorSystem, server: type[Poo
     sync(ref)
 
 
-# --- no answer -------------------------------------------------------------------------------------------------------
-
 BUG = ValueError("bug")
 
 
@@ -103,21 +96,11 @@ def _reach_queued(ref: Ref, gate: Gate) -> object:
     return lambda _actor, _from: "never"
 
 
-def _reach_handled(_ref: Ref, gate: Gate) -> object:
-    return lambda _actor, _from: gate()
-
-
 def _reach_deferred(_ref: Ref, gate: Gate) -> object:
-
-    def script(_actor: Any, _from: From) -> Any:
-        gate.entered.set()
-        return NO_REPLY
-
-    return script
+    return lambda _actor, _from: gate.entered.set() or NO_REPLY
 
 
 def _reach_suspended(_ref: Ref, gate: Gate) -> object:
-
     def script(_actor: Any, _from: From) -> Receiving:
         gate.entered.set()
         yield Receive(lambda _message: False)
@@ -128,19 +111,14 @@ def _reach_suspended(_ref: Ref, gate: Gate) -> object:
 def _reach_stashed(ref: Ref, gate: Gate) -> object:
     """A selective receive has passed over it (and then over the marker)."""
 
-    def matches(_message: object) -> bool:
-        gate.entered.set()
-        return False
-
     def script(_actor: Any) -> Receiving:
-        yield Receive(matches)
+        yield Receive(lambda _message: bool(gate.entered.set()))
 
     ref.cast(script)
     return lambda _actor, _from: "never"
 
 
 def _reach_terminating(ref: Ref, gate: Gate) -> object:
-
     def script(actor: Any) -> Stop:
         actor.terminate = gate
         return Stop(SHUTDOWN)
@@ -153,7 +131,7 @@ def _reach_terminating(ref: Ref, gate: Gate) -> object:
 #: phase -> how to get there
 PHASES: dict[str, Callable[[Ref, Gate], object]] = {
     "queued": _reach_queued,
-    "handled": _reach_handled,
+    "handled": lambda _ref, gate: lambda _actor, _from: gate(),
     "deferred": _reach_deferred,
     "suspended": _reach_suspended,
     "stashed": _reach_stashed,
@@ -166,7 +144,6 @@ PHASES: dict[str, Callable[[Ref, Gate], object]] = {
 def test_a_caller_is_told_once_when_the_actor_is_killed(
     system: ActorSystem, server: type[Pooled], asks: bool, reach: Callable[[Ref, Gate], object]
 ) -> None:
-    """Nobody waits for an answer that can't come, wherever the call is then; a request fails as a monitor would."""
     seen = Seen()
     ref, asker = system.start(server), system.start(Threaded, seen)
     with Gate() as gate:
@@ -189,7 +166,6 @@ def test_a_caller_is_told_once_when_the_actor_is_killed(
 
 
 def test_a_call_to_an_ended_actor_fails(system: ActorSystem, server: type[Pooled]) -> None:
-    """A reference that outlives its actor fails at once; casts and messages to it are dropped."""
     ref = system.start(server)
     ref.stop()
     exit_reason_of(ref)
@@ -202,7 +178,6 @@ def test_a_call_to_an_ended_actor_fails(system: ActorSystem, server: type[Pooled
 
 
 def test_callers_of_all_phases_are_told_of_a_crash(system: ActorSystem, server: type[Pooled]) -> None:
-    """A crash gives its exception to who caused it and to deferred callers; calls that waited find a dead actor."""
     ref = system.start(server)
     deferred = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
     with Gate() as gate:
@@ -218,27 +193,20 @@ def test_callers_of_all_phases_are_told_of_a_crash(system: ActorSystem, server: 
 
 
 def test_a_deferred_caller_learns_the_reason_of_an_orderly_end(system: ActorSystem, server: type[Pooled]) -> None:
+    """Unless ``terminate`` answers it."""
+    kept = Seen()
     ref = system.start(server)
     deferred = ref.ask(lambda _actor, _from: NO_REPLY, block=False)
     ref.cast(lambda _actor: Stop(Shutdown("over")))
     with pytest.raises(pykka.ActorDeadError, match="shutdown: over"):
         deferred.get(timeout=WAIT_SECONDS)
-
-
-def test_terminate_may_answer_what_was_deferred(system: ActorSystem, server: type[Pooled]) -> None:
-    """The last chance to answer a kept From is terminate."""
-    kept = Seen()
     ref = system.start(server, terminate=lambda _actor: kept.next().reply("at last"))
     deferred = ref.ask(deferring(kept), block=False)
     ref.cast(lambda _actor: Stop())
     assert deferred.get(timeout=WAIT_SECONDS) == "at last"
 
 
-# --- requests --------------------------------------------------------------------------------------------------------
-
-
 def test_a_request_is_answered_by_a_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """send_request does not wait; handle_reply gets label and answer, an early and a deferred one."""
     seen, kept = Seen(), Seen()
     ref = system.start(server, name="it")
     asker = system.start(server, seen)
@@ -253,7 +221,6 @@ def test_a_request_is_answered_by_a_message(system: ActorSystem, server: type[Po
 
 
 def test_several_requests_are_answered_together(system: ActorSystem, server: type[Pooled]) -> None:
-    """One message when the last of them is answered, in the order in which they were sent; failures are among them."""
     seen, kept, never_answered = Seen(), Seen(), Seen()
     ref = system.start(server, name="it")
     asker = system.start(server, seen)
@@ -289,7 +256,6 @@ def test_a_request_to_nobody_fails(system: ActorSystem, server: type[Pooled]) ->
 
 
 def test_a_cast_to_a_name_reaches_whoever_has_it(system: ActorSystem, server: type[Pooled]) -> None:
-    """A cast goes to a reference or a name, and to nobody without harm."""
     seen = Seen()
     ref = system.start(server, seen, name="it")
     sender = system.start(server)
@@ -300,7 +266,6 @@ def test_a_cast_to_a_name_reaches_whoever_has_it(system: ActorSystem, server: ty
 
 
 def test_an_answer_is_not_wanted_any_more_when_the_asker_has_ended(system: ActorSystem, server: type[Pooled]) -> None:
-    """Work for an asker that has ended can be left out; answering it all the same is harmless."""
     kept = Seen()
     ref = system.start(server)
     asker = system.start(server)
@@ -324,39 +289,25 @@ def test_blocking_work_comes_back_as_a_message(system: ActorSystem, server: type
     assert seen.next() == ("reply", "slow", "result")
 
 
-def in_thread(function: Callable[..., object], *args: object) -> None:
-    thread = threading.Thread(target=function, args=args)
-    thread.start()
-    thread.join(WAIT_SECONDS)
-
-
 def test_what_is_begun_comes_back_as_a_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """run_async waits for nobody, and brings the outcome, or the exception given as one, from another thread."""
+    """The outcome, an exception or not, may come from another thread, or at once; what the beginning raises is one."""
     seen, begun = Seen(), Seen()
     ref = system.start(server, seen)
-    run_in(ref, lambda actor: actor.run_async("good", lambda *args: begun.put(args), 1, 2))
-    one, two, done = begun.next()
-    assert (one, two) == (1, 2)
-    in_thread(done, "result")
-    assert seen.next() == ("reply", "good", "result")
-    run_in(ref, lambda actor: actor.run_async("bad", begun.put))
     error = SystemExit(1)
-    in_thread(begun.next(), error)
-    assert seen.next() == ("failure", "bad", Crash(error))
-
-
-def test_what_can_not_be_begun_fails(system: ActorSystem, server: type[Pooled]) -> None:
-    """What the beginning raises is the answer, and the actor lives; an outcome may also be there at once."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    error = ValueError("no such thing")
+    for outcome, expected in (("result", ("reply", "label", "result")), (error, ("failure", "label", Crash(error)))):
+        run_in(ref, lambda actor: actor.run_async("label", lambda *args: begun.put(args), 1, 2))
+        one, two, done = begun.next()
+        assert (one, two) == (1, 2)
+        thread = threading.Thread(target=done, args=(outcome,))
+        thread.start()
+        thread.join(WAIT_SECONDS)
+        assert seen.next() == expected
     run_in(ref, lambda actor: actor.run_async("bad", raising(error)))
     run_in(ref, lambda actor: actor.run_async("at once", lambda done: done("result")))
     assert [seen.next(), seen.next()] == [("failure", "bad", Crash(error)), ("reply", "at once", "result")]
 
 
 def test_only_the_first_outcome_counts(system: ActorSystem, server: type[Pooled]) -> None:
-    """A second outcome, good or bad, is dropped, and so is what a beginning raises that had an outcome."""
     seen = Seen()
     ref = system.start(server, seen)
 
@@ -372,7 +323,6 @@ def test_only_the_first_outcome_counts(system: ActorSystem, server: type[Pooled]
 
 
 def test_an_outcome_is_worked_on_where_it_arrives(system: ActorSystem, server: type[Pooled]) -> None:
-    """``then`` sees outcomes that are no exceptions; what it returns or raises counts, and its caller is not hurt."""
     seen, begun = Seen(), Seen()
     ref = system.start(server, seen)
     error = ZeroDivisionError()
@@ -390,7 +340,6 @@ def test_an_outcome_is_worked_on_where_it_arrives(system: ActorSystem, server: t
 def test_an_answer_that_comes_before_the_call_is_put_off_leaves_nothing(
     system: ActorSystem, server: type[Pooled]
 ) -> None:
-    """Another thread answers while ``handle_call`` is still about to return NO_REPLY: the call is over."""
     ref = system.start(server)
     process = ref.process
     answered = Seen()

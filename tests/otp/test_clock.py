@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.otp import ActorSystem, Clock, ManualClock, Receive, Receiving, Ref, SystemClock, Timer
+from receipt_actors.otp import ActorSystem, Clock, ManualClock, Ref, SystemClock, Timer
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._clock import SWEEP_AT_LEAST
 from receipt_actors.otp.gen_statem import GenStateMachine, keep_state, next_state, state_timeout
@@ -23,8 +23,6 @@ from tests.patience import PATIENCE_SECONDS
 
 
 class Timed(GenStateMachine):
-    """Has a time-out of its state set, from the start."""
-
     def init(self) -> Any:
         return next_state("on", state_timeout(3600))
 
@@ -37,9 +35,6 @@ def system_clock(no_threads_left: None) -> Iterator[SystemClock]:
     clock = SystemClock()
     yield clock
     clock.close()
-
-
-# --- manual ----------------------------------------------------------------------------------------------------------
 
 
 @given(delays=st.lists(st.integers(0, 20)), steps=st.lists(st.integers(0, 7), max_size=10))
@@ -56,7 +51,6 @@ def test_the_manual_clock_fires_in_order_each_at_its_own_time(delays: list[int],
 
 
 def test_a_machine_that_is_suspended_fires_no_timer(clock: ManualClock) -> None:
-    """Its monotonic clock stands still; the others go on. Then the timer waits for what was left."""
     fired: list[str] = []
     clock.call_later(5, lambda: fired.append("fired"))
     clock.advance(4)
@@ -79,7 +73,6 @@ def test_a_manual_clock_never_goes_back(clock: ManualClock, seconds: float) -> N
 
 
 def test_a_timer_set_by_a_timer_fires_on_the_way(clock: ManualClock) -> None:
-    """One advance carries out a whole chain of timers, each at its own time."""
     fired: list[float] = []
 
     def tick() -> None:
@@ -89,20 +82,6 @@ def test_a_timer_set_by_a_timer_fires_on_the_way(clock: ManualClock) -> None:
     clock.call_later(2, tick)
     clock.advance(7)
     assert fired == [2, 4, 6]
-
-
-def test_a_cancelled_timer_does_not_fire(clock: ManualClock) -> None:
-    fired = Seen()
-    timer = clock.call_later(1, lambda: fired.put("cancelled"))
-    other = clock.call_later(1, lambda: fired.put("other"))
-    timer.cancel()
-    clock.advance(1)
-    other.cancel()
-    clock.advance(1)
-    assert fired.rest() == ["other"]
-
-
-# --- real ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_real_clock_fires_in_order(system_clock: SystemClock) -> None:
@@ -118,14 +97,12 @@ def test_the_real_clock_fires_in_order(system_clock: SystemClock) -> None:
 
 @pytest.mark.parametrize("clock", [SystemClock(), ManualClock()], ids=lambda clock: type(clock).__name__)
 def test_a_time_that_is_none_is_refused(clock: Clock) -> None:
-    """NaN is an error of who sets the timer; it must not disturb the others."""
     with pytest.raises(ValueError, match="NaN"):
         clock.call_later(float("nan"), lambda: None)
     clock.close()
 
 
 def test_the_real_clock_can_be_closed_by_a_timer(no_threads_left: None) -> None:
-    """close() from the clock's own thread does not wait for itself; later timers are dropped."""
     clock = SystemClock()
     closed = threading.Event()
     thread = Seen()
@@ -144,9 +121,6 @@ def test_the_real_clock_can_be_closed_by_a_timer(no_threads_left: None) -> None:
     assert fired.rest() == []
 
 
-# --- actors ----------------------------------------------------------------------------------------------------------
-
-
 def test_send_after_delivers_in_time(system: ActorSystem, clock: ManualClock, server: type[Pooled]) -> None:
     seen = Seen()
     ref = system.start(server, seen)
@@ -161,28 +135,7 @@ def test_send_after_delivers_in_time(system: ActorSystem, clock: ManualClock, se
     assert seen.rest() == ["first", "second"]
 
 
-def test_actors_run_on_the_real_clock(no_threads_left: None, server: type[Pooled]) -> None:
-    """Without another clock a system uses the real one, and ends its thread."""
-    seen = Seen()
-    with ActorSystem() as system:
-        ref = system.start(server, seen)
-        run_in(ref, lambda actor: actor.send_after(0.01, "due"))
-        assert seen.next() == "due"
-        ref.cast(receiving_in_vain)
-        assert seen.next() is None
-
-
-def receiving_in_vain(actor: Pooled) -> Receiving:
-    """Wait for a message that does not come; a script."""
-    got = yield Receive(lambda _message: False, 0.01)
-    actor.seen.put(got)
-
-
-# --- bounds ----------------------------------------------------------------------------------------------------------
-
-
 def test_cancelled_timers_do_not_pile_up() -> None:
-    """Who starts a long time-out anew with every message costs a bounded amount of memory."""
     clock = ManualClock()
     last = clock.call_later(1e6, list)
     for _ in range(10 * SWEEP_AT_LEAST):
@@ -202,18 +155,7 @@ def test_sweeping_loses_no_timer() -> None:
     assert fired == list(range(0, 4 * SWEEP_AT_LEAST, 4))
 
 
-def test_a_closed_clock_fires_nothing() -> None:
-    clock = ManualClock()
-    fired: list[str] = []
-    clock.call_later(1.0, partial(fired.append, "before"))
-    clock.close()
-    clock.call_later(1.0, partial(fired.append, "after"))
-    clock.advance(10.0)
-    assert fired == []
-
-
 def test_a_callback_that_raises_costs_no_other_timer(caplog: pytest.LogCaptureFixture) -> None:
-    """It is a bug, and told; the clock goes on."""
     clock = SystemClock()
     fired = threading.Event()
     clock.call_later(0.0, partial(int, "no number"))
@@ -261,7 +203,6 @@ def test_an_actor_keeps_no_timers_that_are_over(system: ActorSystem, server: typ
 
 @pytest.mark.parametrize("clock", [5, "system", object()], ids=["number", "text", "object"])
 def test_what_is_no_clock_is_refused(clock: Any) -> None:
-    """Where the system is made, not where the first actor wants to know the time."""
     functions = "monotonic, boottime, time, call_later, close"
     with pytest.raises(TypeError, match=f"clock must have {functions}, as SystemClock has"):
         ActorSystem(clock=clock)

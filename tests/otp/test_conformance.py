@@ -57,7 +57,6 @@ def names_of_tests(path: Path) -> set[str]:
 
 
 def test_there_is_a_table_for_each_page() -> None:
-    """The pages that the manual promises are all there, and the manual shows each."""
     shown = (ROOT / "doc" / "conformance.rst").read_text(encoding="utf-8")
     assert PAGES == ["gen_server", "gen_statem", "processes", "supervisor", "sys"]
     assert [page for page in PAGES if f".. conformance:: {page}\n" not in shown] == []
@@ -65,7 +64,6 @@ def test_there_is_a_table_for_each_page() -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_clause_has_a_test_or_a_reason(page: str) -> None:
-    """What is the same has a test; what differs says how; what is not there says why, and claims no test."""
     for clause in clauses(page):
         kind = clause.keys() & {"differs", "absent"}
         assert clause.keys() <= {"id", "says", "tests", "differs", "absent"}, clause["id"]
@@ -78,14 +76,12 @@ def test_every_clause_has_a_test_or_a_reason(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_clause_stands_twice(page: str) -> None:
-    """An id is an anchor of the manual's page."""
     counts = Counter(clause["id"] for clause in clauses(page))
     assert [id_ for id_, count in counts.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_test_that_is_named_exists(page: str) -> None:
-    """A test that was renamed or removed leaves no clause with a claim that nothing holds."""
     known: dict[str, set[str]] = {}
     for clause in clauses(page):
         for test in clause.get("tests", ()):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from receipt_actors.otp import ActorSystem, Crash, Down, Heartbeat, NoProgress, Ref, SystemClock, _scheduler
-from receipt_actors.otp import _heartbeat as heartbeat_module
+from receipt_actors.otp import _system as heartbeat_module
 from tests.otp.support import WAIT_SECONDS, Pooled, Seen, Threaded, exit_reason_of, run_in
 from tests.otp.test_interruptions import Name
 from tests.otp.test_pollers import Pipe
@@ -19,8 +19,6 @@ TICK_SECONDS = 0.02
 
 
 class Exhausted:
-    """An ``epoll`` that raises once there is no memory."""
-
     def __init__(self) -> None:
         self.has_memory = True
         self.epolls: list[Exhausted] = []
@@ -79,7 +77,6 @@ def watched(ref: Ref) -> Seen:
 def test_a_scheduler_without_memory_ends_the_whole_system(
     doomed: ActorSystem, machine: Exhausted, pipe: Pipe, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Every actor crashes with the error, whichever thread it has; who waits for an answer gets it; stop is quick."""
     pooled, threaded = doomed.start(Pooled), doomed.start(Threaded)
     ends = [watched(pooled), watched(threaded)]
     run_in(pooled, lambda _actor: doomed.scheduler.attach(pipe))
@@ -99,7 +96,6 @@ def test_a_scheduler_without_memory_ends_the_whole_system(
 
 
 def test_a_thread_that_is_stuck_ends_the_system(doomed: ActorSystem) -> None:
-    """A pooled actor that blocks holds up all others: they end, and the error shows where it is."""
     is_blocked, may_go_on = threading.Event(), threading.Event()
 
     def block(_actor: object) -> None:
@@ -119,7 +115,6 @@ def test_a_thread_that_is_stuck_ends_the_system(doomed: ActorSystem) -> None:
 
 
 def test_a_system_ends_where_no_thread_can_be_started(doomed: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory may be short: what ends the system needs no thread that is not there yet."""
     may_go_on = threading.Event()
     pooled, other = doomed.start(Pooled), doomed.start(Pooled)
     end = watched(other)
@@ -132,7 +127,6 @@ def test_a_system_ends_where_no_thread_can_be_started(doomed: ActorSystem, monke
 
 
 def test_a_dead_timer_thread_ends_the_system(doomed: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without timers no retry and no time-out would ever come."""
     has_died = threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda _args: has_died.set())
     assert isinstance(doomed.clock, SystemClock)
@@ -151,7 +145,6 @@ def _no_memory(_of_whatever: object) -> None:
 def test_a_lock_that_is_never_free_ends_the_heartbeat_with_an_error(
     doomed: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system can't even be ended then: the error goes where errors of threads go."""
     seen, is_held, may_go_on = Seen(), threading.Event(), threading.Event()
     monkeypatch.setattr(threading, "excepthook", lambda args: seen.put(args.exc_type))
 
@@ -170,7 +163,6 @@ def test_a_lock_that_is_never_free_ends_the_heartbeat_with_an_error(
 
 
 def test_a_system_that_works_is_left_alone(system: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether or not its actors have anything to do."""
     beats = Seen()
     send_beat = Heartbeat._send_beat
 
@@ -187,7 +179,6 @@ def test_a_system_that_works_is_left_alone(system: ActorSystem, monkeypatch: pyt
 
 
 def test_an_actor_that_cannot_be_ended_keeps_no_other_alive(doomed: ActorSystem) -> None:
-    """The trouble is raised once all others have ended."""
     other, name = Name(), Name()
     oldest = doomed.start(Pooled, name=other)  # all names of this kind are compared with it first
     doomed.start(Pooled, name=name)

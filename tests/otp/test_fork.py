@@ -14,7 +14,6 @@ import pytest
 from receipt_actors.otp import (
     NO_PROCESS,
     ActorSystem,
-    BlockingPool,
     ChildSpec,
     Start,
     Supervisor,
@@ -65,8 +64,6 @@ def holding(lock: AbstractContextManager[object]) -> tuple[threading.Thread, Gat
 
 
 def test_a_system_does_not_survive_a_fork(system: ActorSystem) -> None:
-    """In the child nothing is started, and that is said, and nothing hangs; a new system works, and the parent's."""
-
     def tell() -> str:
         with pytest.raises(RuntimeError) as refused:
             system.start(Pooled)
@@ -78,7 +75,6 @@ def test_a_system_does_not_survive_a_fork(system: ActorSystem) -> None:
 
 
 def test_who_held_the_lock_does_not_hold_up_the_child(system: ActorSystem) -> None:
-    """Another thread was in the middle of a start at the fork: a new system in the child starts actors all the same."""
     system.start(Pooled)
     thread, gate = holding(system_module.LOCK)
     with gate:
@@ -93,7 +89,6 @@ def test_who_held_the_lock_does_not_hold_up_the_child(system: ActorSystem) -> No
 
 
 def test_in_the_child_every_actor_of_before_has_ended(system: ActorSystem, server: type[Pooled]) -> None:
-    """Not alive, not in the system, without a name, ended for the reason NO_PROCESS: and all of that at once."""
     ref = system.start(server, name="old")
 
     def tell() -> object:
@@ -124,7 +119,6 @@ def test_in_the_child_every_actor_of_before_has_ended(system: ActorSystem, serve
 def test_in_the_child_who_asks_one_of_before_is_told_so(
     system: ActorSystem, ask: Callable[[pykka.ActorRef[Pooled]], object]
 ) -> None:
-    """Whatever would wait for the answer of an actor that has not come along raises ActorDeadError instead."""
     supervisor = system.start(Supervisor, [ChildSpec("one", Start(Pooled))])
 
     def tell() -> str:
@@ -136,7 +130,6 @@ def test_in_the_child_who_asks_one_of_before_is_told_so(
 
 
 def test_in_the_child_a_busy_actor_holds_up_nobody(no_threads_left: None) -> None:
-    """An actor was in a callback, messages waited, locks were held: ``stop`` returns at once all the same."""
     with ActorSystem() as system, Gate() as gate:
         pool = system.new_blocking_pool("pool", 1)
         try:
@@ -177,17 +170,7 @@ def test_a_clock_that_is_shared_goes_on_in_the_child(no_threads_left: None) -> N
     assert told == "True"
 
 
-def test_a_pool_of_before_takes_no_work_in_the_child(no_threads_left: None) -> None:
-    """Its threads have not come along: work is refused, instead of waiting for ever."""
-    pool = BlockingPool("pool", 1)
-    told = in_child(lambda: (pool.submit(lambda: None), pool.join(0.0)))
-    pool.close()
-    assert told == "(False, True)"
-
-
 def test_an_actor_may_fork(system: ActorSystem, server: type[Pooled]) -> None:
-    """In the child the callback that forked is nobody's: it makes a system of its own, and is not fenced in it."""
-
     def tell() -> object:
         with ActorSystem() as fresh:
             ref = fresh.start(Threaded)

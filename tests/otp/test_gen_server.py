@@ -28,7 +28,6 @@ from receipt_actors.otp import (
     ChildSpec,
     Continue,
     Crash,
-    CrashReport,
     Down,
     ExitReason,
     From,
@@ -40,9 +39,7 @@ from receipt_actors.otp import (
     Ref,
     Shutdown,
     Start,
-    Started,
     StartError,
-    Starting,
     Stop,
     Supervisor,
     terminate_child,
@@ -55,7 +52,6 @@ from tests.otp.support import (
     Pooled,
     Seen,
     WatchedClock,
-    deferring,
     exit_reason_of,
     link_child,
     raising,
@@ -74,11 +70,7 @@ DONE = Shutdown("done")
 
 @pytest.mark.parametrize(
     ("returned", "result", "exit_reason"),
-    [
-        (IGNORE, IGNORE, NORMAL),
-        (NotStarted(DONE), NotStarted(DONE), NORMAL),
-        (Stop(DONE), NotStarted(DONE), DONE),
-    ],
+    [(IGNORE, IGNORE, NORMAL), (NotStarted(DONE), NotStarted(DONE), NORMAL), (Stop(DONE), NotStarted(DONE), DONE)],
     ids=["ignore", "error", "stop"],
 )
 def test_init_that_ignores_or_fails_ends_the_process(
@@ -112,25 +104,8 @@ def test_a_value_that_means_nothing_is_ignored(system: ActorSystem, server: type
 # --- calls -----------------------------------------------------------------------------------------------------------
 
 
-def test_answers_come_with_their_labels(system: ActorSystem, server: type[Pooled]) -> None:
-    """Each caller gets its own answer, whoever is answered first."""
-    seen, kept = Seen(), Seen()
-    ref, asker = system.start(server), system.start(server, seen)
-
-    def ask_twice(actor: Any) -> None:
-        for label in ("first", "second"):
-            actor.send_request(ref, deferring(kept), label)
-
-    run_in(asker, ask_twice)
-    future = ref.ask(deferring(kept), block=False)
-    for number, from_ in reversed(list(enumerate(kept.take(3)))):
-        from_.reply(number)
-    assert seen.take(2) == [("reply", "second", 1), ("reply", "first", 0)]
-    assert future.get(timeout=WAIT_SECONDS) == 2
-
-
 def test_a_call_may_be_answered_and_go_on(system: ActorSystem, server: type[Pooled]) -> None:
-    """``Continue(term, reply)`` answers first (OTP: ``{reply, Reply, State, {continue, Term}}``)."""
+    """OTP: ``{reply, Reply, State, {continue, Term}}``."""
     ref = system.start(server)
     with Gate() as gate:
         assert ref.call(lambda _actor, _from: Continue(gate, reply="answer"), WAIT_SECONDS) == "answer"
@@ -158,7 +133,6 @@ class Bare(GenServer):
 
 @pytest.mark.parametrize("send", [Ref.cast, lambda ref, request: ref.ask(request, block=False)], ids=["cast", "call"])
 def test_a_request_without_its_callback_is_a_crash(system: ActorSystem, send: Callable[[Ref, object], object]) -> None:
-    """A request that nobody handles is a bug of who sent it or of the server; it does not pass in silence."""
     ref = system.start(Bare)
     send(ref, "request")
     reason = exit_reason_of(ref)
@@ -169,7 +143,6 @@ def test_a_request_without_its_callback_is_a_crash(system: ActorSystem, send: Ca
 def test_a_message_without_its_callback_is_logged_and_dropped(
     system: ActorSystem, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Anybody may send anything to a process: it says so, and lives on. It needs no callback at all."""
     ref = system.start(Bare)
     with caplog.at_level(logging.WARNING, "receipt_actors.otp"):
         ref.send("message")
@@ -180,7 +153,6 @@ def test_a_message_without_its_callback_is_logged_and_dropped(
 
 
 def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
-    """What is no request goes to handle_info, which may end the server: sent, told, by a timer, by the runtime."""
     seen = Seen()
     ref, other = system.start(server, seen), system.start(server)
     monitor = run_in(ref, lambda actor: actor.monitor(other))
@@ -199,30 +171,14 @@ def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled],
 # --- terminate -------------------------------------------------------------------------------------------------------
 
 
-def _stop(_supervisor: Ref, child: Ref) -> None:
-    child.cast(lambda _actor: Stop(DONE))
-
-
-def _crash(_supervisor: Ref, child: Ref) -> None:
-    child.cast(raising(BUG.exception))
-
-
-def _kill(_supervisor: Ref, child: Ref) -> None:
-    child.kill()
-
-
-def _order(supervisor: Ref, _child: Ref) -> None:
-    terminate_child(supervisor, "child", WAIT_SECONDS)
-
-
 @pytest.mark.parametrize(
     ("end", "shutdown", "when_trapping", "when_not", "exit_reason"),
     [
-        (_stop, 5.0, DONE, DONE, DONE),
-        (_crash, 5.0, BUG, BUG, BUG),
-        (_order, 5.0, SHUTDOWN, None, SHUTDOWN),
-        (_order, BRUTAL_KILL, None, None, KILLED),
-        (_kill, 5.0, None, None, KILLED),
+        (lambda _supervisor, child: child.cast(lambda _actor: Stop(DONE)), 5.0, DONE, DONE, DONE),
+        (lambda _supervisor, child: child.cast(raising(BUG.exception)), 5.0, BUG, BUG, BUG),
+        (lambda supervisor, _child: terminate_child(supervisor, "child"), 5.0, SHUTDOWN, None, SHUTDOWN),
+        (lambda supervisor, _child: terminate_child(supervisor, "child"), BRUTAL_KILL, None, None, KILLED),
+        (lambda _supervisor, child: child.kill(), 5.0, None, None, KILLED),
     ],
     ids=["stop", "crash", "supervisor's order", "brutal_kill", "kill"],
 )
@@ -238,7 +194,6 @@ def test_terminate_runs_exactly_when_otp_says(
     when_not: ExitReason | None,
     exit_reason: ExitReason,
 ) -> None:
-    """After a stop and a crash always, by a supervisor's order where exits are trapped, and never after a kill."""
     seen = Seen()
     start = Start(trapping if traps else server, seen, name="child")
     supervisor = system.start(Supervisor, [ChildSpec("child", start, shutdown=shutdown)], intensity=0)
@@ -250,30 +205,10 @@ def test_terminate_runs_exactly_when_otp_says(
     assert seen.rest() == ([] if expected is None else [("terminate", expected)])
 
 
-def reported(caplog: pytest.LogCaptureFixture) -> list[CrashReport]:
-    reports = [vars(record).get("report") for record in caplog.records]
-    return [report for report in reports if isinstance(report, CrashReport)]
-
-
-@pytest.mark.parametrize(
-    ("reason", "is_reported"), [(NORMAL, False), (SHUTDOWN, False), (DONE, False), (BUG, True)], ids=str
-)
-def test_an_abnormal_stop_is_reported(
-    system: ActorSystem, server: type[Pooled], caplog: pytest.LogCaptureFixture, reason: ExitReason, is_reported: bool
-) -> None:
-    """Once: any reason but normal and shutdown is taken for an error, whoever gave it."""
-    with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
-        ref = system.start(server)
-        ref.cast(lambda _actor: Stop(reason))
-        exit_reason_of(ref)
-    assert len(reported(caplog)) == is_reported
-
-
 # --- stop ------------------------------------------------------------------------------------------------------------
 
 
 def test_stop_waits_for_terminate(system: ActorSystem, server: type[Pooled]) -> None:
-    """It ends the server with normal, and returns when it has ended; or gives up when its time is over."""
     seen = Seen()
     with Gate() as gate:
         ref = system.start(server, seen, terminate=gate)
@@ -289,8 +224,6 @@ def test_stop_waits_for_terminate(system: ActorSystem, server: type[Pooled]) -> 
 
 
 class Answering(GenStateMachine):
-    """A machine that answers by action."""
-
     def init(self) -> Any:
         return next_state("ready")
 
@@ -389,7 +322,6 @@ def test_a_call_may_be_answered_and_a_timeout_set(
 def test_any_message_cancels_a_timeout(
     system: ActorSystem, server: type[Pooled], clock: WatchedClock, send: Callable[[Ref, Ref], object]
 ) -> None:
-    """Whatever comes, and whatever its callback returns, unless that is another time-out."""
     seen = Seen()
     ref, other = system.start(server, seen), system.start(server)
     run_in(ref, lambda actor: actor.monitor(other))
@@ -417,7 +349,6 @@ def test_a_timeout_of_zero_comes_only_where_nothing_waits(system: ActorSystem, s
 
 
 def test_a_timeout_of_zero_from_init_needs_no_clock(system: ActorSystem, server: type[Pooled]) -> None:
-    """Also where it is started by an actor, on that one's own turn, and where it was suspended meanwhile."""
     seen = Seen()
     system.start(server, seen, init=lambda _actor: IdleTimeout(0))
     assert seen.next() is TIMEOUT
@@ -436,8 +367,6 @@ def test_a_timeout_of_zero_from_init_needs_no_clock(system: ActorSystem, server:
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(bursts=st.lists(st.integers(1, 100), max_size=4))
 def test_a_server_gathers_what_has_come_in_and_acts_on_it(system: ActorSystem, bursts: list[int]) -> None:
-    """With a time-out of 0 from each callback it acts once for all that waited, however many turns they take."""
-
     class Gathering(Pooled):
         gathered = 0
 
@@ -488,27 +417,6 @@ def test_a_flushed_down_does_not_cancel_an_idle_time_out(
     assert seen.next() is TIMEOUT
 
 
-def test_a_log_handler_that_raises_ends_nobody_who_drops_a_message(
-    system: ActorSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The line about an unexpected message is the runtime's own: what a handler of it raises goes no further."""
-
-    class Broken(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            raise OSError("disk full")
-
-    monkeypatch.setattr(logging, "raiseExceptions", False)
-    handler = Broken()
-    logger = logging.getLogger("receipt_actors.otp")
-    logger.addHandler(handler)
-    try:
-        supervisor = system.start(Supervisor, [])
-        supervisor.send("stray")
-        assert otp_sys.get_state(supervisor)
-    finally:
-        logger.removeHandler(handler)
-
-
 ERRORS = [ValueError("bug"), SystemExit(3), KeyboardInterrupt()]
 by_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 
@@ -531,7 +439,6 @@ def test_a_crash_in_init_is_a_start_error_with_its_cause(
 
 
 def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """What init leaves to handle_continue is done before the first message, even one that init sent."""
     seen = Seen()
 
     def init(actor: Any) -> Continue:
@@ -543,8 +450,6 @@ def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pool
 
 
 def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
-    """Continue is not dropped silently where handle_continue is missing; the start itself has succeeded by then."""
-
     class Forgetful(GenServer):
         def init(self) -> Continue:
             return Continue("next")
@@ -557,18 +462,7 @@ def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("done")], ids=str)
-def test_stop_ends_with_its_reason_after_terminate(system: ActorSystem, server: type[Pooled], reason: Any) -> None:
-    seen = Seen()
-    ref = system.start(server, seen)
-    ref.cast(lambda _actor: Stop(reason))
-    assert exit_reason_of(ref) == reason
-    assert seen.rest() == [("terminate", reason)]
-    assert not ref.is_alive()
-
-
 def test_a_stop_answers_its_call_after_terminate(system: ActorSystem, server: type[Pooled]) -> None:
-    """The caller of the last call gets its answer, and what terminate does has been done by then."""
     seen = Seen()
     ref = system.start(server, seen)
     assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
@@ -576,56 +470,16 @@ def test_a_stop_answers_its_call_after_terminate(system: ActorSystem, server: ty
     assert exit_reason_of(ref) == NORMAL
 
 
-def test_a_stop_without_an_answer_fails_its_call(system: ActorSystem, server: type[Pooled]) -> None:
-    """Stop(reason) alone leaves its caller without an answer, and tells why."""
-    ref = system.start(server)
-    with pytest.raises(pykka.ActorDeadError, match="shutdown: over"):
-        ref.call(lambda _actor, _from: Stop(Shutdown("over")), WAIT_SECONDS)
-
-
 @by_error
 def test_a_crash_in_terminate_replaces_the_reason(
     system: ActorSystem, server: type[Pooled], error: BaseException
 ) -> None:
-    """A crash while cleaning up is what the actor ended of; the answer of the last call still goes out."""
     ref = system.start(server, terminate=raising(error))
     assert ref.call(lambda _actor, _from: Stop(NORMAL, "bye"), WAIT_SECONDS) == "bye"
     assert exit_reason_of(ref) == Crash(error)
 
 
-def test_the_last_answer_comes_before_the_end(system: ActorSystem, server: type[Pooled]) -> None:
-    """Who asked and watches sees the reply of a Stop first, then the Down (gen_server)."""
-    seen = Seen()
-    ref = system.start(server)
-    asker = system.start(Pooled, seen)
-
-    def ask(actor: Any) -> None:
-        actor.monitor(ref)
-        actor.send_request(ref, lambda _actor, _from: Stop(NORMAL, "bye"), "label")
-
-    asker.send(ask)
-    assert [type(item).__name__ for item in seen.take(2)] == ["tuple", "Down"]
-
-
-def test_terminate_may_wait_for_a_message(system: ActorSystem, server: type[Pooled]) -> None:
-    """terminate may receive selectively; the actor lives, and keeps its name, until it is through."""
-
-    def terminate(actor: Any) -> Receiving:
-        message = yield Receive(lambda message: message == "go")
-        actor.seen.put(message)
-
-    seen = Seen()
-    ref = system.start(server, seen, terminate=terminate, name="it")
-    ref.cast(lambda _actor: Stop())
-    assert seen.next() == ("terminate", NORMAL)
-    assert system.whereis("it") is ref
-    ref.send("go")
-    assert exit_reason_of(ref) == NORMAL
-    assert seen.rest() == ["go"]
-
-
 def test_an_ended_actor_leaves_nothing_behind(system: ActorSystem, server: type[Pooled]) -> None:
-    """An actor's memory goes with it, as soon as nobody holds its reference."""
     ref = system.start(server)
     actor = weakref.ref(run_in(ref, lambda actor: actor))
     process = weakref.ref(ref.process)
@@ -684,7 +538,6 @@ CRASHES: dict[str, Callable[[Ref, BaseException], None]] = {
 def test_whatever_a_callback_raises_ends_its_actor_alone(
     system: ActorSystem, server: type[Pooled], crash: Callable[[Ref, BaseException], None], error: BaseException
 ) -> None:
-    """One crash rule: any exception, in any callback, ends that actor with Crash, after terminate, and no other."""
     seen = Seen()
     bystander = system.start(server)
     ref = system.start(server, seen)
@@ -695,8 +548,6 @@ def test_whatever_a_callback_raises_ends_its_actor_alone(
 
 
 def test_a_generator_that_yields_something_else_is_a_crash(system: ActorSystem, server: type[Pooled]) -> None:
-    """A callback that yields by mistake is told so; it does not hang."""
-
     def script(_actor: Any, _from: Any) -> Any:
         yield "oops"
 
@@ -710,91 +561,46 @@ DEEP = 400  #: more than Python's stack would hold of these
 MANY = 3_000  #: continuations, likewise
 
 
-class Nested(GenServer):
-    """Starts the next of a row, in ``init`` or after it, until the row is complete; then says so."""
-
-    def __init__(self, left: int, complete: threading.Event, *, in_init: bool) -> None:
-        self.left = left
-        self.complete = complete
-        self.in_init = in_init
-
-    def init(self) -> Any:
-        return self.start_next() if self.in_init else Continue()
-
-    def handle_continue(self, term: object) -> None:
-        self.start_next()
-
-    def start_next(self) -> None:
-        if self.left:
-            self.system.start_link(Nested, self.left - 1, self.complete, in_init=self.in_init)
-        else:
-            self.complete.set()
-
-    def handle_info(self, message: object) -> None:
-        """Of starts that were too deep to be waited for."""
-
-
-class Counting(GenServer):
-    """Goes on and on, by ``Continue``; ``by_generator``: from callbacks that are generators."""
-
-    def __init__(self, done: threading.Event, *, by_generator: bool) -> None:
-        self.done = done
-        self.by_generator = by_generator
-
-    def init(self) -> Continue:
-        return Continue(1)
-
-    def handle_continue(self, count: int) -> Any:
-        return self.go_on_from_a_generator(count) if self.by_generator else self.go_on(count)
-
-    def go_on_from_a_generator(self, count: int) -> Receiving:
-        yield from ()
-        return self.go_on(count)
-
-    def go_on(self, count: int) -> Continue | None:
-        if count < MANY:
-            return Continue(count + 1)
-        self.done.set()
-        return None
-
-
 @pytest.mark.parametrize("in_init", [True, False], ids=["in init", "in handle_continue"])
 def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None:
-    """Each actor starts the next, 400 times over: all of them live."""
+    """Each actor starts the next, 400 times over."""
     complete = threading.Event()
-    system.start(Nested, DEEP, complete, in_init=in_init)
+
+    def beginning(left: int) -> Callable[[Any], Any]:
+        def start_next(actor: Any) -> None:
+            if left:
+                actor.system.start_link(Pooled, init=beginning(left - 1))
+            else:
+                complete.set()
+
+        return start_next if in_init else lambda _actor: Continue(start_next)
+
+    system.start(Pooled, init=beginning(DEEP))
     assert complete.wait(WAIT_SECONDS)
     assert len(system.processes()) == DEEP + 1
-
-
-def test_a_start_that_is_nested_deeply_is_told_later(system: ActorSystem) -> None:
-    """The first of a row of starts in ``init`` are done at once; further down ``Starting`` is returned."""
-    results: list[object] = []
-
-    def start_next(actor: Any) -> None:
-        if len(results) < 30:
-            results.append(None)
-            index = len(results) - 1
-            results[index] = actor.system.start_link(Pooled, actor.seen, init=start_next)
-
-    system.start(Pooled, init=start_next)
-    last = system.processes()[-1]
-    run_in(last, lambda _actor: None)
-    assert {type(result) for result in results[:10]} == {Started}
-    assert any(type(result) is Starting for result in results)
 
 
 @pytest.mark.parametrize("by_generator", [False, True], ids=["plain", "generator"])
 def test_continue_may_follow_continue_without_end(system: ActorSystem, by_generator: bool) -> None:
     """3,000 continuations in a row are no deeper than one (OTP: ``{continue, Continue}`` is a tail call)."""
     done = threading.Event()
-    ref = system.start(Counting, done, by_generator=by_generator)
+
+    def step(left: int) -> Continue | None:
+        if left:
+            return Continue(lambda _actor: generating(left) if by_generator else step(left - 1))
+        done.set()
+        return None
+
+    def generating(left: int) -> Receiving:
+        yield from ()
+        return step(left - 1)
+
+    ref = system.start(Pooled, init=lambda _actor: step(MANY))
     assert done.wait(WAIT_SECONDS)
     assert ref.is_alive()
 
 
 def test_a_continuation_comes_before_what_init_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
-    """Messages that ``init`` left in the mailbox while it waited for another are handled after its continuation."""
     seen = Seen()
     known: Seen = Seen()
 

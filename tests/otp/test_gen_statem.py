@@ -34,8 +34,6 @@ from receipt_actors.otp import (
 )
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.gen_statem import (
-    CANCEL,
-    UPDATE,
     Call,
     Cast,
     Enter,
@@ -51,7 +49,6 @@ from receipt_actors.otp.gen_statem import (
     next_event,
     next_state,
     postpone,
-    repeat_state,
     reply,
     state_timeout,
     stop_and_reply,
@@ -78,7 +75,6 @@ class TableMachine(GenStateMachine):
         self.seen.put(f"{self.state} terminate")
 
     def answer(self, value: object) -> list[Any]:
-        """Make the replies to all calls that were kept."""
         return [reply(from_, value) for from_ in self.calls]
 
     def in_state(self, state: str, event: Any) -> Any:
@@ -172,7 +168,6 @@ class Lock(GenStateMachine):
 
 
 def test_a_code_lock(system: ActorSystem, clock: WatchedClock) -> None:
-    """Buttons are forgotten after thirty seconds, and those that are pressed while it is open count afterwards."""
     lock = system.start(Lock, "123")
     for button in "012":
         lock.cast(button)
@@ -191,10 +186,7 @@ def test_a_code_lock(system: ActorSystem, clock: WatchedClock) -> None:
 
 
 class TestEvents:
-    """What comes in."""
-
     def test_each_way_to_send_has_its_event(self, machines: Machines) -> None:
-        """The state's method gets them all."""
         ref = machines.start({"a 1": lambda machine, event: keep_state(reply(event.from_, "one"))})
         assert ref.call("1") == "one"
         ref.cast("2")
@@ -202,7 +194,6 @@ class TestEvents:
         assert machines.log(ref) == ["a Call 1", "a Cast 2", "a Info 3"]
 
     def test_answers_to_requests_are_events(self, system: ActorSystem, machines: Machines) -> None:
-        """So a machine never has to wait in a callback, and an answer can be postponed like anything else."""
         other = system.start(Pooled)
 
         def ask(machine: Any, _event: Any) -> Any:
@@ -227,8 +218,6 @@ class TestEvents:
         ]
 
     def test_one_method_for_all_states(self, system: ActorSystem) -> None:
-        """A class with handle_event may have any values as states; a part that changes is a state change."""
-
         class Door(GenStateMachine):
             def init(self) -> Any:
                 return next_state(("locked", "x"))
@@ -247,8 +236,6 @@ class TestEvents:
         assert state_of(door) == ("pressed", "y")
 
     def test_a_callback_may_receive_selectively(self, machines: Machines, clock: WatchedClock) -> None:
-        """It counts what it returns at the end. Time-outs are no messages, however greedy it is."""
-
         def wait(result: Any, machine: Any, _event: Any) -> Receiving:
             first = yield Receive(lambda message: True)
             second = yield Receive(lambda message: message == "second")
@@ -272,10 +259,7 @@ class TestEvents:
 
 
 class TestCalls:
-    """Who gets an answer, and when."""
-
     def test_a_call_can_be_answered_from_a_later_state(self, machines: Machines) -> None:
-        """By the action reply, to as many callers as there are; each gets one answer."""
         table = {"a go": lambda machine, event: next_state("b", *machine.answer(1), *machine.answer(2))}
         ref = machines.start(table)
         answers = [ref.ask(request, block=False) for request in "xy"]
@@ -283,7 +267,6 @@ class TestCalls:
         assert [answer.get(timeout=WAIT_SECONDS) for answer in answers] == [1, 1]
 
     def test_calls_without_answer_fail_when_the_machine_ends(self, machines: Machines) -> None:
-        """Handled or postponed, the one under way as well: with the reason."""
         table = {"a later": keep_state(postpone()), "a last": Stop(Shutdown("enough"))}
         ref = machines.start(table)
         answers = [ref.ask(request, block=False) for request in ("kept", "later", "last")]
@@ -292,7 +275,6 @@ class TestCalls:
                 answer.get(timeout=WAIT_SECONDS)
 
     def test_stop_and_reply(self, machines: Machines) -> None:
-        """The replies go out, then the machine ends for the reason."""
         table = {"a end": lambda machine, event: stop_and_reply(SHUTDOWN, *machine.answer("bye"))}
         ref = machines.start(table)
         answers = [ref.ask(request, block=False) for request in ("kept", "end")]
@@ -302,10 +284,7 @@ class TestCalls:
 
 
 class TestSys:
-    """What ``sys`` sees of a machine, and does to it."""
-
     def test_get_state_gives_the_state_and_the_data(self, system: ActorSystem) -> None:
-        """Nothing of the runtime's among the data."""
         assert otp_sys.get_state(system.start(Lock, "12")) == ("locked", {"code": "12", "buttons": ""})
 
     def test_replace_state_renames_the_state_and_replaces_the_data(
@@ -325,14 +304,12 @@ class TestSys:
         assert otp_sys.get_state(ref) == ("locked", {"code": "1", "buttons": ""})
 
     def test_replace_state_refuses_an_unknown_state_and_changes_nothing(self, system: ActorSystem) -> None:
-        """The error names the states that there are; the machine goes on."""
         ref = system.start(Lock, "1")
         with pytest.raises(ValueError, match="Lock has no state 'ajar'.*: locked, open"):
             otp_sys.replace_state(ref, lambda _old: ("ajar", {}))
         assert otp_sys.get_state(ref) == ("locked", {"code": "1", "buttons": ""})
 
     def test_a_status_tells_what_waits_and_holds_no_content(self, machines: Machines) -> None:
-        """State, data, postponed events and time-outs: their types."""
         ref = machines.start({"a 1": keep_state(postpone())}, next_state("a", state_timeout(5.0, "late")))
         ref.cast("1")
         assert otp_sys.get_status(ref).state == {
@@ -345,7 +322,6 @@ class TestSys:
     def test_a_machine_that_is_suspended_finds_its_events_and_timeouts_afterwards(
         self, machines: Machines, clock: WatchedClock
     ) -> None:
-        """In the order in which they came."""
         ref = machines.start({"a 1": keep_state()}, next_state("a", generic_timeout("x", 10.0, "tick")))
         otp_sys.suspend(ref)
         ref.cast("1")
@@ -357,10 +333,7 @@ class TestSys:
 
 
 class TestPostpone:
-    """Events that are put aside until the state changes."""
-
     def test_postponed_events_come_again_after_a_state_change_in_their_order(self, machines: Machines) -> None:
-        """They come before what is sent later, oldest first, and once."""
         table = {
             "a 1": keep_state(postpone()),
             "a 2": keep_state(postpone()),
@@ -372,37 +345,7 @@ class TestPostpone:
             *("b Cast 1", "b Cast 2", "b Cast 3", "b Cast go"),
         ]
 
-    def test_keeping_the_state_retries_nothing(self, machines: Machines) -> None:
-        """Neither keep_state, nor repeat_state, nor next_state to the same state is a state change."""
-        table = {"a 1": keep_state(postpone()), "a repeat": repeat_state(), "a same": next_state("a")}
-        log = ["a Cast 1", "a Cast keep", "a Cast repeat", "a Cast same"]
-        assert machines.run(table, "1", "keep", "repeat", "same") == log
-
-    def test_an_event_that_changes_the_state_and_is_postponed_comes_again_at_once(self, machines: Machines) -> None:
-        """It is the newest of the postponed ones then."""
-        table = {"a 1": keep_state(postpone()), "a 2": next_state("b", postpone())}
-        assert machines.run(table, "1", "2") == ["a Cast 1", "a Cast 2", "b Cast 1", "b Cast 2"]
-
-    def test_an_event_may_be_postponed_again_and_again(self, machines: Machines) -> None:
-        """Its place among the others stays."""
-        table = {
-            **{f"{state} {event}": keep_state(postpone()) for state in "ab" for event in "12"},
-            "a go": next_state("b"),
-            "b go": next_state("c"),
-        }
-        assert machines.run(table, "1", "go", "2", "go") == [
-            *("a Cast 1", "a Cast go"),
-            *("b Cast 1", "b Cast 2", "b Cast go"),
-            *("c Cast 1", "c Cast 2"),
-        ]
-
-    def test_the_last_postpone_counts(self, machines: Machines) -> None:
-        """OTP: {postpone, false} after postpone undoes it."""
-        table = {"a 1": keep_state(postpone(), postpone(False)), "a go": next_state("b")}
-        assert machines.run(table, "1", "go") == ["a Cast 1", "a Cast go"]
-
     def test_events_of_every_type_can_be_postponed(self, machines: Machines) -> None:
-        """A call that is postponed still waits for its answer; a time-out that is postponed comes again, too."""
         table = {
             "a ask": keep_state(postpone(), state_timeout(0, "late")),
             "a late": keep_state(postpone()),
@@ -417,10 +360,7 @@ class TestPostpone:
 
 
 class TestNextEvent:
-    """Events that the machine inserts."""
-
     def test_inserted_events_come_next_in_the_order_of_their_actions(self, machines: Machines) -> None:
-        """Before what is in the mailbox; those of an inserted event come before the rest of its siblings."""
         table = {
             "a go": keep_state(next_event(Internal("1")), next_event(Internal("2"))),
             "a 1": keep_state(next_event(Internal("1.1"))),
@@ -430,37 +370,9 @@ class TestNextEvent:
             "a Cast later",
         ]
 
-    def test_inserted_events_come_before_postponed_ones(self, machines: Machines) -> None:
-        """Also with the state change that retries those."""
-        table = {"a 1": keep_state(postpone()), "a go": next_state("b", next_event(Internal("first")))}
-        assert machines.run(table, "1", "go")[2:] == ["b Internal first", "b Cast 1"]
-
-    def test_init_may_insert_events(self, machines: Machines) -> None:
-        """They come before any message. There is no event to postpone, so that wish is ignored."""
-        first = next_state("b", next_event(Internal("1")), postpone(), next_event(Internal("2")))
-        table = {"b 2": next_state("a")}
-        assert machines.run(table, "3", first=first) == ["b Internal 1", "b Internal 2", "a Cast 3"]
-
 
 class TestEnter:
-    """State enter calls."""
-
-    def test_every_state_that_is_entered_is_told_where_from(self, machines: Machines) -> None:
-        """The first state from itself; no call without a state change."""
-        table = {"a go": next_state("b"), "b same": next_state("b"), "b back": next_state("a")}
-        assert machines.run(table, "go", "same", "keep", "back", state_enter=True) == [
-            *("a Enter a", "a Cast go"),
-            *("b Enter a", "b Cast same", "b Cast keep", "b Cast back"),
-            "a Enter b",
-        ]
-
-    def test_there_are_none_unless_the_class_asks_for_them(self, machines: Machines) -> None:
-        """state_enter is off by default; repeat_state is keep_state then."""
-        table = {"a go": next_state("b"), "b again": repeat_state()}
-        assert machines.run(table, "go", "again") == ["a Cast go", "b Cast again"]
-
     def test_replies_go_out_before_the_enter_call(self, machines: Machines) -> None:
-        """The actions of the event come first; the caller need not wait for the new state's work."""
         calls: list[bool] = []
 
         def enter(machine: Any, _event: Any) -> Any:
@@ -474,36 +386,23 @@ class TestEnter:
         assert calls == [False]
 
     def test_an_enter_call_may_reply(self, machines: Machines) -> None:
-        """Calls that were kept can be answered as soon as their state has come."""
         table = {"a go": next_state("b"), "b": lambda machine, event: keep_state(*machine.answer("entered"))}
         assert machines.start(table, state_enter=True).call("go") == "entered"
 
-    def test_repeat_state_makes_the_enter_call_again(self, machines: Machines) -> None:
-        """From the state itself, even if it was entered from another one."""
-        table = {"a go": next_state("b"), "b again": repeat_state(next_event(Internal("x")))}
-        assert machines.run(table, "go", "again", state_enter=True)[2:] == [
-            *("b Enter a", "b Cast again", "b Enter b", "b Internal x")
-        ]
-
     def test_an_enter_call_may_stop_the_machine(self, machines: Machines) -> None:
-        """Also the first one: the start has succeeded by then."""
         ref = machines.start({"a": Stop(SHUTDOWN)}, state_enter=True)
         assert exit_reason_of(ref) == SHUTDOWN
         assert machines.seen.take(2) == ["a Enter a", "a terminate"]
 
 
 def wrong(reason: object, error: type[Exception], complaint: str) -> None:
-    """Check why a machine crashed."""
     assert isinstance(reason, Crash)
     with pytest.raises(error, match=complaint):
         raise reason.exception
 
 
 class TestStart:
-    """``init`` and the first state."""
-
     def test_init_may_decline(self, machines: Machines, system: ActorSystem) -> None:
-        """With IGNORE, or for a reason, as any actor's init."""
         declined = NotStarted(SHUTDOWN)
         for first, result in ((IGNORE, IGNORE), (Stop(SHUTDOWN), declined), (declined, declined)):
             with pytest.raises(StartError) as caught:
@@ -525,20 +424,16 @@ class TestStart:
     def test_what_is_no_first_state_fails_the_start(
         self, machines: Machines, first: Any, error: type[Exception], complaint: str
     ) -> None:
-        """With an error that says what was expected."""
         with pytest.raises(StartError) as caught:
             machines.start({}, first)
         with pytest.raises(error, match=complaint):
             raise caught.value.__cause__ or AssertionError("no cause")
 
     def test_a_class_without_a_first_state_does_not_start(self, system: ActorSystem) -> None:
-        """It says what is missing."""
         with pytest.raises(StartError, match="GenStateMachine has no init, which returns next_state"):
             system.start(GenStateMachine)
 
     def test_init_may_receive_selectively(self, machines: Machines, system: ActorSystem) -> None:
-        """The start takes until then; what came meanwhile is handled in the first state."""
-
         def first() -> Receiving:
             yield Receive(lambda message: message == "ready", timeout_seconds=0)
             return next_state("b")
@@ -558,8 +453,6 @@ class TestStart:
 
 
 class TestEnd:
-    """Stop, crash, shutdown, kill."""
-
     @pytest.mark.parametrize(
         ("result", "error", "complaint"),
         [
@@ -581,7 +474,6 @@ class TestEnd:
     def test_a_wrong_result_is_a_crash_that_says_what_is_wrong(
         self, machines: Machines, result: Any, error: type[Exception], complaint: str
     ) -> None:
-        """The machine ends in the state that it was in."""
         ref = machines.start({"a go": result})
         ref.cast("go")
         wrong(exit_reason_of(ref), error, complaint)
@@ -590,7 +482,6 @@ class TestEnd:
     def test_a_machine_that_is_killed_handles_no_event_any_more(
         self, machines: Machines, system: ActorSystem, clock: WatchedClock
     ) -> None:
-        """What the callback that ran returns counts for nothing: no event, no reply, no timer."""
         with Gate() as gate:
 
             def go(machine: Any, event: Call) -> Any:
@@ -611,7 +502,6 @@ class TestEnd:
         assert clock.set_timers.rest() == []
 
     def test_pykkas_stop_is_a_normal_end(self, machines: Machines) -> None:
-        """It waits for its turn and ends the machine with the reason normal."""
         ref = machines.start({"a 1": next_state("b")})
         ref.cast("1")
         ref.stop()
@@ -620,7 +510,6 @@ class TestEnd:
 
 
 def test_a_crash_is_logged_without_the_message(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
-    """As for any actor: only the message's type."""
     ref = system.start(TableMachine, Seen(), {"a secret": None})
     with caplog.at_level(logging.ERROR, "receipt_actors.otp"):
         ref.send("secret")
@@ -636,10 +525,7 @@ def cast(ref: Ref, *requests: str) -> None:
 
 
 class TestStateTimeout:
-    """One for each state."""
-
     def test_it_comes_when_the_state_has_lasted_that_long(self, machines: Machines, clock: WatchedClock) -> None:
-        """Other events meanwhile do not matter; it comes once."""
         ref = machines.start({"a go": next_state("b", state_timeout(10.0, "late"))})
         cast(ref, "go", "other")
         clock.advance(9.9)
@@ -649,61 +535,15 @@ class TestStateTimeout:
         assert machines.log(ref) == ["b StateTimeout late"]
 
     def test_a_state_change_cancels_it(self, machines: Machines, clock: WatchedClock) -> None:
-        """Also when the machine comes back to the state."""
         first = next_state("a", state_timeout(10.0, "late"))
         ref = machines.start({"a go": next_state("b"), "b back": next_state("a")}, first)
         cast(ref, "go", "back")
         clock.advance(60.0)
         assert machines.log(ref) == ["a Cast go", "b Cast back"]
 
-    @pytest.mark.parametrize("result", [keep_state(), repeat_state(), next_state("a")], ids=["keep", "repeat", "same"])
-    def test_staying_in_the_state_leaves_it_running(self, machines: Machines, clock: WatchedClock, result: Any) -> None:
-        """Its time still counts from its start."""
-        ref = machines.start({"a stay": result}, next_state("a", state_timeout(10.0, "late")))
-        clock.advance(5.0)
-        cast(ref, "stay")
-        clock.advance(5.0)
-        assert machines.log(ref) == ["a Cast stay", "a StateTimeout late"]
-
-    def test_setting_it_again_starts_it_anew(self, machines: Machines, clock: WatchedClock) -> None:
-        """With the new time and content; the old one never comes."""
-        first = next_state("a", state_timeout(10.0, "old"))
-        ref = machines.start({"a again": keep_state(state_timeout(10.0, "new"))}, first)
-        clock.advance(5.0)
-        cast(ref, "again")
-        clock.advance(9.0)
-        assert machines.log(ref) == ["a Cast again"]
-        clock.advance(1.0)
-        assert machines.log(ref) == ["a StateTimeout new"]
-
-    @pytest.mark.parametrize("seconds", [None, CANCEL], ids=["never", "cancel"])
-    def test_it_can_be_cancelled(self, machines: Machines, clock: WatchedClock, seconds: Any) -> None:
-        """By CANCEL or by None (OTP: cancel, infinity); where none runs, that does nothing."""
-        table = {"a stop": keep_state(state_timeout(seconds))}
-        ref = machines.start(table, next_state("a", state_timeout(10.0, "late")))
-        cast(ref, "stop", "stop")
-        clock.advance(60.0)
-        assert machines.log(ref) == ["a Cast stop", "a Cast stop"]
-
-    def test_an_update_changes_the_content_and_not_the_time(self, machines: Machines, clock: WatchedClock) -> None:
-        """OTP: {state_timeout, update, NewContent}."""
-        table = {"a update": keep_state(state_timeout(UPDATE, "new"))}
-        ref = machines.start(table, next_state("a", state_timeout(10.0, "old")))
-        clock.advance(5.0)
-        cast(ref, "update")
-        clock.advance(5.0)
-        assert machines.log(ref) == ["a Cast update", "a StateTimeout new"]
-
-    def test_an_update_of_none_comes_at_once(self, machines: Machines) -> None:
-        """OTP: as if it had been started with zero time."""
-        assert machines.run({"a update": keep_state(state_timeout(UPDATE, "new"))}, "update") == [
-            *("a Cast update", "a StateTimeout new")
-        ]
-
     def test_one_that_fired_while_a_callback_replaced_it_is_not_delivered(
         self, machines: Machines, clock: WatchedClock
     ) -> None:
-        """Its message, in the mailbox by then, counts for nothing: it does not cancel the event time-out either."""
         with Gate() as gate:
 
             def go(*_args: Any) -> Any:
@@ -722,118 +562,11 @@ class TestStateTimeout:
             assert machines.log(ref) == ["a StateTimeout new"]
 
 
-class TestGenericTimeout:
-    """Any number, by name."""
-
-    def test_each_name_has_its_own(self, machines: Machines, clock: WatchedClock) -> None:
-        """State changes and other events leave them alone."""
-        table = {"a go": next_state("b")}
-        ref = machines.start(table, next_state("a", generic_timeout("x", 10.0, 1), generic_timeout("y", 5.0, 2)))
-        cast(ref, "go")
-        clock.advance(10.0)
-        assert machines.log(ref) == ["a Cast go", "b y 2", "b x 1"]
-
-    def test_a_name_is_set_anew_cancelled_and_updated_by_itself(self, machines: Machines, clock: WatchedClock) -> None:
-        """What is done to one name is nothing to the others."""
-        table = {
-            "a change": keep_state(
-                generic_timeout("x", CANCEL), generic_timeout("y", UPDATE, "new"), generic_timeout("z", 20.0, "later")
-            )
-        }
-        names = ("w", "x", "y", "z")
-        ref = machines.start(table, next_state("a", *(generic_timeout(name, 10.0, "old") for name in names)))
-        cast(ref, "change")
-        clock.advance(10.0)
-        assert machines.log(ref) == ["a Cast change", "a w old", "a y new"]
-        clock.advance(10.0)
-        assert machines.log(ref) == ["a z later"]
-
-
-class TestEventTimeout:
-    """It comes unless anything else does."""
-
-    def test_it_comes_when_nothing_else_does(self, machines: Machines, clock: WatchedClock) -> None:
-        """After a state change, too: it does not belong to the state."""
-        ref = machines.start({"a go": next_state("b", event_timeout(10.0, "quiet"))})
-        cast(ref, "go")
-        clock.advance(10.0)
-        assert machines.log(ref) == ["a Cast go", "b EventTimeout quiet"]
-
-    def test_any_event_cancels_it(self, machines: Machines, clock: WatchedClock) -> None:
-        """Another time-out, an inserted or a postponed event as well as one from outside."""
-        quiet = event_timeout(10.0, "quiet")
-        table = {
-            "a timer": keep_state(quiet, generic_timeout("x", 5.0, "tick")),
-            "a insert": keep_state(quiet, next_event(Internal("x"))),
-            "a later": keep_state(postpone()),
-            "a go": next_state("b", quiet),
-        }
-        ref = machines.start(table, next_state("a", quiet))
-        for request in ("outside", "timer", "insert", "later", "go"):
-            cast(ref, request)
-            clock.advance(5.0)
-        clock.advance(60.0)
-        assert machines.log(ref) == [
-            *("a Cast outside", "a Cast timer", "a x tick", "a Cast insert", "a Internal x"),
-            *("a Cast later", "a Cast go", "b Cast later"),
-        ]
-
-
-class TestZero:
-    """Time-outs of no time at all."""
-
-    def test_they_come_after_what_is_queued_in_the_machine_and_before_any_message(self, machines: Machines) -> None:
-        """In the order of their actions, the last of each kind; no clock is needed."""
-        table = {
-            "a 1": keep_state(postpone()),
-            "a go": next_state(
-                "b",
-                generic_timeout("x", 0, "dropped"),
-                generic_timeout("y", 0, "2"),
-                state_timeout(0, "3"),
-                generic_timeout("x", 0, "4"),
-                next_event(Internal("5")),
-            ),
-        }
-        assert machines.run(table, "1", "go", "later")[2:] == [
-            *("b Internal 5", "b Cast 1"),
-            *("b y 2", "b StateTimeout 3", "b x 4"),
-            "b Cast later",
-        ]
-
-    def test_a_zero_event_timeout_comes_only_if_nothing_is_queued(self, machines: Machines) -> None:
-        """OTP: a zero state time-out that was asked for before it counts as an event, too."""
-        quiet = event_timeout(0, "quiet")
-        table = {
-            "a alone": keep_state(quiet),
-            "a insert": keep_state(quiet, next_event(Internal("1"))),
-            "a before": keep_state(quiet, state_timeout(0, "2")),
-            "a after": keep_state(state_timeout(0, "3"), quiet),
-        }
-        assert machines.run(table, "alone", "insert", "before", "after") == [
-            *("a Cast alone", "a EventTimeout quiet"),
-            *("a Cast insert", "a Internal 1"),
-            *("a Cast before", "a EventTimeout quiet", "a StateTimeout 2"),
-            *("a Cast after", "a StateTimeout 3"),
-        ]
-
-    def test_what_cancels_a_timeout_cancels_a_zero_one_that_waits(self, machines: Machines) -> None:
-        """A state change does, and so does CANCEL."""
-        table = {
-            "a go": keep_state(state_timeout(0, "late"), generic_timeout("x", 0, "late"), next_event(Internal("now"))),
-            "a now": next_state("b", generic_timeout("x", CANCEL)),
-        }
-        assert machines.run(table, "go") == ["a Cast go", "a Internal now"]
-
-
 class TestAbsolute:
-    """Time-outs at a moment of the clock."""
-
     @pytest.mark.parametrize("past", [-5.0, 0.0])
     def test_one_in_the_past_comes_at_once_as_a_message(
         self, machines: Machines, clock: WatchedClock, past: float
     ) -> None:
-        """So it takes its turn behind the messages that have come already."""
         clock.advance(100.0)
         with Gate() as gate:
 
@@ -853,7 +586,6 @@ class TestAbsolute:
     ("seconds", "error"), [(-0.1, ValueError), (math.nan, ValueError), ("1", TypeError), (True, TypeError)]
 )
 def test_a_time_that_is_none_is_refused_where_it_is_written(seconds: Any, error: type[Exception]) -> None:
-    """Not later, in the engine."""
     for make in (event_timeout, state_timeout, lambda time: generic_timeout("x", time)):
         with pytest.raises(error, match="a time-out needs"):
             make(seconds)
@@ -861,7 +593,6 @@ def test_a_time_that_is_none_is_refused_where_it_is_written(seconds: Any, error:
 
 @pytest.mark.parametrize("end", [lambda ref: ref.stop(), lambda ref: ref.cast("end")], ids=["stopped", "stops"])
 def test_timers_end_with_the_machine(machines: Machines, clock: WatchedClock, end: Callable[[Ref], Any]) -> None:
-    """Nothing is delivered, and nothing complains, when the clock goes on."""
     first = next_state("a", state_timeout(10.0), generic_timeout("x", 10.0))
     ref = machines.start({"a end": Stop()}, first)
     end(ref)

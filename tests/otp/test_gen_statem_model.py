@@ -43,8 +43,6 @@ from receipt_actors.otp.gen_statem import (
     state_timeout,
 )
 
-# --- any machine: what it returns the first time it is called, the second time, and so on; then it keeps its state ----
-
 numbers = st.integers(0, 9)
 times = st.sampled_from([0, 0, None, CANCEL, UPDATE, 2.0, 5.0])
 timeouts = st.one_of(
@@ -75,8 +73,6 @@ outsides = st.lists(st.one_of(st.builds(Cast, st.integers(100, 999)), st.just(WA
 
 @dataclass
 class Script:
-    """Plays the machine, and notes each callback."""
-
     left: list[tuple[Any, Any]]
     calls: list[tuple[Any, str]] = field(default_factory=list)
 
@@ -86,12 +82,7 @@ class Script:
         return to_enter if isinstance(event, Enter) else to_event
 
 
-# --- the model -------------------------------------------------------------------------------------------------------
-
-
 class Model:
-    """See the module."""
-
     def __init__(self, script: Script, state_enter: bool) -> None:
         self.script = script
         self.state_enter = state_enter
@@ -168,9 +159,6 @@ class Model:
                 self.timers[kind] = (self.now + wish.time, self.count, wish.event)
 
 
-# --- the loop, with a shell that keeps its timers ---------------------------------------------------------------------
-
-
 class Shell:
     def __init__(self, script: Script, state_enter: bool) -> None:
         self.script = script
@@ -214,7 +202,6 @@ class Shell:
 def test_any_machine_runs_as_the_model_does(
     first: NextState, state_enter: bool, script: list[tuple[Any, Any]], happenings: list[Any]
 ) -> None:
-    """The same callbacks in the same order, the same events left postponed, the same timers left running."""
     expected, done = Script(list(script)), Script(list(script))
     model, shell = Model(expected, state_enter), Shell(done, state_enter)
     model.begin(first)
@@ -229,9 +216,6 @@ def test_any_machine_runs_as_the_model_does(
     assert len(shell.loop.timeouts) == len(model.timers)
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "result",
     [
@@ -241,7 +225,6 @@ def test_any_machine_runs_as_the_model_does(
     ],
 )
 def test_an_enter_call_that_goes_too_far_changes_nothing(result: Any) -> None:
-    """Not even the actions before the one that is not allowed; what is allowed still is, afterwards."""
     loop = StateMachineLoop(state_enter=True)
     assert loop.begin(next_state("a")) == []
     loop.settle(keep_state())

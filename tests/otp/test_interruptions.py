@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import gc
-import signal
 import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from receipt_actors.otp import KILLED, NORMAL, ActorSystem, Down, Exit, GenServer, Stop, _scheduler
-from receipt_actors.otp._calls import RequestReply
 from receipt_actors.otp._process import Process
+from receipt_actors.otp._ref import RequestReply
 from receipt_actors.otp._scheduler import Running
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, PooledTrapping, Seen, Threaded, exit_reason_of, run_in, sync
 
@@ -34,21 +32,7 @@ class Name:
         return self is other
 
 
-@pytest.fixture
-def alarm() -> Iterator[Any]:
-    """Run a function as the handler of a signal, in the middle of whatever the main thread does."""
-    before = signal.getsignal(signal.SIGUSR1)
-
-    def send(handler: Any) -> None:
-        signal.signal(signal.SIGUSR1, lambda *_: handler())
-        signal.raise_signal(signal.SIGUSR1)
-
-    yield send
-    signal.signal(signal.SIGUSR1, before)
-
-
 def test_an_end_that_fails_half_way_can_be_had_again(system: ActorSystem, server: type[Pooled]) -> None:
-    """A name that can't be compared breaks a kill off: the actor lives on, whole, until it is killed again."""
     other, name = Name(), Name()
     system.start(server, name=other)  # all names of this kind are compared with it first
     ref = system.start(server, name=name)
@@ -72,7 +56,6 @@ def test_an_end_that_fails_half_way_can_be_had_again(system: ActorSystem, server
 def test_an_exception_while_others_are_told_leaves_nobody_untold(
     system: ActorSystem, server: type[Pooled], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ctrl-C in the middle of a kill is raised; links, monitors and callers have learned of the end all the same."""
     watcher = system.start(PooledTrapping)
     ref = system.start(server)
     waiting = ref.ask(lambda _actor, _from: None, block=False)
@@ -99,7 +82,6 @@ def test_an_exception_while_others_are_told_leaves_nobody_untold(
 def test_an_exception_while_a_message_is_waited_for_leaves_nobody_untold(
     system: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ctrl-C comes when the end is known, before anyone is told: all are told, and those that run are fenced."""
     watcher, ref = system.start(PooledTrapping), system.start(Pooled)
     monitor = run_in(watcher, lambda actor: actor.monitor(ref))
     original, interrupted = Running.wait_for_send, threading.Event()
@@ -125,7 +107,6 @@ def test_an_exception_while_a_message_is_waited_for_leaves_nobody_untold(
 def test_a_kill_while_the_runtime_holds_its_lock_does_not_wait_for_ever(
     system: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that is killed has an answer on its way, and needs the lock for it."""
     victim, asker = system.start(Threaded), system.start(Pooled)
     answering, original = threading.Event(), RequestReply.set
 
@@ -150,8 +131,6 @@ def test_a_kill_while_the_runtime_holds_its_lock_does_not_wait_for_ever(
 
 
 def test_an_exception_leaves_garbage_collection_on(system: ActorSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ctrl-C in a look at a thread's frame, which switches it off."""
-
     def interrupted() -> None:
         gc.disable()
         raise KeyboardInterrupt
@@ -167,8 +146,6 @@ def test_an_exception_leaves_garbage_collection_on(system: ActorSystem, monkeypa
 
 
 def test_a_finalizer_may_kill_while_the_runtime_holds_its_lock(system: ActorSystem) -> None:
-    """An actor's handle that is collected in the middle of a start kills its actor, and nobody waits for himself."""
-
     class Handle:
         def __init__(self) -> None:
             self.ref = system.start(Pooled)
@@ -198,7 +175,6 @@ def test_a_finalizer_may_kill_while_the_runtime_holds_its_lock(system: ActorSyst
 
 
 def test_a_name_may_be_looked_up_by_what_starts_and_kills(system: ActorSystem, server: type[Pooled]) -> None:
-    """Code of a name's own ``__eq__`` that runs within the runtime may use the actor system."""
     first, second = Name(), Name()
     victim = system.start(server)
     system.start(server, name=first)
@@ -209,7 +185,6 @@ def test_a_name_may_be_looked_up_by_what_starts_and_kills(system: ActorSystem, s
 
 
 def test_an_actor_killed_in_the_middle_of_its_end_ends_once(system: ActorSystem) -> None:
-    """Its links, its monitors and its callers are told of one end, whichever of the two came first."""
     other, name, seen = Name(), Name(), Seen()
 
     class Ending(GenServer):
@@ -227,12 +202,3 @@ def test_an_actor_killed_in_the_middle_of_its_end_ends_once(system: ActorSystem)
     assert run_in(watcher, lambda actor: actor.seen.next()) == Exit(ref, KILLED)
     sync(watcher)
     assert len(seen.rest()) == 1
-
-
-def test_a_signal_handler_may_use_actors(system: ActorSystem, server: type[Pooled], alarm: Any) -> None:
-    """A handler that runs while the main thread is inside the runtime sends and kills."""
-    ref, victim = system.start(server), system.start(server)
-    with system.lock:
-        alarm(lambda: (ref.send("signalled"), victim.kill()))
-    assert exit_reason_of(victim) == KILLED
-    assert run_in(ref, lambda actor: actor.seen.next()) == "signalled"

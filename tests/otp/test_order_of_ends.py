@@ -26,8 +26,8 @@ from receipt_actors.otp import (
     Starting,
 )
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.otp._calls import RequestReply
 from receipt_actors.otp._process import Process
+from receipt_actors.otp._ref import RequestReply
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, PooledTrapping, Seen, Threaded, run_in, sync
 
 ENDS = {"kill": Ref.kill, "exit signal": lambda ref: ref.exit(SHUTDOWN)}
@@ -80,7 +80,6 @@ def hot_of(runtime: Runtime) -> type[Hot]:
 def test_nothing_of_a_busy_actor_comes_after_its_down(
     system: ActorSystem, runtime: Runtime, end: Callable[[Ref], None], effect: Callable[[Any, Ref], object]
 ) -> None:
-    """A thread ends it in the middle of sending, again and again; the ``Down`` is always the last thing of it."""
     with ActorSystem("hot") as other:  # a hot pooled actor holds up all those of its system
         seen = Seen()
         collector = system.start(PooledTrapping, seen)
@@ -139,7 +138,6 @@ def test_an_answer_on_its_way_comes_before_the_down(
     end: Callable[[Ref], None],
     answers: Callable[[Any, From], Any],
 ) -> None:
-    """It is part of what the actor did before its end, so whoever ends it waits for that moment."""
     seen = Seen()
     asker, answerer = system.start(Pooled, seen), system.start(Threaded)
     monitor = run_in(asker, lambda actor: actor.monitor(answerer))
@@ -155,7 +153,6 @@ def test_an_answer_on_its_way_comes_before_the_down(
 def test_the_news_of_a_start_comes_before_the_end(
     system: ActorSystem, monkeypatch: pytest.MonkeyPatch, end: Callable[[Ref], None]
 ) -> None:
-    """Who starts a linked child on a thread first learns that it started, and then that it ended."""
     seen = Seen()
     parent = system.start(PooledTrapping, seen)
     with Gate() as init:
@@ -172,7 +169,6 @@ def test_the_news_of_a_start_comes_before_the_end(
 
 
 def test_a_kill_by_one_that_has_ended_comes_to_nothing(system: ActorSystem) -> None:
-    """It may have begun before the killer's end was known; the victim must not end by one whose end it has seen."""
     killer, victim = system.start(Pooled), system.start(Pooled)
     killer.kill()
     victim.process.kill(killer.process)
@@ -180,29 +176,7 @@ def test_a_kill_by_one_that_has_ended_comes_to_nothing(system: ActorSystem) -> N
     assert victim.is_alive()
 
 
-def test_two_that_end_each_other_at_once(system: ActorSystem) -> None:
-    """Neither waits for the other for ever."""
-    for _ in range(50):
-        one, other = (system.start(Threaded) for _ in range(2))
-        both = threading.Barrier(2)
-
-        def script(actor: Any, peer: Ref, both: threading.Barrier = both) -> None:
-            both.wait(WAIT_SECONDS)
-            peer.exit(SHUTDOWN)
-            peer.kill()
-
-        ended = threading.Event()  # of one of them: a kill by one that has ended comes to nothing
-        for ref in (one, other):
-            ref.process.add_monitor(lambda _down, ended=ended: ended.set())
-        one.cast(lambda actor, other=other: script(actor, other))
-        other.cast(lambda actor, one=one: script(actor, one))
-        assert ended.wait(WAIT_SECONDS)
-        one.kill()
-        other.kill()
-
-
 def test_what_watches_a_send_may_end_the_sender(system: ActorSystem) -> None:
-    """A debug function that ends the actor whose message it is told of: the message is not sent any more."""
     seen = Seen()
     sender, receiver = system.start(Pooled), system.start(Pooled, seen)
     monitor = run_in(receiver, lambda actor: actor.monitor(sender))

@@ -60,7 +60,6 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def actor(pipe: Pipe, system: ActorSystem) -> Ref:
-    """A pooled actor of a system that polls the pipe."""
     actor = system.start(Pooled)
     run_in(actor, lambda _actor: system.scheduler.attach(pipe))
     return actor
@@ -71,7 +70,6 @@ def _echo(number: int, _actor: object) -> int:
 
 
 def test_it_is_polled_when_there_is_something_to_read(actor: Ref, pipe: Pipe) -> None:
-    """On the scheduler's thread, which waits for it and for messages alike."""
     pipe.write(b"a")
     assert pipe.seen.next() == (b"a", "test-scheduler")
     pipe.write(b"b")
@@ -79,7 +77,6 @@ def test_it_is_polled_when_there_is_something_to_read(actor: Ref, pipe: Pipe) ->
 
 
 def test_it_is_polled_at_its_time(actor: Ref, pipe: Pipe) -> None:
-    """Though nothing can be read."""
     pipe.on_poll = lambda: setattr(pipe, "due", time.monotonic() + 0.01)
     pipe.write(b"a")
     assert pipe.seen.take(3) == [(b"a", "test-scheduler"), ("due", "test-scheduler"), ("due", "test-scheduler")]
@@ -88,7 +85,6 @@ def test_it_is_polled_at_its_time(actor: Ref, pipe: Pipe) -> None:
 
 @pytest.mark.parametrize("runtime", Runtime)
 def test_a_message_wakes_the_scheduler(system: ActorSystem, actor: Ref, runtime: Runtime) -> None:
-    """Whoever it comes from: it need not wait for the outside world."""
     for number in range(200):
         assert run_in(actor, partial(_echo, number)) == number
     other = system.start(Threaded if runtime is Runtime.THREAD else Pooled)
@@ -96,7 +92,6 @@ def test_a_message_wakes_the_scheduler(system: ActorSystem, actor: Ref, runtime:
 
 
 def test_busy_actors_do_not_keep_it_from_being_polled(system: ActorSystem, actor: Ref, pipe: Pipe) -> None:
-    """An actor that always has a message does not stand in its way."""
     polled = threading.Event()
     pipe.on_poll = polled.set
 
@@ -110,7 +105,6 @@ def test_busy_actors_do_not_keep_it_from_being_polled(system: ActorSystem, actor
 
 
 def test_a_busy_poller_does_not_keep_actors_from_running(actor: Ref, pipe: Pipe) -> None:
-    """One that is due all the time leaves a turn to them after each poll."""
     pipe.on_poll = lambda: setattr(pipe, "due", 0.0)
     pipe.write(b"a")
     pipe.seen.next()
@@ -122,8 +116,6 @@ def test_a_busy_poller_does_not_keep_actors_from_running(actor: Ref, pipe: Pipe)
 def test_a_poller_that_fails_is_polled_no_more(
     actor: Ref, pipe: Pipe, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged, and the actors go on."""
-
     def fail() -> None:
         if "closed" in where:
             pipe.close()
@@ -140,7 +132,6 @@ def test_a_poller_that_fails_is_polled_no_more(
 
 
 def test_a_poller_that_is_detached_is_left_alone(system: ActorSystem, actor: Ref, pipe: Pipe) -> None:
-    """Also by its own poll, and twice."""
     run_in(actor, lambda _actor: system.scheduler.detach(pipe))
     run_in(actor, lambda _actor: system.scheduler.detach(pipe))
     pipe.write(b"a")
@@ -149,7 +140,6 @@ def test_a_poller_that_is_detached_is_left_alone(system: ActorSystem, actor: Ref
 
 
 def test_it_is_stopped_with_the_system(pipe: Pipe) -> None:
-    """On the scheduler's thread, as the last thing that happens there."""
     with ActorSystem("short") as system:
         run_in(system.start(Pooled), lambda _actor: system.scheduler.attach(pipe))
     assert pipe.seen.next() == ("stopped", "short-scheduler")
@@ -157,7 +147,6 @@ def test_it_is_stopped_with_the_system(pipe: Pipe) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_leaves_it_to_the_parent(system: ActorSystem, actor: Ref, pipe: Pipe) -> None:
-    """The child's system has ended and touches nothing; the parent's goes on, also where an actor has forked."""
     assert in_child(lambda: pipe.has_stopped) == "False"
     assert run_in(actor, lambda _actor: in_child(lambda: pipe.has_stopped)) == "False"
     pipe.write(b"a")

@@ -10,41 +10,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.otp import (
+    ANY_SIGNIFICANT,
     INFINITY,
-    KILLED,
-    NO_PROCESS,
-    NORMAL,
-    ONE_FOR_ALL,
+    NEVER,
     ONE_FOR_ONE,
     PERMANENT,
-    REST_FOR_ONE,
-    SHUTDOWN,
     SIMPLE_ONE_FOR_ONE,
     SUPERVISOR,
+    TEMPORARY,
     WORKER,
+    ActorSystem,
+    Backoff,
     ChildSpec,
-    Crash,
-    ExitReason,
     RestartWindow,
-    Shutdown,
+    SimpleOneForOneSupervisor,
     Start,
-    Strategy,
+    Supervisor,
     check_child_specs,
-    is_orderly,
+    start_child,
     supervisor_spec,
 )
-from receipt_actors.otp._child_spec import restart_group
 from tests.otp.support import Pooled
 
 SPEC = ChildSpec("a", Start(Pooled))
 
 
-# --- restart window --------------------------------------------------------------------------------------------------
-
-
 @given(intensity=st.integers(0, 4), period=st.integers(1, 10), pauses=st.lists(st.integers(0, 6), max_size=30))
 def test_the_window_allows_what_a_naive_count_allows(intensity: int, period: int, pauses: list[int]) -> None:
-    """A restart is allowed while at most ``intensity`` of them, itself included, lie within ``period`` seconds."""
     window = RestartWindow(intensity, period)
     now = 0
     restarts: list[int] = []
@@ -63,7 +55,6 @@ def test_a_restart_counts_for_exactly_the_period() -> None:
 
 
 def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:
-    """One more than allowed is too many; how many more does not matter."""
     window = RestartWindow(2, 5)
     for now in range(5):
         window, allowed = window.add(now)
@@ -90,39 +81,8 @@ def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:
     ],
 )
 def test_a_window_that_makes_no_sense_is_refused(intensity: int, period: float, error: str) -> None:
-    """The error says what was expected and what was found."""
     with pytest.raises(ValueError, match=error):
         RestartWindow(intensity, period)
-
-
-# --- strategies and reasons ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("strategy", "group"),
-    [(ONE_FOR_ONE, "b"), (ONE_FOR_ALL, "abcd"), (REST_FOR_ONE, "bcd")],
-    ids=lambda value: value.value if isinstance(value, Strategy) else "",
-)
-def test_whom_a_restart_takes_along(strategy: Strategy, group: str) -> None:
-    """One for one: none; one for all: all; rest for one: those started later. In start order."""
-    assert list(restart_group(strategy, list("abcd"), "b")) == list(group)
-
-
-@pytest.mark.parametrize(
-    ("reason", "orderly"),
-    [
-        (NORMAL, True),
-        (SHUTDOWN, True),
-        (Shutdown("term"), True),
-        (KILLED, False),
-        (NO_PROCESS, False),
-        (Crash(ValueError()), False),
-    ],
-    ids=str,
-)
-def test_which_ends_are_orderly(reason: ExitReason, orderly: bool) -> None:
-    """Normal, shutdown and {shutdown, Term} are; everything else is not."""
-    assert is_orderly(reason) is orderly
 
 
 # --- specs -----------------------------------------------------------------------------------------------------------
@@ -155,19 +115,25 @@ def test_which_ends_are_orderly(reason: ExitReason, orderly: bool) -> None:
         (lambda: ChildSpec("a", Pooled), r"child 'a': start must be .* no class: write Start\(Pooled, \.\.\.\)"),
         (lambda: ChildSpec("a", Start(Pooled), significant=1), "significant must be True or False, not 1"),  # type: ignore[arg-type]
         (lambda: ChildSpec("a", Start(Pooled), backoff=2.0), "backoff must be a Backoff or None, not 2.0"),  # type: ignore[arg-type]
+        (
+            lambda: ChildSpec("a", Start(Pooled), PERMANENT, significant=True),
+            "child 'a': a permanent child can't be significant: .* use TRANSIENT",
+        ),
+        (
+            lambda: ChildSpec("a", Start(Pooled), TEMPORARY, backoff=Backoff(1)),
+            "child 'a': a temporary child can't have a backoff: it is never restarted",
+        ),
         (lambda: Start(5), "Start takes an actor class first, .* not 5"),  # type: ignore[arg-type]
         (lambda: Start(int), "Start takes an actor class first, .* not <class 'int'>"),  # type: ignore[type-var]
     ],
 )
 def test_a_bad_spec_is_refused_where_it_is_written(make: Callable[[], object], error: str) -> None:
-    """A tree that can't work is found before anything of it starts, with what is wrong."""
     with pytest.raises(ValueError, match=error):
         make()
 
 
 @pytest.mark.parametrize("shutdown", [-1, float("nan"), float("inf"), True, "5", None], ids=repr)
 def test_a_bad_shutdown_is_refused(shutdown: Any) -> None:
-    """Seconds, BRUTAL_KILL or INFINITY; nothing else, and the error names the child."""
     with pytest.raises(ValueError, match=r"child 'a': shutdown must be seconds \(0 or more\), BRUTAL_KILL or INFINITY"):
         ChildSpec("a", Start(Pooled), shutdown=shutdown)
 
@@ -179,7 +145,27 @@ def test_the_defaults_of_a_spec() -> None:
 
 
 def test_a_start_is_called_by_a_supervisor_only() -> None:
-    """A Start says so when it is called from somewhere else."""
     with pytest.raises(RuntimeError, match="by its supervisor"):
         Start(Pooled)()
     assert repr(Start(Pooled)) == "Start(Pooled)"
+
+
+def test_a_significant_child_needs_a_supervisor_that_can_end(system: ActorSystem) -> None:
+    significant = ChildSpec("a", Start(Pooled), TEMPORARY, significant=True)
+    check_child_specs([significant])
+    check_child_specs([significant], ANY_SIGNIFICANT)
+    supervisor = system.start(Supervisor)
+    assert "it can't be significant while" in str(start_child(supervisor, significant))
+    for make in (
+        lambda: check_child_specs([significant], NEVER),
+        lambda: supervisor_spec("s", ONE_FOR_ONE, [significant]),
+        lambda: system.start(Supervisor, [significant]),
+        lambda: system.start(SimpleOneForOneSupervisor, significant),
+    ):
+        with pytest.raises(Exception, match="'a': it can't be significant while .* auto_shutdown is NEVER; give"):
+            make()
+    with pytest.raises(ValueError, match="auto_shutdown must be an AutoShutdown, not 'never'"):
+        check_child_specs([significant], "never")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="can't have auto_shutdown ANY_SIGNIFICANT: its children come and go"):
+        supervisor_spec("s", SIMPLE_ONE_FOR_ONE, [SPEC], auto_shutdown=ANY_SIGNIFICANT)
+    assert system.processes() == [supervisor]

@@ -33,7 +33,6 @@ class Plain(Actor):
         super().__init__()
         self.seen = seen
         self.limit = limit
-        self.nested = pykka.traversable(Nested())
 
     def on_start(self) -> None:
         self.seen.put("on_start")
@@ -50,21 +49,8 @@ class Plain(Actor):
         self.seen.put(message)
         return message
 
-    def double(self, number: int, *, plus: int = 0) -> int:
-        return 2 * number + plus
-
-    def urns(self) -> tuple[str, Any]:
-        return self.actor_urn, self.actor_ref
-
     def call(self, function: Any) -> None:
         function()
-
-    def finish(self) -> None:
-        self.stop()
-
-
-class Nested:
-    value = "nested"
 
 
 class PlainThreaded(Plain):
@@ -82,8 +68,6 @@ def plain(system: ActorSystem, runtime: Runtime, seen: Seen) -> Ref:
 
 
 class Foreigner(pykka.ThreadingActor):
-    """An actor of the embedding application, in pykka's global registry."""
-
     def on_receive(self, message: Any) -> Any:
         if isinstance(message, BaseException):
             raise message
@@ -108,36 +92,12 @@ def registered(no_threads_left: None) -> Iterator[ActorSystem]:
 
 @pytest.fixture
 def other(no_threads_left: None) -> Iterator[ActorSystem]:
-    """A second system in the same Python process."""
     system = ActorSystem("other", ManualClock())
     yield system
     assert system.stop() == []
 
 
-def test_tell_and_ask(plain: Ref, seen: Seen) -> None:
-    """tell queues, ask answers, block=False gives a future."""
-    plain.tell("told")
-    assert plain.ask("asked", timeout=WAIT_SECONDS) == "asked"
-    assert plain.ask("future", block=False).get(timeout=WAIT_SECONDS) == "future"
-    assert seen.rest() == ["on_start", "told", "asked", "future"]
-
-
-def test_a_proxy(plain: Ref) -> None:
-    """Methods, attributes, assignment and traversable attributes work through a proxy."""
-    proxy = plain.proxy()
-    assert proxy.double(4, plus=1).get(timeout=WAIT_SECONDS) == 9
-    assert proxy.limit.get(timeout=WAIT_SECONDS) == 10
-    proxy.limit = 11
-    assert proxy.limit.get(timeout=WAIT_SECONDS) == 11
-    assert proxy.nested.value.get(timeout=WAIT_SECONDS) == "nested"
-    proxy.double.defer(1)
-    with pytest.raises(AttributeError):
-        _ = proxy.nonsense
-
-
 def test_an_actor_prints_as_its_reference_does(system: ActorSystem) -> None:
-    """Class and URN, or the registered name; of an actor that nobody started, the class."""
-
     class Printing(Actor):
         def on_receive(self, message: Any) -> str:
             return str(self)
@@ -150,7 +110,6 @@ def test_an_actor_prints_as_its_reference_does(system: ActorSystem) -> None:
 
 
 def test_stop_handles_what_came_before(plain: Ref, seen: Seen) -> None:
-    """stop() is queued: earlier messages are handled, on_stop runs, and it says whether it was the one to stop it."""
     plain.tell("before")
     assert plain.stop(timeout=WAIT_SECONDS) is True
     assert exit_reason_of(plain) == NORMAL
@@ -160,7 +119,6 @@ def test_stop_handles_what_came_before(plain: Ref, seen: Seen) -> None:
 
 
 def test_all_who_stop_it_at_once_are_told(system: ActorSystem, server: type[Pooled]) -> None:
-    """Of several stops that wait in one mailbox each gets its answer; other requests find a dead actor."""
     ref = system.start(server)
     with Gate() as gate:
         ref.cast(gate)
@@ -171,27 +129,8 @@ def test_all_who_stop_it_at_once_are_told(system: ActorSystem, server: type[Pool
         late.get(timeout=WAIT_SECONDS)
 
 
-def test_an_actor_may_stop_itself(plain: Ref, seen: Seen) -> None:
-    """Actor.stop() from within works as in pykka."""
-    plain.proxy().finish().get(timeout=WAIT_SECONDS)
-    assert exit_reason_of(plain) == NORMAL
-    assert seen.rest() == ["on_start", "on_stop"]
-
-
-def test_an_ended_actor_can_not_be_told(plain: Ref) -> None:
-    """tell, ask and proxy raise ActorDeadError once the actor has ended."""
-    plain.stop(timeout=WAIT_SECONDS)
-    with pytest.raises(pykka.ActorDeadError):
-        plain.tell("message")
-    with pytest.raises(pykka.ActorDeadError):
-        plain.ask("message")
-    with pytest.raises(pykka.ActorDeadError):
-        plain.proxy()
-
-
 @pytest.mark.parametrize("ending", ["on_stop", "on_failure"])
 def test_an_actor_that_cleans_up_can_not_be_told(system: ActorSystem, server: type[Pooled], ending: str) -> None:
-    """While on_stop or on_failure runs, tell and ask say that nothing is handled any more; stop waits for the end."""
     gate = Gate()
 
     class Ending(Actor):
@@ -227,7 +166,6 @@ def test_an_actor_that_cleans_up_can_not_be_told(system: ActorSystem, server: ty
 
 @pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(1)], ids=lambda error: type(error).__name__)
 def test_on_failure_sees_every_crash(plain: Ref, seen: Seen, error: BaseException) -> None:
-    """Unlike pykka's, an exception ends the actor in an ask too; the asker and on_failure both get it."""
     with pytest.raises(type(error)):
         plain.ask(error, timeout=WAIT_SECONDS)
     assert exit_reason_of(plain) == Crash(error)
@@ -235,8 +173,6 @@ def test_on_failure_sees_every_crash(plain: Ref, seen: Seen, error: BaseExceptio
 
 
 def test_exit_signals_end_it_without_on_stop(system: ActorSystem, plain: Ref, seen: Seen) -> None:
-    """A kill and an exit signal leave no time for on_stop, which a pykka actor that traps exits still gets."""
-
     class Trapping(Plain):
         trap_exit = True
 
@@ -253,7 +189,6 @@ def test_exit_signals_end_it_without_on_stop(system: ActorSystem, plain: Ref, se
 
 
 def test_a_pooled_actor_may_not_wait_for_another(system: ActorSystem) -> None:
-    """It would wait for its own thread, for ever: each way says so; a THREAD actor may wait."""
     plain, server = system.start(Plain, Seen()), system.start(Pooled)
     ways = (
         lambda _actor: plain.ask("asked"),
@@ -269,7 +204,6 @@ def test_a_pooled_actor_may_not_wait_for_another(system: ActorSystem) -> None:
 
 
 def test_a_pooled_actor_may_take_an_answer_that_is_there(system: ActorSystem, plain: Ref) -> None:
-    """A future that has its value needs no waiting; get(timeout=0) looks whether it has."""
     ready = plain.ask("ready", block=False)
     ready.get(timeout=WAIT_SECONDS)
     pooled = system.start(Pooled)
@@ -284,7 +218,6 @@ def test_a_pooled_actor_may_take_an_answer_that_is_there(system: ActorSystem, pl
 
 @pytest.mark.parametrize("way", ["tell", "ask"])
 def test_on_receive_may_return_what_otp_knows(system: ActorSystem, server: type[Pooled], way: str) -> None:
-    """Stop ends the actor, a generator receives selectively, however the message was sent."""
     seen = Seen()
 
     class Knowing(Actor):
@@ -309,7 +242,6 @@ def test_on_receive_may_return_what_otp_knows(system: ActorSystem, server: type[
 
 
 def test_an_attribute_is_only_a_value(plain: Ref) -> None:
-    """What a proxy reads is not taken for something that a callback returned."""
     proxy = plain.proxy()
     values = (number for number in range(3))
     for value in (values, Stop(SHUTDOWN)):
@@ -323,13 +255,9 @@ def test_pykkas_way_of_starting_is_refused() -> None:
         Plain.start(Seen())
 
 
-# --- other actors of the application ---------------------------------------------------------------------------------
-
-
 def test_a_foreign_pykka_actor_survives_everything(
     system: ActorSystem, server: type[Pooled], foreigner: pykka.ActorRef[Any]
 ) -> None:
-    """A BaseException, a kill and the end of the whole system leave the embedding application's actors alone."""
     for error in (SystemExit(1), KeyboardInterrupt(), GeneratorExit(), ValueError("bug")):
         with pytest.raises(type(error)):
             system.start(server).call(raising(error), WAIT_SECONDS)
@@ -340,29 +268,13 @@ def test_a_foreign_pykka_actor_survives_everything(
 
 
 def test_pykkas_registry_does_not_reach_our_actors(plain: Ref, foreigner: pykka.ActorRef[Any]) -> None:
-    """stop_all() of the embedding application, and broadcast, are about its own actors."""
     assert pykka.ActorRegistry.get_by_class(Plain) == []
     pykka.ActorRegistry.broadcast("message")
     pykka.ActorRegistry.stop_all(timeout=WAIT_SECONDS)
     assert plain.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
 
 
-# --- register_with_pykka ---------------------------------------------------------------------------------------------
-
-
-def test_a_registered_actor_is_found(registered: ActorSystem, server: type[Pooled]) -> None:
-    """By class, name of class and URN, already in its init; broadcast reaches it."""
-    seen = Seen()
-    ref = registered.start(server, seen, init=lambda actor: seen.put(pykka.ActorRegistry.get_by_urn(actor.actor_urn)))
-    assert seen.next() is ref
-    assert pykka.ActorRegistry.get_by_class(Pooled) == [ref]
-    assert pykka.ActorRegistry.get_by_class_name(server.__name__) == [ref]
-    pykka.ActorRegistry.broadcast("message", server)
-    assert seen.next() == "message"
-
-
 def test_a_registered_actor_leaves_the_registry_however_it_ends(registered: ActorSystem, server: type[Pooled]) -> None:
-    """By a stop, a crash, an exit signal, a kill, and by a start that failed."""
     with pytest.raises(StartError):
         registered.start(server, init=raising(ValueError("bug")))
     refs = [registered.start(server) for _ in range(4)]
@@ -376,11 +288,7 @@ def test_a_registered_actor_leaves_the_registry_however_it_ends(registered: Acto
     assert pykka.ActorRegistry.get_all() == []
 
 
-# --- two systems -----------------------------------------------------------------------------------------------------
-
-
 def test_two_systems_share_no_names(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
-    """A name is taken in one system only, and looked up in one system only."""
     ours, theirs = system.start(server, name="twin"), other.start(server, name="twin")
     assert (system.whereis("twin"), other.whereis("twin")) == (ours, theirs)
     assert (system.registered(), other.registered()) == ({"twin": ours}, {"twin": theirs})

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.otp import NO_REPLY, SHUTDOWN, ActorSystem, Crash, Down, Receive, Receiving, Ref, Reply
-from receipt_actors.otp._receive import Waiting
+from receipt_actors.otp._process import Waiting
 from tests.otp.support import (
     WAIT_SECONDS,
     Gate,
@@ -39,7 +39,6 @@ def receiving(*wanted: object, timeout_seconds: float | None = None) -> Any:
 
 
 def test_other_messages_keep_their_order(system: ActorSystem, server: type[Pooled]) -> None:
-    """What comes before, between and after the awaited messages is handled afterwards, as it came."""
     seen = Seen()
     ref = system.start(server, seen)
     answer = ref.ask(receiving("a", "b"), block=False)
@@ -57,7 +56,6 @@ def test_other_messages_keep_their_order(system: ActorSystem, server: type[Poole
 def test_it_takes_what_erlangs_receive_would_take(
     system: ActorSystem, data: st.DataObject, messages: list[int]
 ) -> None:
-    """For any mailbox and any wishes: the first match is taken, all others stay in order."""
     wishes = data.draw(st.permutations(messages))[: data.draw(st.integers(0, len(messages)))]
     left = list(messages)
     for wish in wishes:
@@ -72,7 +70,6 @@ def test_it_takes_what_erlangs_receive_would_take(
 
 
 def test_down_and_replies_can_be_received(system: ActorSystem, server: type[Pooled]) -> None:
-    """Answers to requests and Down are messages like any other; casts and calls are not."""
     seen = Seen()
     other = system.start(server)
     ref = system.start(server, seen)
@@ -90,11 +87,7 @@ def test_down_and_replies_can_be_received(system: ActorSystem, server: type[Pool
     assert seen.take(2) == [Reply("label", 5), other]
 
 
-# --- time-outs -------------------------------------------------------------------------------------------------------
-
-
 def test_a_receive_times_out(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    """After its time the receive yields None; what it passed over is still there, in order."""
     seen = Seen()
     ref = system.start(server, seen)
     ref.send(1)
@@ -121,19 +114,11 @@ def test_what_is_in_the_mailbox_beats_a_timeout_of_zero(system: ActorSystem, clo
         ref.send("there")
     sync(ref)
     assert seen.rest() == [("received", "there"), "other"]
-
-
-@pytest.mark.parametrize("seconds", [0, 0.0])
-def test_no_time_needs_no_clock(system: ActorSystem, server: type[Pooled], seconds: float) -> None:
-    """A time-out of 0 ends the receive at once where nothing matches, also on a clock that stands still."""
-    seen = Seen()
-    ref = system.start(server, seen)
-    ref.cast(receiving("not there", timeout_seconds=seconds))
+    ref.cast(receiving("not there", timeout_seconds=0.0))
     assert seen.next() == ("received", None)
 
 
 def test_a_stale_timeout_does_not_end_the_next_wait(system: ActorSystem, clock: WatchedClock) -> None:
-    """A time-out that fires while its message is already being handled is void."""
     seen = Seen()
     ref = system.start(Pooled, seen)
     with Gate() as gate:
@@ -159,11 +144,7 @@ def test_a_stale_timeout_does_not_end_the_next_wait(system: ActorSystem, clock: 
     assert seen.next() == "second"
 
 
-# --- the end ---------------------------------------------------------------------------------------------------------
-
-
 def test_an_exit_signal_ends_a_waiting_actor(system: ActorSystem, server: type[Pooled]) -> None:
-    """An actor that does not trap exits need not be waited for, whatever it waits for."""
     ref = system.start(server)
     ref.cast(receiving("never"))
     sync_never = ref.ask(lambda _actor, _from: None, block=False)
@@ -174,7 +155,6 @@ def test_an_exit_signal_ends_a_waiting_actor(system: ActorSystem, server: type[P
 
 
 def test_a_parents_exit_signal_waits_for_its_turn(system: ActorSystem, trapping: type[Pooled]) -> None:
-    """An actor that traps exits finishes what it waits for, handles what came before, and terminates then."""
     seen = Seen()
     ref = system.start(trapping, seen)
     ref.cast(receiving("go"))
@@ -187,8 +167,6 @@ def test_a_parents_exit_signal_waits_for_its_turn(system: ActorSystem, trapping:
 
 
 def test_terminate_sees_what_a_crashed_receive_passed_over(system: ActorSystem, server: type[Pooled]) -> None:
-    """After a crash in the middle of a receive, terminate can still receive what had come in."""
-
     def terminate(actor: Any) -> Receiving:
         actor.seen.put((yield Receive(lambda message: message == "early")))
 
@@ -223,9 +201,6 @@ def test_the_same_receive_looks_again_at_what_it_passed_over(system: ActorSystem
     assert seen.rest() == ["b", "a"]
 
 
-# --- a call whose answer is waited for --------------------------------------------------------------------------------
-
-
 def calling(other: Ref, *requests: Any, timeout: float | None = 5.0) -> Any:
     """Make a script that makes these calls one after the other and puts what it got into ``seen``."""
 
@@ -246,7 +221,6 @@ def answering(value: object) -> Any:
 
 
 def test_a_call_waits_for_its_answer_and_other_messages_wait_for_it(system: ActorSystem, server: type[Pooled]) -> None:
-    """No thread waits, and what comes meanwhile or was there before keeps its order."""
     seen, kept = Seen(), Seen()
     answerer, caller = system.start(Pooled), system.start(server, seen)
     caller.cast(calling(answerer, deferring(kept), answering(2)))
@@ -260,7 +234,6 @@ def test_a_call_waits_for_its_answer_and_other_messages_wait_for_it(system: Acto
 
 
 def test_a_late_answer_is_dropped(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
-    """A time-out is pykka.Timeout; the answer that comes after it reaches nobody, and ends no actor."""
     seen, kept = Seen(), Seen()
     answerer, caller = system.start(Pooled), system.start(server, seen)
     caller.cast(calling(answerer, deferring(kept), answering("next"), timeout=2))
@@ -278,15 +251,7 @@ def test_a_late_answer_is_dropped(system: ActorSystem, server: type[Pooled], clo
     assert caller.is_alive()
 
 
-def test_a_call_with_no_time_is_over_at_once(system: ActorSystem, server: type[Pooled]) -> None:
-    """0 seconds is no time to answer in."""
-    caller = system.start(server, seen := Seen())
-    caller.cast(calling(system.start(Pooled), answering(1), timeout=0))
-    assert type(seen.next()[1]) is pykka.Timeout
-
-
 def test_a_call_of_one_that_ends_raises(system: ActorSystem, server: type[Pooled]) -> None:
-    """It is always ActorDeadError, with the exception of a crash as its cause: never another actor's own exception."""
     seen, error = Seen(), ValueError("asked for")
     caller, kept = system.start(server, seen), Seen()
     caller.cast(calling(system.start(Threaded), raising(error)))
@@ -309,7 +274,6 @@ def test_a_call_of_one_that_ends_raises(system: ActorSystem, server: type[Pooled
 def test_one_that_waits_for_an_answer_can_be_ended(
     system: ActorSystem, server: type[Pooled], end: Callable[[Ref], None]
 ) -> None:
-    """Its callback is closed where it stands, its own callers learn of it, and the answer is dropped."""
     kept, closed = Seen(), Seen()
     answerer, caller = system.start(Pooled), system.start(server)
 
@@ -333,7 +297,6 @@ def test_one_that_waits_for_an_answer_can_be_ended(
 
 
 def test_the_answer_does_not_wait_behind_the_mailbox(system: ActorSystem, server: type[Pooled]) -> None:
-    """However many messages wait, all calls of a callback are answered before any of them."""
     seen = Seen()
     answerer, caller = system.start(Pooled), system.start(server, seen)
     with Gate() as gate:
@@ -349,7 +312,6 @@ def test_the_answer_does_not_wait_behind_the_mailbox(system: ActorSystem, server
 def test_an_answer_that_comes_as_the_wait_begins_is_taken_once(
     system: ActorSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer is not given a second time to what the callback waits for next."""
     original = Waiting._await
 
     def await_and_be_answered(waiting: Waiting, answer: Any) -> None:

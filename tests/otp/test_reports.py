@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,7 +22,6 @@ from receipt_actors.otp import (
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
-    Backoff,
     ChildSpec,
     Crash,
     CrashReport,
@@ -61,7 +60,6 @@ class _Collector(logging.Handler):
 
 @pytest.fixture
 def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
-    """Everything that is logged, at whatever level."""
     caplog.set_level(logging.DEBUG, "receipt_actors.otp")
     collector = _Collector()
     logging.getLogger("receipt_actors.otp").addHandler(collector)
@@ -87,7 +85,6 @@ def contexts(records: list[logging.LogRecord]) -> list[tuple[str, str]]:
 def test_which_ends_are_reported_and_restarted(
     system: ActorSystem, records: list[logging.LogRecord], simple: bool, restart: Restart, reason: ExitReason
 ) -> None:
-    """Any end of a permanent child, and the others' that are not orderly; as warnings where they are restarted."""
     spec = ChildSpec("a", Start(Pooled), restart)
     supervisor = system.start(SimpleOneForOneSupervisor, spec) if simple else system.start(Supervisor, [spec])
     if simple:
@@ -112,7 +109,6 @@ def test_which_ends_are_reported_and_restarted(
 
 
 def test_a_report_holds_what_json_can_hold(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """Who, what, why, how often, and the child's spec in plain values."""
     spec = ChildSpec(("a", 1), Start(Pooled, name="a"), TRANSIENT, 2.5)
     supervisor = system.start(Supervisor, [spec], name="root")
     end(whereis(system, "a"), BUG)
@@ -139,8 +135,6 @@ def test_a_report_holds_what_json_can_hold(system: ActorSystem, records: list[lo
 
 
 def test_a_spec_is_described_in_words(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """BRUTAL_KILL and INFINITY have names in JSON, and a start function goes by its own."""
-
     def start_somehow() -> Any:
         return Start(Pooled)()
 
@@ -153,28 +147,10 @@ def test_a_spec_is_described_in_words(system: ActorSystem, records: list[logging
     assert described == [("start_somehow", "brutal_kill"), ("Supervisor", "infinity")]
 
 
-def test_a_delayed_restart_says_how_long_it_waits(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """An operator sees when the child comes back."""
-    supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"), backoff=Backoff(1.5))])
-    end(whereis(system, "a"), KILLED)
-    which_children(supervisor)
-    (report,) = reports(records)
-    assert report.note == "restart 1 in a row, in 1.5 s"
-
-
 # --- start_error, shutdown -------------------------------------------------------------------------------------------
 
 
-def test_a_child_that_fails_to_start_is_reported(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """By the supervisor that could not start because of it; its own StartError says the same."""
-    specs = [ChildSpec("a", Start(Pooled)), ChildSpec("b", Start(Pooled, init=raising(ValueError("no disk"))))]
-    with pytest.raises(StartError):
-        system.start(Supervisor, specs)
-    assert contexts(records) == [("start_error", "crash: ValueError: no disk")]
-
-
 def test_failed_restarts_and_giving_up_are_reported(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """The end, each failed start, and at last that the supervisor gives up, with the count."""
     answers = iter([None])
     spec = ChildSpec("a", Start(Pooled, init=lambda _actor: next(answers, Stop(BUG)), name="a"))
     supervisor = system.start(Supervisor, [spec], intensity=2)
@@ -204,30 +180,17 @@ def test_what_is_answered_is_not_reported(system: ActorSystem, records: list[log
 # --- shutdown_error --------------------------------------------------------------------------------------------------
 
 
-def stopping(reason: ExitReason) -> Callable[[Any], Any]:
-    """A terminate that ends its actor for another reason: by raising what the reason holds."""
-    assert isinstance(reason, Crash)
-    return raising(reason.exception)
-
-
-def test_a_crash_while_being_stopped_is_reported(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """A child told to end that ends otherwise has not cleaned up."""
-    spec = ChildSpec("a", Start(PooledTrapping, terminate=stopping(BUG)))
-    supervisor = system.start(Supervisor, [spec, ChildSpec("b", Start(PooledTrapping))])
-    supervisor.exit(SHUTDOWN)
-    exit_reason_of(supervisor)
-    assert contexts(records) == [("shutdown_error", "crash: ValueError: bug")]
-
-
 @pytest.mark.parametrize(
-    ("restart", "reason", "expected"),
+    ("restart", "shutdown", "reason", "expected"),
     [
-        (PERMANENT, NORMAL, [("shutdown_error", "normal")]),
-        (PERMANENT, Shutdown("term"), [("shutdown_error", "shutdown: term")]),
-        (PERMANENT, SHUTDOWN, []),
-        (TRANSIENT, NORMAL, []),
-        (TRANSIENT, Shutdown("term"), []),
-        (TEMPORARY, KILLED, [("shutdown_error", "killed")]),
+        (PERMANENT, 5, NORMAL, [("shutdown_error", "normal")]),
+        (PERMANENT, 5, Shutdown("term"), [("shutdown_error", "shutdown: term")]),
+        (PERMANENT, 5, SHUTDOWN, []),
+        (TRANSIENT, 5, NORMAL, []),
+        (TRANSIENT, 5, Shutdown("term"), []),
+        (TEMPORARY, 5, KILLED, [("shutdown_error", "killed")]),
+        (PERMANENT, BRUTAL_KILL, KILLED, []),
+        (PERMANENT, BRUTAL_KILL, SHUTDOWN, [("shutdown_error", "shutdown")]),
     ],
     ids=lambda value: getattr(value, "value", str(value)),
 )
@@ -237,13 +200,13 @@ def test_which_ends_of_stopped_children_are_expected(
     records: list[logging.LogRecord],
     simple: bool,
     restart: Restart,
+    shutdown: Any,
     reason: ExitReason,
     expected: list[tuple[str, str]],
 ) -> None:
-    """Shutdown always; an orderly end for another reason unless the child is permanent."""
     ended = system.start(Pooled)
     end(ended, reason)
-    spec = ChildSpec("a", lambda: Started(ended), restart)
+    spec = ChildSpec("a", lambda: Started(ended), restart, shutdown)
     supervisor = system.start(SimpleOneForOneSupervisor, spec) if simple else system.start(Supervisor, [spec])
     if simple:
         start_child(supervisor, ())
@@ -252,23 +215,10 @@ def test_which_ends_of_stopped_children_are_expected(
     assert contexts(records) == expected
 
 
-def test_brutal_kill_is_no_error(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """Who is to be killed is killed."""
-    specs = [ChildSpec(restart.value, Start(Pooled), restart, BRUTAL_KILL) for restart in Restart]
-    supervisor = system.start(Supervisor, specs)
-    jobs = system.start(SimpleOneForOneSupervisor, specs[0])
-    start_child(jobs, ())
-    for ref in (supervisor, jobs):
-        ref.exit(SHUTDOWN)
-        exit_reason_of(ref)
-    assert contexts(records) == []
-
-
 def test_children_of_one_spec_that_end_alike_are_one_report(
     system: ActorSystem, records: list[logging.LogRecord]
 ) -> None:
-    """However many: a million slow children are no million lines."""
-    start = Start(PooledTrapping, terminate=stopping(BUG))
+    start = Start(PooledTrapping, terminate=raising(BUG.exception))
     supervisor = system.start(SimpleOneForOneSupervisor, ChildSpec("job", start, TEMPORARY))
     for _ in range(5):
         start_child(supervisor, ())
@@ -283,7 +233,6 @@ def test_children_of_one_spec_that_end_alike_are_one_report(
 
 
 def test_each_start_is_a_progress_report(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """At DEBUG, with who started whom; not for children of simple_one_for_one, which are too many."""
     spec = ChildSpec("a", Start(Pooled, name="a"))
     supervisor = system.start(Supervisor, [spec], name="root")
     end(whereis(system, "a"), KILLED)
@@ -300,14 +249,7 @@ def test_each_start_is_a_progress_report(system: ActorSystem, records: list[logg
     assert {record.levelno for record in records if getattr(record, "report", None) in progress} == {logging.DEBUG}
 
 
-def test_progress_is_silent_by_default(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "receipt_actors.otp")
-    system.start(Supervisor, [ChildSpec("a", Start(Pooled))])
-    assert caplog.records == []
-
-
 def test_nothing_is_reported_that_nobody_wants(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
-    """A logger that is switched off costs no description of anything, and gets none."""
     caplog.set_level(logging.CRITICAL, "receipt_actors.otp")
     supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"))])
     end(whereis(system, "a"), KILLED)
@@ -328,7 +270,6 @@ def caught(error: BaseException) -> Crash:
 
 
 def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """Who, why, over what kind of message, where in the code, what is left behind, and whom it concerns."""
     ref, parent = system.start(Pooled, name="counter"), system.start(Pooled, name="parent")
     report_crash(ref, caught(ValueError("bug")), handling="Count", mailbox_length=3, links=[parent], parent=parent)
     (record,) = records
@@ -350,7 +291,6 @@ def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -
 
 
 def test_a_crash_report_says_what_was_under_way(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """The beginning, the end, a message by its type, or nothing that it could not help: its own decision."""
     with pytest.raises(StartError):
         system.start(Pooled, init=raising(BUG.exception))
     system.start(Pooled, terminate=raising(BUG.exception), name="ending").stop()
@@ -364,7 +304,6 @@ def test_a_crash_report_says_what_was_under_way(system: ActorSystem, records: li
 
 
 def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """It shows the way to the line that raised, and what was said, shortened."""
     crash = caught(ValueError("x" * 10_000))
     report_crash(system.start(Pooled), crash, handling="Count", mailbox_length=0)
     text = logging.Formatter().format(records[0])
@@ -385,15 +324,12 @@ class Telling:
 
 
 class Keeper(Pooled):
-    """Takes a secret as an argument, and keeps it."""
-
     def __init__(self, secret: object, **options: Any) -> None:
         super().__init__(**options)
         self.secret = secret
 
 
 def test_no_report_tells_an_argument_or_a_term(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    """Neither what a child was started with, nor a term of its end that is not the runtime's own."""
     spec = ChildSpec("a", Start(Keeper, Telling(), name="a"))
     failing = ChildSpec("b", Start(Keeper, Telling(), init=raising(ValueError("no"))))
     supervisor = system.start(Supervisor, [spec], intensity=0)
@@ -413,8 +349,6 @@ def test_no_report_tells_an_argument_or_a_term(system: ActorSystem, records: lis
 
 
 class Mute(Exception):
-    """Can't even say what it is."""
-
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
@@ -438,15 +372,7 @@ class Mute(Exception):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_how_a_reason_is_told(reason: object, text: str) -> None:
-    """On one line, by its type and, where it is an exception or the runtime's own, by what it says."""
     assert describe_reason(reason) == text
-
-
-def test_a_long_text_is_shortened() -> None:
-    """What an exception says may be as long as the message that it choked on."""
-    told = describe_reason(Crash(ValueError(f"{SECRET} " * 1000)))
-    assert len(told) == TEXT_LIMIT + len("crash: ValueError: ")
-    assert told.endswith("...")
 
 
 @pytest.mark.parametrize(
@@ -461,7 +387,6 @@ def test_a_long_text_is_shortened() -> None:
     ],
 )
 def test_what_looks_like_a_key_or_encoded_data_is_not_told(text: str, told: str) -> None:
-    """An exception quotes what its code choked on; ids, words and paths are told, as one needs them."""
     assert describe_reason(Crash(ValueError(text))) == f"crash: ValueError: {told}"
 
 
@@ -469,7 +394,6 @@ def test_what_looks_like_a_key_or_encoded_data_is_not_told(text: str, told: str)
 
 
 def test_a_listener_is_told_each_report_whatever_the_log_level(system: ActorSystem) -> None:
-    """In the order in which they are made: how it crashed, what the supervisor does about it, that it runs again."""
     told = Seen()
     system.add_report_listener(told.put)
     logging.getLogger("receipt_actors.otp").setLevel(logging.CRITICAL)
@@ -488,7 +412,6 @@ def test_a_listener_is_told_each_report_whatever_the_log_level(system: ActorSyst
 
 
 def test_a_listener_that_raises_harms_nobody(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged; the other listeners are told, and the actors go on."""
     told = Seen()
     system.add_report_listener(raising(KeyboardInterrupt("not mine")))
     system.add_report_listener(told.put)

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 
 from receipt_actors.otp import (
-    BRUTAL_KILL,
-    IGNORE,
     INFINITY,
     KILLED,
     NORMAL,
@@ -33,12 +31,9 @@ from receipt_actors.otp import (
     Started,
     Stop,
     Supervisor,
-    TerminateChild,
     WhichChildren,
     count_children,
-    delete_child,
     get_child_spec,
-    restart_child,
     start_child,
     terminate_child,
     which_children,
@@ -92,7 +87,6 @@ def start_supervisor(
 
 
 def test_start_child_appends_its_arguments(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """Each child gets the spec's arguments and its own; nothing runs before the first start_child."""
     supervisor = start_supervisor(system, job, seen)
     assert which_children(supervisor) == []
     first, second = start_job(supervisor, "given"), start_job(supervisor)
@@ -103,7 +97,6 @@ def test_start_child_appends_its_arguments(system: ActorSystem, job: type[Job], 
 
 
 def test_an_orderly_end_costs_the_supervisor_no_message(system: ActorSystem, seen: Seen) -> None:
-    """A temporary child that has ended is forgotten on its own last turn, unless ``sys`` watches the supervisor."""
     supervisor = start_supervisor(system, Job, seen)
     infos, bystander = Seen(), system.start(Pooled)
 
@@ -126,22 +119,10 @@ def test_an_orderly_end_costs_the_supervisor_no_message(system: ActorSystem, see
     assert otp_sys.EventKind.INFO in infos.rest()
 
 
-def test_a_start_that_fails_leaves_nothing(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """A child that does not start is an answer to who wanted it, and no more."""
-    supervisor = start_supervisor(system, job, seen, PERMANENT)
-    assert start_child(supervisor, (lambda _: Stop(BUG),)) == NotStarted(BUG)
-    assert start_child(supervisor, (lambda _: IGNORE,)) is IGNORE
-    too_many = start_child(supervisor, (1, 2, 3))
-    assert isinstance(too_many, NotStarted)
-    assert "positional arguments" in str(too_many.reason)
-    assert children(supervisor) == []
-
-
 @pytest.mark.parametrize("wrong", [ChildSpec("a", Start(Job)), 5, None], ids=["ChildSpec", "int", "None"])
 def test_start_child_with_something_else_harms_nobody(
     system: ActorSystem, job: type[Job], seen: Seen, wrong: Any
 ) -> None:
-    """A wrong argument is answered; the children live on."""
     supervisor = start_supervisor(system, job, seen)
     child = start_job(supervisor)
     answer = start_child(supervisor, wrong)
@@ -150,30 +131,7 @@ def test_start_child_with_something_else_harms_nobody(
     assert children(supervisor) == [child]
 
 
-def test_a_temporary_child_is_forgotten_when_it_ends(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """Any number of short-lived children may come and go; no crash of theirs counts against the supervisor."""
-    supervisor = start_supervisor(system, job, seen, intensity=0)
-    for reason in (NORMAL, BUG, KILLED) * 3:
-        child = start_job(supervisor)
-        child.cast(lambda _actor, reason=reason: Stop(reason))
-        assert exit_reason_of(child) == reason
-    assert children(supervisor) == []
-    assert count_children(supervisor) == ChildCounts(1, 0, 0, 0)
-
-
-def test_a_restarted_child_gets_its_own_arguments_again(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """A permanent child comes back as it was first started, without disturbing the others."""
-    supervisor = start_supervisor(system, job, seen, PERMANENT)
-    first, other = start_job(supervisor, "given"), start_job(supervisor)
-    first.kill()
-    exit_reason_of(first)
-    still_other, again = children(supervisor)
-    assert still_other is other
-    assert run_in(again, lambda actor: actor.arguments) == ("fixed", "given")
-
-
 def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """Attempts go through the mailbox, count, and can be seen; too many end the supervisor, after its children."""
     answers = Seen()
     supervisor = start_supervisor(system, job, seen, TRANSIENT, intensity=3)
     other = start_job(supervisor)
@@ -202,7 +160,6 @@ def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, job: t
 
 
 def test_terminate_child_takes_the_ref(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """Children have no ids here: they go by their reference, and are forgotten when they are terminated."""
     supervisor = start_supervisor(system, job, seen, PERMANENT)
     child, other = start_job(supervisor), start_job(supervisor)
     assert terminate_child(supervisor, child) is None
@@ -215,7 +172,6 @@ def test_terminate_child_takes_the_ref(system: ActorSystem, job: type[Job], seen
 
 
 def test_get_child_spec_takes_the_ref_or_the_id(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """All children have the one spec; a ref that lives and is no child of this supervisor is not found."""
     spec = ChildSpec("job", Start(job, seen, "fixed"), TEMPORARY)
     supervisor = system.start(SimpleOneForOneSupervisor, spec)
     child = start_job(supervisor)
@@ -225,32 +181,9 @@ def test_get_child_spec_takes_the_ref_or_the_id(system: ActorSystem, job: type[J
     assert get_child_spec(supervisor, supervisor) is ChildError.NOT_FOUND
 
 
-def test_terminate_child_ends_the_attempts(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """A child whose restart has failed goes by the ref that it had; terminated, it is not tried again."""
-    answers = Seen()
-    supervisor = start_supervisor(system, job, seen, PERMANENT, intensity=9)
-    known = Seen()
-
-    def init(actor: Any) -> Any:
-        known.put(actor.ref)
-        if first is None:
-            return None
-        answers.put(supervisor.ask(TerminateChild(first), block=False))
-        answers.put(supervisor.ask(WhichChildren(), block=False))
-        return Stop(BUG)
-
-    first: Ref | None = None
-    first = start_job(supervisor, init)
-    first.kill()
-    assert [answer.get(timeout=WAIT_SECONDS) for answer in answers.take(2)] == [None, []]
-    assert children(supervisor) == []
-    assert len(known.rest()) == 2
-
-
 def test_a_child_that_is_not_linked_ends_with_its_supervisor(
     system: ActorSystem, slow_job: type[Job], seen: Seen
 ) -> None:
-    """A start function may hand over an actor that it did not link: its end is watched all the same."""
     stray = system.start(slow_job, seen, "stray")
     spec = ChildSpec("job", lambda: Started(stray), TEMPORARY, INFINITY)
     supervisor = system.start(SimpleOneForOneSupervisor, spec)
@@ -264,23 +197,11 @@ def test_a_child_that_is_not_linked_ends_with_its_supervisor(
     assert exit_reason_of(supervisor) == SHUTDOWN
 
 
-def test_restart_and_delete_child_are_not_for_this_kind(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    """As in OTP: there is no spec of its own to restart or to delete."""
-    supervisor = start_supervisor(system, job, seen)
-    assert restart_child(supervisor, "job") is ChildError.SIMPLE_ONE_FOR_ONE
-    assert delete_child(supervisor, "job") is ChildError.SIMPLE_ONE_FOR_ONE
-
-
-# --- shutting down ---------------------------------------------------------------------------------------------------
-
-
 def wait_for_go(_actor: Any) -> Receiving:
     yield Receive(lambda message: message == "go")
 
 
 class SlowJob(Job):
-    """It cleans up until it is told to go."""
-
     def terminate(self, reason: Any) -> Receiving:
         self.seen.put(("terminate", reason))
         return wait_for_go(self)
@@ -296,7 +217,6 @@ def slow_job(runtime: Runtime) -> type[Job]:
 
 
 def test_children_are_shut_down_together(system: ActorSystem, slow_job: type[Job], seen: Seen) -> None:
-    """All are told before the first is waited for: it takes as long as the slowest, not as all of them."""
     supervisor = start_supervisor(system, slow_job, seen, shutdown=INFINITY)
     jobs = [start_job(supervisor) for _ in range(5)]
     supervisor.exit(SHUTDOWN)
@@ -311,7 +231,6 @@ def test_children_are_shut_down_together(system: ActorSystem, slow_job: type[Job
 def test_children_that_take_too_long_are_killed(
     system: ActorSystem, clock: WatchedClock, slow_job: type[Job], seen: Seen, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One time limit for all: who has not ended by then is killed."""
     supervisor = start_supervisor(system, slow_job, seen, shutdown=3)
     jobs = [start_job(supervisor) for _ in range(4)]
     supervisor.exit(SHUTDOWN)
@@ -326,22 +245,10 @@ def test_children_that_take_too_long_are_killed(
     assert "3 children job did not end as told: killed (they had 3 s to end)" in caplog.text
 
 
-def test_brutal_kill_ends_all_at_once(system: ActorSystem, slow_job: type[Job], seen: Seen) -> None:
-    """Children with BRUTAL_KILL get no chance to clean up."""
-    supervisor = start_supervisor(system, slow_job, seen, shutdown=BRUTAL_KILL)
-    jobs = [start_job(supervisor) for _ in range(4)]
-    supervisor.exit(SHUTDOWN)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert [exit_reason_of(job) for job in jobs] == [KILLED] * 4
-    assert seen.rest() == []
-
-
 @pytest.mark.parametrize("supervisor_class", [Supervisor, SimpleOneForOneSupervisor], ids=["one_for_one", "simple"])
 def test_no_time_at_all_to_end_is_the_same_for_all_supervisors(
     system: ActorSystem, clock: WatchedClock, supervisor_class: Any
 ) -> None:
-    """``shutdown=0``: who has not ended once the mailbox has been looked through is killed (``after 0``)."""
-
     def never(_actor: Any) -> Receiving:
         yield Receive(lambda _message: False)
 

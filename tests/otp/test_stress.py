@@ -85,9 +85,6 @@ def rounds(server: type[Pooled]) -> int:
     return 60 if server is Threaded else 250
 
 
-# --- what the actors are asked ---------------------------------------------------------------------------------------
-
-
 def answer(_actor: Any, _from: From) -> Any:
     return "answer"
 
@@ -136,7 +133,6 @@ ENDS: list[Callable[[Ref], object]] = [
 
 
 def test_every_call_is_answered_or_fails(system: ActorSystem, server: type[Pooled]) -> None:
-    """However a call and the end of its actor meet, the caller learns something."""
     futures = Seen()
 
     def work(rng: random.Random) -> None:
@@ -164,7 +160,6 @@ def test_every_call_is_answered_or_fails(system: ActorSystem, server: type[Poole
 
 
 def test_every_request_gets_exactly_one_answer(system: ActorSystem, server: type[Pooled]) -> None:
-    """However an answer and the end of its actor meet, the one who sent the request learns of one of them, once."""
     seen = Seen()
     asker = system.start(Pooled, seen)
     sent = Seen()
@@ -191,7 +186,6 @@ def test_every_request_gets_exactly_one_answer(system: ActorSystem, server: type
 
 
 def test_every_start_has_one_result(system: ActorSystem, server: type[Pooled]) -> None:
-    """However a start and a kill meet: the starter is told, the name is free afterwards, and nobody is half alive."""
     started, refused = Seen(), Seen()
     names = [f"name {number}" for number in range(THREADS)]
     done = threading.Event()
@@ -231,7 +225,6 @@ def test_every_start_has_one_result(system: ActorSystem, server: type[Pooled]) -
 
 
 def test_a_tree_is_whole_again_after_kills_from_all_sides(system: ActorSystem, server: type[Pooled]) -> None:
-    """However often actors and supervisors are ended, and questions asked meanwhile, the tree is whole in the end."""
     leaves = [f"leaf {number}" for number in range(6)]
     specs = [ChildSpec(name, Start(server, name=name)) for name in leaves]
     inner = [

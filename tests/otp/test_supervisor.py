@@ -11,8 +11,8 @@ import pykka
 import pytest
 
 from receipt_actors.otp import (
+    ALL_SIGNIFICANT,
     ANY_SIGNIFICANT,
-    BRUTAL_KILL,
     IGNORE,
     INFINITY,
     KILLED,
@@ -27,13 +27,13 @@ from receipt_actors.otp import (
     TRANSIENT,
     ActorSystem,
     AlreadyStarted,
-    ChildCounts,
+    AutoShutdown,
     ChildError,
     ChildSpec,
-    ChildType,
     Crash,
     DeleteChild,
     Exit,
+    ExitReason,
     GenServer,
     GetChildSpec,
     NotStarted,
@@ -57,6 +57,7 @@ from receipt_actors.otp import (
     count_children,
     delete_child,
     get_child_spec,
+    is_orderly,
     restart_child,
     start_child,
     supervisor_spec,
@@ -73,7 +74,6 @@ from tests.otp.support import (
     WatchedClock,
     end,
     exit_reason_of,
-    link_child,
     raising,
     states,
     sync,
@@ -110,29 +110,14 @@ def kill_child(system: ActorSystem, name: str) -> None:
     end(whereis(system, name), KILLED)
 
 
-# --- order -----------------------------------------------------------------------------------------------------------
-
-
 def test_children_start_first_to_last_and_stop_last_to_first(
     system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
 ) -> None:
-    """What comes later leans on what comes earlier, at both ends of life."""
     supervisor = system.start(Supervisor, [child(id_) for id_ in "abc"])
     assert log.rest() == ["+a", "+b", "+c"]
     supervisor.exit(SHUTDOWN)
     assert exit_reason_of(supervisor) == SHUTDOWN
     assert log.rest() == ["-c", "-b", "-a"]
-
-
-def test_a_killed_supervisor_takes_its_children_along(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    """A supervisor that is killed can't stop its children, but its end reaches them, and they clean up."""
-    supervisor = system.start(Supervisor, [child(id_) for id_ in "ab"])
-    children = [whereis(system, id_) for id_ in "ab"]
-    supervisor.kill()
-    assert [exit_reason_of(ref) for ref in children] == [KILLED, KILLED]
-    assert set(log.rest()[2:]) == {"-a", "-b"}
 
 
 @pytest.mark.parametrize(
@@ -147,7 +132,6 @@ def test_a_killed_supervisor_takes_its_children_along(
 def test_a_restart_stops_and_starts_siblings_in_order(
     system: ActorSystem, child: Callable[..., ChildSpec], log: Seen, strategy: Strategy, expected: list[str]
 ) -> None:
-    """Those who share a child's fate are stopped last to first, then all start first to last."""
     supervisor = system.start(Supervisor, [child(id_) for id_ in "abcd"], strategy=strategy)
     log.rest()
     kill_child(system, "b")
@@ -155,11 +139,7 @@ def test_a_restart_stops_and_starts_siblings_in_order(
     assert log.rest() == expected
 
 
-# --- starts that fail ------------------------------------------------------------------------------------------------
-
-
 def test_a_failed_start_stops_what_had_started(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
-    """A supervisor whose child does not start stops the others in reverse, does not start either, and says why."""
     specs = [child("a"), child("b"), child("c", init=raising(ValueError("no disk"))), child("d")]
     with pytest.raises(StartError, match="child 'c' failed to start: crash: ValueError: no disk") as raised:
         system.start(Supervisor, specs)
@@ -169,32 +149,14 @@ def test_a_failed_start_stops_what_had_started(system: ActorSystem, child: Calla
     assert system.processes() == []
 
 
-def test_a_child_whose_name_is_taken_is_a_failed_start(
-    system: ActorSystem, server: type[Pooled], child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    other = system.start(server, name="b")
-    with pytest.raises(StartError, match="child 'b' failed to start: already started"):
-        system.start(Supervisor, [child("a"), child("b")])
-    assert log.rest() == ["+a", "-a"]
-    sync(other)
-
-
-def test_a_child_that_ignores_is_no_failure(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    specs = [child("a", init=lambda _: IGNORE), child("b", TEMPORARY, init=lambda _: IGNORE), child("c")]
-    supervisor = system.start(Supervisor, specs)
-    assert states(supervisor) == {"a": None, "c": "running"}
-
-
 @pytest.mark.parametrize("error", [ValueError("bug"), SystemExit(1)], ids=lambda error: type(error).__name__)
 def test_a_start_function_that_raises_is_a_failed_start(system: ActorSystem, error: BaseException) -> None:
-    """Whatever is wrong with a spec's start is the child's failure, not a crash of the supervisor."""
     supervisor = system.start(Supervisor)
     assert start_child(supervisor, ChildSpec("a", raising(error))) == NotStarted(Crash(error))
     assert states(supervisor) == {}
 
 
 def test_a_start_function_that_returns_no_start_is_a_failed_start(system: ActorSystem, server: type[Pooled]) -> None:
-    """The answer says what came back, by its type; a Starting of which it will never hear is not waited for."""
     supervisor, stranger = system.start(Supervisor), system.start(server)
     for wrong in (5, None, Started, Started(5), Starting(5), Starting(stranger)):  # type: ignore[arg-type]
         answer = start_child(supervisor, ChildSpec("a", lambda wrong=wrong: wrong))  # type: ignore[misc]
@@ -209,8 +171,6 @@ def test_a_start_function_that_returns_no_start_is_a_failed_start(system: ActorS
 def test_a_start_that_is_over_before_it_is_waited_for(
     system: ActorSystem, simple: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A child on a thread of its own may be faster than its supervisor: its result counts, once."""
-
     def start() -> Any:
         starting = Start(Threaded, init=lambda _actor: Stop(BUG))()
         assert isinstance(starting, Starting)
@@ -225,7 +185,6 @@ def test_a_start_that_is_over_before_it_is_waited_for(
 
 
 def test_a_child_that_died_during_its_start_is_restarted(system: ActorSystem) -> None:
-    """A start function that hands over a dead child has started one that ended."""
     started: list[Ref] = []
 
     def start() -> Any:
@@ -244,7 +203,6 @@ def test_a_child_that_died_during_its_start_is_restarted(system: ActorSystem) ->
 
 
 def test_a_child_that_is_not_linked_is_stopped_like_any_other(system: ActorSystem, trapping: type[Pooled]) -> None:
-    """A start function may hand over an actor that it did not link: a supervisor that waits for its end hears of it."""
     seen = Seen()
     stray = system.start(trapping, seen)
     supervisor = system.start(Supervisor, [ChildSpec("a", lambda: Started(stray), shutdown=INFINITY)])
@@ -278,9 +236,6 @@ def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., Child
     assert log.rest() == []
 
 
-# --- restarts that fail, and intensity -------------------------------------------------------------------------------
-
-
 class Flaky:
     """An init that fails while ``failures`` are left; ``before`` is called first."""
 
@@ -297,7 +252,6 @@ class Flaky:
 
 
 def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """Each attempt counts as a restart; within the intensity the child is back in the end."""
     flaky = Flaky()
     supervisor = system.start(Supervisor, [child("a"), child("b", init=flaky), child("c")], intensity=4)
     flaky.failures = 3
@@ -336,7 +290,6 @@ def test_a_failed_group_restart_leaves_what_has_started(
 def test_a_supervisor_stays_responsive_while_a_restart_fails(
     system: ActorSystem, child: Callable[..., ChildSpec]
 ) -> None:
-    """A failed restart goes through the mailbox: questions that came first are answered."""
     flaky, answers = Flaky(), Seen()
     supervisor = system.start(Supervisor, [child("a", init=flaky)], intensity=3)
 
@@ -350,53 +303,6 @@ def test_a_supervisor_stays_responsive_while_a_restart_fails(
     assert which[0].child == "restarting"
     assert others == [ChildError.RESTARTING, ChildError.RESTARTING, ChildError.ALREADY_PRESENT]
     assert answers.next().get(timeout=WAIT_SECONDS)[0].child is system.whereis("a")
-
-
-def test_terminate_child_ends_the_attempts(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    flaky, answers = Flaky(), Seen()
-    supervisor = system.start(Supervisor, [child("a", init=flaky)], intensity=3)
-    flaky.failures = 1
-    flaky.before = lambda: answers.put(supervisor.ask(TerminateChild("a"), block=False))
-    kill_child(system, "a")
-    assert answers.next().get(timeout=WAIT_SECONDS) is None
-    assert states(supervisor) == {"a": None}
-    assert answers.rest() == []
-    flaky.before = lambda: None
-    assert isinstance(restart_child(supervisor, "a"), Started)
-
-
-def test_a_child_that_never_comes_back_ends_its_supervisor(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    flaky = Flaky()
-    supervisor = system.start(Supervisor, [child("a"), child("b", init=flaky), child("c")], intensity=2)
-    log.rest()
-    flaky.failures = 100
-    kill_child(system, "b")
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert log.rest() == ["+b", "+b", "-c", "-a"]
-    assert system.processes() == []
-
-
-def test_restarts_that_are_long_ago_do_not_count(
-    system: ActorSystem, clock: WatchedClock, child: Callable[..., ChildSpec]
-) -> None:
-    """The intensity is about a sliding period: the same number of crashes, spread out, is fine."""
-    supervisor = system.start(Supervisor, [child("a")], intensity=2, period_seconds=10)
-    for _ in range(3):
-        for _ in range(2):
-            kill_child(system, "a")
-            assert states(supervisor) == {"a": "running"}
-        clock.advance(10.1)
-    for _ in range(2):
-        kill_child(system, "a")
-        states(supervisor)
-    clock.advance(10)  # the period includes its end
-    kill_child(system, "a")
-    assert exit_reason_of(supervisor) == SHUTDOWN
-
-
-# --- trees -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
@@ -418,21 +324,6 @@ def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
     assert log.rest() == ["-d", "-b", "-a", "-c"]
 
 
-def test_supervisors_know_what_they_supervise(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    inner = supervisor_spec("inner", REST_FOR_ONE, [])
-    supervisor = system.start(Supervisor, [child("a"), inner, child("b", TRANSIENT)])
-    whereis(system, "b").stop(timeout=WAIT_SECONDS)
-    assert which_children(supervisor) == [
-        ("a", system.whereis("a"), ChildType.WORKER),
-        ("inner", system.whereis("inner"), ChildType.SUPERVISOR),
-        ("b", None, ChildType.WORKER),
-    ]
-    assert count_children(supervisor) == ChildCounts(specs=3, active=2, supervisors=1, workers=2)
-
-
-# --- shutting down ---------------------------------------------------------------------------------------------------
-
-
 def never_ending(_actor: Any) -> Receiving:
     yield Receive(lambda message: message == "end")
 
@@ -440,7 +331,6 @@ def never_ending(_actor: Any) -> Receiving:
 def test_a_child_that_takes_too_long_is_killed(
     system: ActorSystem, clock: WatchedClock, trapping: type[Pooled], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A child gets its shutdown seconds to clean up, not more; the operator learns of it."""
     seen = Seen()
     spec = ChildSpec("a", Start(trapping, seen, terminate=never_ending, name="a"), shutdown=3)
     supervisor = system.start(Supervisor, [spec])
@@ -457,33 +347,6 @@ def test_a_child_that_takes_too_long_is_killed(
     assert "child a did not end as told: killed (it did not end within 3 s)" in caplog.text
 
 
-def test_infinity_waits(system: ActorSystem, clock: WatchedClock, trapping: type[Pooled]) -> None:
-    seen = Seen()
-    spec = ChildSpec("a", Start(trapping, seen, terminate=never_ending, name="a"), shutdown=INFINITY)
-    supervisor = system.start(Supervisor, [spec])
-    ref = whereis(system, "a")
-    answer = supervisor.ask(TerminateChild("a"), block=False)
-    assert seen.next() == ("terminate", SHUTDOWN)
-    clock.advance(1e9)
-    sync(system.start(Pooled))
-    assert not ref.process.is_set()
-    ref.send("end")
-    answer.get(timeout=WAIT_SECONDS)
-    assert exit_reason_of(ref) == SHUTDOWN
-
-
-def test_brutal_kill_gives_no_chance(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
-    supervisor = system.start(Supervisor, [child("a", shutdown=BRUTAL_KILL), child("b")])
-    ref = whereis(system, "a")
-    supervisor.exit(SHUTDOWN)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert exit_reason_of(ref) == KILLED
-    assert log.rest() == ["+a", "+b", "-b"]
-
-
-# --- the functions of the supervisor module --------------------------------------------------------------------------
-
-
 def test_start_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
     supervisor = system.start(Supervisor, [child("a")])
     started = start_child(supervisor, child("b"))
@@ -494,18 +357,7 @@ def test_start_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> No
     assert states(supervisor) == {"a": "running", "b": None}
 
 
-def test_start_child_that_fails_is_forgotten(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    """A failed start_child leaves no spec behind, and the supervisor alone; so does the end of a temporary child."""
-    supervisor = system.start(Supervisor, [child("a"), child("t", TEMPORARY)])
-    assert terminate_child(supervisor, "t") is None
-    assert start_child(supervisor, child("b", init=lambda _: Stop(BUG))) == NotStarted(BUG)
-    assert start_child(supervisor, child("c", init=lambda _: IGNORE)) is IGNORE
-    assert start_child(supervisor, child("d", TEMPORARY, init=lambda _: IGNORE)) is IGNORE
-    assert states(supervisor) == {"a": "running", "c": None}
-
-
 def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
-    """A terminated child stays known, can be started again or deleted; each function says what stands in the way."""
     spec = child("a")
     supervisor = system.start(Supervisor, [spec, child("b")])
     log.rest()
@@ -525,23 +377,11 @@ def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable
     assert log.rest() == ["-a", "+a", "-a"]
 
 
-def test_restart_child_that_fails_stays_known(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    flaky = Flaky()
-    supervisor = system.start(Supervisor, [child("a", init=flaky)])
-    terminate_child(supervisor, "a")
-    flaky.failures = 1
-    assert restart_child(supervisor, "a") == NotStarted(BUG)
-    assert states(supervisor) == {"a": None}
-    assert isinstance(restart_child(supervisor, "a"), Started)
-
-
 class Holding:
     """Something that a child is started with."""
 
 
 class Forgetful(GenServer):
-    """Does not keep what it was started with."""
-
     def __init__(self, argument: object) -> None:
         pass
 
@@ -579,7 +419,6 @@ def test_the_start_arguments_of_a_temporary_child_are_forgotten(
 
 
 def test_the_end_of_a_child_looks_at_no_other(system: ActorSystem) -> None:
-    """A child that ends is found by its reference, however many siblings there are."""
     looked_at = Seen()
 
     class Watched(dict[Any, Any]):
@@ -607,50 +446,26 @@ def test_the_end_of_a_child_looks_at_no_other(system: ActorSystem) -> None:
 
 
 def spec(actor_class: type[Pooled], id_: str, restart: Restart = PERMANENT, **options: Any) -> ChildSpec:
-    """Describe a child that is registered under its id."""
     return ChildSpec(id_, Start(actor_class, name=id_, **options), restart)
 
 
 def child_of(supervisor: Ref, id_: str) -> Ref:
-    """Return a child that runs."""
     child = next(info.child for info in which_children(supervisor) if info.id == id_)
     assert isinstance(child, Ref)
     return child
 
 
-def kill_child_of(supervisor: Ref, id_: str) -> Ref:
-    """Kill a child, wait until its supervisor has dealt with that, and return who was killed."""
-    child = child_of(supervisor, id_)
-    child.kill()
-    exit_reason_of(child)
-    return child
-
-
-# --- flags and specs -------------------------------------------------------------------------------------------------
-
-
 def test_the_defaults_of_a_supervisor(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
-    """one_for_one, one restart in five seconds, no automatic shutdown."""
     supervisor = system.start(Supervisor, [spec(server, "a"), spec(server, "b")])
     other = child_of(supervisor, "b")
-    kill_child_of(supervisor, "a")
+    end(child_of(supervisor, "a"), KILLED)
     assert child_of(supervisor, "b") is other
     clock.advance(5.1)
-    kill_child_of(supervisor, "a")
+    end(child_of(supervisor, "a"), KILLED)
     clock.advance(4.9)
     assert len(which_children(supervisor)) == 2
-    kill_child_of(supervisor, "a")
+    end(child_of(supervisor, "a"), KILLED)
     assert exit_reason_of(supervisor) == SHUTDOWN
-    significant = ChildSpec("c", Start(server), TEMPORARY, significant=True)
-    with pytest.raises(StartError, match="auto_shutdown is NEVER"):
-        system.start(Supervisor, [significant])
-
-
-def test_the_defaults_of_a_spec_leave_a_child_insignificant(system: ActorSystem, server: type[Pooled]) -> None:
-    """Its end is no reason to shut down, whatever the supervisor does with significant ones."""
-    supervisor = system.start(Supervisor, [spec(server, "a", TEMPORARY)], auto_shutdown=ANY_SIGNIFICANT)
-    kill_child_of(supervisor, "a")
-    assert which_children(supervisor) == []
 
 
 def test_a_subclass_makes_its_children_anew_at_each_start(system: ActorSystem, server: type[Pooled]) -> None:
@@ -664,15 +479,11 @@ def test_a_subclass_makes_its_children_anew_at_each_start(system: ActorSystem, s
     top = system.start(Supervisor, [ChildSpec("tree", Start(Tree))])
     tree = child_of(top, "tree")
     assert [info.id for info in which_children(tree)] == ["first"]
-    kill_child_of(top, "tree")
+    end(child_of(top, "tree"), KILLED)
     assert [info.id for info in which_children(child_of(top, "tree"))] == ["second"]
 
 
-# --- start -----------------------------------------------------------------------------------------------------------
-
-
 def test_init_may_return_ignore(system: ActorSystem, server: type[Pooled]) -> None:
-    """A supervisor that is not needed: nothing of it starts, and its own supervisor has a child without process."""
     refs = Seen()
 
     class Unneeded(Supervisor):
@@ -687,113 +498,36 @@ def test_init_may_return_ignore(system: ActorSystem, server: type[Pooled]) -> No
     assert system.whereis("a") is None
 
 
-def test_it_is_linked_to_who_starts_it(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
-    """A starter that traps exits hears of its end; one that ends takes it along, and it ends its children first."""
-    seen = Seen()
-    starter = system.start(trapping, seen)
-    first = link_child(starter, Supervisor, [])
-    first.kill()
-    assert seen.next() == Exit(first, KILLED)
-    second = link_child(starter, Supervisor, [spec(server, "a")])
-    starter.cast(lambda _actor: Stop(SHUTDOWN))
-    assert exit_reason_of(second) == SHUTDOWN
-    assert system.whereis("a") is None
-
-
-def test_start_returns_when_the_whole_tree_runs(system: ActorSystem, server: type[Pooled]) -> None:
-    """Each child's init has returned, down to the last leaf."""
-    started = Seen()
-
-    def leaf(id_: str) -> ChildSpec:
-        return spec(server, id_, init=lambda _actor: started.put(id_))
-
-    inner = supervisor_spec("inner", ONE_FOR_ONE, [leaf("b"), leaf("c")])
-    system.start(Supervisor, [leaf("a"), inner, leaf("d")])
-    assert started.rest() == ["a", "b", "c", "d"]
-
-
-def test_a_supervisor_whose_name_is_taken_does_not_start(system: ActorSystem, server: type[Pooled]) -> None:
-    first = system.start(Supervisor, [], name="top")
-    assert system.whereis("top") is first
-    with pytest.raises(StartError) as raised:
-        system.start(Supervisor, [spec(server, "a")], name="top")
-    assert raised.value.result == NotStarted(AlreadyStarted(first))
-    assert system.whereis("a") is None
-
-
-# --- restarts and ends -----------------------------------------------------------------------------------------------
-
-
-def test_restarts_of_different_children_count_together(system: ActorSystem, server: type[Pooled]) -> None:
-    supervisor = system.start(Supervisor, [spec(server, id_) for id_ in "abc"], intensity=2)
-    kill_child_of(supervisor, "a")
-    kill_child_of(supervisor, "b")
-    kill_child_of(supervisor, "c")
-    assert exit_reason_of(supervisor) == SHUTDOWN
-
-
-def test_an_automatic_end_ends_the_others_last_first(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
+@pytest.mark.parametrize("auto_shutdown", [ANY_SIGNIFICANT, ALL_SIGNIFICANT], ids=lambda value: value.value)
+@pytest.mark.parametrize("restart", [TRANSIENT, TEMPORARY], ids=lambda value: value.value)
+@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("term"), BUG, KILLED], ids=str)
+def test_whose_end_ends_the_supervisor(
+    system: ActorSystem, server: type[Pooled], auto_shutdown: AutoShutdown, restart: Restart, reason: ExitReason
 ) -> None:
-    """As any end of a supervisor: in reverse start order, each with its own time to clean up."""
-    ended = Seen()
-    worker = ChildSpec("worker", Start(server), TEMPORARY, significant=True)
-
-    def helper(id_: str) -> ChildSpec:
-        return spec(trapping, id_, terminate=lambda _actor: ended.put(id_))
-
-    supervisor = system.start(Supervisor, [helper("a"), worker, helper("b")], auto_shutdown=ANY_SIGNIFICANT)
-    child_of(supervisor, "worker").cast(lambda _actor: Stop(NORMAL))
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert ended.rest() == ["b", "a"]
+    """A transient child that does not end in an orderly way is restarted, and that is no end."""
+    significant = ChildSpec("a", Start(server, name="a"), restart, significant=True)
+    supervisor = system.start(Supervisor, [significant, spec(server, "other")], auto_shutdown=auto_shutdown)
+    other = whereis(system, "other")
+    end(whereis(system, "a"), reason)
+    if restart is TEMPORARY or is_orderly(reason):
+        assert exit_reason_of(supervisor) == exit_reason_of(other) == SHUTDOWN
+    else:
+        assert states(supervisor) == {"a": "running", "other": "running"}
 
 
-def test_children_added_later_are_lost_with_their_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
-    """A supervisor that is restarted has the children of its own spec again, and no others."""
-    top = system.start(Supervisor, [supervisor_spec("inner", ONE_FOR_ONE, [spec(server, "a")])])
-    start_child(child_of(top, "inner"), spec(server, "b"))
-    inner = child_of(top, "inner")
-    otp_sys.terminate(inner, BUG, WAIT_SECONDS)
-    exit_reason_of(inner)
-    assert [info.id for info in which_children(child_of(top, "inner"))] == ["a"]
-
-
-# --- functions -------------------------------------------------------------------------------------------------------
-
-
-def test_restart_child_that_ignores(system: ActorSystem, server: type[Pooled]) -> None:
-    inits = iter([None, IGNORE])
-    supervisor = system.start(Supervisor, [spec(server, "a", init=lambda _actor: next(inits))])
-    terminate_child(supervisor, "a")
-    assert restart_child(supervisor, "a") is IGNORE
-    assert [(info.id, info.child) for info in which_children(supervisor)] == [("a", None)]
-
-
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda supervisor: start_child(supervisor, ChildSpec("a", Start(Pooled))),
-        lambda supervisor: terminate_child(supervisor, "a"),
-        lambda supervisor: restart_child(supervisor, "a"),
-        lambda supervisor: delete_child(supervisor, "a"),
-        lambda supervisor: get_child_spec(supervisor, "a"),
-        which_children,
-        count_children,
-    ],
-    ids=["start", "terminate", "restart", "delete", "get_child_spec", "which", "count"],
-)
-def test_every_function_fails_where_there_is_no_supervisor(
-    system: ActorSystem, function: Callable[[Ref], object]
-) -> None:
+def test_every_function_fails_where_there_is_no_supervisor(system: ActorSystem) -> None:
     """OTP: ``noproc``."""
     supervisor = system.start(Supervisor, [])
     supervisor.kill()
-    with pytest.raises(pykka.ActorDeadError):
-        function(supervisor)
+    for function in (terminate_child, restart_child, delete_child, get_child_spec, start_child):
+        with pytest.raises(pykka.ActorDeadError):
+            function(supervisor, "a")
+    for ask in (which_children, count_children):
+        with pytest.raises(pykka.ActorDeadError):
+            ask(supervisor)
 
 
 def test_sys_looks_into_a_supervisor(system: ActorSystem, server: type[Pooled]) -> None:
-    """It answers as any process: while it is suspended no child is restarted, afterwards it catches up."""
     supervisor = system.start(Supervisor, [spec(server, "a")])
     child = child_of(supervisor, "a")
     otp_sys.statistics(supervisor, True, WAIT_SECONDS)

@@ -72,7 +72,6 @@ def specs(*ids: str) -> list[ChildSpec]:
 
 
 def test_too_many_end_their_supervisor(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
-    """One more than allowed, and it is a matter for those above; who asked for the kill still gets the answer."""
     supervisor = system.start(Supervisor, specs("a", "b", "c"), max_zombies=1)
     with blocked(whereis(system, "a")), blocked(whereis(system, "b")):
         assert terminate_child(supervisor, "a") is None
@@ -97,7 +96,6 @@ def test_one_that_took_too_long_counts(system: ActorSystem, clock: WatchedClock)
 
 
 def test_one_that_has_returned_does_not_count(system: ActorSystem) -> None:
-    """Only those that still run are a burden, however many there have been."""
     supervisor = system.start(Supervisor, specs("a"), max_zombies=1)
     for _ in range(3):
         with blocked(whereis(system, "a")) as thread:
@@ -107,7 +105,6 @@ def test_one_that_has_returned_does_not_count(system: ActorSystem) -> None:
 
 
 def test_one_that_an_exit_signal_ended_in_a_callback_counts(system: ActorSystem) -> None:
-    """It does not trap exits, so it is gone at once; its thread is not. A supervisor of any kind counts it."""
     supervisor = system.start(Supervisor, [ChildSpec("a", Start(Threaded, name="a"))], max_zombies=0)
     with blocked(whereis(system, "a")):
         assert terminate_child(supervisor, "a") is None
@@ -121,7 +118,6 @@ def test_one_that_an_exit_signal_ended_in_a_callback_counts(system: ActorSystem)
 
 
 def test_a_group_that_is_killed_is_not_started_again(system: ActorSystem) -> None:
-    """The siblings that a restart has to kill count as well."""
     supervisor = system.start(Supervisor, specs("a", "b", "c"), strategy=ONE_FOR_ALL, max_zombies=1, intensity=9)
     with blocked(whereis(system, "a")), blocked(whereis(system, "b")):
         whereis(system, "c").kill()
@@ -129,7 +125,6 @@ def test_a_group_that_is_killed_is_not_started_again(system: ActorSystem) -> Non
 
 
 def test_simple_one_for_one_counts_them_too(system: ActorSystem) -> None:
-    """Whether it killed a child itself, or the child was killed."""
     spec = ChildSpec("job", Start(Threaded), TEMPORARY, BRUTAL_KILL)
     supervisor = system.start(SimpleOneForOneSupervisor, spec, max_zombies=1)
     first, second = (start_child(supervisor, ()) for _ in range(2))
@@ -141,7 +136,6 @@ def test_simple_one_for_one_counts_them_too(system: ActorSystem) -> None:
 
 
 def test_one_that_somebody_else_killed_counts(system: ActorSystem) -> None:
-    """A restart would leave its thread behind all the same."""
     supervisor = system.start(Supervisor, specs("a"), max_zombies=0, intensity=9)
     child = whereis(system, "a")
     with blocked(child):
@@ -156,7 +150,6 @@ def a_supervisor_of(id_: str, *specs: ChildSpec, name: str | None = None, **opti
 
 @pytest.mark.parametrize("name", ["middle", None], ids=["named", "unnamed"])
 def test_a_killed_supervisors_grandchildren_are_waited_for(system: ActorSystem, name: str | None) -> None:
-    """With a supervisor in between, named or not, one restart is enough, however long its child takes to clean up."""
     with Gate() as gate:
         gate.open()
         leaf = ChildSpec("leaf", Start(ThreadedTrapping, name="leaf", terminate=gate), shutdown=INFINITY)
@@ -177,7 +170,6 @@ def test_a_killed_supervisors_grandchildren_are_waited_for(system: ActorSystem, 
 
 
 def test_an_orphan_that_had_to_be_killed_counts_as_a_zombie(system: ActorSystem, clock: WatchedClock) -> None:
-    """The supervisor that sees it off has killed what still runs, and gives up where that is one too many."""
     spec = ChildSpec("leaf", Start(ThreadedTrapping, name="leaf"), shutdown=3)
     starter = system.start(PooledTrapping)
     with Gate() as gate:
@@ -202,7 +194,6 @@ def test_an_orphan_that_had_to_be_killed_counts_as_a_zombie(system: ActorSystem,
 
 
 def test_nobody_waits_for_who_ends_with_it(system: ActorSystem) -> None:
-    """A supervisor that is bound to end itself is told ``already_started`` of its own child, as ever."""
     leaf = Start(Threaded, name="leaf")
     starter = system.start(PooledTrapping)
     inner = link_child(starter, Supervisor, [ChildSpec("leaf", leaf)])

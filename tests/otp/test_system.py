@@ -37,7 +37,6 @@ from tests.otp.support import (
 
 
 def test_stop_ends_actors_newest_first(system: ActorSystem, trapping: type[Pooled]) -> None:
-    """What was started last leans on what was started before, so it goes first; each may clean up."""
     ended = Seen()
     for name in "abc":
         system.start(trapping, terminate=lambda actor: ended.put(actor.ref.name), name=name)
@@ -56,7 +55,6 @@ def test_stop_kills_who_does_not_end(system: ActorSystem, trapping: type[Pooled]
 
 
 def test_stop_may_be_called_by_an_actor(no_threads_left: None) -> None:
-    """From an actor's own thread stop() ends all others in order, and does not wait for itself."""
     ended = Seen()
     system = ActorSystem("test")
     system.start(PooledTrapping, terminate=lambda _actor: ended.put("other"))
@@ -70,7 +68,6 @@ def test_stop_may_be_called_by_an_actor(no_threads_left: None) -> None:
 
 
 def test_nothing_starts_in_a_stopped_system(no_threads_left: None, server: type[Pooled]) -> None:
-    """A late start is an error, not an actor that nobody ends."""
     system = ActorSystem("test")
     ref = system.start(server)
     assert system.stop() == []
@@ -106,7 +103,6 @@ def test_a_start_during_the_stop_leaves_no_thread(no_threads_left: None) -> None
 
 
 def test_threads_that_are_over_are_forgotten(system: ActorSystem) -> None:
-    """However many there were before; those that live are not."""
     lasting = [system.start(Threaded) for _ in range(3)]
     for _ in range(30):
         ref = system.start(Threaded)
@@ -118,14 +114,7 @@ def test_threads_that_are_over_are_forgotten(system: ActorSystem) -> None:
     assert {ref.process._scheduler for ref in lasting} <= set(known)
 
 
-def test_start_link_is_for_actors(system: ActorSystem, server: type[Pooled]) -> None:
-    with pytest.raises(RuntimeError, match=r"start\(\)"):
-        system.start_link(server)
-
-
 def test_one_turn_is_bounded(system: ActorSystem) -> None:
-    """An actor that keeps itself busy for ever does not shut out the others on the same thread."""
-
     def again(actor: Any) -> None:
         actor.ref.cast(again)
 
@@ -137,8 +126,6 @@ def test_one_turn_is_bounded(system: ActorSystem) -> None:
 
 
 def test_one_that_does_not_end_leaves_time_to_the_others(no_threads_left: None) -> None:
-    """An older actor cleans up although a newer one takes no notice of its end: the time of ``stop`` is shared."""
-
     def has_time_to_clean_up(seconds: float) -> bool:
         system = ActorSystem()
         with Gate() as gate:
@@ -159,8 +146,6 @@ def test_one_that_does_not_end_leaves_time_to_the_others(no_threads_left: None) 
 
 
 def test_a_pooled_actor_starts_nobody_that_it_would_wait_for(system: ActorSystem) -> None:
-    """It is told so, and nothing is left behind: neither one with its own thread, nor one whose init receives."""
-
     def init(_actor: Any) -> Receiving:
         yield Receive(lambda _message: False)
 
@@ -177,7 +162,6 @@ def test_a_pooled_actor_starts_nobody_that_it_would_wait_for(system: ActorSystem
 
 
 def test_an_actor_is_found_under_its_name(system: ActorSystem, server: type[Pooled]) -> None:
-    """A name leads to the reference, from init on; any hashable value may be one."""
     seen = Seen()
     ref = system.start(server, init=lambda actor: seen.put(actor.system.whereis(("it", 1))), name=("it", 1))
     assert seen.rest() == [ref]
@@ -211,7 +195,6 @@ class Idle(GenServer):
 
 
 def test_very_many_processes_live_at_once(no_threads_left: None) -> None:
-    """Ten thousand of them need no thread of their own, and each can be talked to."""
     with ActorSystem("many") as system:
         first = system.start(Pooled)
         threads = threading.active_count()

@@ -35,7 +35,6 @@ from tests.patience import PATIENCE_SECONDS
 
 
 def named(node: ActorNode) -> dict[str, ActorNode]:
-    """All nodes of a picture by their names."""
     return {node.name: node, **{name: each for child in node.children for name, each in named(child).items()}}
 
 
@@ -54,7 +53,6 @@ def crash(system: ActorSystem, name: str) -> None:
 
 
 def test_a_picture_shows_each_actor_and_what_it_has_done(system: ActorSystem) -> None:
-    """Names, kinds, strategies, how many messages were handled and how many wait."""
     root = start_root(system, worker("a"), supervisor_spec("group", ONE_FOR_ALL, [worker("b")]))
     b = whereis(system, "b")
     for _ in range(3):
@@ -82,14 +80,12 @@ def test_restarts_are_counted_also_those_of_a_supervisor_above(system: ActorSyst
 
 
 def test_a_place_without_an_actor_is_shown_as_well(system: ActorSystem) -> None:
-    """A child that an operator has stopped is known to its supervisor, and does not run."""
     root = start_root(system, worker("a"))
     terminate_child(root, "a")
     assert look_at(root).children == (ActorNode("a", None, look_at(root).children[0].type, "stopped"),)
 
 
 def test_children_on_demand_are_listed_up_to_a_number(system: ActorSystem) -> None:
-    """And the others are counted; each that is listed can be found by what it is called."""
     spec = ChildSpec("child", Start(Pooled), TEMPORARY)
     root = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
     for _ in range(5):
@@ -103,7 +99,6 @@ def test_children_on_demand_are_listed_up_to_a_number(system: ActorSystem) -> No
 
 
 def test_children_on_demand_that_wait_for_a_restart_are_counted_and_not_listed(system: ActorSystem) -> None:
-    """They are no actors before it. Where fewer run than may be listed, none of those that run is left out."""
     spec = ChildSpec("child", Start(Pooled), backoff=Backoff(first_seconds=60))
     many = start_root(system, supervisor_spec("many", SIMPLE_ONE_FOR_ONE, [spec]))
     for _ in range(2):
@@ -116,7 +111,6 @@ def test_children_on_demand_that_wait_for_a_restart_are_counted_and_not_listed(s
 
 
 def test_an_actor_is_found_by_the_name_that_people_read(system: ActorSystem) -> None:
-    """A name may be a tuple; its parts are written one after the other."""
     ref = system.start(Pooled, name=("result_batcher", "ResultsSQS"))
     assert name_of(ref) == "result_batcher ResultsSQS"
     assert find_actor(system, "result_batcher ResultsSQS") is ref
@@ -124,7 +118,6 @@ def test_an_actor_is_found_by_the_name_that_people_read(system: ActorSystem) -> 
 
 
 def test_nobody_who_hangs_holds_up_who_looks(system: ActorSystem) -> None:
-    """Neither an actor with a thread of its own nor one that has the thread of all pooled actors, supervisors too."""
     root = start_root(system, ChildSpec("stuck", Start(Threaded, name="stuck")), worker("a"))
     with Gate() as own, Gate() as shared:
         whereis(system, "stuck").cast(own)
@@ -135,8 +128,6 @@ def test_nobody_who_hangs_holds_up_who_looks(system: ActorSystem) -> None:
 
 
 class Slow(Supervisor):
-    """A supervisor that takes its time to be made."""
-
     runtime = Runtime.THREAD
 
     def __init__(self, gate: Gate) -> None:
@@ -148,7 +139,6 @@ class Slow(Supervisor):
 
 
 def test_an_actor_that_is_being_made_can_be_seen(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
-    """There is not much of it yet, and that is no fault."""
     root = start_root(system)
     with Gate() as gate:
         threading.Thread(target=start_child, args=(root, ChildSpec("slow", Start(Slow, gate, name="slow")))).start()
@@ -160,8 +150,6 @@ def test_an_actor_that_is_being_made_can_be_seen(system: ActorSystem, caplog: py
 
 
 class Viewed(GenServer):
-    """Shows how many it has counted; or fails to."""
-
     def __init__(self) -> None:
         self.count = 2
 
@@ -178,14 +166,10 @@ def test_an_actor_may_show_something_of_itself(system: ActorSystem) -> None:
 
 
 class Colour(enum.Enum):
-    """Something with members."""
-
     RED = "red"
 
 
 class Stateful(GenServer):
-    """Has a state of all sorts."""
-
     def __init__(self) -> None:
         self.count, self.ratio, self.endless, self.is_on = 3, 0.5, float("inf"), True
         self.colour, self.nothing = Colour.RED, None

@@ -1,6 +1,6 @@
 """What users get: the wheel, the sdist, and the commands that the README tells them to type.
 
-These tests build and install, so they want ``build``, ``twine`` and a package index; ``tox -e package`` has them.
+These tests build and install, so they want ``build``, ``twine`` and a package index; ``tox -e tests`` has them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run pykka's own tests with actors of ours, once with each runtime. ``tox -e pykka-suite`` does that.
+"""Run pykka's own tests with actors of ours, once with each runtime. ``tox -e tests`` does that, too.
 
 pykka's tests are not in its wheel: pip downloads the source distribution of the version that is installed, from the
 index that it is configured for, into DIRECTORY (without one, a temporary directory).

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import socket
-from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -110,20 +109,6 @@ def test_it_is_paused_and_resumed(embedded: EmbeddedWorld, processes: int) -> No
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_an_outage_of_others_is_no_illness_of_ours(embedded: EmbeddedWorld, processes: int) -> None:
-    """While the breaker is open it is healthy and ready: starting it anew would help nobody."""
-    embedded.send(GENUINE)
-    with SimulatedAppStore() as store:
-        store.outage(Fault.http(503))
-        program = embedded.start(store, admin=ANY_PORT, processes=processes)
-        port = Port(program)
-        program.wait_until(lambda: port.state() == "waiting", "the breaker is open")
-        assert (port.status("/healthz"), port.status("/readyz")) == (200, 200)
-        assert "app_store is unavailable" in json.loads(port.ask("/readyz")[1])["why"]
-        assert port.metric("receipt_actors_service_available", service="app_store") < processes
-
-
-@pytest.mark.parametrize("processes", PROCESSES)
 def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, processes: int) -> None:
     """Alive, and not ready."""
     embedded.send(GENUINE)
@@ -141,54 +126,6 @@ def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, proc
         assert port.status("/healthz") == 0
 
 
-@pytest.mark.parametrize("processes", PROCESSES)
-def test_a_drain_shows_how_far_it_is(embedded: EmbeddedWorld, processes: int) -> None:
-    """Whoever waits for it sees messages being finished, of several processes too."""
-    embedded.send(GENUINE)
-    with SimulatedAppStore() as store:
-        program = embedded.start(
-            store, admin=ANY_PORT, processes=processes, drain_seconds=30, app_store_rate_per_second=len(GENUINE) / 6
-        )
-        port = Port(program)
-        in_flight = partial(port.metric, "receipt_actors_messages_in_flight")
-        program.wait_until(lambda: in_flight() > len(GENUINE) / 2, "most are in flight")
-        program.send_signal(signal.SIGTERM)
-        program.wait_until(lambda: port.state() == "draining", "it drains")
-        before = in_flight()
-        program.wait_until(lambda: 0 < in_flight() < before, "some are finished, and others not")
-        assert port.state() == "draining"
-        assert program.wait_for_end() == 0
-
-
-def test_without_a_system_yet_the_port_is_open(embedded: EmbeddedWorld) -> None:
-    """It listens before anything else begins: a probe never meets a closed door while the system is started."""
-    with SimulatedAppStore() as store:
-        program = embedded.start(store, admin=ANY_PORT)
-        program.wait_for_log("consumers take receipts")
-        log = program.stderr
-        assert log.index("the admin port is ") < log.index("consumers take receipts")
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_trace_shows_what_happens(embedded: EmbeddedWorld, processes: int) -> None:
-    """As it happens, in whichever process, and not more than was asked for."""
-    with SimulatedAppStore() as store:
-        program = embedded.start(store, admin=ANY_PORT, processes=processes)
-        port = Port(program)
-        program.wait_until(lambda: port.status("/readyz") == 200, "it is ready")
-        wanted = {"filters": {"event": ["verified"], "outcome": ["genuine"]}, "limit": 3, "seconds": PATIENCE_SECONDS}
-        body = json.dumps(wanted).encode()
-        request = Request(f"{port.url}/api/trace", data=body, headers={"Content-Type": "application/json"})
-        with urlopen(request, timeout=PATIENCE_SECONDS) as stream:
-            embedded.send(GENUINE)
-            lines = [line.decode().strip() for line in stream]
-        assert lines.count("event: trace") == 3
-        assert lines.count("event: end") == 1
-        status, answer = port.ask("/api/trace", {"filters": {"event": ["nonsense"]}})
-        assert status == 400
-        assert json.loads(answer)["error"]
-
-
 @pytest.mark.short("2")
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_port_that_is_taken_is_one_line(programs: Programs, tmp_path: Path, processes: str) -> None:
@@ -201,61 +138,6 @@ def test_a_port_that_is_taken_is_one_line(programs: Programs, tmp_path: Path, pr
         f"receipt-actors: admin: {address} can't be listened on: Address already in use; choose another\n"
     )
     assert not (tmp_path / "receipts.db").exists()
-
-
-def test_an_address_of_another_machine_is_one_line(programs: Programs) -> None:
-    """It can't be listened on here."""
-    program = programs.start(
-        *("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--admin", "192.0.2.1:9464"),
-        environment={"RECEIPT_ACTORS_ADMIN_TOKEN": TOKEN},
-    )
-    assert program.wait_for_end() == WORLD_FAILED
-    assert program.stderr.count("\n") == 1
-    assert "admin: 192.0.2.1:9464 can't be listened on" in program.stderr
-    assert TOKEN not in program.stderr
-
-
-@pytest.mark.short
-def test_an_open_port_without_a_token_is_one_line(programs: Programs) -> None:
-    """Wrong usage, with what to do."""
-    program = _start(programs, "--admin", "0.0.0.0:0")
-    assert program.wait_for_end() == WRONG_USAGE
-    assert program.stderr.count("\n") == 1
-    assert "admin_token: found nothing, expected a token" in program.stderr
-
-
-@pytest.fixture
-def systemd(tmp_path: Path) -> Iterator[socket.socket]:
-    """Its socket, bound as ``notify`` in the folder of the test."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.settimeout(PATIENCE_SECONDS)
-        manager.bind(str(tmp_path / "notify"))
-        yield manager
-
-
-def _lines_until(manager: socket.socket, line: str) -> list[str]:
-    lines: list[str] = []
-    while line not in lines:
-        lines += manager.recv(4096).decode().split("\n")
-    return lines
-
-
-@pytest.mark.parametrize("processes", PROCESSES)
-def test_systemd_hears_of_the_whole_life(
-    embedded: EmbeddedWorld, systemd: socket.socket, tmp_path: Path, processes: int
-) -> None:
-    """Ready when it consumes, well as long as it is, and stopping when it drains; without the admin port."""
-    embedded.environment |= {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
-    with SimulatedAppStore() as store:
-        program = embedded.start(store, processes=processes)
-        before = _lines_until(systemd, "READY=1")
-        assert "STOPPING=1" not in before
-        program.wait_for_log("consumers take receipts")
-        _lines_until(systemd, "WATCHDOG=1")
-        _lines_until(systemd, "WATCHDOG=1")
-        program.send_signal(signal.SIGTERM)
-        _lines_until(systemd, "STOPPING=1")
-        assert program.wait_for_end() == 0
 
 
 def _start(programs: Programs, *flags: str) -> Program:

@@ -17,6 +17,7 @@ from receipt_actors.sandbox.load import SampleMessage
 from receipt_actors.sandbox.receipts import Fault, SampleReceipt, mint
 
 from .processes import Program
+from .test_processes import is_alive
 from .worlds import BUNDLE_ID, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 ALERTS = "AlertsSQS"
@@ -70,14 +71,6 @@ def test_a_wrong_shared_secret_is_told_at_once(world: World, store: SimulatedApp
     assert program.wait_for_end() == EXIT_DONE
 
 
-def test_a_status_that_nobody_knows_is_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """With the status, which stands in no manual."""
-    inbox = Inbox(embedded)
-    embedded.send([with_status(29999)])
-    program = embedded.start(store, alerts_queue=ALERTS)
-    assert "29999" in inbox.wait_for("unknown_answer", program)["summary"]
-
-
 @pytest.mark.short
 def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
     """Once each, and everything is answered afterwards."""
@@ -92,34 +85,6 @@ def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: Simu
     assert program.wait_for_end() == EXIT_DONE
     assert len(inbox.of("recovered")) == len(inbox.of("outage")) == 1
     assert embedded.total(RESULTS) == 20
-
-
-def test_many_dead_letters_are_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """A producer that sends garbage: how many, and why."""
-    inbox = Inbox(embedded)
-    (message,) = genuine_messages(1, 9)
-    embedded.send([replace(message, body=f"garbage {number}") for number in range(12)])
-    program = embedded.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=1)
-    assert program.wait_for_end() == EXIT_DONE
-    (alert,) = inbox.of("dead_letters")
-    assert alert["count"] == 12
-    assert "not_json" in alert["summary"]
-
-
-def test_a_drain_that_abandons_messages_tells_before_the_process_ends(
-    embedded: EmbeddedWorld, store: SimulatedAppStore
-) -> None:
-    """Apple hangs, the time is over: what is handed back is told."""
-    inbox = Inbox(embedded)
-    embedded.send(genuine_messages(3, 10))
-    store.outage(Fault.hang(600))
-    program = embedded.start(store, alerts_queue=ALERTS, receive_wait_seconds=0, drain_seconds=6)
-    program.wait_until(lambda: embedded.visible(SOURCE) == 0, "it has taken all in")
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == EXIT_DONE
-    (alert,) = inbox.of("abandoned")
-    assert "3 messages" in alert["summary"]
-    assert embedded.visible(SOURCE) == 3
 
 
 def test_a_storm_is_told_before_the_process_ends(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
@@ -151,32 +116,32 @@ def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, stor
 # --- several processes ---
 
 
-def test_of_several_processes_each_sends_its_own(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """With its name, so that an operator knows whose state to look at."""
-    inbox = Inbox(embedded)
-    embedded.send([with_status(21004)])
-    program = embedded.start(store, alerts_queue=ALERTS, processes=2)
-    assert inbox.wait_for("configuration", program)["process"] in ("worker-1", "worker-2")
+def test_a_storm_ends_the_command_and_the_parent_tells_of_it(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
+    """A worker that was killed can't; and when the parent gives up, the last word is sent before it ends.
 
-
-def test_the_parent_tells_of_workers_that_die_and_of_the_storm_that_ends_it(
-    embedded: EmbeddedWorld, store: SimulatedAppStore
-) -> None:
-    """A worker that was killed can't; and when all are gone, the last word is sent before the parent ends."""
+    More restarts than its share within a minute: exit code 1, and the workers that are left hand back.
+    """
     inbox = Inbox(embedded)
+    store.outage(Fault.hang(600))
     program = embedded.start(store, alerts_queue=ALERTS, processes=2)
     program.wait_for_log("2 processes of 4 consumers take receipts")
+    embedded.send(genuine_messages(60, 13))
+    program.wait_until(lambda: embedded.visible(SOURCE) == 0, "all are in flight")
+    survivor, victim = program.children()
     killed: set[int] = set()
     while len(killed) <= RESTARTS_OF_TWO:
-        program.wait_until(lambda: set(program.children()) - killed, "there is another one")
-        victim = next(iter(set(program.children()) - killed))
         os.kill(victim, signal.SIGKILL)
         killed.add(victim)
         if len(killed) == 1:
             crash = inbox.wait_for("crash", program)
             assert crash["process"] == "parent"
             assert "was killed by signal 9" in crash["summary"]
+        if len(killed) <= RESTARTS_OF_TWO:
+            program.wait_until(lambda: set(program.children()) - {survivor, *killed}, "there is another one")
+            (victim,) = set(program.children()) - {survivor, *killed}
     assert program.wait_for_end() == EXIT_WORLD_FAILED
+    assert not is_alive(survivor)
+    assert embedded.total(SOURCE) == 60
     (storm,) = inbox.of("storm")
     assert storm["process"] == "parent"
     assert "Supervisor (workers): gives up because of child worker-" in storm["summary"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 
 import pytest
@@ -47,21 +46,6 @@ def test_an_outage_of_the_app_store_costs_no_verdict(world: World) -> None:
         (message.user_id, "OK") for message in [*early, *late]
     }
     assert world.total(DEAD_LETTERS) == 0
-
-
-def test_a_stop_in_an_outage_takes_seconds(world: World) -> None:
-    """Nothing can be finished, so all is handed back soon, for another process to take at once."""
-    messages = genuine_messages(IN_ONE_RECEIVE, 43)
-    world.send(messages)
-    program = world.start(SimulatedAppStore(port=world.programs.reserve_port()), drain_seconds=600)
-    program.wait_for_log("unavailable")
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == 0
-    # An emulator may deliver one of them twice.
-    told = re.search(r"unavailable: app_store: (\d+) messages are not finished, and handed back", program.stderr)
-    assert told is not None
-    assert int(told[1]) >= len(messages)
-    assert world.visible(SOURCE) == len(messages)
 
 
 def _wait_until_met(program: Program, store: SimulatedAppStore, fault: str) -> None:

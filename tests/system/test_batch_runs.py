@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 
-from .test_several_sources import SECOND, TwoGames
 from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, World, genuine_messages
 
 RECEIVE = frozenset({"ReceiveMessage"})
@@ -64,23 +62,3 @@ def test_a_queue_that_can_not_be_read_is_waited_for(aws: AwsWorld, processes: in
         assert program.wait_for_end() == 0
     assert len(aws.take(RESULTS)) == len(messages)
     assert aws.total(SOURCE) == 0
-
-
-def test_a_signal_ends_it_in_an_outage(aws: AwsWorld) -> None:
-    """With the exit code of any other drain."""
-    aws.server.refused = RECEIVE
-    with SimulatedAppStore() as store:
-        program = aws.start(store, exit_when_idle_seconds=0)
-        program.wait_for_log("this is not idle time")
-        assert program.end_by(lambda: program.send_signal(signal.SIGTERM)) == 0
-
-
-def test_every_source_is_looked_at(world: World) -> None:
-    """Only the second game's queue has something to do."""
-    games = TwoGames(world, 20, 93)
-    world.send(games.second.messages, SECOND)
-    with SimulatedAppStore() as store:
-        assert games.start(store, exit_when_idle_seconds=0).wait_for_end() == 0
-    _, second = games.outcomes()
-    assert second.faults(games.second) == ()
-    assert games.waiting() == 0

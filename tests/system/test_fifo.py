@@ -150,10 +150,3 @@ def test_what_is_redriven_is_not_swallowed(quiet_game: Game) -> None:
         assert game.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
     (letter,) = game.world.take(DEAD_LETTERS)
     assert (letter.attributes["submission_id"], letter.attributes["reason"]) == ("odd", "post_queue_not_allowed")
-
-
-def test_a_dead_letter_queue_of_the_other_kind_is_refused(world: World) -> None:
-    """SQS would not take it for a redrive policy; the fault says what is expected."""
-    program = world.run({"source_queue": SOURCE, "dead_letter_queue": "Letters", "bundle_ids": "com.example.game"})
-    assert program.wait_for_end() == 2
-    assert "expected a FIFO queue (its name ends in .fifo), as Receipts.fifo is one" in " ".join(program.stderr.split())

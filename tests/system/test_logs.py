@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,13 +33,17 @@ def objects(program: Program) -> list[dict[str, Any]]:
 def test_every_line_is_an_object_and_every_answer_has_one(
     programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
 ) -> None:
-    """With all that the answer said; where there are several processes a line says whose it is."""
+    """With all that the answer said; where there are several processes a line says whose it is.
+
+    A log that goes into a file is for machines unless told otherwise; its last line is written before the end.
+    """
     embedded.send(SCENARIO.messages)
     program = embedded.start(
-        store, log_format="json", log_decisions="all", processes=processes, exit_when_idle_seconds=1
+        store, log_format="auto", log_decisions="all", processes=processes, exit_when_idle_seconds=1
     )
     assert program.wait_for_end() == 0
     lines = objects(program)
+    assert lines[-1]["message"].startswith("stopped: ")
     logged = {
         (line["message_id"], line["user_id"], each["transaction_id"], each["verdict"], each["reason"])
         for line in lines
@@ -62,25 +65,6 @@ def test_every_line_is_an_object_and_every_answer_has_one(
     assert answers
     if processes > 1:
         assert {line.get("process") for line in lines if "results" in line} <= {"worker-1", "worker-2"}
-
-
-def test_a_log_that_goes_into_a_file_is_for_machines_unless_told_otherwise(programs: Programs) -> None:
-    """Nobody sets this up in production, and everybody can read the terminal at home."""
-    arguments = ("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0")
-    program = programs.start(*arguments, environment={"RECEIPT_ACTORS_LOG_FORMAT": "auto"})
-    assert program.wait_for_end() == 0
-    assert all(line["logger"] == "receipt_actors" for line in objects(program))
-
-
-def test_the_last_line_is_written_before_the_end(
-    programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore
-) -> None:
-    """What was in the log's hands when it was told to stop."""
-    program = embedded.start(store, log_format="json")
-    program.wait_for_log("consumers take receipts")
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == 0
-    assert objects(program)[-1]["message"].startswith("stopped: ")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -11,21 +11,18 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED
+from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
-from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
-from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.notifications.posts import AUTHORITY, Posted, transaction_payload
 from tests.stores.apple.notifications.servers import Client, read_to_end
 
-from .processes import Program, Programs
+from .processes import Program
 from .worlds import BUNDLE_ID, RESULTS, AwsWorld, EmbeddedWorld, Letter, World, genuine_messages
 
 READY = "Apple's notifications are taken at http://127.0.0.1:"
@@ -148,21 +145,6 @@ def transaction_id_of(message: SampleMessage, store: SimulatedAppStore) -> str:
     return transaction.transaction_id
 
 
-def test_the_same_submission_again_still_gets_its_ok(
-    embedded: EmbeddedWorld, store: SimulatedAppStore, roots: Path
-) -> None:
-    """A redelivery after the refund repeats the answer that was given: what the submission was told stays."""
-    (message,) = genuine_messages(1, 23)
-    message = replace(message, attributes={"submission_id": "the-same"})
-    (ok,) = validate(embedded, store, [message])
-    program, client = serve(embedded, roots)
-    assert client.post(Posted(transaction=transaction_payload(ok.fields["transaction_id"])).body) == 200
-    stop(program)
-    assert [letter.fields["status"] for letter in embedded.read(RESULTS)] == ["INVALID"]
-    (again,) = validate(embedded, store, [message])
-    assert again.fields == ok.fields
-
-
 def test_they_run_beside_each_other(embedded: EmbeddedWorld, store: SimulatedAppStore, roots: Path) -> None:
     """Refunds come in while receipts are answered: each that was told OK is told INVALID, and nobody else is."""
     messages = genuine_messages(60, 24)
@@ -220,31 +202,6 @@ def test_killed_in_the_middle_it_loses_nothing(embedded: EmbeddedWorld, store: S
     assert len(invalid) <= 2 * len(posts)
 
 
-def test_what_apple_could_not_deliver_it_delivers_later(embedded: EmbeddedWorld, roots: Path) -> None:
-    """Nobody is there when a signed transaction is refunded; Apple repeats itself, with hours that are short here."""
-    with SimulatedAppStore(notification_hour_seconds=0.2) as store:
-        sold = SampleReceipt(BUNDLE_ID, (Purchase("2000000777", "coins_100"),))
-        body = {"receipt": store.sell_signed(sold), "user_id": 42, "post_queue": RESULTS}
-        (sample,) = genuine_messages(1, 27)
-        embedded.send([replace(sample, body=json.dumps(body), attributes={})])
-        program = embedded.start(store, exit_when_idle_seconds=1, apple_roots=roots)
-        assert program.wait_for_end() == EXIT_DONE
-        (ok,) = embedded.read(RESULTS)
-        assert (ok.fields["transaction_id"], ok.fields["status"]) == ("2000000777", "OK")
-
-        port = embedded.programs.reserve_port()
-        refund = store.notify("REFUND", "2000000777", url=f"http://127.0.0.1:{port}/apple")
-        program, _ = serve(embedded, roots, "--port", str(port))
-        assert store.wait_until_delivered(PATIENCE_SECONDS)
-        *failed, delivered = store.deliveries
-        assert {delivery.notification_uuid for delivery in store.deliveries} == {refund.notification_uuid}
-        assert failed
-        assert delivered.accepted
-        (invalid,) = embedded.read(RESULTS)
-        assert invalid.fields == {**ok.fields, "status": "INVALID"}
-        stop(program)
-
-
 # --- the command ---
 
 
@@ -266,47 +223,6 @@ def test_a_stop_lets_requests_under_way_be_finished(embedded: EmbeddedWorld, roo
     idle.close()
     assert program.wait_for_end() == EXIT_DONE
     assert "stopped: 1 nothing" in program.stderr
-
-
-def test_it_says_that_it_lives(embedded: EmbeddedWorld, roots: Path) -> None:
-    """To a load balancer, which asks with GET; another path has nothing to be read."""
-    program, client = serve(embedded, roots)
-    assert client.ask("GET", "/healthz", None, {})[:2] == (200, "ok\n")
-    assert client.ask("HEAD", "/healthz", None, {})[:2] == (200, "")
-    assert client.ask("GET", "/", None, {})[0] == 405
-    stop(program)
-    assert "stopped: there were no notifications" in program.stderr
-
-
-def test_slow_and_greedy_clients_are_cut_off(embedded: EmbeddedWorld, roots: Path) -> None:
-    """Whoever finds the port holds nobody up: too large, no HTTP, more connections than there may be."""
-    program, client = serve(embedded, roots)
-    others = [client.connect() for _ in range(200)]
-    program.wait_until(lambda: sum(map(is_cut_off, others)) >= 100, "those that are too many are cut off")
-    for other in others:
-        other.close()
-    with client.connect() as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
-        assert connection.recv(1000).split(b" ")[1] == b"413"
-    with client.connect() as connection:
-        connection.sendall(b"\x16\x03\x01" + b"\xff" * 100)
-        with suppress(OSError):  # it has been refused and cut off already
-            connection.shutdown(socket.SHUT_WR)
-        read_to_end(connection)
-    assert client.post(Posted("TEST", None).body) == 200
-    stop(program)
-    assert "Traceback" not in program.stderr
-
-
-def is_cut_off(connection: socket.socket) -> bool:
-    """Tell whether the other end is gone; on a connection that stands there is nothing to be read."""
-    connection.setblocking(False)
-    try:
-        return connection.recv(1) == b""
-    except BlockingIOError:
-        return False
-    except ConnectionError:
-        return True
 
 
 @pytest.mark.short
@@ -333,67 +249,3 @@ def test_a_port_that_is_taken_is_told_in_one_line(embedded: EmbeddedWorld, roots
     assert line == (
         f"receipt-actors: notifications: 127.0.0.1:{port} can't be listened on: Address already in use; choose another"
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["--port", "65536"], "65536 is not in the range"),
-        (["--apple-roots", "nowhere"], "expected a folder that exists"),
-        (["--environments", "Moon"], "environments"),
-        (["--nonsense", "1"], "No such option"),
-    ],
-)
-def test_settings_that_cannot_work_are_told(embedded: EmbeddedWorld, arguments: list[str], expected: str) -> None:
-    """Before the port is opened, with exit code 2."""
-    program = embedded.command("notifications", "--bundle-ids", BUNDLE_ID, *arguments)
-    assert program.wait_for_end() == EXIT_USAGE
-    assert expected in program.stderr
-    assert "Traceback" not in program.stderr
-
-
-def test_a_folder_without_certificates_is_refused(embedded: EmbeddedWorld, tmp_path: Path) -> None:
-    """It would trust nobody, and refuse all that Apple sends."""
-    (tmp_path / "empty").mkdir()
-    arguments = ("--bundle-ids", BUNDLE_ID, "--apple-roots", str(tmp_path / "empty"), "--port", "0")
-    program = embedded.command("notifications", *arguments)
-    assert program.wait_for_end() == EXIT_USAGE
-    assert "expected root certificates" in program.stderr
-
-
-def test_a_table_that_is_missing_is_told_in_one_line(aws: AwsWorld, roots: Path) -> None:
-    """With what to do, and before Apple is answered anything."""
-    arguments = ("--port", "0", "--bundle-ids", BUNDLE_ID, "--apple-roots", str(roots), "--log-level", "ERROR")
-    program = aws.command("notifications", *arguments)
-    assert program.wait_for_end() == EXIT_WORLD_FAILED
-    (line,) = program.stderr.splitlines()
-    assert "NotificationIdTable" in line
-    assert "create the table, or set `notifications_table`" in line
-
-
-def test_a_fresh_database_is_made(programs: Programs, tmp_path: Path, roots: Path) -> None:
-    """A refund may come before anybody has run anything else on this machine."""
-    database = tmp_path / "fresh.db"
-    arguments = ("--database", str(database), "--port", "0", "--bundle-ids", BUNDLE_ID, "--apple-roots", str(roots))
-    program = programs.start("notifications", *arguments)
-    program.wait_for_log(READY)
-    client = Client(int(program.stderr.partition(READY)[2].partition("/")[0]))
-    assert client.post(Posted(transaction=transaction_payload("1000")).body) == 200
-    stop(program)
-    assert "refunded before anybody claimed it" in program.stderr
-
-
-def test_what_fails_is_sent_again_until_it_is_done(aws: AwsWorld, store: SimulatedAppStore, roots: Path) -> None:
-    """AWS is in trouble, service by service: 503 each time, then 200, and all of it is there."""
-    aws.create_table("NotificationIdTable", "NotificationUuid")
-    (ok,) = validate(aws, store, genuine_messages(1, 26))
-    program, client = serve(aws, roots)
-    body = Posted(transaction=transaction_payload(ok.fields["transaction_id"])).body
-    for operations in ({"GetItem"}, {"UpdateItem"}, {"SendMessageBatch", "SendMessage"}, {"PutItem"}):
-        aws.server.refused = frozenset(operations)
-        assert client.post(body) == 503
-    aws.server.refused = frozenset()
-    assert client.post(body) == 200
-    assert {letter.fields["status"] for letter in aws.read(RESULTS)} == {"INVALID"}
-    stop(program)
-    assert "Traceback" not in program.stderr

@@ -20,8 +20,8 @@ from receipt_actors.sandbox.load import SampleMessage, make_scenario
 from receipt_actors.sandbox.receipts import Fault
 from tests.patience import PATIENCE_SECONDS
 
-from .processes import POLL_SECONDS, Program, Programs, wait_until_stopped
-from .worlds import BUNDLE_ID, RESULTS, SOURCE, TABLE, AwsWorld, EmbeddedWorld, World, genuine_messages
+from .processes import POLL_SECONDS, Program, wait_until_stopped
+from .worlds import BUNDLE_ID, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 RESTARTS = 10  #: of two workers in a minute; one more is a storm
@@ -166,30 +166,6 @@ class TestDeaths:
         assert world.total(SOURCE) == 0
         assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == users(GENUINE)
 
-    def test_a_storm_ends_the_command(self, two: TwoProcesses) -> None:
-        """More restarts than its share within a minute: exit code 1, and the workers that are left hand back."""
-        world = two.world
-        with SimulatedAppStore() as store:
-            store.outage(Fault.hang(600))
-            program = two.start(store)
-            world.send(GENUINE)
-            program.wait_until(partial(has_taken_in_all, world), "all are in flight")
-            survivor = workers_of(program)["worker-1"]
-            killed: set[int] = set()
-            while len(killed) <= RESTARTS:
-                program.wait_until(lambda: victims(program, {survivor, *killed}), "there is another one")
-                (victim,) = victims(program, {survivor, *killed})
-                os.kill(victim, signal.SIGKILL)
-                killed.add(victim)
-            assert program.wait_for_end() == 1
-        assert not is_alive(survivor)
-        assert "the supervision tree has ended" in program.stderr
-        assert world.total(SOURCE) == len(GENUINE)
-
-
-def victims(program: Program, others: set[int]) -> set[int]:
-    return set(program.children()) - others
-
 
 class TestStopping:
     @pytest.mark.parametrize("stop_signal", STOP_SIGNALS)
@@ -280,17 +256,6 @@ class TestTheWhole:
         assert statistics["received"] == len(GENUINE)
         assert [fate["count"] for fate in statistics["fates"] if fate["fate"] == "answered"] == [len(GENUINE)]
 
-    def test_the_smallest_limits_leave_one_for_each(self, two: TwoProcesses) -> None:
-        """Two processes, two of everything: none of them waits for ever."""
-        world = two.world
-        world.send(GENUINE[:20])
-        limits = {"max_in_flight": 2, "app_store_concurrency": 2, "ledger_concurrency": 2}
-        with SimulatedAppStore() as store:
-            program = two.start(store, **limits)
-            program.wait_until(lambda: world.total(SOURCE) == 0, "all is done")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
-
 
 class TestLeases:
     def test_workers_stop_by_themselves_while_their_parent_stands_still(self, two: TwoProcesses) -> None:
@@ -320,22 +285,6 @@ class TestLeases:
 
 
 class TestStartUp:
-    def test_a_source_queue_that_does_not_exist_is_told_once(self, account: AwsWorld) -> None:
-        """As with one process: one line that names it, and the exit code."""
-        account.create_table()
-        _ends_with_one_line(account.run({"bundle_ids": BUNDLE_ID, "processes": "2"}), 1, naming=SOURCE)
-
-    def test_a_table_that_does_not_exist_is_told_once(self, account: AwsWorld) -> None:
-        """Likewise."""
-        account.create_queues()
-        _ends_with_one_line(account.run({"bundle_ids": BUNDLE_ID, "processes": "2"}), 1, naming=TABLE)
-
-    def test_a_database_that_cannot_be_used_is_told_once(self, programs: Programs, tmp_path: Path) -> None:
-        """A fault of the settings that only a worker finds."""
-        database = tmp_path / "missing" / "receipts.db"
-        flags = ("--database", str(database), "--bundle-ids", BUNDLE_ID, "--processes", "2")
-        _ends_with_one_line(programs.start("start", *flags), 2, naming=str(database))
-
     def test_a_worker_that_cannot_come_back_is_tried_again(self, account: AwsWorld) -> None:
         """Once all have consumed, what keeps a new one from starting does not end the others."""
         account.create_queues()
@@ -354,10 +303,3 @@ class TestStartUp:
             program.send_signal(signal.SIGTERM)
             assert program.wait_for_end() == 0
         assert {letter.fields["user_id"] for letter in account.take(RESULTS)} == users(GENUINE[:10])
-
-
-def _ends_with_one_line(program: Program, code: int, *, naming: str) -> None:
-    assert program.wait_for_end() == code
-    (line,) = program.stderr.splitlines()
-    assert line.startswith("receipt-actors: ")
-    assert naming in line

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -17,7 +15,6 @@ import pytest
 from receipt_actors.aws import AwsRoles
 from receipt_actors.cli import EXIT_DONE
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program
 from .test_admin_port import ANY_PORT, Port
@@ -60,10 +57,6 @@ class Node:
         nodes = partial(self.metric, "receipt_actors_role_nodes", standing=standing)
         self.program.wait_until(lambda: nodes() == count, f"{self.name} sees {count} that are {standing}")
 
-    def wait_for_share(self, requests: int) -> None:
-        share = partial(self.metric, "receipt_actors_role_share", limit="ledger_concurrency")
-        self.program.wait_until(lambda: share() == requests, f"{self.name} may have {requests} requests to the ledger")
-
     def probes(self) -> tuple[int, int]:
         return self.port.status("/healthz"), self.port.status("/readyz")
 
@@ -104,6 +97,9 @@ def test_one_works_and_another_stands_by_until_it_is_needed(
     standby = Node(world, store, "two", "active-standby", processes=processes, alerts_queue=ALERTS)
     standby.wait_for("standby")
     assert active.probes() == standby.probes() == (200, 200)
+    assert "consumers take receipts" not in standby.program.stderr
+    if processes == 1:
+        assert "while this node is active, they take receipts from" in standby.program.stderr
     active.wait_for_nodes(1, "standby")
     assert (active.metric("receipt_actors_role_active"), standby.metric("receipt_actors_role_active")) == (1, 0)
     code, text = standby.command("status")
@@ -145,67 +141,6 @@ def test_one_that_stops_in_good_order_is_no_alert(
     assert inbox.of("node_lost") == []
 
 
-def lose_the_table(world: World, active: Node) -> None:
-    """Drop the table of roles while nodes run: on AWS, where somebody has to make it anew, for longer than a lease."""
-    if isinstance(world, AwsWorld):
-        world.delete_table("RoleTable")
-        active.wait_for("waiting")
-        world.create_table("RoleTable", AwsRoles.key)
-    elif isinstance(world, EmbeddedWorld):
-        with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection:
-            connection.execute("DROP TABLE role_groups")
-
-
-def test_a_table_that_is_dropped_while_nodes_run_costs_nobody_its_place(world: World, store: SimulatedAppStore) -> None:
-    """What nodes know is put back, and told; the one that worked goes on, with the token that it had."""
-    prepare(world)
-    active = Node(world, store, "one", "active-standby", processes=2)
-    active.wait_for("consuming")
-    standby = Node(world, store, "two", "active-standby")
-    standby.wait_for("standby")
-    active.wait_for_nodes(1, "standby")
-    token = active.metric("receipt_actors_role_token")
-    lose_the_table(world, active)
-    both = (active.program, standby.program)
-    active.program.wait_until(lambda: any("is put back as version" in each.stderr for each in both), "it is put back")
-    active.wait_for("consuming")
-    standby.wait_for("standby")
-    world.send(GENUINE)
-    active.program.wait_until(lambda: world.visible(RESULTS) >= len(GENUINE), "all are answered")
-    assert active.metric("receipt_actors_role_token") == token
-    assert standby.metric("receipt_actors_messages_received_total") == 0
-
-
-@pytest.mark.skipif(not CAN_HAVE_TIME_NAMESPACES, reason="time namespaces take Linux, root, and unshare (util-linux)")
-def test_a_machine_that_was_suspended_often_is_like_any_other(
-    embedded: EmbeddedWorld, store: SimulatedAppStore
-) -> None:
-    """The clock that goes on meanwhile is far ahead of the monotonic one there; no process takes one for the other."""
-    prepare(embedded)
-    embedded.within = OFTEN_SUSPENDED
-    one = Node(embedded, store, "one", "active-standby", processes=2)
-    one.wait_for("consuming")
-    embedded.within = ()
-    other = Node(embedded, store, "two", "active-standby", processes=2)
-    other.wait_for("standby")
-    embedded.send(GENUINE)
-    one.program.wait_until(lambda: embedded.visible(RESULTS) >= len(GENUINE), "all are answered")
-    one.program.kill()
-    other.wait_for("consuming")
-
-
-def test_one_that_only_ever_stood_by_ends_when_it_is_told_to(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """Its processes have not even begun: there is nothing to drain, and nobody waits for it."""
-    active = Node(embedded, store, "one", "active-standby")
-    active.wait_for("consuming")
-    standby = Node(embedded, store, "two", "active-standby", processes=2)
-    standby.wait_for("standby")
-    active.wait_for_nodes(1, "standby")
-    standby.program.send_signal(signal.SIGTERM)
-    assert standby.program.wait_for_end() == EXIT_DONE
-    active.wait_for_nodes(0, "standby")
-
-
 def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
     """The one that stands by goes on standing by; one that is paused while it stands by says that it is paused."""
     active = Node(embedded, store, "one", "active-standby")
@@ -224,18 +159,3 @@ def test_a_pause_is_of_one_node_and_it_keeps_its_seat(embedded: EmbeddedWorld, s
     embedded.send(GENUINE)
     assert standby.command("resume")[0] == EXIT_DONE
     standby.program.wait_until(lambda: embedded.visible(RESULTS) == len(GENUINE), "all are answered")
-
-
-def test_nodes_that_share_the_limits_show_parts_that_sum_up(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """Each shows the same; and what its keeper knows can be asked for."""
-    nodes = [Node(embedded, store, name, "load-balanced", processes=2) for name in ("one", "two")]
-    for node in nodes:
-        node.wait_for_nodes(2, "active")
-        node.wait_for("consuming")
-    for node in nodes:
-        node.wait_for_share(25)
-        assert node.metric("receipt_actors_role_whole", limit="ledger_concurrency") == 50
-    code, text = nodes[0].command("status", "--actor", "membership")
-    assert code == EXIT_DONE
-    seen = json.loads(text)["parent"]["seen"]
-    assert sum(node["share"]["ledger_concurrency"] for node in seen["nodes"]) == 50

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import DeadLettered, Kind, SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, mint
 
-from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, World
+from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, World
 
 REVIEWER = 4711
 REFUSED, COUNTING = "purchases in Apple's Sandbox are refused", "purchases in Apple's Sandbox count"
@@ -38,7 +36,7 @@ def test_a_reviewers_purchase_is_refused_until_the_sandbox_counts(world: World) 
 
         world.bring_back(DEAD_LETTERS)
         assert world.command("redrive", "--reason", "sandbox_refused").wait_for_end() == 0
-        counting = world.start(store, environments="Production,Sandbox", exit_when_idle_seconds=1)
+        counting = world.start(store, environments="Production,Sandbox", processes=2, exit_when_idle_seconds=1)
         assert counting.wait_for_end() == 0
         assert [counting.stderr.count(told) for told in (REFUSED, COUNTING)] == [0, 1]
     (answer,) = world.take(RESULTS)
@@ -46,15 +44,3 @@ def test_a_reviewers_purchase_is_refused_until_the_sandbox_counts(world: World) 
     assert answer.attributes["environment"] == "Sandbox"
     assert answer.attributes["submission_id"] == letter.attributes["submission_id"]
     assert world.total(SOURCE) == world.total(DEAD_LETTERS) == 0
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_start_says_it_once_and_where_it_applies(embedded: EmbeddedWorld, processes: int) -> None:
-    """Not once a process; and where only the Sandbox counts, as on a staging system, there is nothing to say."""
-    with SimulatedAppStore() as store:
-        told = [
-            embedded.start(store, processes=processes, environments=environments, exit_when_idle_seconds=0)
-            for environments in ("Production", "Sandbox")
-        ]
-        assert [program.wait_for_end() for program in told] == [0, 0]
-    assert [program.stderr.count("Apple's Sandbox") for program in told] == [1, 0]

@@ -51,30 +51,6 @@ def test_a_task_that_keeps_messages_in_an_outage_is_protected_until_it_is_over(
         assert agent.wishes == [PROTECT, DROP][: len(agent.wishes)]
 
 
-def test_a_task_that_is_busy_is_not_protected(embedded: EmbeddedWorld) -> None:
-    """It always is; a service could never scale in."""
-    embedded.send(genuine_messages(180, 62))
-    with EcsAgent() as agent, SimulatedAppStore(latency_seconds=0.5) as store:
-        embedded.environment["ECS_AGENT_URI"] = agent.url
-        program = embedded.start(store, max_in_flight=20, receive_wait_seconds=0, exit_when_idle_seconds=1)
-        assert program.wait_for_end() == 0
-        assert agent.wishes == []
-    assert embedded.total(RESULTS) == 180
-
-
-def test_a_drain_with_something_in_flight_is_protected(embedded: EmbeddedWorld) -> None:
-    """Whoever told it to end: not every end is ECS's own doing."""
-    embedded.send(genuine_messages(TOO_FEW_FOR_AN_OUTAGE, 63))
-    with EcsAgent() as agent, SimulatedAppStore() as store:
-        embedded.environment["ECS_AGENT_URI"] = agent.url
-        program = _start_and_stop_while_apple_hangs(embedded, store)
-        assert agent.wait_for(1) == [PROTECT]
-        program.wait_for_log("protected from scale-in: it drains")
-        store.recover()
-        assert program.wait_for_end() == 0
-    assert embedded.total(RESULTS) == TOO_FEW_FOR_AN_OUTAGE
-
-
 def test_an_agent_that_hangs_does_not_hold_up_the_end(embedded: EmbeddedWorld, tmp_path: Path) -> None:
     """Nor anything before it."""
     (tmp_path / "waits_for_the_agent.py").write_text(WAITS_FOR_THE_AGENT, encoding="utf-8")

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.load import Asked, DeadLettered, Kind, Receipts, SampleMessage, Scenario, make_scenario
+from receipt_actors.sandbox.load import Asked, DeadLettered, Kind, Receipts, Scenario, make_scenario
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
-from .conftest import BACKENDS, empty_account
-from .processes import Program, Programs
 from .worlds import (
     BUNDLE_ID,
     DEAD_LETTERS,
     RESULTS,
     SOURCE,
-    AwsServer,
     AwsWorld,
-    EmbeddedWorld,
     Outcome,
     World,
     genuine_messages,
@@ -35,58 +28,77 @@ pytestmark = pytest.mark.short("embedded")
 SCENARIO = make_scenario(140, 11, BUNDLE_ID, RESULTS)
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRun:
-    """One run over ``SCENARIO``, and what it left behind."""
+def test_everything_that_the_contract_says_about_what_comes_out(world: World, tmp_path: Path) -> None:
+    """OK, INVALID with its reason, or the dead-letter queue with its reason: each kind of message gets its due.
 
-    program: Program
-    exit_code: int
-    outcome: Outcome
-    left_on_source_queue: int
-    claimed_transaction_ids: list[str]
-    statistics: StatisticsSnapshot
-
-
-@pytest.fixture(scope="module", params=BACKENDS)
-def finished_run(
-    request: pytest.FixtureRequest,
-    module_programs: Programs,
-    aws_server: AwsServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> FinishedRun:
-    """Messages are sent beside the running program, which ends by itself when nothing has come for two seconds."""
-    folder = tmp_path_factory.mktemp("world")
-    with _open_world(request.param, module_programs, aws_server, folder) as world, SimulatedAppStore() as store:
-        file = folder / "statistics.json"
+    Messages are sent beside the running program, which ends by itself, with code 0, when nothing has come for two
+    seconds.
+    """
+    file = tmp_path / "statistics.json"
+    with SimulatedAppStore() as store:
         program = world.start(store, exit_when_idle_seconds=2, statistics_file=str(file))
         world.send(SCENARIO.messages)
-        exit_code = program.wait_for_end()
-        statistics = StatisticsSnapshot.from_json(json.loads(file.read_text()))
-        claimed = world.claimed_transaction_ids()
-        return FinishedRun(program, exit_code, world.outcome(), world.total(SOURCE), claimed, statistics)
+        assert program.wait_for_end() == 0
+    outcome = world.outcome()
+    assert outcome.faults(SCENARIO) == ()
 
+    # Every message is answered or moved, told apart by the message id that SQS gave.
+    answered = {letter.attributes["source_message_id"] for letter in outcome.answers}
+    moved = {letter.attributes["source_message_id"] for letter in outcome.dead_letters}
+    assert world.total(SOURCE) == 0
+    assert len(answered) + len(moved) == len(SCENARIO.messages)
+    assert not answered & moved
 
-@contextmanager
-def _open_world(backend: str, programs: Programs, server: AwsServer, folder: Path) -> Iterator[World]:
-    if backend == "aws":
-        with empty_account(programs, server) as account:
-            account.create_queues()
-            account.create_table()
-            yield account
-    else:
-        embedded = EmbeddedWorld(programs, folder)
-        yield embedded
-        embedded.close()
+    # The ledger holds one item for each OK, and no other.
+    assert Counter(world.claimed_transaction_ids()) == Counter(outcome.transaction_ids("OK"))
+
+    # An answer has exactly three fields, on which other systems depend. It names its submission (the id is the
+    # producer's own, else the message's) and its reason.
+    of_user = {message.user_id: message for message in SCENARIO.messages}
+    types = {"user_id": int, "transaction_id": str, "status": str}
+    for letter in outcome.answers:
+        assert {name: type(value) for name, value in letter.fields.items()} == types
+        assert letter.fields["status"] in ("OK", "INVALID")
+        given = of_user[letter.fields["user_id"]].attributes.get("submission_id")
+        assert letter.attributes["submission_id"] == (given or letter.attributes["source_message_id"])
+        assert letter.attributes["reason"]
+
+    # A dead letter is the message itself with its submission id: it can be sent again as it is.
+    of_body = {message.body: message for message in SCENARIO.messages}
+    for letter in outcome.dead_letters:
+        given = of_body[letter.body].attributes.get("submission_id", "")
+        usable = given if 0 < len(given) <= 256 else ""
+        assert letter.attributes["submission_id"] == (usable or letter.attributes["source_message_id"])
+        assert letter.attributes["reason"]
+
+    # The statistics file tells the run; more where a message was delivered twice.
+    statistics = StatisticsSnapshot.from_json(json.loads(file.read_text()))
+    results = Counter[str]()
+    for (verdict, _reason), count in statistics.results.items():
+        results[verdict] += count
+    assert results == Counter(letter.fields["status"] for letter in outcome.answers)
+    assert statistics.count("moved") == len(outcome.dead_letters)
+    finished = statistics.count("answered") + statistics.count("moved")
+    assert statistics.latencies.count == finished >= len(SCENARIO.messages)
+    assert {"verifying", "claiming", "replying", "moving", "deleting"} == statistics.steps.keys()
+    assert statistics.calls[f"receive from {SOURCE}"].entries == statistics.received
+    assert statistics.calls[f"delete from {SOURCE}"].entries == finished
+
+    # Bad messages are everyday life, not errors; and a log is no place for what players bought.
+    output = program.stdout + program.stderr
+    assert "Traceback" not in output
+    assert "CRITICAL" not in output
+    receipts = [json.loads(message.body)["receipt"] for message in SCENARIO.messages if message.kind != Kind.GARBAGE]
+    assert not [receipt for receipt in receipts if receipt[-40:] in output]
 
 
 @pytest.mark.parametrize("asked", Asked)
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_signed_transactions_and_app_receipts_come_out_as_they_should(
-    programs: Programs, aws_server: AwsServer, tmp_path: Path, backend: str, asked: Asked
+    world: World, tmp_path: Path, asked: Asked
 ) -> None:
     """Genuine, replayed in both forms, hostile: beside receipts about which either of Apple's services is asked."""
     scenario = make_scenario(100, 12, BUNDLE_ID, RESULTS, receipts=Receipts.MIXED, asked=asked)
-    with _open_world(backend, programs, aws_server, tmp_path) as world, SimulatedAppStore() as store:
+    with SimulatedAppStore() as store:
         for receipt in scenario.sold:
             store.record(receipt)
         files = store.write_files(tmp_path / "apple")
@@ -107,93 +119,6 @@ def test_signed_transactions_and_app_receipts_come_out_as_they_should(
     is_asked = {Asked.VERIFY_RECEIPT: seen.requests, Asked.SERVER_API: seen.api_requests}
     assert is_asked.pop(asked)
     assert not any(is_asked.values())
-
-
-def test_every_message_comes_out_as_it_should(finished_run: FinishedRun) -> None:
-    """OK, INVALID with its reason, or the dead-letter queue with its reason: each kind of message gets its due."""
-    assert finished_run.outcome.faults(SCENARIO) == ()
-
-
-def test_an_idle_program_ends_with_code_0(finished_run: FinishedRun) -> None:
-    """``--exit-when-idle`` is for batch runs: a script reads the end as success."""
-    assert finished_run.exit_code == 0
-
-
-def test_every_message_is_answered_or_moved(finished_run: FinishedRun) -> None:
-    """Sent = answered + moved, told apart by the message id that SQS gave; nothing is left on the source queue."""
-    answered = {letter.attributes["source_message_id"] for letter in finished_run.outcome.answers}
-    moved = {letter.attributes["source_message_id"] for letter in finished_run.outcome.dead_letters}
-    assert finished_run.left_on_source_queue == 0
-    assert len(answered) + len(moved) == len(SCENARIO.messages)
-    assert not answered & moved
-
-
-def test_the_ledger_holds_one_item_for_each_ok(finished_run: FinishedRun) -> None:
-    """Whoever got OK owns an item; nobody else does."""
-    claimed = finished_run.claimed_transaction_ids
-    assert claimed
-    assert Counter(claimed) == Counter(finished_run.outcome.transaction_ids("OK"))
-
-
-def test_an_answer_has_exactly_the_three_fields_of_the_contract(finished_run: FinishedRun) -> None:
-    """Other systems depend on it: a number, a string, and OK or INVALID; nothing more."""
-    assert finished_run.outcome.answers
-    for letter in finished_run.outcome.answers:
-        fields = json.loads(letter.body)
-        assert {name: type(value) for name, value in fields.items()} == {
-            "user_id": int,
-            "transaction_id": str,
-            "status": str,
-        }
-        assert fields["status"] in ("OK", "INVALID")
-
-
-def test_an_answer_names_its_submission_and_its_reason(finished_run: FinishedRun) -> None:
-    """The submission id is the producer's own, else the message's; a reader can match answers without the body."""
-    senders = {message.user_id: message for message in SCENARIO.messages}
-    assert finished_run.outcome.answers
-    for letter in finished_run.outcome.answers:
-        attributes = letter.attributes
-        given = senders[letter.fields["user_id"]].attributes.get("submission_id")
-        assert attributes["submission_id"] == (given or attributes["source_message_id"])
-        assert attributes["reason"]
-        assert attributes["source_message_id"]
-
-
-def test_a_dead_letter_is_the_message_itself_with_its_submission_id(finished_run: FinishedRun) -> None:
-    """It can be sent again as it is: the body untouched, the submission id along, and why it is here."""
-    senders: dict[str, SampleMessage] = {message.body: message for message in SCENARIO.messages}
-    assert finished_run.outcome.dead_letters
-    for letter in finished_run.outcome.dead_letters:
-        given = senders[letter.body].attributes.get("submission_id", "")
-        usable = given if 0 < len(given) <= 256 else ""
-        assert letter.attributes["submission_id"] == (usable or letter.attributes["source_message_id"])
-        assert letter.attributes["reason"]
-
-
-def test_the_statistics_file_tells_the_run(finished_run: FinishedRun) -> None:
-    """What was answered and moved, how long each step took, and what it took to ask the services."""
-    statistics = finished_run.statistics
-    results = Counter[str]()
-    for (verdict, _reason), count in statistics.results.items():
-        results[verdict] += count
-    assert results == Counter(letter.fields["status"] for letter in finished_run.outcome.answers)
-    assert statistics.count("moved") == len(finished_run.outcome.dead_letters)
-    finished = statistics.count("answered") + statistics.count("moved")
-    assert finished >= len(SCENARIO.messages)  # more where a message was delivered twice
-    assert statistics.latencies.count == finished
-    assert {"verifying", "claiming", "replying", "moving", "deleting"} == statistics.steps.keys()
-    assert statistics.calls[f"receive from {SOURCE}"].entries == statistics.received
-    assert statistics.calls[f"delete from {SOURCE}"].entries == finished
-
-
-def test_the_log_has_no_traceback_and_no_receipt(finished_run: FinishedRun) -> None:
-    """Bad messages are everyday life, not errors; and a log is no place for what players bought."""
-    output = finished_run.program.stdout + finished_run.program.stderr
-    assert "Traceback" not in output
-    assert "CRITICAL" not in output
-    receipts = [json.loads(message.body)["receipt"] for message in SCENARIO.messages if message.kind != Kind.GARBAGE]
-    assert not [receipt for receipt in receipts if receipt[-40:] in output]
 
 
 def test_without_a_dead_letter_queue_what_cannot_be_answered_stays(account: AwsWorld) -> None:

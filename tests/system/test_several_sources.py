@@ -7,14 +7,12 @@ import os
 import signal
 from collections import Counter
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.domain.messages import Verdict
-from receipt_actors.domain.results import PostedResult
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import make_scenario
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, mint
@@ -22,7 +20,7 @@ from tests.patience import PATIENCE_SECONDS
 
 from .processes import Program
 from .test_processes import workers_of
-from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, Outcome, World, genuine_messages
+from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, Outcome, World, genuine_messages
 
 TWO = "com.example.two"
 SECOND, OUT2, DEAD2 = "Game2SQS", "Results2SQS", "Game2SQSDLQ"
@@ -77,24 +75,6 @@ def test_each_game_has_its_own_rules(world: World, processes: int) -> None:
     games.send()
     with SimulatedAppStore() as store:
         assert games.start(store, processes=processes, exit_when_idle_seconds=1).wait_for_end() == 0
-    games.check()
-
-
-def test_kills_in_the_middle_change_no_verdict_of_either(embedded: EmbeddedWorld) -> None:
-    """kill -9 of the whole program, again and again."""
-    games = TwoGames(embedded, 150, 73)
-    games.send()
-    kills = 3
-    with SimulatedAppStore(latency_seconds=0.02, jitter_seconds=0.1) as store:
-        for kill in range(1, kills + 1):
-            program = games.start(store, app_store_concurrency=20)
-            enough = kill * 2 * 150 // (kills + 3)
-            program.wait_until(partial(games.has_done, enough), f"{enough} answers are there")
-            program.kill()
-            assert games.waiting() > 0, "everything was done before the kill: this tells nothing"
-            embedded.bring_back(SOURCE)
-            embedded.bring_back(SECOND)
-        assert games.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
     games.check()
 
 
@@ -177,60 +157,6 @@ def test_one_submission_by_every_way_is_ok_on_one_post_queue(world: World) -> No
     assert world.take(DEAD_LETTERS) == world.take(DEAD2) == []
 
 
-def test_a_missing_source_queue_is_told_at_the_start(aws: AwsWorld) -> None:
-    """A slip of the pen in a table must not wait to be found."""
-    with SimulatedAppStore() as store:
-        program = aws.start(store, sources=json.dumps({"Game2SQQ": {}}))
-        assert program.wait_for_end() == 1
-    assert "Game2SQQ" in program.stderr
-
-
-def test_a_few_messages_are_answered_beside_a_backlog(embedded: EmbeddedWorld) -> None:
-    """Apple takes its time and a thousand receipts wait; each of the other game's is answered within moments."""
-    games = TwoGames(embedded, 20, 79)
-    backlog = make_scenario(1500, 81, BUNDLE_ID, RESULTS)
-    embedded.send(backlog.messages)
-    genuine = [message for message in games.second.messages if message.kind == "genuine"][:5]
-    with SimulatedAppStore(latency_seconds=0.1) as store:
-        program = games.start(store, app_store_concurrency=4, max_in_flight=400)
-        program.wait_until(lambda: embedded.total(RESULTS) > 20, "the backlog is being worked on")
-        for number, message in enumerate(genuine, start=1):
-            embedded.send([message], SECOND)
-            program.wait_until(partial(_has, embedded, OUT2, number), "it is answered")
-        assert embedded.total(SOURCE) > 200, "the backlog is over: this tells nothing"
-        program.kill()
-
-
-def _has(world: World, queue: str, count: int) -> bool:
-    return world.total(queue) >= count
-
-
-def test_an_embedding_program_has_both_games_in_one_system(tmp_path: Path) -> None:
-    """It submits to either queue, and hears the answers of both post queues."""
-    answers: dict[str, PostedResult] = {}
-    with SimulatedAppStore() as store:
-        settings = Settings(
-            database=tmp_path / "r.db",
-            bundle_ids=(BUNDLE_ID,),
-            app_store_url=store.url,
-            receive_wait_seconds=1,
-            sources=TABLES,
-        )
-        receipts = [mint(SampleReceipt(app, (Purchase(app, "coins"),))) for app in (BUNDLE_ID, TWO)]
-        with ReceiptSystem.start(settings) as system:
-            first = system.submit(receipts[0], 1).submission_id
-            second = system.submit(receipts[1], 2, source_queue=SECOND).submission_id
-            foreign = system.submit(receipts[0], 3, source_queue=SECOND).submission_id
-            answers |= {answer.submission_id: answer for answer in _read(system, RESULTS, 1)}
-            answers |= {answer.submission_id: answer for answer in _read(system, OUT2, 2)}
-            assert system.overview().source_queues == (SOURCE, SECOND)
-    assert {submission: (answer.user_id, answer.status) for submission, answer in answers.items()} == {
-        first: (1, Verdict.OK),
-        second: (2, Verdict.OK),
-        foreign: (3, Verdict.INVALID),
-    }
-
-
 def test_a_program_hears_what_the_way_of_its_own_submission_is_worth(tmp_path: Path) -> None:
     """What one game submits says nothing to another game that waits for the same submission by its own way."""
     with SimulatedAppStore() as store:
@@ -247,8 +173,3 @@ def test_a_program_hears_what_the_way_of_its_own_submission_is_worth(tmp_path: P
             system.resume()
             ((first,), (foreign,)) = (pending.result(PATIENCE_SECONDS) for pending in by_way)
     assert (first.status, foreign.status) == (Verdict.OK, Verdict.INVALID)
-
-
-def _read(system: ReceiptSystem, queue: str, count: int) -> list[PostedResult]:
-    results = system.results(queue, timeout_seconds=PATIENCE_SECONDS)
-    return [next(results) for _ in range(count)]

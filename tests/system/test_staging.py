@@ -91,15 +91,3 @@ def test_a_purchase_is_bought_validated_and_refunded(staging: Staging) -> None:
     # Another user who sends the old receipt gets nothing, and no word of a refund: there is nothing to take back.
     staging.validate({9: sold[0]["app_receipt"]})
     assert staging.results() == [(9, ids[0], "INVALID", "claimed_by_another_user")]
-
-
-def test_app_receipts_are_looked_up_by_the_server_api(staging: Staging) -> None:
-    """With the one variable that the store leaves commented out: a subscription in two forms, and another app's."""
-    subscription = staging.buy("--product-id", "gold_monthly", "--lasts", "3600")
-    other = staging.buy("--bundle-id", "com.example.other")
-    receipts = {1: subscription["app_receipt"], 2: other["app_receipt"], 3: subscription["transaction_receipt"]}
-    staging.validate(receipts, RECEIPT_ACTORS_APP_RECEIPTS="server-api")
-    transaction_id = subscription["transaction_id"]
-    by_status = {status: (user, id_) for user, id_, status, _ in staging.results()}
-    assert by_status["OK"][1] == by_status["INVALID"][1] == transaction_id
-    assert {by_status["OK"][0], by_status["INVALID"][0]} == {1, 3}  # one purchase in two forms counts once

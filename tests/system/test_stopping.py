@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from contextlib import ExitStack, closing
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,6 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
 from receipt_actors.sandbox.receipts import Fault
 
-from .processes import Programs
 from .worlds import RESULTS, SOURCE, EmbeddedWorld, World, genuine_messages
 
 DRAIN_SECONDS = 6
@@ -24,23 +21,6 @@ STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 LATENCY_SECONDS = 0.25
 CONCURRENCY = 5
 GENUINE = genuine_messages(80, 21)
-
-
-@pytest.mark.parametrize("stop_signal", STOP_SIGNALS)
-def test_a_signal_drains_and_loses_nothing(world: World, stop_signal: signal.Signals) -> None:
-    """Exit code 0 after the drain; each message is answered, or can be received again by another process at once."""
-    world.send(GENUINE)
-    with SimulatedAppStore(latency_seconds=LATENCY_SECONDS) as store:
-        program = world.start(store, app_store_concurrency=CONCURRENCY, drain_seconds=DRAIN_SECONDS)
-        program.wait_until(lambda: world.visible(RESULTS) >= 5, "some are answered")
-        program.send_signal(stop_signal)
-        assert program.wait_for_end() == 0
-    assert world.visible(SOURCE) == world.total(SOURCE)
-    answered = {letter.fields["user_id"] for letter in world.take(RESULTS)}
-    handed_back = {letter.fields["user_id"] for letter in world.take(SOURCE)}
-    assert len(answered) >= 5
-    assert handed_back
-    assert answered | handed_back == _users(GENUINE)
 
 
 @pytest.mark.short("aws")
@@ -60,24 +40,6 @@ def test_a_signal_lets_what_is_in_flight_finish(world: World) -> None:
         r"(\d+) messages answered, 0 moved to the dead-letter queue, 0 handed back", program.stderr
     )
     assert int(answered) >= len(messages)
-
-
-def test_a_signal_in_the_first_moments_is_not_missed(programs: Programs, tmp_path: Path) -> None:
-    """Several start at once, so that each is slow, and is told to stop as soon as it has taken something in."""
-    with SimulatedAppStore(latency_seconds=0.1) as store, ExitStack() as worlds:
-        runs = []
-        for number in range(6):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            world = worlds.enter_context(closing(EmbeddedWorld(programs, folder)))
-            world.send(GENUINE[:10])
-            runs.append((world, world.start(store)))
-        for world, program in runs:
-            program.wait_until(partial(_has_taken_in_all, world), "all are in flight")
-            program.send_signal(signal.SIGTERM)
-        for world, program in runs:
-            assert program.wait_for_end() == 0
-            assert world.total(SOURCE) == 0
 
 
 @pytest.mark.parametrize("second_signal", STOP_SIGNALS)

@@ -127,7 +127,10 @@ def run() -> Iterator[Run]:
 
 @pytest.mark.short
 def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """OK for the first, the same OK for the same submission again, INVALID for a replay."""
+    """OK for the first, the same OK for the same submission again, INVALID for a replay.
+
+    Each period of a subscription counts once; and a consumable that is bought twice counts twice.
+    """
     house = run(settings_of(store, tmp_path))
     sample = purchase()
     (bought,) = sample.purchases
@@ -136,31 +139,29 @@ def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Pa
     assert house.answer(signed, submission_id="s-1") == (bought.transaction_id, "OK", "already_ours")
     assert house.answer(signed, submission_id="s-2") == (bought.transaction_id, "INVALID", "already_answered")
     assert house.answer(signed, 43) == (bought.transaction_id, "INVALID", "claimed_by_another_user")
+    subscription = {"product_type": ProductType.AUTO_RENEWABLE_SUBSCRIPTION, "expires_at_ms": 4_000_000_000_000}
+    first = purchase(**subscription)
+    renewal = purchase(**subscription, original_transaction_id=first.purchases[0].transaction_id)
+    for each in (first, renewal, purchase()):
+        signed = store.sell_signed(each)
+        assert house.answer(signed)[1:] == ("OK", "claimed")
+        assert house.answer(signed)[1:] == ("INVALID", "already_answered")
     assert not store.statistics().requests  # Apple has not been asked
 
 
 @pytest.mark.short
-@pytest.mark.parametrize(
-    ("flaw", "reason"),
-    [
+def test_what_apple_did_not_sign_is_a_dead_letter(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
+    """With its reason; nothing is answered, nobody is asked, and the next player is served."""
+    house = run(settings_of(store, tmp_path))
+    for flaw, reason in (
         (Flaw.ALGORITHM_NONE, "jws_algorithm"),
         (Flaw.SWAPPED_PAYLOAD, "jws_signature"),
         (Flaw.FOREIGN_ROOT, "jws_foreign_root"),
         (Flaw.EXPIRED_LEAF, "jws_expired_certificate"),
-    ],
-)
-def test_what_apple_did_not_sign_is_a_dead_letter(
-    store: SimulatedAppStore,
-    tmp_path: Path,
-    run: Run,
-    flaw: Flaw,
-    reason: str,
-) -> None:
-    """With its reason; nothing is answered, nobody is asked, and the next player is served."""
-    house = run(settings_of(store, tmp_path))
-    forged = store.sell_signed(purchase(), flaw=flaw)
-    house.system.submit(forged, 42)
-    assert house.dead_letter() == (reason, forged)
+    ):
+        forged = store.sell_signed(purchase(), flaw=flaw)
+        house.system.submit(forged, 42)
+        assert house.dead_letter() == (reason, forged)
     assert house.answer(store.sell_signed(purchase()))[1:] == ("OK", "claimed")
     assert not store.statistics().requests
 
@@ -194,19 +195,6 @@ def test_policy_judges_what_is_signed(store: SimulatedAppStore, tmp_path: Path, 
     assert answers == [(sample.purchases[0].transaction_id, status, reason) for sample, status, reason in expected]
 
 
-def test_a_renewal_has_an_id_of_its_own(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """Each period of a subscription counts once; and a consumable that is bought twice counts twice."""
-    house = run(settings_of(store, tmp_path))
-    subscription = {"product_type": ProductType.AUTO_RENEWABLE_SUBSCRIPTION, "expires_at_ms": 4_000_000_000_000}
-    first = purchase(**subscription)
-    original = first.purchases[0].transaction_id
-    renewal = purchase(**subscription, original_transaction_id=original)
-    for sample in (first, renewal, purchase(), purchase()):
-        signed = store.sell_signed(sample)
-        assert house.answer(signed)[1:] == ("OK", "claimed")
-        assert house.answer(signed)[1:] == ("INVALID", "already_answered")
-
-
 def test_an_outage_of_apple_does_not_hold_signed_transactions_up(
     store: SimulatedAppStore,
     tmp_path: Path,
@@ -225,12 +213,11 @@ def test_an_outage_of_apple_does_not_hold_signed_transactions_up(
     assert {str(answer.status) for answer in answers} == {"OK"}
 
 
-def test_an_app_receipt_is_looked_up_by_the_server_api(
-    store: SimulatedAppStore,
-    tmp_path: Path,
-    run: Run,
-) -> None:
-    """One claim for all ways: what came as a receipt can't come again as a signed transaction."""
+def test_an_app_receipt_is_looked_up_by_the_server_api(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
+    """One claim for all ways: what came as a receipt can't come again as a signed transaction.
+
+    Apple knows of a refund, of which an old receipt does not know, and knows no id that is made up.
+    """
     house = run(asking_the_server_api(store, tmp_path, environments="Production,Sandbox"))
     sample = purchase()
     (bought,) = sample.purchases
@@ -238,26 +225,14 @@ def test_an_app_receipt_is_looked_up_by_the_server_api(
     assert house.answer(receipt_data) == (bought.transaction_id, "OK", "claimed")
     assert house.answer(store.sell_signed(sample), 43)[1:] == ("INVALID", "claimed_by_another_user")
     assert house.answer(store.sell(purchase(environment=Environment.SANDBOX)))[1:] == ("OK", "claimed")
-    assert not store.statistics().requests  # of verifyReceipt
-    house.system.submit("AAAA", 42)
-    assert house.dead_letter() == ("no_transaction_id", "AAAA")
-
-
-def test_one_who_made_up_a_receipt_gets_nothing(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """Apple does not know the id that is in it."""
-    house = run(asking_the_server_api(store, tmp_path))
-    made_up = mint(purchase())
-    house.system.submit(made_up, 42)
-    assert house.dead_letter() == ("transaction_not_found", made_up)
-
-
-def test_a_refund_is_seen_by_the_server_api(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """An old receipt does not know of it; Apple does."""
-    house = run(asking_the_server_api(store, tmp_path))
-    sample = purchase()
-    receipt_data = store.sell(sample)
-    store.refund(sample.purchases[0].transaction_id)
+    refunded = purchase()
+    receipt_data = store.sell(refunded)
+    store.refund(refunded.purchases[0].transaction_id)
     assert house.answer(receipt_data)[1:] == ("INVALID", "refunded")
+    assert not store.statistics().requests  # of verifyReceipt
+    for receipt_data, reason in (("AAAA", "no_transaction_id"), (mint(purchase()), "transaction_not_found")):
+        house.system.submit(receipt_data, 42)
+        assert house.dead_letter() == (reason, receipt_data)
 
 
 def test_neither_signed_transactions_nor_keys_nor_tokens_are_ever_logged(
