@@ -40,8 +40,6 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def test_requests_of_a_connection_are_answered_in_order(serve: Callable[..., HttpServer]) -> None:
-    """Requests that arrive in one piece are answered one after the other, though the first takes longest."""
-
     def first_takes_longest(request: Request) -> Reply:
         return echo(request)._replace(delay_seconds=0.05 if request.path == "/a" else 0.0)
 
@@ -58,14 +56,12 @@ def test_requests_of_a_connection_are_answered_in_order(serve: Callable[..., Htt
 
 
 def test_thousands_of_requests_may_come_in_one_piece(serve: Callable[..., HttpServer]) -> None:
-    """Each is answered, however many are pipelined."""
     with connect(serve(echo)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 3000 + b"GET / HTTP/1.1\r\nCONNECTION:close\r\n\r\n")
         assert read_all(connection).count(b"HTTP/1.1 200 OK") == 3001
 
 
 def test_a_request_may_come_byte_by_byte(serve: Callable[..., HttpServer]) -> None:
-    """However the network cuts a request, it is one request."""
     with connect(serve(echo)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in b"POST /a HTTP/1.0\r\nContent-Length: 3\r\n\r\none":
@@ -74,7 +70,6 @@ def test_a_request_may_come_byte_by_byte(serve: Callable[..., HttpServer]) -> No
 
 
 def test_a_delayed_answer_does_not_hold_up_other_connections(serve: Callable[..., HttpServer]) -> None:
-    """While one request waits, another connection is served."""
     arrived = threading.Event()
 
     def handler(request: Request) -> Reply:
@@ -94,7 +89,6 @@ def test_a_delayed_answer_does_not_hold_up_other_connections(serve: Callable[...
 
 
 def test_hundreds_of_connections_at_once(serve: Callable[..., HttpServer]) -> None:
-    """Hundreds may wait at a time, and are counted; hanging ones can be dropped together."""
     count = 300
     all_arrived = threading.Event()
     seen = 0
@@ -130,14 +124,12 @@ def test_hundreds_of_connections_at_once(serve: Callable[..., HttpServer]) -> No
     ],
 )
 def test_what_is_no_request_is_refused(serve: Callable[..., HttpServer], request_head: bytes, status: int) -> None:
-    """Broken or oversized requests get their HTTP status, and the connection is closed."""
     with connect(serve(echo)) as connection:
         connection.sendall(request_head)
         assert read_all(connection).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_a_client_that_asks_first_is_told_to_continue(serve: Callable[..., HttpServer]) -> None:
-    """``Expect: 100-continue`` (curl sends it with long receipts) is granted before the body."""
     with connect(serve(echo)) as connection:
         connection.sendall(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -146,14 +138,12 @@ def test_a_client_that_asks_first_is_told_to_continue(serve: Callable[..., HttpS
 
 
 def test_a_taken_address_is_an_error_at_start(serve: Callable[..., HttpServer]) -> None:
-    """Two servers can't share a port: the second says so, at once, to whoever starts it."""
     port = int(serve(echo).url.rpartition(":")[2])
     with pytest.raises(OSError, match="in use"):
         HttpServer(echo, port=port).start()
 
 
 def test_stop_may_be_called_twice_and_before_start() -> None:
-    """Stopping what does not run does nothing."""
     server = HttpServer(echo)
     server.stop()
     server.start()
@@ -163,7 +153,6 @@ def test_stop_may_be_called_twice_and_before_start() -> None:
 
 
 def test_who_comes_as_the_server_stops_leaves_no_socket_open(serve: Callable[..., HttpServer]) -> None:
-    """Connections that are accepted in the very moment of the stop are closed like all others."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         for _ in range(20):
@@ -192,8 +181,6 @@ def test_who_comes_as_the_server_stops_leaves_no_socket_open(serve: Callable[...
 
 
 def test_a_handler_sees_the_headers_of_its_request(serve: Callable[..., HttpServer]) -> None:
-    """By their names in lower case, each request its own, though several come in one piece."""
-
     def show(request: Request) -> Reply:
         return Reply(response(200, (request.header("authorization") or "nobody").encode(), "text/plain"))
 
