@@ -32,7 +32,7 @@ def refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Settings
     ][:REFUNDS]
     given_again = [replace(each, status=OK, reason=Reason.REFUND_REVERSED) for each in refunded[-1:]]
     with open_handler(settings) as handler:
-        server = HttpServer(_taken_by(handler), name="demo-notifications").start()
+        server = HttpServer(_taken_by(handler)).start()
         try:
             for answer in refunded:
                 store.notify("REFUND", answer.transaction_id, url=f"{server.url}/")

@@ -18,6 +18,7 @@ Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.s
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import http.client
 import json
@@ -25,7 +26,6 @@ import math
 import random
 import ssl
 import time
-import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,11 +113,11 @@ class SimulatedAppStore(Store):
         notification_hour_seconds: float = 1.0,
         on_delivery: Callable[[Delivery], object] = lambda delivery: None,
         tls: ssl.SSLContext | None = None,
-        run: Run | None = None,
+        run: Run = asyncio.run,
     ) -> None:
         self.authority = Authority(key)
         super().__init__(self.authority.sign, key=key)
-        self._server = HttpServer(self._handle, host, port, name="simulated-app-store", tls=tls, run=run)
+        self._server = HttpServer(self._handle, host, port, tls=tls, run=run)
         self._latency_seconds = latency_seconds
         self._jitter_seconds = jitter_seconds
         self._random = random.Random(0)
@@ -202,9 +202,9 @@ class SimulatedAppStore(Store):
             return read_signed(receipt_data, authority=self.authority)
         return read(receipt_data, key=self._key)
 
-    def refund(self, transaction_id: str) -> Sale:
+    def refund(self, transaction_id: str, type_: str | None = None, percentage: int | None = None) -> Sale:
         """Refund a purchase now, without a notification (see ``notify``). ``KeyError``: it was never sold here."""
-        return self.cancel(transaction_id, int(time.time() * 1000))
+        return self.cancel(transaction_id, int(time.time() * 1000), type_, percentage)
 
     def notify(
         self,
@@ -224,30 +224,21 @@ class SimulatedAppStore(Store):
         never sold here. ``ValueError``: no such type, or neither a transaction nor a bundle id.
         """
         type_ = NotificationType(notification_type)
-        now_ms = int(time.time() * 1000)
         sale = None
         if transaction_id is not None:
             match type_:
                 case NotificationType.REFUND:
                     kind = "REFUND_FULL" if revocation_percentage == WHOLE_PERCENTAGE else "REFUND_PRORATED"
-                    sale = self.cancel(transaction_id, now_ms, kind, revocation_percentage)
+                    sale = self.refund(transaction_id, kind, revocation_percentage)
                 case NotificationType.REVOKE:
-                    sale = self.cancel(transaction_id, now_ms, "FAMILY_REVOKE")
+                    sale = self.refund(transaction_id, "FAMILY_REVOKE")
                 case NotificationType.REFUND_REVERSED:
                     sale = self.cancel(transaction_id, None)
                 case _:
                     sale = self.find(transaction_id)
             if sale is None:
                 raise KeyError(transaction_id)
-        notification = sign_notification(
-            type_,
-            sale,
-            notification_uuid=str(uuid.uuid4()),
-            now_ms=now_ms,
-            authority=self.authority,
-            subtype=subtype,
-            bundle_id=bundle_id,
-        )
+        notification = sign_notification(type_, sale, self.authority, subtype=subtype, bundle_id=bundle_id)
         target = url or self.notification_url
         if target is not None:
             self._notifications.send(target, notification)

@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, Self, cast
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -92,8 +92,7 @@ class Connection(asyncio.Protocol):
         self._server._connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
-        if self._answering:
-            self._end_answer()
+        self._end_answer()
         if self.on_lost is not None:
             self.on_lost()
             self.on_lost = None
@@ -112,8 +111,7 @@ class Connection(asyncio.Protocol):
     def respond(self, response: bytes) -> None:
         """Answer the request under way with a whole response."""
         self._timer = None
-        if self._answering:
-            self._end_answer()
+        self._end_answer()
         if self._transport is not None:
             self._transport.write(response)
             if self._closing:
@@ -127,15 +125,14 @@ class Connection(asyncio.Protocol):
 
     def _reply(self, reply: Reply) -> None:
         data, delay_seconds, self.hangs, byte_seconds = reply
-        if byte_seconds > 0:
-            self.after(delay_seconds, lambda: self._trickle(data, byte_seconds))
-        elif data:
-            self.after(delay_seconds, lambda: self.respond(data))
-        else:
+        if not data:
             self.after(delay_seconds, self.drop)
+        elif byte_seconds > 0:
+            self.after(delay_seconds, lambda: self._trickle(data, byte_seconds))
+        else:
+            self.after(delay_seconds, lambda: self.respond(data))
 
     def _trickle(self, response: bytes, byte_seconds: float) -> None:
-        """Answer byte by byte, with a pause before each but the first."""
         if len(response) == 1 or self._transport is None:
             self.respond(response)
         else:
@@ -143,8 +140,8 @@ class Connection(asyncio.Protocol):
             self.after(byte_seconds, lambda: self._trickle(response[1:], byte_seconds))
 
     def _end_answer(self) -> None:
+        self._server._waiting -= self._answering
         self._answering = self.hangs = False
-        self._server._waiting -= 1
 
     def _advance(self) -> None:
         """Begin every request that is here completely, unless an earlier one still waits for its answer."""
@@ -163,64 +160,52 @@ class Connection(asyncio.Protocol):
         head_end = received.find(b"\r\n\r\n")
         if head_end < 0:
             if len(received) > MAX_HEAD_BYTES:
-                self._refuse(http.client.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return self._refuse(http.client.REQUEST_HEADER_FIELDS_TOO_LARGE)
             return False
         head = received[:head_end]
         lower_head = head.lower()
         method, _, rest = received[: received.index(b"\r\n")].partition(b" ")
         path, _, version = rest.partition(b" ")
-        body_bytes = _content_length(lower_head)
-        if version not in (b"HTTP/1.1", b"HTTP/1.0"):
-            self._refuse(http.client.BAD_REQUEST)
-            return False
-        if isinstance(body_bytes, http.HTTPStatus):
-            self._refuse(body_bytes)
-            return False
-        end = head_end + 4 + body_bytes
-        if len(received) < end:
-            expects = _header(lower_head, b"expect", lower_head)
-            if not self._continued and expects == b"100-continue" and self._transport is not None:
+        digits = _header(lower_head, b"content-length")
+        if version not in (b"HTTP/1.1", b"HTTP/1.0") or not (digits or b"0").isdigit():
+            return self._refuse(http.client.BAD_REQUEST)
+        if digits is None and _header(lower_head, b"transfer-encoding"):
+            return self._refuse(http.client.LENGTH_REQUIRED)
+        # What has more digits than the limit is told by its length: Python refuses to read thousands of them.
+        if digits and (len(digits) > len(str(MAX_BODY_BYTES)) or int(digits) > MAX_BODY_BYTES):
+            return self._refuse(http.client.REQUEST_ENTITY_TOO_LARGE)
+        body_start = head_end + 4
+        body_end = body_start + int(digits or 0)
+        if len(received) < body_end:
+            expects_go_on = _header(lower_head, b"expect") == b"100-continue"
+            if expects_go_on and not self._continued and self._transport is not None:
                 self._continued = True
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return False
-        self._received = received[end:]
+        self._received = received[body_end:]
         self._answering, self._continued = True, False
-        self._closing = version == b"HTTP/1.0" or _header(lower_head, b"connection", lower_head) == b"close"
-        body = received[head_end + 4 : end]
-        reply = self._server._begin(
-            Request(self, method.decode("latin-1"), path.decode("latin-1"), body, head, lower_head)
-        )
+        self._closing = version == b"HTTP/1.0" or _header(lower_head, b"connection") == b"close"
+        body = received[body_start:body_end]
+        request = Request(self, method.decode("latin-1"), path.decode("latin-1"), body, head, lower_head)
+        reply = self._server._begin(request)
         if reply is not None:
             self._reply(reply)
         return True
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int) -> bool:
         self._closing = True
         self.respond(response(status, b"", "text/plain"))
+        return False
 
 
-def _header(lower_head: bytes, name: bytes, head: bytes) -> bytes | None:
-    """Return the value of a header, out of ``head``; ``lower_head`` is the same in lower case."""
+def _header(lower_head: bytes, name: bytes, head: bytes | None = None) -> bytes | None:
+    """Return the value of a header, as in ``head``, or else in lower case."""
     start = lower_head.find(b"\r\n%b:" % name)
     if start < 0:
         return None
     start += len(name) + 3
-    end = head.find(b"\r\n", start)
-    return (head[start:end] if end > 0 else head[start:]).strip()
-
-
-def _content_length(lower_head: bytes) -> int | http.HTTPStatus:
-    """Return the length of the body, or the status to refuse the request with."""
-    digits = _header(lower_head, b"content-length", lower_head)
-    if digits is None:
-        is_chunked = _header(lower_head, b"transfer-encoding", lower_head)
-        return http.HTTPStatus.LENGTH_REQUIRED if is_chunked else 0
-    if not digits.isdigit():
-        return http.HTTPStatus.BAD_REQUEST
-    # What has more digits than the limit is told by its length: Python refuses to read thousands of them.
-    if len(digits) > len(str(MAX_BODY_BYTES)) or int(digits) > MAX_BODY_BYTES:
-        return http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    return int(digits)
+    end = lower_head.find(b"\r\n", start)
+    return (head or lower_head)[start : end if end > 0 else None].strip()
 
 
 class HttpServer:
@@ -235,15 +220,13 @@ class HttpServer:
         host: str = "127.0.0.1",
         port: int = 0,
         *,
-        name: str = "http-server",
         tls: ssl.SSLContext | None = None,
-        run: Run | None = None,
+        run: Run = asyncio.run,
     ) -> None:
         self._address = (host, port)
         self._handler = handler
-        self._name = name
         self._tls = tls
-        self._run = run or asyncio.run
+        self._run = run
         self._thread: threading.Thread | None = None
         self._listening = threading.Event()
         # Written by the event loop's thread only.
@@ -262,7 +245,9 @@ class HttpServer:
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise OSError(f"{host}:{port} can't be listened on: {why}; choose another") from error
         self._address = listener.getsockname()[:2]
-        self._thread = threading.Thread(target=self._run, args=(self._serve(listener),), name=self._name, daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(self._serve(listener),), name="http-server", daemon=True
+        )
         self._thread.start()
         self._listening.wait()
         return self
@@ -286,7 +271,7 @@ class HttpServer:
 
     def drop_hanging(self) -> None:
         """Close the connections whose replies hang."""
-        self._call(lambda: self._drop(each for each in tuple(self._connections) if each.hangs))
+        self._call(lambda: self._drop(only_hanging=True))
 
     def _call(self, action: Callable[[], object]) -> bool:
         if self._thread is None or not self._thread.is_alive() or self._loop is None:
@@ -308,13 +293,13 @@ class HttpServer:
             await asyncio.wait(accepting)
         server.close()
         while self._connections:  # one is closed a round after it is dropped
-            self._drop(tuple(self._connections))
+            self._drop()
             await asyncio.sleep(0)
 
-    @staticmethod
-    def _drop(connections: Iterable[Connection]) -> None:
-        for connection in connections:
-            connection.drop()
+    def _drop(self, *, only_hanging: bool = False) -> None:
+        for connection in tuple(self._connections):
+            if connection.hangs or not only_hanging:
+                connection.drop()
 
     def _begin(self, request: Request) -> Reply | None:
         self._waiting += 1

@@ -6,10 +6,10 @@ same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule; the 
 
 from __future__ import annotations
 
-import json
-import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -25,8 +25,6 @@ APP_APPLE_ID = 1000001  #: of every app of the simulated store
 RETRY_HOURS = (1, 12, 24, 48, 72)
 POST_TIMEOUT_SECONDS = 30.0
 ACCEPTED = range(200, 207)
-
-_log = logging.getLogger(__name__)
 
 
 class NotificationType(StrEnum):
@@ -52,63 +50,54 @@ class SignedNotification:
     type: NotificationType
     signed_payload: str = field(repr=False)
 
-    @property
-    def body(self) -> bytes:
-        return json.dumps({"signedPayload": self.signed_payload}).encode()
-
 
 def sign_notification(
-    notification_type: NotificationType,
-    sale: Sale | None,
-    *,
-    notification_uuid: str,
-    now_ms: int,
-    authority: Authority,
-    subtype: str | None = None,
-    bundle_id: str | None = None,
+    type_: NotificationType, sale: Sale | None, authority: Authority, *, subtype: str | None, bundle_id: str | None
 ) -> SignedNotification:
     """Sign a notification about a sale; of ``TEST``, which is about none, ``bundle_id`` says for which app.
 
     Raises ``ValueError`` where both are missing.
     """
-    if sale is None and bundle_id is None:
-        raise ValueError(f"{notification_type}: expected a sale, or a bundle id")
-    data: dict[str, object] = {
-        "appAppleId": APP_APPLE_ID,
-        "bundleId": bundle_id if sale is None else sale.receipt.bundle_id,
-        "bundleVersion": "1",
-        "environment": "Production" if sale is None else str(sale.receipt.environment),
-    }
-    if sale is not None:
-        receipt = sale.receipt
-        payload = transaction_payload(sale.purchase, receipt.bundle_id, receipt.environment, now_ms)
-        data["signedTransactionInfo"] = authority.sign(payload)
-        if sale.purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
-            data["signedRenewalInfo"] = authority.sign(_renewal(sale, now_ms))
-            data["status"] = 2 if notification_type is NotificationType.EXPIRED else 1
+    now_ms = int(time.time() * 1000)
     notification: dict[str, object] = {
-        "notificationType": str(notification_type),
+        "notificationType": str(type_),
         **({} if subtype is None else {"subtype": subtype}),
-        "notificationUUID": notification_uuid,
-        "data": data,
+        "notificationUUID": str(uuid.uuid4()),
+        "data": {"appAppleId": APP_APPLE_ID, "bundleVersion": "1", **_data(type_, sale, authority, bundle_id, now_ms)},
         "version": "2.0",
         "signedDate": now_ms,
     }
-    return SignedNotification(notification_uuid, notification_type, authority.sign(notification))
+    return SignedNotification(str(notification["notificationUUID"]), type_, authority.sign(notification))
 
 
-def _renewal(sale: Sale, now_ms: int) -> dict[str, object]:
-    purchase = sale.purchase
-    return {
-        "originalTransactionId": purchase.original_id,
-        "autoRenewProductId": purchase.product_id,
-        "productId": purchase.product_id,
-        "autoRenewStatus": 0 if purchase.cancelled_at_ms is not None else 1,
-        "signedDate": now_ms,
-        "environment": str(sale.receipt.environment),
-        "recentSubscriptionStartDate": purchase.purchased_at_ms,
-        "renewalDate": purchase.expires_at_ms,
+def _data(
+    type_: NotificationType, sale: Sale | None, authority: Authority, bundle_id: str | None, now_ms: int
+) -> Mapping[str, object]:
+    if sale is None:
+        if bundle_id is None:
+            raise ValueError(f"{type_}: expected a sale, or a bundle id")
+        return {"bundleId": bundle_id, "environment": "Production"}
+    receipt, purchase = sale.receipt, sale.purchase
+    transaction = transaction_payload(purchase, receipt.bundle_id, receipt.environment, now_ms)
+    data: dict[str, object] = {
+        "bundleId": receipt.bundle_id,
+        "environment": str(receipt.environment),
+        "signedTransactionInfo": authority.sign(transaction),
     }
+    if purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
+        renewal = {
+            "originalTransactionId": purchase.original_id,
+            "autoRenewProductId": purchase.product_id,
+            "productId": purchase.product_id,
+            "autoRenewStatus": 0 if purchase.cancelled_at_ms is not None else 1,
+            "signedDate": now_ms,
+            "environment": str(receipt.environment),
+            "recentSubscriptionStartDate": purchase.purchased_at_ms,
+            "renewalDate": purchase.expires_at_ms,
+        }
+        data["signedRenewalInfo"] = authority.sign(renewal)
+        data["status"] = 2 if type_ is NotificationType.EXPIRED else 1
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +127,7 @@ class NotificationSender:
         self._changed = threading.Condition()  # over what follows
         self._deliveries: list[Delivery] = []
         self._undelivered = 0
-        self._timers: set[threading.Timer] = set()
+        self._timers: list[threading.Timer] = []
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -150,11 +139,12 @@ class NotificationSender:
         self._pool.shutdown(cancel_futures=True)
         self._session.close()
 
-    def send(self, url: str, notification: SignedNotification) -> None:
+    def send(self, url: str, notification: SignedNotification, attempt: int = 1) -> None:
         """Have it posted, now and until it is accepted."""
         with self._changed:
-            self._undelivered += 1
-        self._submit(url, notification, 1)
+            if not self._is_stopped:
+                self._undelivered += attempt == 1
+                self._pool.submit(self._deliver, url, notification, attempt)
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
@@ -166,41 +156,27 @@ class NotificationSender:
         with self._changed:
             return self._changed.wait_for(lambda: not self._undelivered, timeout_seconds)
 
-    def _submit(self, url: str, notification: SignedNotification, attempt: int) -> None:
-        with self._changed:
-            if not self._is_stopped:
-                self._pool.submit(self._deliver, url, notification, attempt)
-
     def _deliver(self, url: str, notification: SignedNotification, attempt: int) -> None:
         outcome, accepted = self._post(url, notification)
-        next_in_seconds = None
-        if not accepted and attempt <= len(RETRY_HOURS):
-            next_in_seconds = RETRY_HOURS[attempt - 1] * self._hour_seconds
-        delivery = Delivery(
-            notification.notification_uuid, notification.type, attempt, outcome, accepted, next_in_seconds
-        )
-        _log.debug("%s", delivery)
+        is_last = accepted or attempt > len(RETRY_HOURS)
+        next_in_seconds = None if is_last else RETRY_HOURS[attempt - 1] * self._hour_seconds
+        uuid_, type_ = notification.notification_uuid, notification.type
+        delivery = Delivery(uuid_, type_, attempt, outcome, accepted, next_in_seconds)
         self._on_delivery(delivery)
         with self._changed:
             self._deliveries.append(delivery)
-            if next_in_seconds is None:
-                self._undelivered -= 1
-            elif not self._is_stopped:
-                timer = threading.Timer(next_in_seconds, self._submit, (url, notification, attempt + 1))
+            self._undelivered -= is_last
+            if next_in_seconds is not None and not self._is_stopped:
+                timer = threading.Timer(next_in_seconds, self.send, (url, notification, attempt + 1))
                 timer.daemon = True
-                self._timers = {each for each in self._timers if each.is_alive()} | {timer}
                 timer.start()
+                self._timers = [*(each for each in self._timers if each.is_alive()), timer]
             self._changed.notify_all()
 
     def _post(self, url: str, notification: SignedNotification) -> tuple[str, bool]:
+        body = {"signedPayload": notification.signed_payload}
         try:
-            answer = self._session.post(
-                url,
-                data=notification.body,
-                headers={"Content-Type": "application/json"},
-                timeout=POST_TIMEOUT_SECONDS,
-                allow_redirects=False,
-            )
+            answer = self._session.post(url, json=body, timeout=POST_TIMEOUT_SECONDS, allow_redirects=False)
         except requests.RequestException as error:
             return type(error).__name__, False
         return f"HTTP {answer.status_code}", answer.status_code in ACCEPTED

@@ -12,9 +12,10 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from receipt_actors.domain import sqs_rules
 from receipt_actors.domain.fifo import dead_letter_queue_fault, is_fifo
@@ -81,15 +82,16 @@ class _Poll:
 
     connection: Connection
     queue: Queue
-    max_messages: int
-    visibility_seconds: int
-    system_attributes: frozenset[str]
-    message_attributes: frozenset[str]
+    fields: Fields
     timer: asyncio.TimerHandle | None = None
+
+    def take(self) -> Sequence[Message]:
+        count, visibility_seconds = int(self.fields.get("MaxNumberOfMessages", 1)), _visibility_seconds(self.fields)
+        return self.queue.take(count, visibility_seconds, time.monotonic())
 
 
 class SimulatedSqs(AwsService):
-    """The service. ``on_sent`` is called with every message that was sent, when its request comes in (monotonic)."""
+    """The service."""
 
     namespace = "com.amazonaws.sqs"
     malformed = "MissingRequiredParameterException"
@@ -97,7 +99,7 @@ class SimulatedSqs(AwsService):
     def __init__(self, latency_seconds: float) -> None:
         operations: dict[str, Operation] = {
             "ReceiveMessage": self._receive,
-            "GetQueueUrl": self._get_url,
+            "GetQueueUrl": lambda fields: aws_ok(dumps({"QueueUrl": self._url(self._find(fields["QueueName"]))})),
             "GetQueueAttributes": self._get_attributes,
             "CreateQueue": self._create,
         }
@@ -114,6 +116,7 @@ class SimulatedSqs(AwsService):
         self.is_patient = True  #: False: receives wait for messages no longer
         self.first_receive_at: float | None = None  #: when the first request for messages came in
         self.url = ""  #: of this service, for the URLs of queues
+        #: Called with every message that was sent, when its request comes in (monotonic).
         self.on_sent: Callable[[Queue, Content, float], None] = lambda queue, content, now: None
         self._polls: defaultdict[Queue, list[_Poll]] = defaultdict(list)
         self._revealing: dict[Queue, asyncio.TimerHandle] = {}
@@ -131,19 +134,17 @@ class SimulatedSqs(AwsService):
         """Give the receives that wait for messages of a queue what is there now."""
         polls = self._polls[queue]
         while polls and queue is not self.held:
-            poll = polls[0]
-            messages = queue.take(poll.max_messages, poll.visibility_seconds, time.monotonic())
+            messages = polls[0].take()
             if not messages:
                 self._wake_when_revealed(queue)
                 return
-            self._end_poll(poll, messages)
+            self._end_poll(polls[0], messages)
 
     def end_polls(self) -> None:
         """Answer the receives that wait with nothing, and let none wait from now on."""
         self.is_patient = False
-        for polls in list(self._polls.values()):
-            for poll in tuple(polls):
-                self._end_poll(poll, [])
+        for poll in [poll for polls in self._polls.values() for poll in polls]:
+            self._end_poll(poll, [])
 
     # --- receives ---
 
@@ -151,34 +152,28 @@ class SimulatedSqs(AwsService):
         if self.first_receive_at is None:
             self.first_receive_at = time.monotonic()
         queue = self._queue(fields)
-        max_messages = int(fields.get("MaxNumberOfMessages", 1))
-        visibility_seconds = fields.get("VisibilityTimeout", DEFAULT_VISIBILITY_SECONDS)
-        wait_seconds = float(fields.get("WaitTimeSeconds", 0))
-        system_attributes = frozenset(fields.get("MessageSystemAttributeNames") or fields.get("AttributeNames") or ())
-        message_attributes = frozenset(fields.get("MessageAttributeNames") or ())
-        if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
+        if not 1 <= int(fields.get("MaxNumberOfMessages", 1)) <= MAX_BATCH_ENTRIES:
             raise AwsError(sqs_rules.INVALID_PARAMETER, "MaxNumberOfMessages: expected 1 to 10")
-        _raise(sqs_rules.visibility_fault(visibility_seconds))
+        _raise(sqs_rules.visibility_fault(_visibility_seconds(fields)))
+        wait_seconds = float(fields.get("WaitTimeSeconds", 0))
 
         def begin(connection: Connection) -> None:
-            poll = _Poll(connection, queue, max_messages, visibility_seconds, system_attributes, message_attributes)
+            poll = _Poll(connection, queue, fields)
             connection.after(self.latency_seconds, lambda: self._poll(poll, wait_seconds))
 
         return begin
 
     def _poll(self, poll: _Poll, wait_seconds: float) -> None:
-        queue = poll.queue
-        if queue is not self.held:
-            messages = queue.take(poll.max_messages, poll.visibility_seconds, time.monotonic())
-            if messages or wait_seconds <= 0:
-                self._deliver(poll, messages)
-                return
+        messages = [] if poll.queue is self.held else poll.take()
+        if messages or (wait_seconds <= 0 and poll.queue is not self.held):
+            self._deliver(poll, messages)
+            return
         if not self.is_patient:
             wait_seconds = min(wait_seconds, IMPATIENT_SECONDS)
-        self._polls[queue].append(poll)
+        self._polls[poll.queue].append(poll)
         poll.connection.on_lost = lambda: self._forget_poll(poll)
         poll.timer = asyncio.get_running_loop().call_later(wait_seconds, self._end_poll, poll, [])
-        self._wake_when_revealed(queue)
+        self._wake_when_revealed(poll.queue)
 
     def _end_poll(self, poll: _Poll, messages: Sequence[Message]) -> None:
         self._forget_poll(poll)
@@ -192,11 +187,11 @@ class SimulatedSqs(AwsService):
             poll.timer.cancel()
 
     def _deliver(self, poll: _Poll, messages: Sequence[Message]) -> None:
-        if not messages:
-            poll.connection.respond(aws_ok(b"{}"))
-            return
-        parts = [_encoded(message, poll.system_attributes, poll.message_attributes) for message in messages]
-        poll.connection.respond(aws_ok(b'{"Messages":[%b]}' % b",".join(parts)))
+        fields = poll.fields
+        system = frozenset(fields.get("MessageSystemAttributeNames") or fields.get("AttributeNames") or ())
+        wanted = frozenset(fields.get("MessageAttributeNames") or ())
+        parts = [_encoded(message, system, wanted) for message in messages]
+        poll.connection.respond(aws_ok(b'{"Messages":[%b]}' % b",".join(parts) if parts else b"{}"))
         self.entries["ReceiveMessage"] += len(messages)
 
     def _wake_when_revealed(self, queue: Queue) -> None:
@@ -244,22 +239,9 @@ class SimulatedSqs(AwsService):
         return aws_ok(dumps({"Successful": successful, "Failed": failed} if failed else {"Successful": successful}))
 
     def _send(self, queue: Queue, entries: Sequence[Fields]) -> Sequence[_Outcome]:
-        messages = [
-            OutgoingMessage(
-                entry["MessageBody"],
-                {
-                    name: attribute.get("StringValue", attribute.get("BinaryValue"))
-                    for name, attribute in (entry.get("MessageAttributes") or {}).items()
-                },
-                entry.get("MessageGroupId"),
-                entry.get("MessageDeduplicationId"),
-            )
-            for entry in entries
-        ]
+        messages = [_outgoing(entry) for entry in entries]
         failures = sqs_rules.check_send_batch(queue.name, messages)
-        for failure in failures:
-            if failure is not None and failure.code == sqs_rules.BATCH_REQUEST_TOO_LONG:
-                _raise(failure)
+        _raise(next((each for each in failures if each and each.code == sqs_rules.BATCH_REQUEST_TOO_LONG), None))
         outcomes = [
             failure or self._put(queue, entry, message)
             for entry, message, failure in zip(entries, messages, failures, strict=True)
@@ -270,9 +252,8 @@ class SimulatedSqs(AwsService):
     def _put(self, queue: Queue, entry: Fields, message: OutgoingMessage) -> dict[str, str]:
         content = make_content(message.body, entry.get("MessageAttributes") or {}, message.deduplication_id)
         now = time.monotonic()
-        sent_id = queue.send(
-            queues.Message(content.message_id, content, time.time(), message.group_id), now, message.deduplication_id
-        )
+        stored = queues.Message(content.message_id, content, time.time(), message.group_id)
+        sent_id = queue.send(stored, now, message.deduplication_id)
         if sent_id == content.message_id:  # else it repeats another
             self.on_sent(queue, content, now)
         sent = {"MessageId": sent_id, "MD5OfMessageBody": content.body_md5}
@@ -297,9 +278,6 @@ class SimulatedSqs(AwsService):
             self.wake(queue)
         return outcomes
 
-    def _get_url(self, fields: Fields) -> bytes:
-        return aws_ok(dumps({"QueueUrl": self._url(self._find(fields["QueueName"]))}))
-
     def _get_attributes(self, fields: Fields) -> bytes:
         queue = self._queue(fields)
         visible, hidden = queue.count(time.monotonic())
@@ -312,8 +290,7 @@ class SimulatedSqs(AwsService):
         if queue.dead_letter_queue is not None:
             policy = {"deadLetterTargetArn": _arn(queue.dead_letter_queue), "maxReceiveCount": queue.max_receive_count}
             known["RedrivePolicy"] = json.dumps(policy)
-        wanted = fields.get("AttributeNames") or ()
-        found = {name: value for name, value in known.items() if name in wanted or "All" in wanted}
+        found = _chosen(known, fields.get("AttributeNames") or ())
         return aws_ok(dumps({"Attributes": found} if found else {}))
 
     def _create(self, fields: Fields) -> bytes:
@@ -323,9 +300,8 @@ class SimulatedSqs(AwsService):
         if unknown or attributes.get("ContentBasedDeduplication") == "true":
             raise AwsError("InvalidAttributeName", f"{', '.join(sorted(attributes))}: not all of this is simulated")
         if (attributes.get("FifoQueue") == "true") != is_fifo(name):
-            raise AwsError(
-                sqs_rules.INVALID_PARAMETER, f"{name}: a FIFO queue's name ends in .fifo, and no other's does"
-            )
+            expected = "a FIFO queue's name ends in .fifo, and no other's does"
+            raise AwsError(sqs_rules.INVALID_PARAMETER, f"{name}: {expected}")
         queue = self.queues.get(name) or self.create_queue(name)
         if "RedrivePolicy" in attributes:
             policy = json.loads(attributes["RedrivePolicy"])
@@ -344,12 +320,22 @@ class SimulatedSqs(AwsService):
     def _find(self, name: str) -> Queue:
         queue = self.queues.get(name)
         if queue is None:
-            raise AwsError(
-                "QueueDoesNotExist",
-                "The specified queue does not exist.",
-                query_code=f"{_QUERY_PREFIX}NonExistentQueue",
-            )
+            query_code = f"{_QUERY_PREFIX}NonExistentQueue"
+            raise AwsError("QueueDoesNotExist", "The specified queue does not exist.", query_code=query_code)
         return queue
+
+
+def _outgoing(entry: Fields) -> OutgoingMessage:
+    sent = (entry.get("MessageAttributes") or {}).items()
+    attributes = {name: attribute.get("StringValue", attribute.get("BinaryValue")) for name, attribute in sent}
+    return OutgoingMessage(
+        entry["MessageBody"], attributes, entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
+    )
+
+
+def _visibility_seconds(fields: Fields) -> int:
+    seconds: int = fields.get("VisibilityTimeout", DEFAULT_VISIBILITY_SECONDS)
+    return seconds
 
 
 def _outcome(outcome: EntryFailure | Message | None) -> _Outcome:
@@ -361,30 +347,17 @@ def _encoded(message: Message, system_attributes: frozenset[str], message_attrib
     content = message.content
     more = b""
     if system_attributes:
-        everything = "All" in system_attributes
-        system = {
-            name: value
-            for name, value in (
-                ("ApproximateReceiveCount", str(message.receive_count)),
-                ("SentTimestamp", str(int(message.sent_at * 1000))),
-                ("SenderId", ACCOUNT),
-                ("MessageGroupId", message.group_id),
-                ("MessageDeduplicationId", content.deduplication_id),
-            )
-            if value and (everything or name in system_attributes)
+        system: dict[str, str | None] = {
+            "ApproximateReceiveCount": str(message.receive_count),
+            "SentTimestamp": str(int(message.sent_at * 1000)),
+            "SenderId": ACCOUNT,
+            "MessageGroupId": message.group_id,
+            "MessageDeduplicationId": content.deduplication_id,
         }
-        more = b',"Attributes":' + dumps(system)
-    if content.attributes and message_attributes:
-        wanted = {
-            name: value
-            for name, value in content.attributes.items()
-            if name in message_attributes or "All" in message_attributes
-        }
-        if wanted:
-            more += b',"MD5OfMessageAttributes":"%b","MessageAttributes":%b' % (
-                attributes_md5(wanted).encode(),
-                dumps(wanted),
-            )
+        more = b',"Attributes":' + dumps(_chosen(system, system_attributes))
+    if content.attributes and (wanted := _chosen(content.attributes, message_attributes)):
+        md5 = attributes_md5(wanted).encode()
+        more += b',"MD5OfMessageAttributes":"%b","MessageAttributes":%b' % (md5, dumps(wanted))
     return b'{"MessageId":"%b","ReceiptHandle":"%b","MD5OfBody":"%b","Body":%b%b}' % (
         content.message_id.encode(),
         message.receipt_handle.encode(),
@@ -392,6 +365,11 @@ def _encoded(message: Message, system_attributes: frozenset[str], message_attrib
         content.body_json,
         more,
     )
+
+
+def _chosen(attributes: Mapping[str, object], names: Collection[str]) -> dict[str, Any]:
+    everything = "All" in names
+    return {name: value for name, value in attributes.items() if value and (everything or name in names)}
 
 
 def _raise(outcome: _Outcome | None) -> None:
