@@ -14,7 +14,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -81,6 +81,7 @@ class Authority:
 
     def __init__(self, key: bytes = DEFAULT_KEY) -> None:
         self._key = key
+        self._headers: dict[Flaw | None, str] = {}
 
     @cached_property
     def root(self) -> bytes:
@@ -113,7 +114,7 @@ class Authority:
         """Make a JWS: the same string for the same arguments. With a ``flaw`` it is one that must be refused."""
         content = _segment(json.dumps(payload, separators=(",", ":")).encode())
         if flaw is None:
-            return self._signed(self._headers[None], content, self._leaf_key)
+            return self._signed(self._header(None), content, self._leaf_key)
         return self._flawed(content, flaw)
 
     def read(self, signed: str) -> dict[str, object] | None:
@@ -151,7 +152,7 @@ class Authority:
         return f"{text}.{_segment(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
     def _flawed(self, content: str, flaw: Flaw) -> str:
-        header = self._headers[flaw]
+        header = self._header(flaw)
         match flaw:
             case Flaw.FOREIGN_ROOT | Flaw.FOREIGN_CHAIN | Flaw.FOREIGN_SIGNATURE:
                 return self._signed(header, content, self._stranger._leaf_key)
@@ -168,29 +169,36 @@ class Authority:
                 return f"{header}.{content}.{genuine.rpartition('.')[2]}"
         return self._signed(header, content, self._leaf_key)
 
-    @cached_property
-    def _headers(self) -> Mapping[Flaw | None, str]:
-        """The first part of a JWS, for each flaw: some kilobytes of certificates, encoded once."""
-        stranger = self._stranger
-        chain = (self.leaf, self.intermediate, self.root)
-        chains: dict[Flaw | None, tuple[bytes, ...]] = {
-            Flaw.EXPIRED_LEAF: (self._leaf(has_oid=True, until=_EXPIRED_AT), *chain[1:]),
-            Flaw.LEAF_WITHOUT_OID: (self._leaf(has_oid=False, until=_UNTIL), *chain[1:]),
-            Flaw.INTERMEDIATE_WITHOUT_OID: (self.leaf, self._intermediate(has_oid=False), self.root),
-            Flaw.FOREIGN_ROOT: (stranger.leaf, stranger.intermediate, stranger.root),
-            Flaw.FOREIGN_CHAIN: (stranger.leaf, stranger.intermediate, self.root),
-            Flaw.TWO_CERTIFICATES: chain[:2],
-            Flaw.FOUR_CERTIFICATES: (*chain, self.root),
-            Flaw.GARBLED_CERTIFICATE: (self.leaf[:100], *chain[1:]),
-        }
-        algorithms = {Flaw.ALGORITHM_NONE: "none", Flaw.ALGORITHM_HS256: "HS256"}
-        headers: dict[Flaw | None, str] = {}
-        for flaw in (None, *Flaw):
+    def _header(self, flaw: Flaw | None) -> str:
+        """Return the first part of a JWS: some kilobytes of certificates, encoded once."""
+        if flaw not in self._headers:
+            algorithms = {Flaw.ALGORITHM_NONE: "none", Flaw.ALGORITHM_HS256: "HS256"}
             fields: dict[str, object] = {"alg": "ES256" if flaw is None else algorithms.get(flaw, "ES256")}
             if flaw is not Flaw.NO_CERTIFICATES:
-                fields["x5c"] = [base64.b64encode(each).decode() for each in chains.get(flaw, chain)]
-            headers[flaw] = _segment(json.dumps(fields, separators=(",", ":")).encode())
-        return headers
+                fields["x5c"] = [base64.b64encode(each).decode() for each in self._chain(flaw)]
+            self._headers[flaw] = _segment(json.dumps(fields, separators=(",", ":")).encode())
+        return self._headers[flaw]
+
+    def _chain(self, flaw: Flaw | None) -> Sequence[bytes]:
+        leaf, intermediate, root, stranger = self.leaf, self.intermediate, self.root, self._stranger
+        match flaw:
+            case Flaw.EXPIRED_LEAF:
+                return self._leaf(has_oid=True, until=_EXPIRED_AT), intermediate, root
+            case Flaw.LEAF_WITHOUT_OID:
+                return self._leaf(has_oid=False, until=_UNTIL), intermediate, root
+            case Flaw.INTERMEDIATE_WITHOUT_OID:
+                return leaf, self._intermediate(has_oid=False), root
+            case Flaw.FOREIGN_ROOT:
+                return stranger.leaf, stranger.intermediate, stranger.root
+            case Flaw.FOREIGN_CHAIN:
+                return stranger.leaf, stranger.intermediate, root
+            case Flaw.TWO_CERTIFICATES:
+                return leaf, intermediate
+            case Flaw.FOUR_CERTIFICATES:
+                return leaf, intermediate, root, root
+            case Flaw.GARBLED_CERTIFICATE:
+                return leaf[:100], intermediate, root
+        return leaf, intermediate, root
 
     @cached_property
     def _stranger(self) -> Authority:

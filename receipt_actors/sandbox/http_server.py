@@ -245,9 +245,7 @@ class HttpServer:
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise OSError(f"{host}:{port} can't be listened on: {why}; choose another") from error
         self._address = listener.getsockname()[:2]
-        self._thread = threading.Thread(
-            target=self._run, args=(self._serve(listener),), name="http-server", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(self._serve(listener),), name="http", daemon=True)
         self._thread.start()
         self._listening.wait()
         return self
