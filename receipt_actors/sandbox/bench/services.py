@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
+import ssl
 import tempfile
+import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from receipt_actors.sandbox.services.certificates import make_certificate
 from receipt_actors.sandbox.services.load import BUNDLE_ID, POST_QUEUE, SOURCE_QUEUE, TABLE, Load, Way
@@ -64,9 +63,7 @@ class Services:
             self._stack = self._stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @property
@@ -88,21 +85,12 @@ class Services:
     def ask(self, service: str, command: str, **fields: object) -> dict[str, Any]:
         """Have a service do a command of ``services.control``."""
         process = self._aws if service == "aws" else self._app_store
-        parts = urlsplit(process.url)
-        assert parts.hostname is not None
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=CONTROL_TIMEOUT_SECONDS, context=self._tls
-            )
-        else:
-            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONTROL_TIMEOUT_SECONDS)
-        try:
-            connection.request("POST", f"/_bench/{command}", json.dumps(fields))
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        request = urllib.request.Request(f"{process.url}/_bench/{command}", json.dumps(fields).encode())
+        no_proxy = urllib.request.ProxyHandler({})
+        opener = urllib.request.build_opener(no_proxy, urllib.request.HTTPSHandler(context=self._tls))
+        with opener.open(request, timeout=CONTROL_TIMEOUT_SECONDS) as response:
+            answer: dict[str, Any] = json.loads(response.read())
             return answer
-        finally:
-            connection.close()
 
     def _start(self, folder: Path) -> None:
         options = self.options
@@ -113,10 +101,8 @@ class Services:
         )
         arguments = ["--latency", str(options.apple.seconds), "--jitter", str(options.apple.jitter_seconds)]
         trust: dict[str, str] = {}
-        self._tls = None
+        self._tls: ssl.SSLContext | None = None
         if options.tls:
-            import ssl
-
             certificate, with_key = make_certificate(folder)
             arguments += ["--certificate", str(with_key)]
             self._tls = ssl.create_default_context(cafile=str(certificate))
