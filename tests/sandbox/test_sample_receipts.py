@@ -74,17 +74,15 @@ def test_a_changed_receipt_is_never_genuine(data: st.DataObject) -> None:
         read(base64.b64encode(content).decode())
 
 
-def test_a_forgery_is_told_apart_from_garbage() -> None:
-    with pytest.raises(ForgedReceipt):
-        read(forge(GENUINE))
-    with pytest.raises(ForgedReceipt):
-        read(mint(GENUINE, key=b"one"), key=b"two")
-
-
 @given(st.text() | st.binary().map(lambda data: base64.b64encode(data).decode()))
 def test_garbage_is_malformed(text: str) -> None:
     with pytest.raises(MalformedReceipt):
         read(text)
+
+
+def test_what_was_minted_under_another_key_is_forged() -> None:
+    with pytest.raises(ForgedReceipt):
+        read(forge(GENUINE))
 
 
 def test_a_padded_receipt_weighs_as_much_as_a_real_one() -> None:
