@@ -53,10 +53,7 @@ PRODUCTION_PATH = "/production/verifyReceipt"
 SANDBOX_PATH = "/sandbox/verifyReceipt"
 PRODUCTION_API_PATH = "/production/inApps/v1/transactions/"
 _PATHS = {PRODUCTION_PATH: Environment.PRODUCTION, SANDBOX_PATH: Environment.SANDBOX}
-_API_PATHS = {
-    PRODUCTION_API_PATH: Environment.PRODUCTION,
-    "/sandbox/inApps/v1/transactions/": Environment.SANDBOX,
-}
+_API_PATHS = {PRODUCTION_API_PATH: Environment.PRODUCTION, "/sandbox/inApps/v1/transactions/": Environment.SANDBOX}
 CONTROL_PATH = "/simulated/"
 KEY_FILE = "simulated-app-store-key.p8"
 ROOTS_FOLDER = "roots"

@@ -11,16 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from receipt_actors.sandbox.load import (
-    INVALID,
-    OK,
-    Answered,
-    DeadLettered,
-    Kind,
-    OneOfGroup,
-    SampleMessage,
-    Scenario,
-)
+from receipt_actors.sandbox.load import INVALID, OK, Answered, DeadLettered, Kind, OneOfGroup, SampleMessage, Scenario
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,7 @@ def genuine(
         }
         for number, transaction_id in enumerate(transaction_ids)
     ]
-    return {
-        "status": 0,
-        "environment": environment.value,
-        "receipt": {"bundle_id": bundle_id, "in_app": in_app},
-    }
+    return {"status": 0, "environment": environment.value, "receipt": {"bundle_id": bundle_id, "in_app": in_app}}
 
 
 class _ScriptedFake(Fake):
