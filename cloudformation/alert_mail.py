@@ -6,7 +6,7 @@ import os
 import boto3
 
 URGENT = ["storm", "configuration", "outage", "abandoned", "dead_letters", "crash", "unknown_answer"]
-URGENT += ["node_lost", "restart", "seat_given_up"]
+URGENT += ["node_lost", "restart", "stepped_down"]
 MAX_SUBJECT = 99  # characters; SNS takes fewer than 100
 MAX_COUNT = 10**12  # of one alert; the sum is written in digits
 MAX_MESSAGE = 200_000  # bytes; SNS takes 256 KiB

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import textwrap
-from pathlib import Path
 
 import click
 from docutils import nodes
@@ -13,7 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from receipt_actors import settings
+from receipt_actors import settings, settings_model
 from receipt_actors.cli import COMMANDS, PROGRAM, cli
 from receipt_actors.settings import SETTINGS
 from receipt_actors.stores.apple import settings as apple_settings
@@ -24,8 +23,8 @@ class CommandsReference(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build the sections, and have them built again when a command or a setting changes."""
-        for module in (*Path(settings.__file__).parent.glob("*.py"), apple_settings.__file__):
-            self.env.note_dependency(str(module))
+        for module in (settings, settings_model, apple_settings):
+            self.env.note_dependency(str(module.__file__))
         context = click.Context(cli, info_name=PROGRAM)
         return [self._section(name, context) for name in cli.list_commands(context)]
 

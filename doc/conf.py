@@ -43,8 +43,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"receipt_actors\.otp\.gen_statem\..*"),
     (r"py:.*", r"receipt_actors\.stores\.apple\.(verify_receipt|server_api|ports)\b.*"),
     # How pydantic writes an annotated type.
-    (r"py:.*", r"(pydantic\..*|\w+=.*|receipt_actors\.telemetry\.(json_values|latencies)\..*)"),
-    (r"py:.*", r"receipt_actors\.telemetry\.trace_exporter\..*"),
+    (r"py:.*", r"(pydantic\..*|\w+=.*|receipt_actors\.telemetry\.(statistics\._|latencies\.).*)"),
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

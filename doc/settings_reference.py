@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from receipt_actors import settings
+from receipt_actors import settings, settings_model
 from receipt_actors.settings import SETTINGS, SOURCE_SETTINGS, Setting
 from receipt_actors.stores.apple import settings as apple_settings
 
@@ -19,8 +17,8 @@ class SettingsReference(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build the sections, and have them built again when a setting changes."""
-        for module in (*Path(settings.__file__).parent.glob("*.py"), apple_settings.__file__):
-            self.env.note_dependency(str(module))
+        for module in (settings, settings_model, apple_settings):
+            self.env.note_dependency(str(module.__file__))
         return [self._section(setting) for setting in SETTINGS.values()]
 
     def _section(self, setting: Setting) -> nodes.section:

@@ -78,9 +78,9 @@ from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.alerts import (
     ALERT_LISTENER,
     ALERTS,
-    AlertFunction,
     AlertSink,
-    AlertsQueue,
+    alert_function,
+    alerts_queue,
     incident_specs,
 )
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
@@ -187,9 +187,9 @@ def _alert_sinks(
 ) -> Mapping[str, AlertSink]:
     sinks: dict[str, AlertSink] = {}
     if settings.alerts_queue is not None:
-        sinks[ALERTS] = AlertsQueue(lambda: backend.queues, settings.alerts_queue)
+        sinks[ALERTS] = alerts_queue(lambda: backend.queues, settings.alerts_queue)
     if on_alert is not None:
-        sinks[ALERT_LISTENER] = AlertFunction(on_alert)
+        sinks[ALERT_LISTENER] = alert_function(on_alert)
     return sinks
 
 
@@ -339,7 +339,6 @@ def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) 
             settings.effective_receive_wait_seconds,
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
-            backend.rng,
             background,
             name=name,
         )

@@ -25,12 +25,12 @@ from receipt_actors.settings import (
 from receipt_actors.sqlite import EmbeddedLedger, EmbeddedNotifications, EmbeddedQueues, EmbeddedRoles, look
 from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signed_data_calls
 from receipt_actors.stores.apple.ports import AppStore, ServerApi, SignedDataCalls
-from receipt_actors.telemetry.trace_exporter import TraceExporter
 from receipt_actors.transport.loop import NetworkLoop
 
 if TYPE_CHECKING:
     from receipt_actors.aws import AwsCalls, AwsLedger, AwsNotifications, AwsQueues, AwsRoles
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
+    from receipt_actors.telemetry.opentelemetry import OpenTelemetryExporter
     from receipt_actors.transport.curl import CurlTransport
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
@@ -50,7 +50,7 @@ class Backend:
     run_on: Callable[[Scheduler], None] | None = None  #: have the latter two run on an actor system's own thread
     signed_data: SignedDataCalls | None = None  #: verifies what Apple signs; without it signed transactions are left
     server_api: ServerApi | None = None  #: who is asked about app receipts, where the settings say so
-    trace_exporter: TraceExporter | None = None  #: takes deliveries that are over, for OpenTelemetry
+    trace_exporter: OpenTelemetryExporter | None = None  #: takes deliveries that are over, for OpenTelemetry
     roles: RoleTable | None = None  #: by which this node agrees with others, where it is not alone
 
 
@@ -121,7 +121,7 @@ def open_backend(settings: Settings) -> Backend:
         )
 
 
-def _open_exporter(settings: Settings) -> TraceExporter | None:
+def _open_exporter(settings: Settings) -> OpenTelemetryExporter | None:
     if settings.traces == "none":
         return None
     from receipt_actors.telemetry.opentelemetry import open_exporter  # an extra, and a large library

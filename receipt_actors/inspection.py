@@ -29,10 +29,10 @@ from receipt_actors.telemetry.overview import (
     ServiceOverview,
     Standing,
     State,
+    usage_now,
 )
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
-from receipt_actors.telemetry.usage import usage_now
 
 STATE_SECONDS = 2.0  #: for an actor to describe its state
 _NOBODY = InFlightStatus(0, 0, frozenset(), 0.0)

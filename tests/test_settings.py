@@ -23,7 +23,7 @@ from receipt_actors.settings import (
     load_some_settings,
     node_name,
 )
-from receipt_actors.settings_model.removed import REMOVED
+from receipt_actors.settings_model import REMOVED
 
 ENOUGH = {"bundle_ids": "com.example.game", "backend": "aws"}  #: the least that has to be given
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
-from receipt_actors.telemetry.changes import change, cpu_seconds
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import Overview
 
@@ -38,7 +37,7 @@ class Sample:
 
 def sample_between(before: Overview, after: Overview) -> Sample:
     """Say what was done between two looks."""
-    done = change(before.statistics, after.statistics)
+    done = after.statistics.since(before.statistics)
     return Sample(
         at_seconds=after.at_seconds,
         seconds=max(0.0, after.at_seconds - before.at_seconds),
@@ -48,7 +47,7 @@ def sample_between(before: Overview, after: Overview) -> Sample:
         moved=done.count("moved"),
         in_flight=sum(process.in_flight for process in after.processes),
         **_percentiles(done.latencies),
-        cpu_seconds=cpu_seconds(before, after),
+        cpu_seconds=after.cpu_seconds_since(before),
         queue_depth=after.waiting,
         steps={step: _percentiles(latencies) for step, latencies in done.steps.items()},
     )

@@ -297,7 +297,7 @@ METRICS: tuple[Metric, ...] = (
     _of_role(
         "role_active",
         "gauge",
-        "1 while this node may take messages in: it has a seat, a share, and holds its lease.",
+        "1 while this node may take messages in: it is active, has a share, and holds its lease.",
         lambda role: [((), float(role.is_active))],
     ),
     _of_role(
@@ -325,7 +325,7 @@ METRICS: tuple[Metric, ...] = (
     _of_role(
         "role_token",
         "gauge",
-        "Token of this node's seat; its next holder has a higher one. Left out if the node has no seat.",
+        "Token of this node; the next active node has a higher one. Left out if the node is not active.",
         lambda role: [((), node.token)] if (node := role.own) and node.token is not None else [],
     ),
     _of_usage(

@@ -1,9 +1,8 @@
 """How the adapters call AWS: with a thread that waits, or without one.
 
-A method of the adapters is a generator. It yields the calls of AWS that it needs, one ``ApiCall`` after the other, is
-sent the answer or thrown the error of each, and returns what its caller asked for. So everything that is decided about
-calls and answers is written once. ``blocking`` makes a method of it that boto3 carries out on the calling thread.
-``AwsCalls`` carries out the same method on ``transport``, without a thread that waits.
+A method of the adapters is a generator. It yields one ``ApiCall`` after the other and gets the answer or the error of
+each. ``blocking`` makes it a method that boto3 carries out on the calling thread. ``AwsCalls`` carries out the same
+method on ``transport``, without a thread that waits.
 """
 
 from __future__ import annotations
@@ -32,14 +31,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """A call of an operation (``send_message_batch``). Brings boto3's answer, or the outcome of a transfer."""
+    """A call of an operation (``send_message_batch``). Its result is boto3's answer, or the outcome of a transfer."""
 
     client: Client
     operation: str
     parameters: Mapping[str, object]
 
     def carry_out(self) -> Any:
-        """Have boto3 make the call, on this thread."""
         return getattr(self.client.api, self.operation)(**self.parameters)
 
 
@@ -47,7 +45,7 @@ Calls: TypeAlias = Generator[ApiCall, Any, T]
 
 
 def blocking(calls: Callable[Concatenate[S, P], Calls[T]]) -> Callable[Concatenate[S, P], T]:
-    """Make a method that yields calls one that blocks until they are carried out."""
+    """Turn a method that yields calls into one that blocks until they are carried out."""
 
     @functools.wraps(calls)
     def method(self: S, *args: P.args, **keywords: P.kwargs) -> T:
@@ -72,8 +70,8 @@ def blocking(calls: Callable[Concatenate[S, P], Calls[T]]) -> Callable[Concatena
 class AwsCalls:
     """The port ``BackgroundCalls`` for the adapters' methods, on a transport.
 
-    What may block is left to threads: calls that boto3 makes itself, requests for which credentials have to be renewed
-    (credentials of an application's own making that block are not seen), and methods of anything but the adapters.
+    Threads do what may block: calls that boto3 makes itself, requests that need renewed credentials (unless an
+    application's own credentials block unseen), and methods of anything but the adapters.
     """
 
     def __init__(self, transport: Transfers) -> None:
@@ -92,15 +90,21 @@ class AwsCalls:
             under_way: Calls[object] = calls(method.__self__, *args, **keywords)  # type: ignore[attr-defined]
             self._go_on(under_way, done, None)
             return
-        function = partial(method, *args, **keywords)
-        self._block(lambda: _tell(done, _result(function)), lambda failed: _tell(done, RuntimeError(str(failed))))
+
+        def block() -> None:
+            try:
+                result = method(*args, **keywords)
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                result = error
+            _tell(done, result)
+
+        self._block(block, lambda failed: _tell(done, RuntimeError(str(failed))))
 
     def close(self) -> None:
-        """End the threads, each after the call that it is in. The transport has to be closed as well."""
+        """End the threads, each after its present call. Close the transport as well."""
         self._pool.close()
 
     def _go_on(self, under_way: Calls[object], done: Callable[[Any], object], outcome: object) -> None:
-        """Go on with what the last call brought; None at first."""
         result: object
         try:
             call = under_way.throw(outcome) if isinstance(outcome, BaseException) else under_way.send(outcome)
@@ -142,13 +146,6 @@ class AwsCalls:
         except RuntimeError as error:  # out of threads
             cause = str(error)
         otherwise(RequestFailed(cause, was_sent=False))
-
-
-def _result(function: Callable[[], object]) -> object:
-    try:
-        return function()
-    except BaseException as error:  # noqa: BLE001 - it is the caller's
-        return error
 
 
 def _tell(done: Callable[[Any], object], result: object) -> None:

@@ -1,4 +1,4 @@
-"""How boto3 is set up and called: short time-outs, no retries of its own, and no error of its own let out."""
+"""How boto3 is set up and called: short time-outs, no retries, and errors of ours in place of boto3's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MAX_NUMBER_DIGITS = 38  #: of a number (DynamoDB)
 T = TypeVar("T")
 Trouble = TypeVar("Trouble", bound=UnavailableError)
 
-#: What boto3 and botocore raise for trouble that is none of the service's answers. ``OSError``: they read files, too.
+#: What boto3 and botocore raise for trouble other than the service's answers. ``OSError``: they read files, too.
 _TROUBLE = (BotoCoreError, ResponseParserError, OSError, json.JSONDecodeError, UnicodeDecodeError)
 #: Trouble before a request is sent.
 _NOT_SENT = (
@@ -49,13 +49,11 @@ _NOT_SENT = (
     PartialCredentialsError,
     ProxyConnectionError,
 )
-#: What comes out of botocore's readers of foreign bytes when these have another shape than a service's. Raised anywhere
-#: else it is a bug, and crashes.
+#: What botocore's readers raise for bytes of another shape than a service's. Raised anywhere else it is a bug.
 _MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 _READERS = frozenset({"botocore.parsers", "botocore.credentials"})
 
-
-#: Codes of answers 4xx that the same request may be spared a moment later.
+#: Codes of answers 4xx that the same request may not get a moment later.
 _PASSING = frozenset(
     {
         str(int(HTTPStatus.REQUEST_TIMEOUT)),
@@ -81,19 +79,16 @@ _PASSING = frozenset(
 
 
 class Client(NamedTuple):
-    """A client of boto3, and what makes its requests for ``transport``; None where only boto3 can call."""
+    """A client of boto3, and what makes its requests for ``transport``; None if only boto3 can call."""
 
     api: Any
     maker: RequestMaker | None
 
 
 def build_client(
-    session: boto3.Session | None, service: str, *, read_timeout_seconds: float, max_connections: int
+    session: boto3.Session | None, service: str, read_timeout_seconds: float, max_connections: int
 ) -> Client:
-    """Build a client of boto3.
-
-    Raises ``ConfigurationError`` where boto3's settings cannot work (no region, no such profile, no URL).
-    """
+    """Build a client. Raises ``ConfigurationError`` if boto3's settings cannot work (no region, no such profile)."""
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
@@ -105,7 +100,9 @@ def build_client(
     try:
         # AWS's other SDKs, ECS and Lambda say AWS_REGION; boto3 alone does not read it.
         session = session or boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-        verify = _verify(session)
+        # As botocore would find it; boto3 itself has no way to ask. A file, or True for botocore's own.
+        bundle = session._session.get_config_variable("ca_bundle")
+        verify = bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True
         client = session.client(service, config=config, verify=verify)  # type: ignore[call-overload]
     except (BotoCoreError, ValueError) as error:
         wish = "set AWS_REGION, AWS_PROFILE or AWS_ENDPOINT_URL right"
@@ -117,17 +114,11 @@ def build_client(
     return Client(client, RequestMaker(client, session.get_credentials(), ca_bundle))
 
 
-def _verify(session: boto3.Session) -> str | bool:
-    """Return what a server's certificate is verified with, as botocore would find it: a file, or True for its own."""
-    bundle = session._session.get_config_variable("ca_bundle")  # boto3 itself has no way to ask
-    return bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True
-
-
 def call(unavailable: type[UnavailableError], client: Client, operation: str, **parameters: object) -> Calls[Any]:
     """Call one operation of a client (``put_item``) and return the service's own answer.
 
-    Lets ``ClientError`` through, for the caller to judge by its code; raises ``unavailable`` for everything else: no
-    connection, a time-out, no or expired credentials, an answer that is garbled, cut short or not from AWS.
+    Raises ``ClientError``, for the caller to judge by its code, and ``unavailable`` for everything else: no connection,
+    a time-out, no or expired credentials, an answer that is garbled, cut short or not from AWS.
     """
     try:
         outcome = yield ApiCall(client, operation, parameters)
@@ -142,7 +133,7 @@ def call(unavailable: type[UnavailableError], client: Client, operation: str, **
         if is_garbled and not _was_in(error.__traceback__, _READERS):
             raise
         is_unknown = is_garbled or isinstance(error, ResponseParserError | json.JSONDecodeError)
-        # botocore's own words for an answer of SQS that is no JSON say nothing of what was answered.
+        # botocore's own words for an answer of SQS that is no JSON do not quote it.
         words = excerpt(error.doc.encode()) if isinstance(error, json.JSONDecodeError) else error
         what = f"{operation}: {'a garbled answer: ' if is_garbled else ''}{type(error).__name__}: {told(words)}"
         may_pass = not isinstance(error, NoCredentialsError | PartialCredentialsError)
@@ -152,7 +143,6 @@ def call(unavailable: type[UnavailableError], client: Client, operation: str, **
 
 
 def _was_in(traceback: TracebackType | None, modules: frozenset[str]) -> bool:
-    """Tell whether an error came out of a function of one of these modules."""
     while traceback is not None:
         if traceback.tb_frame.f_globals.get("__name__") in modules:
             return True
@@ -161,11 +151,11 @@ def _was_in(traceback: TracebackType | None, modules: frozenset[str]) -> bool:
 
 
 class Garbled(Exception):
-    """An answer does not have the shape that is expected. See ``reading``."""
+    """An answer does not have the expected shape; see ``reading``."""
 
 
 def member(record: object, name: str, kind: type[T]) -> T:
-    """Return what an object of an answer has under this name. Raises ``Garbled`` where it has none of this type."""
+    """Return a member of an object of an answer. Raises ``Garbled`` if it is missing or of another type."""
     value = optional_member(record, name, kind)
     if value is None:
         raise Garbled(f"{name} is missing")
@@ -173,7 +163,7 @@ def member(record: object, name: str, kind: type[T]) -> T:
 
 
 def optional_member(record: object, name: str, kind: type[T]) -> T | None:
-    """Do the same; None where there is nothing."""
+    """Return a member of an object of an answer, or None. Raises ``Garbled`` if it is of another type."""
     if not isinstance(record, Mapping):
         raise Garbled(f"an object was expected, not a {type(record).__name__}")
     value = record.get(name)
@@ -183,7 +173,7 @@ def optional_member(record: object, name: str, kind: type[T]) -> T | None:
 
 
 def integer(text: str) -> int:
-    """Read a number of an answer, which travels as text. Raises ``Garbled``."""
+    """Read a number of an answer. Raises ``Garbled``."""
     if not text.isascii() or not text.removeprefix("-").isdecimal() or len(text) > MAX_NUMBER_DIGITS:
         raise Garbled(f"{text[:MAX_NUMBER_DIGITS]!r} is no number")
     return int(text)
@@ -191,7 +181,7 @@ def integer(text: str) -> int:
 
 @contextmanager
 def reading(unavailable: type[UnavailableError], operation: str) -> Iterator[None]:
-    """Raise ``unavailable`` for an answer that turns out to be ``Garbled`` while it is read."""
+    """Raise ``unavailable`` for an answer that is ``Garbled``."""
     try:
         yield
     except Garbled as error:
@@ -200,22 +190,19 @@ def reading(unavailable: type[UnavailableError], operation: str) -> Iterator[Non
 
 
 def error_code(error: ClientError) -> str:
-    """The code of an error answer, such as ``ThrottlingException``; the HTTP status where it has none."""
+    """Return the code of an error answer, such as ``ThrottlingException``; the HTTP status if it has none."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def describe(error: ClientError) -> str:
-    """Operation, code and message of an error answer, in one line."""
+    """Return operation, code and message of an error answer in one line."""
     message = error.response.get("Error", {}).get("Message", "")
     return f"{error.operation_name}: {error_code(error)}: {told(message)}"
 
 
 def not_done(unavailable: type[Trouble], error: ClientError, wish: str = "") -> Trouble:
-    """Make the error of an error answer, with what an operator can do.
-
-    One without a code of AWS's comes from somebody in between, as a rule.
-    """
-    code = error_code(error)
+    """Make the error of an error answer, with what an operator can do."""
+    code = error_code(error)  # one without a code of AWS's usually comes from a proxy
     is_usual = not code.isdigit() or int(code) >= 500 or int(code) == HTTPStatus.TOO_MANY_REQUESTS
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     is_refusal = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and code not in _PASSING
@@ -224,10 +211,7 @@ def not_done(unavailable: type[Trouble], error: ClientError, wish: str = "") -> 
 
 
 def _refuse_foreign_answer(http_response: AWSResponse, parsed: Mapping[str, object], **_context: object) -> None:
-    """Refuse a 200 that is not a whole answer of AWS (an ``after-call`` handler of botocore).
-
-    Nor does botocore mind a body that is shorter than announced.
-    """
+    """Refuse a 200 that is not a whole answer of AWS (an ``after-call`` handler): botocore accepts a cut-off body."""
     if http_response.status_code >= 300:  # an error answer; what it is worth, its code says
         return
     headers, content = http_response.headers, http_response.content

@@ -1,20 +1,16 @@
 """DynamoDB behind the port ``Ledger``.
 
-An item is laid out under plain names, so that an operator can read it: see ``_to_attributes``. A value that is None is
-an attribute that is not there.
+A batch of claims is one ``INSERT`` of PartiQL each: the only batch of DynamoDB that takes conditions, here that nothing
+stands there yet. It saves round trips, not capacity. Only DynamoDB's own word that an item was put confirms a claim;
+ownership is never judged by a batch, which need not return what is in the way.
 
-A batch of claims is one ``INSERT`` of PartiQL each: the only batch of DynamoDB's that takes conditions, here the one
-that every ``INSERT`` has, that nothing stands there yet. It saves round trips, not capacity. Only DynamoDB's own word
-that an item was put confirms a claim; ownership is never judged by a batch, which need not return what is in the way.
+A refund updates the attributes of the mark and never replaces an item. If the transaction is unclaimed, the update
+makes an item with its key and the mark only: the tombstone, which stands in the way of every claim. It never becomes a
+claim; it is deleted, and only as long as it is a tombstone.
 
-A refund is an update of the attributes of the mark (``RefundedAt`` and, where Apple says so, ``RevocationType`` and
-``RevocationPercentage``), which never replaces an item. Where the transaction is unclaimed, the update makes an
-item that has its key and the mark only: the tombstone, which stands in the way of every claim like any item. It becomes
-no claim, but is deleted, and only as long as it is none.
-
-Items that another program wrote may lack attributes of ours. They stand in the way of a claim all the same, and are
-read as nobody's: a submission id and a receipt hash that are missing are empty, a user id that is missing is
-``NO_USER_ID``. None of the three can equal what a message brings, so such an item is never taken for our own.
+Items of another program may lack attributes of ours. They stand in the way of a claim all the same and read as
+nobody's: a missing text is empty, a missing user id is ``NO_USER_ID``. No message can bring either, so such an item is
+never taken for our own.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -40,7 +36,7 @@ from receipt_actors.aws.connection import (
     reading,
 )
 from receipt_actors.aws.requests import told
-from receipt_actors.aws.table import AwsTable, Conflict
+from receipt_actors.aws.tables import AwsTable, Conflict
 from receipt_actors.domain.batching import check_claims
 from receipt_actors.domain.ports import (
     MAX_QUANTITY,
@@ -60,31 +56,30 @@ logger = logging.getLogger(__name__)
 KEY = "TransactionId"  #: the table's hash key, a string; it has no range key
 NO_USER_ID = -(2**64)  #: the user of an item that names none; no message's, whose user ids are within +-2^63
 
-#: All that an item may have: ``claimed_at_seconds`` is ``ClaimedAt``.
-ATTRIBUTES = frozenset(
-    "".join(word.capitalize() for word in field.name.removesuffix("_seconds").split("_"))
+#: The attribute of each field: ``claimed_at_seconds`` is ``ClaimedAt``. So an operator can read an item.
+_NAMES = {
+    field.name: "".join(word.capitalize() for word in field.name.removesuffix("_seconds").split("_"))
     for field in dataclasses.fields(LedgerItem)
-)
+}
+ATTRIBUTES = frozenset(_NAMES.values())
 
 _REFUNDED_AT = "RefundedAt"
 _REVOCATION_TYPE = "RevocationType"
 _REVOCATION_PERCENTAGE = "RevocationPercentage"
 _TOMBSTONE = frozenset({KEY, _REFUNDED_AT, _REVOCATION_TYPE, _REVOCATION_PERCENTAGE})  # all that a tombstone may have
-_UNMARK_ATTEMPTS = 5  # each fails only where somebody else has changed the item since it was looked at
+_UNMARK_ATTEMPTS = 5  # one fails only if the item was changed since it was read
 
-#: Error codes of a batch as a whole that no batch of ours will be spared: no permission, no PartiQL, or not this one.
+#: Error codes of a whole batch that every batch of ours would get: no permission, or no PartiQL.
 _BATCHES_REFUSED = frozenset({"AccessDeniedException", "UnknownOperationException", "ValidationException"})
 
-#: Error codes of a statement that fails as it is. Where none of a batch passes, batches are what is refused.
+#: Error codes of a statement. If all statements of a batch have one, batches are refused.
 _STATEMENT_REFUSED = frozenset({"AccessDenied", "ValidationError"})
 
 
 class AwsLedger(AwsTable):
-    """``Ledger``. A claim never fails for good. Batches may be refused.
+    """``Ledger``. Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, ``PartiQLInsert`` for batches.
 
-    Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, and ``dynamodb:PartiQLInsert`` for batches;
-    refunds need ``dynamodb:UpdateItem``, and their reversals ``dynamodb:DeleteItem``; the check makes use of
-    ``dynamodb:DescribeTimeToLive``.
+    Refunds need ``UpdateItem``, their reversals ``DeleteItem``; the check uses ``DescribeTimeToLive``.
     """
 
     key = KEY
@@ -92,7 +87,6 @@ class AwsLedger(AwsTable):
 
     @blocking
     def claim(self, item: LedgerItem) -> Calls[Standing | None]:
-        """See ``Ledger.claim``: one ``PutItem`` that never overwrites."""
         try:
             yield from self._write(
                 "put_item", Item=_to_attributes(item), ConditionExpression=f"attribute_not_exists({KEY})"
@@ -103,7 +97,6 @@ class AwsLedger(AwsTable):
 
     @blocking
     def claim_all(self, items: Sequence[LedgerItem]) -> Calls[Sequence[ClaimOutcome]]:
-        """See ``Ledger.claim_all``: one ``BatchExecuteStatement`` of an ``INSERT`` each."""
         check_claims(items)
         if not items:
             return []
@@ -112,7 +105,10 @@ class AwsLedger(AwsTable):
                 LedgerUnavailable,
                 self._client,
                 "batch_execute_statement",
-                Statements=[_insert_statement(self._table, item) for item in items],
+                Statements=[
+                    {"Statement": _insert(self._table, tuple(attributes)), "Parameters": list(attributes.values())}
+                    for attributes in map(_to_attributes, items)
+                ],
             )
         except ClientError as error:
             if error_code(error) in _BATCHES_REFUSED:
@@ -128,7 +124,6 @@ class AwsLedger(AwsTable):
 
     @blocking
     def get(self, transaction_id: str) -> Calls[Standing | None]:
-        """See ``Ledger.get``: one consistent ``GetItem``."""
         attributes = yield from self._get(transaction_id)
         return _standing(attributes) if attributes else None
 
@@ -140,11 +135,11 @@ class AwsLedger(AwsTable):
         revocation_type: str | None = None,
         revocation_percentage: int | None = None,
     ) -> Calls[Standing]:
-        """See ``Ledger.mark_refunded``: one ``UpdateItem``, which makes the tombstone where there is nothing.
-
-        It fails where there is a mark that is as late, and returns that.
-        """
-        revocation = _revocation_attributes(revocation_type, revocation_percentage)
+        revocation: dict[str, Any] = {}
+        if revocation_type is not None:
+            revocation[_REVOCATION_TYPE] = {"S": revocation_type}
+        if revocation_percentage is not None:
+            revocation[_REVOCATION_PERCENTAGE] = {"N": repr(revocation_percentage)}
         is_later = f"attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} < :at"
         is_more = f"{_REFUNDED_AT} = :at AND {_REVOCATION_PERCENTAGE} < :percentage"  # a missing one is the whole
         percentage = WHOLE_PERCENTAGE if revocation_percentage is None else revocation_percentage
@@ -152,7 +147,7 @@ class AwsLedger(AwsTable):
             answer = yield from self._write(
                 "update_item",
                 Key={KEY: {"S": transaction_id}},
-                UpdateExpression=_mark_update(tuple(revocation)),
+                UpdateExpression=_mark_update(revocation.keys()),
                 ConditionExpression=f"{is_later} OR ({is_more})",
                 ExpressionAttributeValues={
                     ":at": {"N": repr(refunded_at_seconds)},
@@ -167,7 +162,7 @@ class AwsLedger(AwsTable):
 
     @blocking
     def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Calls[Standing | None]:
-        """See ``Ledger.unmark_refunded``: one ``UpdateItem`` of a claim; a tombstone takes a ``DeleteItem`` more."""
+        # One ``UpdateItem`` for a claim, and one ``DeleteItem`` more for a tombstone.
         an_attribute = "SubmissionId"  # which tells a claim from a tombstone
         for _ in range(_UNMARK_ATTEMPTS):
             try:
@@ -184,9 +179,9 @@ class AwsLedger(AwsTable):
                 an_attribute = others[0]  # another program's item, or a claim that was put just now
                 continue
             if _REFUNDED_AT not in old:
-                return standing  # another program's, with nothing but its key: no tombstone of ours
+                return standing  # another program's, with its key only: no tombstone of ours
             try:
-                # Unless it is a claim: another reversal may have deleted the tombstone, and somebody has claimed since.
+                # Unless it has become a claim: another reversal may have deleted the tombstone before that.
                 yield from self._write(
                     "delete_item",
                     Key={KEY: {"S": transaction_id}},
@@ -199,7 +194,7 @@ class AwsLedger(AwsTable):
         raise LedgerUnavailable("UpdateItem: the item changes each time that it is looked at")
 
     def _remove_mark(self, transaction_id: str, an_attribute: str, reversed_at_seconds: float) -> Calls[LedgerItem]:
-        """Take the mark off an item that has this attribute. Removing what is not there changes nothing."""
+        """Remove the mark of an item that has this attribute."""
         is_no_later = f"(attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} <= :reversed_at)"
         answer = yield from self._write(
             "update_item",
@@ -216,7 +211,7 @@ class AwsLedger(AwsTable):
         return standing
 
     def _in_the_way(self, conflict: Conflict, transaction_id: str) -> Calls[Standing]:
-        """Return what stands there, which an emulator may not send along."""
+        """Return what stands there; an emulator may not send it along."""
         item = conflict.item or (yield from self._get(transaction_id))
         if not item:
             raise LedgerUnavailable("an item stood in the way, and is gone") from conflict
@@ -224,10 +219,7 @@ class AwsLedger(AwsTable):
 
     @blocking
     def check(self) -> Calls[None]:
-        """Also refuse a table that deletes claims.
-
-        Where that cannot be seen, a warning says so: claims can be made all the same.
-        """
+        """Refuse a table that deletes claims, too. If that cannot be seen, a warning says so."""
         yield from self._check()
         try:
             answer = yield from self._call("describe_time_to_live")
@@ -245,7 +237,7 @@ class AwsLedger(AwsTable):
             raise LedgerRefused(self._table, f"{found}; turn it off: without its claim a transaction gets OK again")
 
     def _refuse_common_failure(self, outcomes: Sequence[ClaimOutcome]) -> None:
-        """Raise what befell the whole batch, entry by entry: a table in trouble, or batches that are not allowed."""
+        """Raise the failure that all entries have: a table in trouble, or batches that are not allowed."""
         failures = [outcome for outcome in outcomes if isinstance(outcome, EntryFailure)]
         if not failures or len(failures) < len(outcomes):
             return
@@ -256,24 +248,18 @@ class AwsLedger(AwsTable):
             raise LedgerUnavailable(told_first)
 
 
-def _insert_statement(table: str, item: LedgerItem) -> Any:
-    attributes = _to_attributes(item)
-    return {"Statement": _insert(table, tuple(attributes)), "Parameters": list(attributes.values())}
-
-
 @functools.lru_cache(maxsize=64)
 def _insert(table: str, names: tuple[str, ...]) -> str:
-    """Write a statement of names of ours and question marks; not a character of it comes from a message."""
+    """Write a statement of names of ours and question marks; nothing of it comes from a message."""
     quoted = table.replace('"', '""')
     members = ", ".join(f"'{name}': ?" for name in names)
     return f'INSERT INTO "{quoted}" VALUE {{{members}}}'
 
 
 def _outcome(entry: Mapping[str, Any], table: str) -> ClaimOutcome:
-    """Read what became of one statement of a batch. An entry that names neither the table nor an error says nothing."""
     error = entry.get("Error")
     if error is None:
-        # TAKEN is safe for what is in doubt: a single claim puts it, or finds it put.
+        # An entry that names neither the table nor an error is in doubt. A single claim puts it, or finds it put.
         return None if entry.get("TableName") == table else TAKEN
     code, message = (
         (str(error.get(name, "")) for name in ("Code", "Message")) if isinstance(error, Mapping) else ("", "")
@@ -284,41 +270,16 @@ def _outcome(entry: Mapping[str, Any], table: str) -> ClaimOutcome:
 
 
 def _to_attributes(item: LedgerItem) -> dict[str, Any]:
-    """The item as DynamoDB keeps it: texts as S, numbers as N, UNIX times in seconds."""
-    attributes = {
-        KEY: {"S": item.transaction_id},
-        "SubmissionId": {"S": item.submission_id},
-        "MessageId": {"S": item.message_id},
-        "UserId": {"N": repr(item.user_id)},
-        "ReceiptSha256": {"S": item.receipt_sha256},
-        "Environment": {"S": item.environment.value},
-        "SourceQueue": {"S": item.source_queue},
-        "PostQueue": {"S": item.post_queue},
-        "ClaimedAt": {"N": repr(item.claimed_at_seconds)},
-        "SchemaVersion": {"N": repr(item.schema_version)},
+    """Return the item as DynamoDB keeps it: texts as S, numbers as N, UNIX times in seconds, no None."""
+    return {
+        name: {"S": str(value)} if isinstance(value, str) else {"N": repr(value)}
+        for field, name in _NAMES.items()
+        if (value := getattr(item, field)) is not None
     }
-    if item.product_id is not None:
-        attributes["ProductId"] = {"S": item.product_id}
-    if item.original_transaction_id is not None:
-        attributes["OriginalTransactionId"] = {"S": item.original_transaction_id}
-    if item.refunded_at_seconds is not None:
-        attributes[_REFUNDED_AT] = {"N": repr(item.refunded_at_seconds)}
-    if item.quantity is not None:
-        attributes["Quantity"] = {"N": repr(item.quantity)}
-    return attributes | _revocation_attributes(item.revocation_type, item.revocation_percentage)
 
 
-def _revocation_attributes(revocation_type: str | None, revocation_percentage: int | None) -> dict[str, Any]:
-    attributes: dict[str, Any] = {}
-    if revocation_type is not None:
-        attributes[_REVOCATION_TYPE] = {"S": revocation_type}
-    if revocation_percentage is not None:
-        attributes[_REVOCATION_PERCENTAGE] = {"N": repr(revocation_percentage)}
-    return attributes
-
-
-def _mark_update(given: tuple[str, ...]) -> str:
-    """Write the update that sets a mark, with those of its attributes that are given; the others go."""
+def _mark_update(given: Collection[str]) -> str:
+    """Write the update that sets a mark with its given attributes and removes the others."""
     missing = [name for name in (_REVOCATION_TYPE, _REVOCATION_PERCENTAGE) if name not in given]
     changes = f"SET {', '.join([f'{_REFUNDED_AT} = :at', *(f'{name} = :{name}' for name in given)])}"
     return f"{changes} REMOVE {', '.join(missing)}" if missing else changes
@@ -332,54 +293,39 @@ def _updated(answer: Mapping[str, Any]) -> Standing:
 
 
 def _standing(attributes: Mapping[str, Any]) -> Standing:
-    """Read a claim or a tombstone."""
-    if attributes.keys() <= _TOMBSTONE and _REFUNDED_AT in attributes:
-        return Tombstone(
-            _text(attributes, KEY) or "", float(_number(attributes, _REFUNDED_AT) or 0), *_revocation(attributes)
-        )
-    return _from_attributes(attributes)
-
-
-def _from_attributes(attributes: Mapping[str, Any]) -> LedgerItem:
-    """Read an item of any program: what is missing or of another type reads as nobody's (see the module)."""
+    """Read a claim or a tombstone. What is missing or of another type reads as nobody's (see the module)."""
     refunded_at = _number(attributes, _REFUNDED_AT)
-    revocation_type, revocation_percentage = _revocation(attributes)
+    refunded_at_seconds = None if refunded_at is None else float(refunded_at)
+    revocation_type = _text(attributes, _REVOCATION_TYPE)
+    percentage = _integer(attributes, _REVOCATION_PERCENTAGE, default=-1)
+    revocation_percentage = percentage if 0 <= percentage <= WHOLE_PERCENTAGE else None
+    transaction_id = _text(attributes, KEY) or ""
+    if attributes.keys() <= _TOMBSTONE and _REFUNDED_AT in attributes:
+        return Tombstone(transaction_id, refunded_at_seconds or 0.0, revocation_type, revocation_percentage)
+    is_sandbox = _text(attributes, "Environment") == Environment.SANDBOX.value
+    quantity = _integer(attributes, "Quantity", default=0)
     return LedgerItem(
-        transaction_id=_text(attributes, KEY) or "",
+        transaction_id=transaction_id,
         submission_id=_text(attributes, "SubmissionId") or "",
         message_id=_text(attributes, "MessageId") or "",
         user_id=_integer(attributes, "UserId", default=NO_USER_ID),
         receipt_sha256=_text(attributes, "ReceiptSha256") or "",
         product_id=_text(attributes, "ProductId"),
         original_transaction_id=_text(attributes, "OriginalTransactionId"),
-        environment=_environment(attributes),
+        environment=Environment.SANDBOX if is_sandbox else Environment.PRODUCTION,
         source_queue=_text(attributes, "SourceQueue") or "",
         post_queue=_text(attributes, "PostQueue") or "",
         claimed_at_seconds=float(_number(attributes, "ClaimedAt") or 0),
-        refunded_at_seconds=None if refunded_at is None else float(refunded_at),
+        refunded_at_seconds=refunded_at_seconds,
         revocation_type=revocation_type,
         revocation_percentage=revocation_percentage,
-        quantity=_within(_integer(attributes, "Quantity", default=0), 1, MAX_QUANTITY),
+        quantity=quantity if 1 <= quantity <= MAX_QUANTITY else None,
         schema_version=_integer(attributes, "SchemaVersion", default=0),
     )
 
 
-def _revocation(attributes: Mapping[str, Any]) -> tuple[str | None, int | None]:
-    percentage = _integer(attributes, _REVOCATION_PERCENTAGE, default=-1)
-    return _text(attributes, _REVOCATION_TYPE), _within(percentage, 0, WHOLE_PERCENTAGE)
-
-
-def _within(number: int, lowest: int, highest: int) -> int | None:
-    return number if lowest <= number <= highest else None
-
-
-def _environment(attributes: Mapping[str, Any]) -> Environment:
-    sandbox = _text(attributes, "Environment") == Environment.SANDBOX.value
-    return Environment.SANDBOX if sandbox else Environment.PRODUCTION
-
-
 def _value(attributes: Mapping[str, Any], name: str, type_: str) -> str | None:
-    """Return the attribute's value of a type (``S`` or ``N``, both of which travel as strings), where it has one."""
+    """Return the attribute's value of a type (``S`` or ``N``, both of which travel as strings), or None."""
     attribute = attributes.get(name)
     value = attribute.get(type_) if isinstance(attribute, Mapping) else None
     return value if isinstance(value, str) else None
@@ -394,7 +340,7 @@ def _number(attributes: Mapping[str, Any], name: str) -> Decimal | None:
         number = Decimal(_value(attributes, name, "N") or "NaN")
     except InvalidOperation:
         return None
-    # DynamoDB knows neither NaN nor Infinity nor more digits; what stands in for it may, and int() would choke on them.
+    # DynamoDB knows neither NaN nor Infinity nor more digits; an emulator may, and int() would fail or take too long.
     return number if number.is_finite() and abs(number.adjusted()) < MAX_NUMBER_DIGITS else None
 
 

@@ -39,7 +39,7 @@ _NO_SUCH_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoe
 _SYSTEM_ATTRIBUTES = ["ApproximateReceiveCount", "SentTimestamp", "AWSTraceHeader"]
 _FIFO_ATTRIBUTES = [*_SYSTEM_ATTRIBUTES, "MessageGroupId"]  # which is no order where the queue is a standard one
 
-#: Error codes that trying again does not help; every other code is ``QueueUnavailable``.
+#: Error codes that do not pass; every other code is ``QueueUnavailable``.
 _REFUSED = _NO_SUCH_QUEUE | {
     "AWS.SimpleQueueService.QueueDeletedRecently",
     "AccessDenied",
@@ -53,7 +53,7 @@ _REFUSED = _NO_SUCH_QUEUE | {
     "KmsNotFound",
 }
 
-#: Error codes of a send batch as a whole that its halves may be spared: one entry, or their sum, is at fault.
+#: Error codes of a whole send batch that its halves may not get: one entry, or their sum, is at fault.
 _DIVISIBLE = frozenset(
     {
         sqs_rules.BATCH_REQUEST_TOO_LONG,
@@ -65,10 +65,10 @@ _DIVISIBLE = frozenset(
 
 
 class AwsQueues:
-    """``Queues`` on SQS; the methods may be called from any thread.
+    """``Queues`` on SQS; any thread may call the methods. ``GetQueueUrl`` is called once for each queue.
 
-    Queue names are resolved to URLs once (``GetQueueUrl``). Error answers are ``QueueRefused`` where the queue does not
-    exist or may not be used, else ``QueueUnavailable``; so is all trouble with the connection and the credentials.
+    Error answers are ``QueueRefused`` if the queue does not exist or may not be used, else ``QueueUnavailable``; so is
+    trouble with the connection and the credentials.
     """
 
     def __init__(
@@ -81,27 +81,21 @@ class AwsQueues:
     ) -> None:
         """Build the clients; no request is made.
 
-        ``max_connections`` are kept for receives, and as many for everything else: the number of threads that call at
-        once. ``longest_wait_seconds`` bounds the long polls, hence how long a dead connection goes unnoticed. Raises
-        ``ConfigurationError`` where boto3 finds no region or cannot use its settings.
+        ``max_connections``, the number of threads that call at once, are kept for receives, and as many for everything
+        else. ``longest_wait_seconds`` bounds the long polls, hence how long a dead connection goes unnoticed. Raises
+        ``ConfigurationError`` if boto3 finds no region or cannot use its settings.
         """
         self._longest_wait_seconds = longest_wait_seconds
-        self._client = build_client(
-            session, "sqs", read_timeout_seconds=read_timeout_seconds, max_connections=max_connections
-        )
-        self._receiving_client = build_client(
-            session,
-            "sqs",
-            read_timeout_seconds=longest_wait_seconds + read_timeout_seconds,
-            max_connections=max_connections,
-        )
+        self._client = build_client(session, "sqs", read_timeout_seconds, max_connections)
+        receive_seconds = longest_wait_seconds + read_timeout_seconds
+        self._receiving_client = build_client(session, "sqs", receive_seconds, max_connections)
+        self.may_transfer = self._client.maker is not None  #: whether ``AwsCalls`` needs no thread for a call
         self._urls: dict[str, str] = {}
 
     @blocking
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
     ) -> Calls[Sequence[ReceivedMessage]]:
-        """See ``Queues.receive``. SQS waits for whole seconds: a fraction is rounded up."""
         if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
             raise ValueError(f"max_messages {max_messages}: expected 1 to {MAX_BATCH_ENTRIES}")
         answer = yield from self._call(
@@ -109,7 +103,7 @@ class AwsQueues:
             self._receiving_client,
             "receive_message",
             MaxNumberOfMessages=max_messages,
-            WaitTimeSeconds=math.ceil(min(wait_seconds, self._longest_wait_seconds)),
+            WaitTimeSeconds=math.ceil(min(wait_seconds, self._longest_wait_seconds)),  # SQS takes whole seconds
             VisibilityTimeout=visibility_timeout_seconds,
             MessageSystemAttributeNames=_FIFO_ATTRIBUTES if is_fifo(queue) else _SYSTEM_ATTRIBUTES,
             MessageAttributeNames=["All"],
@@ -119,8 +113,7 @@ class AwsQueues:
 
     @blocking
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Calls[Sequence[EntryFailure | None]]:
-        """See ``Queues.send``. Entries that SQS would refuse are not sent, so that they do not fail the others."""
-        results = sqs_rules.check_send_batch(queue, messages)
+        results = sqs_rules.check_send_batch(queue, messages)  # what SQS would refuse is not sent: it fails the others
         passing = [index for index, failure in enumerate(results) if failure is None]
         sent = yield from self._send_all(queue, [messages[index] for index in passing])
         for index, result in zip(passing, sent, strict=True):
@@ -129,7 +122,7 @@ class AwsQueues:
 
     @blocking
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Calls[Sequence[EntryFailure | None]]:
-        entries: list[dict[str, Any]] = [{"ReceiptHandle": handle} for handle in receipt_handles]
+        entries = [{"ReceiptHandle": handle} for handle in receipt_handles]
         return (yield from self._handle_batch(queue, "delete_message_batch", entries))
 
     @blocking
@@ -159,18 +152,13 @@ class AwsQueues:
         self._client.api.close()
         self._receiving_client.api.close()
 
-    @property
-    def may_transfer(self) -> bool:
-        """Whether ``AwsCalls`` can call all methods without a thread that waits; else boto3 makes all calls itself."""
-        return self._client.maker is not None
-
     def _attribute(self, queue: str, name: str) -> Calls[str | None]:
         answer = yield from self._call(queue, self._client, "get_queue_attributes", AttributeNames=[name])
         attributes: Mapping[str, str] = answer.get("Attributes") or {}
         return attributes.get(name)
 
     def _send_all(self, queue: str, messages: Sequence[OutgoingMessage]) -> Calls[Sequence[EntryFailure | None]]:
-        """Send, in halves where SQS refuses the batch as a whole (a queue may have a smaller limit than 1 MiB)."""
+        """Send; in halves if SQS refuses the whole batch (a queue may have a smaller limit than 1 MiB)."""
         if not messages:
             return []
         entries: list[dict[str, Any]] = [
@@ -180,7 +168,11 @@ class AwsQueues:
                 "MessageAttributes": {
                     name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items()
                 },
-                **_fifo_ids(message),
+                **(
+                    {}
+                    if message.group_id is None
+                    else {"MessageGroupId": message.group_id, "MessageDeduplicationId": message.deduplication_id}
+                ),
             }
             for index, message in enumerate(messages)
         ]
@@ -206,7 +198,7 @@ class AwsQueues:
         return results
 
     def _handle_batch(
-        self, queue: str, operation: str, entries: list[dict[str, Any]]
+        self, queue: str, operation: str, entries: Sequence[Mapping[str, object]]
     ) -> Calls[Sequence[EntryFailure | None]]:
         crowd = sqs_rules.check_handle_batch(len(entries))
         if crowd or not entries:
@@ -243,14 +235,8 @@ class AwsQueues:
         return url
 
 
-def _fifo_ids(message: OutgoingMessage) -> dict[str, str | None]:
-    if message.group_id is None:
-        return {}
-    return {"MessageGroupId": message.group_id, "MessageDeduplicationId": message.deduplication_id}
-
-
 class _BatchRefused(Exception):
-    """SQS refused a send batch as a whole; ``failure`` is what that means for a batch of one."""
+    """SQS refused a whole send batch; ``failure`` is the result for a batch of one."""
 
     def __init__(self, failure: EntryFailure) -> None:
         super().__init__(failure.detail)
@@ -258,7 +244,7 @@ class _BatchRefused(Exception):
 
 
 def _results(answer: Mapping[str, Any], count: int) -> list[EntryFailure | None]:
-    """One value an entry: failed where the answer says so, and where it says nothing."""
+    """Return one value an entry: failed if the answer says so, or does not mention the entry."""
     results: list[EntryFailure | None] = [
         EntryFailure("NotConfirmed", "the answer does not mention this entry", False) for _ in range(count)
     ]
@@ -293,15 +279,12 @@ def _received_message(message: object) -> ReceivedMessage:
 
 
 def _text(attribute: object) -> str:
-    """Read the value of a message attribute of any type: ``String``, ``Number``, ``Binary``, ``String.whatever``.
-
-    It is empty where there is no text: bytes that are no UTF-8. SQS takes no empty value.
-    """
+    """Read a message attribute of any type: ``String``, ``Number``, ``Binary``; empty: bytes that are no UTF-8."""
     if (optional_member(attribute, "DataType", str) or "").partition(".")[0] != "Binary":
         return optional_member(attribute, "StringValue", str) or ""
     value = member(attribute, "BinaryValue", object)
     try:
-        # On a transport bytes stay as they came, in base64.
+        # A transport leaves bytes in base64.
         return (value if isinstance(value, bytes) else base64.b64decode(str(value), validate=True)).decode()
     except ValueError:
         return ""

@@ -1,13 +1,13 @@
-"""Requests to AWS, for ``transport``: made and read without boto3, which takes 0.4 to 0.7 ms of CPU time for a call.
+"""Requests to AWS for ``transport``, made and read without boto3, which takes 0.4 to 0.7 ms of CPU time for a call.
 
 boto3 makes the first request of each operation of a client. That request is not sent, but taken from boto3's event
 ``before-send``: it shows the endpoint, the headers, and the service and region of its signature. All further requests
 are made like it, with their own parameters (plain JSON in both services) and signature. So settings, endpoints,
 credentials and their renewal stay boto3's.
 
-**boto3 makes the calls itself** on a thread where a request is not plain: a proxy, a client certificate, an endpoint
-with a path, another signature than version 4. And where the session has handlers of ``before-send``: mocks of AWS
-answer there, and an application that embeds us and tests with a mock must not meet the real AWS.
+boto3 makes the calls itself on a thread if a request is not plain: a proxy, a client certificate, an endpoint with a
+path, another signature than version 4. It also does if the session has handlers of ``before-send``: mocks of AWS answer
+there, and an application that tests with a mock must not meet the real AWS.
 """
 
 from __future__ import annotations
@@ -61,10 +61,7 @@ _to_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RequestMaker:
-    """Makes the requests of one client of boto3. Used by any thread.
-
-    ``ca_bundle`` is a file or a folder of those that may vouch for AWS.
-    """
+    """Makes the requests of one client of boto3. Used by any thread. ``ca_bundle`` is a file or a folder."""
 
     def __init__(self, api: Any, credentials: Credentials | None, ca_bundle: str) -> None:
         config = api.meta.config
@@ -83,7 +80,7 @@ class RequestMaker:
 
     @staticmethod
     def fits(api: Any) -> bool:
-        """Tell whether nothing about a client calls for boto3's own calls."""
+        """Return whether boto3 need not make the client's calls itself."""
         config, url = api.meta.config, api.meta.endpoint_url
         return (
             api.meta.service_model.metadata.get("protocol") == "json"
@@ -94,17 +91,16 @@ class RequestMaker:
         )
 
     def may_block(self, operation: str) -> bool:
-        """Tell whether ``request`` may take a while: to renew credentials, or to make the first one of an operation."""
+        """Return whether ``request`` may take long: to renew credentials, or for the first one of an operation."""
         if self._prototypes.get(operation) is None:
             return True
-        # Only credentials that can be renewed can tell.
         refresh_needed = getattr(self._credentials, "refresh_needed", None)
         return refresh_needed is not None and bool(refresh_needed())
 
     def request(self, operation: str, parameters: Mapping[str, object]) -> HttpRequest | None:
         """Make a signed request of an operation (``send_message_batch``); None: only boto3 can call it.
 
-        Raises what boto3 raises, and ``HTTPClientError`` for a line break in a header.
+        Raises boto3's errors, and ``HTTPClientError`` for a line break in a header.
         """
         if operation not in self._prototypes:
             self._prototypes[operation] = self._prototype(operation, parameters)
@@ -112,23 +108,17 @@ class RequestMaker:
         if prototype is None or self._credentials is None:
             return None
         body = _to_json(parameters).encode()
-        headers = sign(
-            prototype.headers,
-            body,
-            self._credentials.get_frozen_credentials(),
-            service=prototype.service,
-            region=prototype.region,
-            now_seconds=time.time(),
-        )
+        credentials = self._credentials.get_frozen_credentials()
+        headers = sign(prototype.headers, body, credentials, prototype.service, prototype.region, time.time())
         lines = [f"{name}: {value}" for name, value in headers.items()]
         if any("\n" in line or "\r" in line for line in lines):  # of credentials: nothing else comes from outside
             raise HTTPClientError(error="a line break in a header")
         return HttpRequest(self._server, prototype.url, lines, body)
 
     def read(self, operation: str, response: HttpResponse) -> dict[str, Any]:
-        """Return the members of a response that the service's model knows; strings stay as they travelled.
+        """Return the members of a response that the service's model knows. Strings are not decoded.
 
-        Raises ``ClientError``, and ``ResponseParserError`` for what is no whole response of AWS's.
+        Raises ``ClientError``, and ``ResponseParserError`` for anything but a whole response of AWS.
         """
         prototype = self._prototypes[operation]
         assert prototype is not None
@@ -140,7 +130,7 @@ class RequestMaker:
         try:
             content = json.loads(response.body)
         except (ValueError, RecursionError):
-            raise ResponseParserError(excerpt(response.body)) from None
+            content = None
         if not isinstance(content, dict):
             raise ResponseParserError(excerpt(response.body))
         known = {name: content[name] for name in prototype.members if content.get(name) is not None}
@@ -148,7 +138,7 @@ class RequestMaker:
         return known
 
     def _client_error(self, name: str, response: HttpResponse) -> ClientError:
-        """Make the error of a response that is no success, as botocore does."""
+        """Make the error of a response as botocore does."""
         model = self._api.meta.service_model
         lines = (line.decode("latin-1").partition(":") for line in response.header_lines)
         headers = HeadersDict({name: value.strip() for name, colon, value in lines if colon})
@@ -178,7 +168,7 @@ class RequestMaker:
 
 
 def _has_handlers(api: Any) -> bool:
-    """Tell whether an application, or a mock, has its say about what is sent. botocore has no such handler."""
+    """Return whether an application, or a mock, handles ``before-send``. botocore itself does not."""
     name = f"before-send.{api.meta.service_model.service_id.hyphenize()}"
     try:
         return bool(api.meta.events._emitter._handlers.prefix_search(name))
@@ -191,7 +181,7 @@ def _has_handlers(api: Any) -> bool:
 
 
 class _Intercepted(BaseException):
-    """Leads out of boto3 with a request. Not an ``Exception``, so nothing on the way handles it."""
+    """Carries a request out of boto3. Not an ``Exception``, so nothing on the way handles it."""
 
     def __init__(self, request: AWSPreparedRequest) -> None:
         super().__init__()
@@ -199,7 +189,7 @@ class _Intercepted(BaseException):
 
 
 class _Intercepting(threading.local):
-    """Whether this thread makes a request to be taken away."""
+    """Whether this thread makes a request to be intercepted."""
 
     is_under_way = False
 
@@ -212,7 +202,7 @@ class _Intercepting(threading.local):
 
 @dataclass(frozen=True, slots=True)
 class _Prototype:
-    """What all requests of an operation have in common."""
+    """What is the same in all requests of an operation."""
 
     name: str  #: of the operation, as AWS has it
     members: frozenset[str]  #: of its answers
@@ -223,7 +213,7 @@ class _Prototype:
 
     @classmethod
     def of(cls, request: AWSPreparedRequest, name: str, members: frozenset[str]) -> _Prototype | None:
-        """Read a request of boto3's; None where there is more to it than can be repeated."""
+        """Read a request of boto3's; None if it cannot be repeated."""
         parts = urlsplit(str(request.url))
         headers = {name: _text(value) for name, value in request.headers.items()}
         lower = {name.lower(): value for name, value in headers.items()}
@@ -248,15 +238,14 @@ def sign(
     headers: Mapping[str, str],
     body: bytes,
     credentials: ReadOnlyCredentials,
-    *,
     service: str,
     region: str,
     now_seconds: float,
 ) -> dict[str, str]:
-    """Return the headers (``Host`` among them) and those that make the request valid for some minutes from now on.
+    """Return the headers (``Host`` among them) with Signature Version 4 of a POST to the path ``/``.
 
-    Signature Version 4 of a POST to the path ``/``, as botocore's ``SigV4Auth`` makes it, at a third of its cost: that
-    builds the headers to sign twice, as headers of mail, and formats the steps for a log. A test compares the two.
+    botocore's ``SigV4Auth`` takes three times as long: it builds the headers twice and formats the steps for a log. A
+    test compares the two.
     """
     timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_seconds))
     signed = {**headers, "X-Amz-Date": timestamp}
@@ -281,16 +270,16 @@ def sign(
 
 
 def check_checksum(announced: str | None, content: bytes) -> None:
-    """Refuse a body that does not have the checksum that DynamoDB announced. Raises ``ResponseParserError``."""
+    """Raise ``ResponseParserError`` unless the body has the checksum that DynamoDB announced."""
     if announced and announced != str(zlib.crc32(content)):
         raise ResponseParserError("the answer was garbled on its way: its checksum is wrong")
 
 
 def check_content(content: bytes, *, found_nothing: bool) -> None:
-    """Refuse what is not a whole JSON object, or one in which nothing was found though it is not empty.
+    """Raise ``ResponseParserError`` for anything but a whole JSON object with known members, or an empty one.
 
-    botocore reads whatever is no JSON as an empty object. But an empty object confirms a put, and says of a read that
-    the transaction is unclaimed. Which headers come along is not asked: emulators differ there.
+    botocore reads what is no JSON as an empty object. But an empty object confirms a put, and as the answer to a read
+    it means that the transaction is unclaimed. Headers are not looked at: emulators differ there.
     """
     is_object = content.lstrip().startswith(b"{") and content.rstrip().endswith(b"}")
     if not is_object or (found_nothing and content.split() != [b"{}"]):
@@ -298,10 +287,10 @@ def check_content(content: bytes, *, found_nothing: bool) -> None:
 
 
 def excerpt(content: bytes) -> str:
-    """Quote the beginning of what is no answer of AWS's."""
+    """Quote the beginning of a foreign answer."""
     return f"the answer is none of AWS's, is a proxy in the way? {told(content[:EXCERPT_CHARACTERS])}"
 
 
 def told(words: object) -> str:
-    """The beginning of what a service, or something in its place, says; it may quote what we sent."""
+    """Return the beginning of a service's words, masked: it may quote what we sent."""
     return masked(str(words)[:MAX_QUOTED_CHARACTERS])[:MAX_TOLD_CHARACTERS]

@@ -23,9 +23,8 @@ from receipt_actors.cli.admin_client import AdminClient, AdminRefused, AdminUnre
 from receipt_actors.cli.status import QUIET_SECONDS
 from receipt_actors.cli.terminal import clock_time, duration, echo, moment, number, size
 from receipt_actors.domain.values import printable
-from receipt_actors.telemetry.changes import change, increase
 from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, Standing, State
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import StatisticsSnapshot, increase
 
 LIVE_INTERVAL_SECONDS = 1.0
 RATE_SECONDS = 3.0  #: that a rate is taken over at least: several processes report once a second
@@ -148,7 +147,7 @@ def _picture(
 ) -> RenderableType:
     """Draw everything; at most so many actors, the busiest first. ``notice`` stands where every terminal shows it."""
     seconds = later.at_seconds - earlier.at_seconds
-    new = change(earlier.statistics, later.statistics)
+    new = later.statistics.since(earlier.statistics)
     several = len(later.processes) > 1
     rates = _table(columns, ("messages", "per second", "in all"), _rates(new, later.statistics, seconds))
     latencies = _table(columns, ("latency", "50 %", "95 %", "99 %"), _latencies(new))

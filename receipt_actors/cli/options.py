@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from receipt_actors.settings import CONFIG_VARIABLE, SETTINGS, Setting, Settings, SomeSettings
-from receipt_actors.settings_model.removed import REMOVED
+from receipt_actors.settings_model import REMOVED
 
 Result = TypeVar("Result")
 

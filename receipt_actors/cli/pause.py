@@ -22,7 +22,7 @@ def command(client: AdminClient) -> int:
 
     It stays paused until it is resumed, or started anew. One that is paused already stays so.
 
-    Where other nodes share the work, it is this node that is paused, and it keeps its seat and its share: no other
+    Where other nodes share the work, it is this node that is paused, and it stays active and keeps its share: no other
     takes over. To have another one take over, stop this one: it leaves the group when it has drained. One that stands
     by can be paused, too; then it takes nothing in when it takes over.
     """

@@ -187,7 +187,7 @@ def _start(
         return system, lambda: None  # a start that fails has raised by now
 
     from receipt_actors.scale.processes.group import ProcessGroup
-    from receipt_actors.scale.processes.shares import described
+    from receipt_actors.scale.processes.shared import described
 
     def tell() -> None:
         share = described(divide(settings.limits_of(count), count)[-1])

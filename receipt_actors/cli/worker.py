@@ -26,7 +26,7 @@ from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.process import StopSignals, collect_seldom, ending_with_threads, log_end, write_log
 from receipt_actors.errors import ConfigurationError, ReceiptActorsError, StartAbandoned, TraceRefused
 from receipt_actors.receipt_system import ReceiptSystem
-from receipt_actors.scale.processes.messages import (
+from receipt_actors.scale.processes.protocol import (
     ActorDescribed,
     Configure,
     DescribeActor,

@@ -1,7 +1,7 @@
-"""``Place``: what a node does about its place in its group (``domain.roles``), without a table, a clock or timers.
+"""``Place``: how a node keeps its place in its group (``domain.roles``), without a table, a clock or timers.
 
-Whoever has it tells it the time and what the table says, and does the ``Step`` that it returns; at most one ``Read`` or
-``Write`` is under way at a time. Its ``Holder`` is lent something, or nothing.
+Its owner passes it the time and what the table says, and does the ``Step`` that it returns; at most one ``Read`` or
+``Write`` is under way at a time.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ class SteppedDown:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read the record: ``Place.found`` takes what stands there."""
+    """Read the record, and pass it to ``Place.found``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Write this, if ``stored`` is the version that stands: ``Place.written``, or ``found`` with what does stand."""
+    """Write this, if the record's version is ``stored``: then ``Place.written``, else ``found`` with the record."""
 
     content: Group
     stored: int
     attempt: int
-    gone: tuple[str, ...]  #: who is taken out by it
-    lost: tuple[int, int] | None  #: what stood, and what is known, where a record that was lost is put back by it
-    stepped_down: SteppedDown | None  #: why this node steps down by it; None: it does not
+    gone: tuple[str, ...] = ()  #: nodes that it takes out
+    lost: tuple[int, int] | None = None  #: the version found, and the one known, if it puts back a lost record
+    stepped_down: SteppedDown | None = None  #: why this node steps down by it; None: it does not
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """``Place.renew`` after so many seconds, in the place of all that were to come."""
+    """Call ``Place.renew`` after so many seconds, and at no other time that was asked for before."""
 
     seconds: float
 
@@ -53,10 +53,10 @@ Step: TypeAlias = Read | Write | Wait | None
 
 
 class Holder(Protocol):
-    """Who works with what the group lends: nothing, at first."""
+    """Who works with what the group lends: nothing, at first. No method waits for anything."""
 
     def grant(self, share: Share | None, limits: Limits) -> None:
-        """Let these limits hold for what is new; ``Place.obeyed`` is told when no more is in use."""
+        """Let these limits hold for what is new; ``Place.obeyed`` is to be called when no more is in use."""
 
     def lend_until(self, seconds: float) -> None:
         """Have nothing new begun from this time on."""
@@ -65,11 +65,11 @@ class Holder(Protocol):
         """Hand back what is in flight."""
 
     def work(self) -> Work:
-        """Tell how the work goes. It waits for nothing."""
+        """Return how the work goes."""
 
 
 class Place:
-    """See the module. Times are those of one clock, which goes on while the machine is suspended."""
+    """See the module. Times are of one clock, which goes on while the machine is suspended."""
 
     def __init__(self, lease: Lease, step_down: StepDown, holder: Holder) -> None:
         self.lease = lease
@@ -77,15 +77,15 @@ class Place:
         self.is_calling = False  #: the table
         self.began_at_seconds = -inf  #: the last renewal
         self.granted: Share | None = None  #: what the holder has
-        self.work = Work()  #: as it was looked at last, while this node is active
+        self.work = Work()  #: as it was seen last, while this node is active
         self._holder = holder
-        self._is_granted = False  # whether that was by this very place, and not by one before it
+        self._is_granted = False  # by this very place, and not by one before it
         self._renews_at_once = False  # when the call under way is over
         self._held_until_seconds = -inf  # as the holder knows it
         self._was_over = True  # the lease: the holder may have stopped, and waits for a grant
 
     def renew(self, now_seconds: float) -> Step:
-        """Begin a renewal: it is time, or there is something that others wait for."""
+        """Begin a renewal: it is time, or others wait for something."""
         if self.is_calling:
             self._renews_at_once = True
             return None
@@ -93,13 +93,13 @@ class Place:
         return Read()
 
     def found(self, group: Group, now_seconds: float, after: Write | None = None) -> Step:
-        """Go on from what was read, or stood in the way of a write."""
+        """Go on from a record that was read, or that was found by a write (``after``) in place of the expected one."""
         self._looked(group, now_seconds)
         attempt = 1 if after is None else after.attempt + 1
         return self._write(attempt, now_seconds) if attempt <= MAX_WRITES else self.failed(now_seconds)
 
     def written(self, write: Write, now_seconds: float) -> Step:
-        """Take up what the group lends by what has been written."""
+        """Take up what the group lends by this write."""
         self._looked(write.content, now_seconds)
         share, me = self.lease.share, self.lease.me
         if not is_same(share, self.granted) or self._was_over or not self._is_granted:
@@ -110,14 +110,14 @@ class Place:
         return self.failed(now_seconds)
 
     def failed(self, now_seconds: float) -> Step:
-        """Wait for the next renewal; the table did not answer, or its answer is of no use."""
+        """Wait for the next renewal; also where the table did not answer, or its record can't be read."""
         self.is_calling = False
         if self._renews_at_once:
             self._renews_at_once = False
             return self.renew(now_seconds)
         interval, me = self.lease.seconds / RENEWALS_PER_LEASE, self.lease.me
         if me is not None and me.token is not None and me.share is None and now_seconds < self.lease.held_until_seconds:
-            interval /= 4  # somebody is about to give back what it waits for
+            interval /= 4  # others are about to give back what it waits for
         return Wait(max(0.0, self.began_at_seconds + interval - now_seconds))
 
     def obeyed(self, asked: Share | None, now_seconds: float) -> Step:

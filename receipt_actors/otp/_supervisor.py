@@ -40,6 +40,7 @@ from receipt_actors.otp._clock import Timer
 from receipt_actors.otp._gen_server import GenServer
 from receipt_actors.otp._messages import (
     IGNORE,
+    NO_PROCESS,
     SHUTDOWN,
     AlreadyStarted,
     Crash,
@@ -812,6 +813,26 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         result = self._start(self._spec, args)
         return self._add_when_started(result, args) if isinstance(result, Starting) else self._add(result, args)
 
+    def start_here(self, args: Sequence[Any]) -> StartResult:
+        """Start a child in the middle of the turn of the pooled actor that asks for it.
+
+        One thread runs both, and between two messages a supervisor is at rest: no one can tell this from a request
+        that was answered at once.
+        """
+        process = self._otp_process
+        running = context.running
+        if process.state is not RUNNING or process.is_suspended or running.is_inside(process):
+            return NotStarted(NO_PROCESS)
+        running.enter(process)
+        try:
+            result = self._start(self._spec, args)
+        finally:
+            running.leave()
+        if isinstance(result, Starting):
+            result.ref.kill()
+            return NotStarted(Crash(RuntimeError("its init waits, and a pooled actor must not wait for it")))
+        return self._add(result, args)
+
     def _add_when_started(self, starting: Starting, args: Sequence[Any]) -> Receiving:
         result = yield from self._await_start(starting)
         return self._add(result, args)
@@ -920,13 +941,24 @@ def supervisor_spec(
 def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeout: float | None = None) -> StartAnswer:
     """Start a child (``supervisor:start_child/2``).
 
+    <<<<<<< HEAD
+    For a simple_one_for_one supervisor the second argument is a list or tuple of arguments to append to its spec's.
+    Such a supervisor may be asked by a pooled actor, too: the child is started on the spot, and nothing waits.
+    =======
     For simple_one_for_one the second argument is a list or tuple of arguments to append to its spec's.
+    >>>>>>> main
 
     Returns:
         ``Started(ref)``; ``IGNORE`` (the spec is kept, unless the child is temporary or the supervisor
         simple_one_for_one); ``NotStarted(reason)`` (the spec is not kept), with ``AlreadyStarted(ref)`` if the id runs
         already; ``ChildError.ALREADY_PRESENT`` if the id is known but its child does not run.
     """
+    if issubclass(supervisor.actor_class, SimpleOneForOneSupervisor) and supervisor.process._scheduler.is_current():
+        assert not isinstance(spec_or_args, ChildSpec)
+        actor = supervisor.process.actor
+        return (
+            actor.start_here(spec_or_args) if isinstance(actor, SimpleOneForOneSupervisor) else NotStarted(NO_PROCESS)
+        )
     answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
     return answer
 

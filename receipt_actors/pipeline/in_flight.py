@@ -1,14 +1,17 @@
 """What is in flight: which messages, how many more may come in, and what becomes of each when its processor ends.
 
-``InFlight`` owns the table processor -> receipt handle, receive count, deadline; the credits (one for each processor
-that lives, and those reserved by receives under way), so that consumers never take in more than the limits allow
-(``domain.credits``); and the gate, which closes while a service is unavailable (``domain.outages``), while an operator
-has paused it, while the limits are lent to other nodes, or for good when the process stops. A gate that a service keeps
-closed lets a single message in while nothing is in flight, and as many as a gateway wants to try with: otherwise it
-would not be known when the service is back. It also knows for how long there has been nothing to do, and for how long
-nothing could be received (``domain.receives``).
+``InFlight`` owns the table of messages, their processors and their visibility timeouts; the credits, so that consumers
+never take in more than the limits allow (``domain.credits``); and the gate, which closes while a service is unavailable
+(``domain.outages``), while an operator has paused it, while the limits are lent to other nodes, or for good when the
+process stops. A gate that a service keeps closed lets a single message in while nothing is in flight, and as many as a
+gateway wants to try with: otherwise it would not be known when the service is back.
 
-From half of its visibility timeout on a message is extended, in batches, for as long as its processor lives (12 h at
+It has a processor started for each message that a consumer hands over. Of one group of a FIFO queue one message at a
+time has a processor; the others wait in the table. The next one begins when the one before is deleted or moved. When
+that is handed back, those behind it are handed back as well: they are visible at once, but the queue gives none of them
+before the one that is hidden, so the order is kept.
+
+From half of its visibility timeout on a message is extended, in batches, for as long as it is in the table (12 h at
 most, says SQS). What a processor's end means:
 
 ======================  ============================================================================================
@@ -23,10 +26,6 @@ crash, killed           is counted and logged with its id, and handed back later
                         and less often and ends in the dead-letter queue, while no other is disturbed
 ======================  ============================================================================================
 
-It also says whose turn it is among messages of one group of a FIFO queue (``domain.lines``): the next one begins when
-the one before is deleted or moved; when that is handed back, however that came, those behind it are handed back as
-well. They are visible at once, but the queue gives none of them before the one that is hidden, so the order is kept.
-
 A message whose extension fails is *lost*: it may be with another worker by now. Nothing more is done about it, for the
 newest receive decides; its processor goes on, and its claim protects it.
 
@@ -40,15 +39,16 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeAlias
 
 from receipt_actors.domain.credits import Credits, Grant
 from receipt_actors.domain.limits import LiveLimits
-from receipt_actors.domain.lines import Lines, Turn
+from receipt_actors.domain.messages import Submission, Unanswerable
 from receipt_actors.domain.outages import Outages
-from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
+from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receives import Receives
 from receipt_actors.domain.retrying import hand_back_seconds, hand_back_unfinished_seconds
@@ -62,11 +62,13 @@ from receipt_actors.otp import (
     ExitReason,
     From,
     GenServer,
+    Killed,
     Name,
     Normal,
     Ref,
     Shutdown,
-    WhichChildren,
+    Started,
+    start_child,
 )
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
@@ -74,7 +76,6 @@ from receipt_actors.pipeline.protocol import (
     MOVERS,
     SIGNATURE_GATEWAY,
     VALIDATORS,
-    AnnounceYourself,
     ChangeVisibility,
     CreditsGranted,
     DescribeInFlight,
@@ -85,18 +86,15 @@ from receipt_actors.pipeline.protocol import (
     InFlightStatus,
     ObeyLimits,
     PauseReceiving,
+    Received,
     Refused,
     ReleaseMessages,
     ReserveCredits,
     ResumeReceiving,
     ServiceAvailable,
     ServiceUnavailable,
-    SettleReservation,
-    StandBack,
     StopReceiving,
     StuckInOutage,
-    WatchMessage,
-    YourTurn,
     delete_batcher_of,
     visibility_batcher_of,
 )
@@ -111,13 +109,6 @@ logger = logging.getLogger(__name__)
 STUCK_SECONDS = 3.0
 TICKS_PER_TIMEOUT = 12  #: how often in a visibility timeout the table is looked through
 
-_SUPERVISORS: tuple[Name, ...] = (VALIDATORS, MOVERS)
-#: Whom to ask, after a restart, for what the one before knew.
-_WITNESSES: dict[Name, object] = {
-    **dict.fromkeys(_SUPERVISORS, WhichChildren()),
-    **dict.fromkeys((APP_STORE_GATEWAY, LEDGER_GATEWAY, SIGNATURE_GATEWAY), DescribeService()),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class _LookForProgress:
@@ -131,26 +122,26 @@ class _Tick:
     """To itself: look for messages to extend."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Extension:
-    """Label of the request to extend the message of this processor."""
-
-    processor: Ref
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
-    """A processor in the table, and its message."""
+    """A message in flight; told from others by identity. It is also the label of the requests to extend it."""
 
-    since_seconds: float  #: monotonic; when it was entered
-    message: WatchMessage | None = None  #: None: it has not announced itself yet
-    extend_at_seconds: float = 0.0  #: monotonic
+    source: Source
+    message_id: str
+    receipt_handle: str
+    receive_count: int
+    group: tuple[str, str] | None  #: queue and group id, of a FIFO queue
+    received_at_seconds: float  #: monotonic; when the receive began, a long poll ago perhaps
+    since_seconds: float  #: monotonic; when it came in
+    extend_at_seconds: float  #: monotonic
+    work: tuple[ReceivedMessage, Submission | Unanswerable] | None  #: what its processor gets; None: it has got it
+    processor: Ref | None = None  #: None: it waits for those before it in its group
     is_lost: bool = False
 
 
 #: Made with the tree, so that it survives its owner (as a table of Erlang's ``ets`` does that has an heir). The oldest
-#: processors come first.
-Table: TypeAlias = dict[Ref, Entry]
+#: messages come first.
+Table: TypeAlias = dict[Entry, None]
 
 
 def left_behind(table: Table, queue: str, rng: random.Random) -> list[ChangeVisibility]:
@@ -158,20 +149,18 @@ def left_behind(table: Table, queue: str, rng: random.Random) -> list[ChangeVisi
 
     For the visibility batcher, which ends last.
     """
-    changes = []
-    for processor, entry in list(table.items()):
-        message = entry.message
-        if message is not None and message.source.queue == queue:
-            del table[processor]
-            if not entry.is_lost:
-                seconds = _seconds_later(message, Reason.CRASHED, rng)
-                changes.append(ChangeVisibility(message.receipt_handle, seconds))
-    return changes
+    entries = [entry for entry in table if entry.source.queue == queue]
+    for entry in entries:
+        del table[entry]
+    return [
+        ChangeVisibility(entry.receipt_handle, _seconds_later(entry, Reason.CRASHED, rng))
+        for entry in entries
+        if not entry.is_lost
+    ]
 
 
-def _seconds_later(message: WatchMessage, why: Reason, rng: random.Random) -> int:
-    count, blocks_group = message.approximate_receive_count, message.group is not None
-    return hand_back_seconds(why, count, rng, blocks_group=blocks_group)
+def _seconds_later(entry: Entry, why: Reason, rng: random.Random) -> int:
+    return hand_back_seconds(why, entry.receive_count, rng, blocks_group=entry.group is not None)
 
 
 class InFlight(GenServer):
@@ -188,22 +177,25 @@ class InFlight(GenServer):
         table: Table | None = None,
     ) -> None:
         self._limits = limits
-        self._queues = tuple(source.queue for source in sources)
         self._timeout_seconds = visibility_timeout_seconds
         self._rng = rng
         self._tracer = tracer_of(self.system)
+        self._statistics = statistics_of(self.system)
         self._table: Table = {} if table is None else table
-        self._credits = Credits[Ref](self._queues)
+        self._processors: dict[int, Entry] = {}  # by monitor
+        self._lines: dict[tuple[str, str], deque[Entry]] = {}  # by group; the first one has a processor
+        queues = tuple(source.queue for source in sources)
+        self._credits = Credits[Ref](queues)
         self._consumers: dict[Ref, str] = {}  # and the source queue of each
-        self._receives = Receives[Ref](self._queues, self.clock.monotonic())
+        self._asking: dict[Ref, From] = {}  # consumers that wait for credits
+        self._receives = Receives[Ref](queues, self.clock.monotonic())
         self._outages = Outages()
-        self._lines: Lines[Ref] = Lines()
         batchers = [name_of(source) for source in sources for name_of in (delete_batcher_of, visibility_batcher_of)]
-        self._witnesses: dict[Name, object] = {**_WITNESSES, **dict.fromkeys(batchers, DescribeService())}
-        self._not_heard = set(self._witnesses)  # until all of them have answered nothing is granted
+        #: Whom to ask, after a restart, for the outages that the one before knew of.
+        self._not_heard: set[Name] = {APP_STORE_GATEWAY, LEDGER_GATEWAY, SIGNATURE_GATEWAY, *batchers}
         self._is_closed = False
         self._closers: list[From] = []
-        self._finished = 0  # processors that have ended
+        self._finished = 0  # messages
         self._looks_for_progress = False
         self._is_releasing = False  # everything is to be handed back when receives under way are over
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
@@ -212,52 +204,66 @@ class InFlight(GenServer):
     # --- after a restart ---
 
     def init(self) -> Continue:
-        """Find out what is in flight already, in case this is a restart."""
+        """Take over what is in the table, in case this is a restart."""
         self._tick_later()
         return Continue()
 
     def handle_continue(self, term: Any) -> None:
-        """Take over what is in the table, and ask the supervisors of the processors, and the gateways."""
-        for processor, entry in self._table.items():
-            self._take_over(processor, entry)
-        for witness, question in self._witnesses.items():
-            self.send_request(witness, question, witness)
+        """Watch the processors that live, and ask the gateways and batchers for outages."""
+        for entry in self._table:
+            self._credits.took(entry.source.queue)
+            if entry.group is not None:
+                self._lines.setdefault(entry.group, deque()).append(entry)
+            if entry.processor is not None:
+                self._watch(entry, entry.processor)  # it may have ended meanwhile: then its message is handed back
+        for entry in list(self._table):
+            if entry in self._table and entry.processor is None and self._is_first(entry):
+                self._over(entry, SHUTDOWN)  # the one before this crashed when it was about to begin with it
+        for name in list(self._not_heard):
+            self.send_request(name, DescribeService(), name)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """Note what those who were asked know, or that an extension failed. (A hand-back that fails comes back.)"""
-        if isinstance(label, _Extension):
-            if isinstance(value, Refused | GaveUp):
-                self._lost(label.processor, value.detail)
-        elif label in self._witnesses:
+        """Note what a gateway knows, or that an extension failed. (A hand-back that fails comes back.)"""
+        if isinstance(label, Entry):
+            if isinstance(value, Refused | GaveUp) and label in self._table:
+                label.is_lost = True
+                logger.warning(
+                    "message %s could not be extended and may be with another worker by now: %s",
+                    label.message_id,
+                    value.detail,
+                )
+        elif label in self._not_heard:
             if isinstance(value, ServiceUnavailable):
                 self._note_outage(value)
-            elif label in _SUPERVISORS:
-                for child in value:
-                    if isinstance(child.child, Ref) and child.child not in self._table:
-                        self._take(child.child, None)
-                        child.child.send(AnnounceYourself())
             self._heard(label)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
         """There is no such actor yet, which will announce itself; or the batcher ended: the message comes back."""
-        if label in self._witnesses:
+        if label in self._not_heard:
             self._heard(label)
 
-    def _heard(self, witness: Name) -> None:
-        self._not_heard.discard(witness)
+    def _heard(self, name: Name) -> None:
+        self._not_heard.discard(name)
         self._look_again()
 
     # --- what others ask ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Describe what is in flight, pause, or close for good."""
+        """Take messages in, grant credits, describe what is in flight, pause, or close for good."""
         match request:
+            case Received():
+                self._received(request)
+                if not request.next_count:
+                    self._look_again()
+                    return Done()
+                self._reserve(request.consumer, request.source.queue, request.next_count, from_)
+            case ReserveCredits(consumer, source_queue, count):
+                self._reserve(consumer, source_queue, count, from_)
             case DescribeInFlight():
                 return self.outside_view()
             case StopReceiving():
                 self._is_closed = True
                 self._closers.append(from_)
-                self._look_again()
                 self._look_for_progress()
             case ObeyLimits():
                 self._is_releasing &= self._limits.current.max_in_flight == 0
@@ -265,18 +271,17 @@ class InFlight(GenServer):
                 if self._limits.current.max_in_flight == 0:
                     self._receives.stopped()
                 self._receives.note_activity(self.clock.monotonic())
-                self._look_again()
             case PauseReceiving():
                 self._pausing.append(from_)
-                self._look_again()
             case _:
                 return super().handle_call(request, from_)
+        self._look_again()
         return NO_REPLY
 
     def outside_view(self) -> InFlightStatus:
         """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
         is_paused, outages, receives = self._limits.is_paused, self._outages, self._receives
-        now, taken = self.clock.monotonic(), list(self._table.values())
+        now, taken = self.clock.monotonic(), list(self._table)
         # Who was told to wait, by an operator or by other nodes, has something to do; no outage is why it is not done.
         is_told_to_wait = self._is_shut() or self._limits.current.max_in_flight == 0
         return InFlightStatus(
@@ -306,19 +311,8 @@ class InFlight(GenServer):
     # --- what others tell ---
 
     def handle_cast(self, request: Any) -> Any:
-        """Grant, count, watch, open and close."""
+        """Open and close."""
         match request:
-            case WatchMessage():
-                self._watch(request)
-                return None
-            case ReserveCredits(consumer, source_queue, count):
-                self._reserve(consumer, source_queue, count)
-            case SettleReservation():
-                for message in request.taken:
-                    self._watch(message)
-                self._receive_over(request)
-                if request.next_count:
-                    self._reserve(request.consumer, request.source_queue, request.next_count)
             case ServiceUnavailable():
                 self._note_outage(request)
             case ServiceAvailable(service):
@@ -349,130 +343,189 @@ class InFlight(GenServer):
                 self._look_for_progress()
             case _Tick():
                 self._extend()
-                self._lines.forget(self.clock.monotonic() - self._timeout_seconds)
                 self._tick_later()
-            case Down(_, ref, reason):
-                entry = self._table.pop(ref, None)
+            case Down(monitor, ref, reason):
+                entry = self._processors.pop(monitor, None)
                 if entry is None:
                     self._consumer_ended(ref)
                 else:
                     # It may have ended before it was watched: then the monitor cannot say how, but the process can.
-                    self._processor_ended(ref, entry, ref.process.exit_reason or reason)
+                    self._over(entry, ref.process.exit_reason or reason)
                 self._look_again()
             case _:
                 return super().handle_info(message)
         return None
 
-    # --- messages come and go ---
+    # --- messages come ---
 
-    def _take(self, processor: Ref, source_queue: str | None) -> Entry:
-        self._table[processor] = entry = Entry(self.clock.monotonic())
-        self._credits.took(source_queue)
-        self.monitor(processor)
-        return entry
-
-    def _take_over(self, processor: Ref, entry: Entry) -> None:
-        message = entry.message
-        self._credits.took(None if message is None else message.source.queue)
-        self.monitor(processor)  # it may have ended meanwhile: then its message is handed back
-        if message is not None and message.group is not None:  # the order of its group is not known any more
-            self._line_up(message, message.group)
-            processor.send(AnnounceYourself())
-
-    def _watch(self, message: WatchMessage) -> None:
-        """Enter a message; it may be told of twice."""
-        processor, queue = message.processor, message.source.queue
-        entry = self._table.get(processor)
-        if entry is None:
-            entry = self._take(processor, queue)
-        elif entry.message is None:
-            self._credits.recognised(queue)
+    def _received(self, received: Received) -> None:
+        if not received.is_last:
+            self._take_in(received)
         else:
-            return
-        entry.message = message
-        entry.extend_at_seconds = message.received_at_seconds + self._timeout_seconds / 2
-        if message.group is not None:
-            self._line_up(message, message.group)
+            for delivery, work in received.messages:
+                if work is not None:
+                    entry = self._entry(received, delivery, work)
+                    self._hand_back_unfinished(entry, "it was received just before the end")
+        self._receive_over(received)
 
-    def _reserve(self, consumer: Ref, source_queue: str, count: int) -> None:
+    def _take_in(self, received: Received) -> None:
+        groups_with_gap = set()  # a corrupt copy will come again, and so must those behind it, after it
+        for delivery, work in received.messages:
+            if work is None:
+                groups_with_gap.add(delivery.group_id)
+                continue
+            entry = self._entry(received, delivery, work)
+            group = entry.group
+            if group is not None and delivery.group_id in groups_with_gap:
+                self._hand_back_behind(entry)
+                continue
+            self._table[entry] = None
+            self._credits.took(entry.source.queue)
+            if group is not None:
+                self._lines.setdefault(group, deque()).append(entry)
+            if self._is_first(entry):
+                self._begin(entry)
+                if group is not None and entry not in self._table:  # it has not begun
+                    groups_with_gap.add(delivery.group_id)
+
+    def _entry(self, received: Received, delivery: ReceivedMessage, work: Submission | Unanswerable) -> Entry:
+        queue, group_id = received.source.queue, delivery.group_id
+        return Entry(
+            received.source,
+            delivery.message_id,
+            delivery.receipt_handle,
+            delivery.approximate_receive_count,
+            None if group_id is None else (queue, group_id),
+            received.began_at_seconds,
+            self.clock.monotonic(),
+            received.began_at_seconds + self._timeout_seconds / 2,
+            (delivery, work),
+        )
+
+    def _is_first(self, entry: Entry) -> bool:
+        return entry.group is None or self._lines[entry.group][0] is entry
+
+    def _begin(self, entry: Entry) -> None:
+        assert entry.work is not None
+        (delivery, work), entry.work = entry.work, None
+        supervisor = self.system.whereis(VALIDATORS if isinstance(work, Submission) else MOVERS)
+        if supervisor is None:  # it is being restarted, and the consumers with it
+            self._over(entry, SHUTDOWN)
+            return
+        started = start_child(supervisor, (entry.source, delivery, work, entry.since_seconds))
+        if isinstance(started, Started):
+            entry.processor = started.ref
+            self._watch(entry, started.ref)
+        else:
+            self._over(entry, getattr(started, "reason", SHUTDOWN))
+
+    def _watch(self, entry: Entry, processor: Ref) -> None:
+        self._processors[self.monitor(processor)] = entry
+
+    def _reserve(self, consumer: Ref, source_queue: str, count: int, from_: From) -> None:
         if consumer not in self._consumers:
             self._consumers[consumer] = source_queue
             self.monitor(consumer)
+        self._asking[consumer] = from_
         self._credits.asked(consumer, source_queue, count)
 
     def _consumer_ended(self, consumer: Ref) -> None:
         source_queue = self._consumers.pop(consumer, None)
         if source_queue is not None:
+            self._asking.pop(consumer, None)
             self._credits.left(consumer, source_queue)
             self._receives.left(consumer, source_queue)
-            for supervisor in _SUPERVISORS:  # it may have had processors started, and ended before it told of them
-                self.send_request(supervisor, WhichChildren(), supervisor)
 
-    def _processor_ended(self, processor: Ref, entry: Entry, reason: ExitReason) -> None:
-        message = entry.message
-        self._credits.finished(None if message is None else message.source.queue)
+    # --- messages go ---
+
+    def _over(self, entry: Entry, reason: ExitReason) -> None:
+        """Do what follows from the end of a message's processor."""
+        del self._table[entry]
+        self._credits.finished(entry.source.queue)
         self._finished += 1
         self._receives.note_activity(self.clock.monotonic())
-        if message is None:
-            return
-        if message.group is not None:
-            self._leave_line(message, message.group, is_finished=isinstance(reason, Normal))
         match reason:
             case Normal():
-                return
+                pass
             case Shutdown(HandBack(why)):
-                seconds = _seconds_later(message, why, self._rng)
-            case Shutdown():
-                why = Reason.DRAINED
-                waited = self.clock.monotonic() - message.received_at_seconds
-                log_handed_back(message.message_id, why, "this process, or a part of it, ends or stands by", waited)
-                self._trace_handed_back(message, why)
-                seconds = hand_back_unfinished_seconds(message.approximate_receive_count, self._rng)
+                self._hand_back(entry, why, _seconds_later(entry, why, self._rng))
+            case Crash() | Killed():
+                self._crashed(entry, reason)
             case _:
-                logger.error(
-                    "the validator or mover of message %s crashed: %s",
-                    message.message_id,
-                    type(reason).__name__,
-                    extra={"fate": "handed_back", "message_id": message.message_id, "reason": Reason.CRASHED},
-                )
-                why, seconds = Reason.CRASHED, _seconds_later(message, Reason.CRASHED, self._rng)
-                outcome = (
-                    f"message {message.message_id}, received {message.approximate_receive_count} times, "
-                    f"is handed back and comes again in {seconds} s"
-                )
-                self.cast(INCIDENTS, ProcessorCrashed(processor, message.message_id, outcome))
-                self._trace_handed_back(message, why)
-        self._hand_back(message, why, seconds, is_lost=entry.is_lost)
+                self._hand_back_unfinished(entry, "this process, or a part of it, ends or stands by")
+        if entry.group is not None:
+            self._leave_line(entry.group, is_finished=isinstance(reason, Normal))
 
-    def _hand_back(self, message: WatchMessage, why: Reason, seconds: int, *, is_lost: bool) -> None:
-        if not is_lost:
-            self._change(message, seconds, message.message_id)
-        logger.debug("message %s handed back for %d s: %s", message.message_id, seconds, why)
-        was_here_seconds = self.clock.monotonic() - message.received_at_seconds
-        statistics_of(self.system).message_finished("handed_back", why, was_here_seconds)
+    def _leave_line(self, group: tuple[str, str], *, is_finished: bool) -> None:
+        """Take the first one out of its line: the next one begins, or all behind it leave with it."""
+        line = self._lines[group]
+        line.popleft()
+        if line and is_finished:
+            self._begin(line[0])
+            return
+        del self._lines[group]
+        for entry in line:
+            del self._table[entry]
+            self._credits.finished(entry.source.queue)
+            self._hand_back_behind(entry)
 
-    def _trace_handed_back(self, message: WatchMessage, why: Reason) -> None:
+    def _crashed(self, entry: Entry, reason: ExitReason) -> None:
+        logger.error(
+            "the validator or mover of message %s crashed: %s",
+            entry.message_id,
+            type(reason).__name__,
+            extra={"fate": "handed_back", "message_id": entry.message_id, "reason": Reason.CRASHED},
+        )
+        seconds = _seconds_later(entry, Reason.CRASHED, self._rng)
+        outcome = (
+            f"message {entry.message_id}, received {entry.receive_count} times, "
+            f"is handed back and comes again in {seconds} s"
+        )
+        if entry.processor is not None:
+            self.cast(INCIDENTS, ProcessorCrashed(entry.processor, entry.message_id, outcome))
+        self._trace_handed_back(entry, Reason.CRASHED)
+        self._hand_back(entry, Reason.CRASHED, seconds)
+
+    def _hand_back_unfinished(self, entry: Entry, detail: str) -> None:
+        self._tell_handed_back(entry, Reason.DRAINED, detail)
+        self._hand_back(entry, Reason.DRAINED, hand_back_unfinished_seconds(entry.receive_count, self._rng))
+
+    def _hand_back_behind(self, entry: Entry) -> None:
+        self._tell_handed_back(entry, Reason.GROUP_HANDED_BACK, "one before it in its group comes again")
+        self._hand_back(entry, Reason.GROUP_HANDED_BACK, 0)
+
+    def _hand_back(self, entry: Entry, why: Reason, seconds: int) -> None:
+        if not entry.is_lost:
+            self._change(entry, seconds, entry.message_id)
+        logger.debug("message %s handed back for %d s: %s", entry.message_id, seconds, why)
+        was_here_seconds = self.clock.monotonic() - entry.received_at_seconds
+        self._statistics.message_finished("handed_back", why, was_here_seconds)
+
+    def _tell_handed_back(self, entry: Entry, why: Reason, detail: str) -> None:
         """Tell of it, where the processor could not do so itself."""
+        waited_seconds = self.clock.monotonic() - entry.received_at_seconds
+        log_handed_back(entry.message_id, why, detail, waited_seconds)
+        self._trace_handed_back(entry, why)
+
+    def _trace_handed_back(self, entry: Entry, why: Reason) -> None:
         if self._tracer.is_on and self._tracer.wants("handed_back"):
             known = {
-                "message_id": message.message_id,
-                "receive_count": message.approximate_receive_count,
-                "source_queue": message.source.queue,
+                "message_id": entry.message_id,
+                "receive_count": entry.receive_count,
+                "source_queue": entry.source.queue,
             }
-            self._tracer.emit("handed_back", {**known, "reason": why}, message.received_at_seconds)
+            self._tracer.emit("handed_back", {**known, "reason": why}, entry.received_at_seconds)
 
-    def _change(self, message: WatchMessage, seconds: int, label: object) -> None:
-        batcher = visibility_batcher_of(message.source)
-        self.send_request(batcher, ChangeVisibility(message.receipt_handle, seconds), label)
+    def _change(self, entry: Entry, seconds: int, label: object) -> None:
+        batcher = visibility_batcher_of(entry.source)
+        self.send_request(batcher, ChangeVisibility(entry.receipt_handle, seconds), label)
 
     def terminate(self, reason: ExitReason) -> None:
         """Hand back what is in flight, unless it was this actor alone that crashed."""
         if not isinstance(reason, Crash):
-            for entry in self._table.values():
-                if (message := entry.message) is not None:
-                    self._trace_handed_back(message, Reason.CRASHED)
-                    seconds = _seconds_later(message, Reason.CRASHED, self._rng)
-                    self._hand_back(message, Reason.CRASHED, seconds, is_lost=entry.is_lost)
+            for entry in self._table:
+                self._trace_handed_back(entry, Reason.CRASHED)
+                self._hand_back(entry, Reason.CRASHED, _seconds_later(entry, Reason.CRASHED, self._rng))
             self._table.clear()
 
     # --- visibility timeouts ---
@@ -482,45 +535,12 @@ class InFlight(GenServer):
 
     def _extend(self) -> None:
         now = self.clock.monotonic()
-        for processor, entry in self._table.items():
-            message = entry.message
-            if message is None or entry.is_lost or now < entry.extend_at_seconds:
+        for entry in self._table:
+            if entry.is_lost or now < entry.extend_at_seconds:
                 continue
-            if now <= message.received_at_seconds + MAX_VISIBILITY_SECONDS - self._timeout_seconds:
+            if now <= entry.received_at_seconds + MAX_VISIBILITY_SECONDS - self._timeout_seconds:
                 entry.extend_at_seconds = now + self._timeout_seconds / 2
-                self._change(message, self._timeout_seconds, _Extension(processor))
-
-    def _lost(self, processor: Ref, detail: str) -> None:
-        entry = self._table.get(processor)
-        if entry is not None and entry.message is not None:
-            entry.is_lost = True
-            logger.warning(
-                "message %s could not be extended and may be with another worker by now: %s",
-                entry.message.message_id,
-                detail,
-            )
-
-    # --- groups of FIFO queues ---
-
-    def _line_up(self, message: WatchMessage, group: tuple[str, str]) -> None:
-        match self._lines.join(group, message.processor, message.received_at_seconds):
-            case Turn.BEGIN:
-                message.processor.send(YourTurn())
-            case Turn.STAND_BACK:
-                message.processor.send(StandBack())
-
-    def _leave_line(self, message: WatchMessage, group: tuple[str, str], *, is_finished: bool) -> None:
-        left = self._lines.leave(
-            group,
-            message.processor,
-            message.received_at_seconds,
-            is_finished=is_finished,
-            now_seconds=self.clock.monotonic(),
-        )
-        for processor in left.stand_back:
-            processor.send(StandBack())
-        if left.begin is not None:
-            left.begin.send(YourTurn())
+                self._change(entry, self._timeout_seconds, entry)
 
     # --- outages and receives ---
 
@@ -529,13 +549,13 @@ class InFlight(GenServer):
         stops_receiving = outage.stops_receiving
         self._outages = self._outages.begun(outage.service, outage.source_queue, stops_receiving=stops_receiving)
 
-    def _receive_over(self, settled: SettleReservation) -> None:
+    def _receive_over(self, received: Received) -> None:
         """Take back what was reserved; tell once that receives fail, and once that they do not any more."""
-        consumer, source_queue, failure = settled.consumer, settled.source_queue, settled.failure
-        now = self.clock.monotonic()
+        consumer, source_queue, failure = received.consumer, received.source.queue, received.failure
+        now, count = self.clock.monotonic(), len(received.messages)
         if failure is None:
-            self._credits.received(consumer, source_queue, settled.received)
-            if self._receives.succeeded(consumer, source_queue, settled.received, now):
+            self._credits.received(consumer, source_queue, count)
+            if self._receives.succeeded(consumer, source_queue, count, now):
                 told = f"receives from {source_queue} succeed again"
                 logger.warning("%s", told)
                 self._notice(IncidentKind.RECOVERED, source_queue, told)
@@ -557,8 +577,9 @@ class InFlight(GenServer):
         reserved, max_in_flight = self._credits.reserved, self._limits.current.max_in_flight
         if self._is_releasing and not reserved:  # else a receive under way would take the same messages again
             self._is_releasing = False
-            for processor in self._table:
-                processor.exit(SHUTDOWN)
+            for entry in list(self._processors.values()):
+                assert entry.processor is not None
+                entry.processor.exit(SHUTDOWN)
         if self._yielding and not self._not_heard and self._credits.room(max_in_flight) >= 0:
             self._answer(self._yielding, Done())
         if self._pausing and not (self._limits.is_paused and reserved):
@@ -580,7 +601,7 @@ class InFlight(GenServer):
 
     def _tell(self, grant: Grant[Ref] | None) -> None:
         if grant is not None:
-            grant.consumer.send(CreditsGranted(grant.credits))
+            self._asking.pop(grant.consumer).reply(CreditsGranted(grant.credits))
 
     def _look_for_progress(self) -> None:
         """Where the process stops in an outage, look in a while whether anything can be finished all the same."""

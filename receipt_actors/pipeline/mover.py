@@ -20,9 +20,9 @@ class Mover(Processor):
         source: Source,
         delivery: ReceivedMessage,
         unanswerable: Unanswerable,
-        received_at_seconds: float,
+        since_seconds: float,
     ) -> None:
-        super().__init__(source, delivery, received_at_seconds)
+        super().__init__(source, delivery, since_seconds)
         self._unanswerable = unanswerable
 
     def work(self) -> Work:

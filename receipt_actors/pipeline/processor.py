@@ -7,8 +7,6 @@ message is handed back. So it is where a service does not answer, whatever ``wor
 
 A crash of it forgets everything; ``in_flight`` sees it and hands the message back. That is why processors are
 temporary: redelivery is their restart.
-
-One whose message is of a FIFO queue begins when ``in_flight`` says that it is its turn (``domain.lines``).
 """
 
 from __future__ import annotations
@@ -16,13 +14,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from receipt_actors.domain.messages import Unanswerable, dead_letter_message
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
-from receipt_actors.domain.trace_context import TraceContext, trace_context_of
+from receipt_actors.domain.trace_context import trace_context_of
 from receipt_actors.otp import (
     NO_PROCESS,
     NORMAL,
@@ -31,15 +29,12 @@ from receipt_actors.otp import (
     ExitReason,
     GenServer,
     Name,
-    Ref,
     Shutdown,
     StartChild,
     Stop,
 )
 from receipt_actors.pipeline.protocol import (
-    IN_FLIGHT,
     RESULT_BATCHERS,
-    AnnounceYourself,
     Broken,
     DeleteMessage,
     GatewayFailure,
@@ -48,17 +43,16 @@ from receipt_actors.pipeline.protocol import (
     NoRoom,
     Refused,
     SendMessage,
-    StandBack,
-    WatchMessage,
-    YourTurn,
     delete_batcher_of,
     result_batcher_name,
 )
 from receipt_actors.telemetry.decisions import log_handed_back, log_moved
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.statistics import statistics_of
-from receipt_actors.telemetry.trace_exporter import FinishedDelivery
-from receipt_actors.telemetry.tracing import tracer_of
+from receipt_actors.telemetry.tracing import FinishedDelivery, tracer_of
+
+if TYPE_CHECKING:
+    from receipt_actors.telemetry.opentelemetry import DeliverySpan, OpenTelemetryExporter
 
 logger = logging.getLogger(__name__)
 
@@ -94,36 +88,19 @@ class _BatcherWanted:
     question: Question
 
 
-def watch_message(
-    processor: Ref, source: Source, delivery: ReceivedMessage, received_at_seconds: float
-) -> WatchMessage:
-    """Say what ``in_flight`` has to know of a processor and its message."""
-    return WatchMessage(
-        processor,
-        delivery.message_id,
-        delivery.receipt_handle,
-        delivery.approximate_receive_count,
-        received_at_seconds,
-        source,
-        delivery.group_id,
-    )
-
-
 class Processor(GenServer):
     """See the module. A subclass says what is done, in ``work``."""
 
-    def __init__(self, source: Source, delivery: ReceivedMessage, received_at_seconds: float) -> None:
+    def __init__(self, source: Source, delivery: ReceivedMessage, since_seconds: float) -> None:
         self.source = source
         self.delivery = delivery
-        self._received_at_seconds = received_at_seconds  # monotonic; when the receive began, a long poll ago perhaps
-        self._started_at_seconds = self.clock.monotonic()
+        self._since_seconds = since_seconds  # monotonic; when the message came in
         self._work: Work | None = None
         self._open: set[Question] = set()  # what ``work`` waits for
         self._moved_for: Unanswerable | None = None
-        self._waits_for_its_turn = delivery.group_id is not None
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
         self.tracer = tracer_of(self.system)
-        self._context: TraceContext | None = None  # of this delivery, once it is needed
+        self._span: DeliverySpan | None = None  # of this delivery, once it is needed
 
     # --- what a subclass says ---
 
@@ -147,15 +124,14 @@ class Processor(GenServer):
 
     def describe_state(self) -> dict[str, object]:
         """See ``Actor``: which message it is about, and what it waits for."""
-        nothing = "waiting for its turn" if self._waits_for_its_turn else "none"
-        step, began_at = self._steps[-1] if self._steps else (nothing, self._started_at_seconds)
+        step, began_at = self._steps[-1] if self._steps else ("none", self._since_seconds)
         now = self.clock.monotonic()
         return {
             "message_id": self.delivery.message_id,
             "approximate_receive_count": self.delivery.approximate_receive_count,
             "step": step,
             "seconds_in_step": round(now - began_at, 3),
-            "seconds_since_start": round(now - self._started_at_seconds, 3),
+            "seconds_since_start": round(now - self._since_seconds, 3),
             "waits_for": sorted({str(question.destination) for question in self._open}),
         }
 
@@ -174,8 +150,8 @@ class Processor(GenServer):
     # --- steps ---
 
     def init(self) -> Continue | None:
-        """Begin, unless it has to wait for its turn. The consumer tells ``in_flight`` of it."""
-        how = None if self._waits_for_its_turn else self._begin(self.work())
+        """Begin."""
+        how = self._begin(self.work())
         return None if how is None else Continue(how)  # it ends at once, but it has started
 
     def handle_continue(self, term: Any) -> Any:
@@ -191,40 +167,37 @@ class Processor(GenServer):
         if self.tracer.wants(event):
             if self._steps:
                 fields["seconds"] = self.clock.monotonic() - self._steps[-1][1]
-            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._started_at_seconds)
+            self.tracer.emit(event, {**self.traced_fields(), **fields}, self._since_seconds)
 
     def traceparent(self) -> str | None:
         """Return the trace context to hand on with what is sent, if the message came with one."""
         parent = trace_context_of(self.delivery)
         if parent is None:
             return None
-        if self.tracer.exporter is not None:
-            self._context = self.tracer.exporter.context(parent)
-        return (self._context or parent).traceparent
+        context = parent if self.tracer.exporter is None else self._begin_span(self.tracer.exporter).context
+        return context.traceparent
+
+    def _begin_span(self, exporter: OpenTelemetryExporter) -> DeliverySpan:
+        if self._span is None:
+            began_at_seconds = self._since_seconds + self.clock.time() - self.clock.monotonic()
+            self._span = exporter.begin(trace_context_of(self.delivery), began_at_seconds)
+        return self._span
 
     def _tell_exporter(self, fate: str, reason: Reason | None) -> None:
-        """Pass the delivery to the exporter of traces. To be called only if there is one."""
+        """Export the delivery, which is over. To be called only if there is an exporter of traces."""
         exporter = self.tracer.exporter
         assert exporter is not None
-        parent = trace_context_of(self.delivery)
-        context = self._context or exporter.context(parent)
-        if not context.is_sampled:
+        span = self._begin_span(exporter)
+        if not span.is_wanted:
             return
         now = self.clock.time()
         to_unix_time = now - self.clock.monotonic()
+        steps = tuple((step, begin + to_unix_time) for step, begin in self._steps)
+        receive_count = self.delivery.approximate_receive_count
         delivery = FinishedDelivery(
-            context,
-            parent,
-            self.source.queue,
-            self.delivery.message_id,
-            self.delivery.approximate_receive_count,
-            self._started_at_seconds + to_unix_time,
-            now,
-            tuple((step, begin + to_unix_time) for step, begin in self._steps),
-            fate,
-            reason,
+            self.source.queue, self.delivery.message_id, receive_count, now, steps, fate, reason
         )
-        exporter.over(self.finished(delivery))
+        span.end(self.finished(delivery))
 
     def ask(self, *questions: Question) -> Generator[None, None, Sequence[Any]]:
         """Ask all of this at once and return the answers, in the same order."""
@@ -262,7 +235,7 @@ class Processor(GenServer):
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
         """Give up for this delivery. No answer is invented: the message comes back."""
-        seconds = self.clock.monotonic() - self._started_at_seconds
+        seconds = self.clock.monotonic() - self._since_seconds
         log_handed_back(self.delivery.message_id, reason, detail, seconds)
         summary = f"a message is handed back, {reason}: {detail}"
         self.cast(INCIDENTS, Noticed(IncidentKind.HANDED_BACK, reason.value, summary, self.delivery.message_id))
@@ -329,24 +302,11 @@ class Processor(GenServer):
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over, or ``in_flight`` wants something."""
-        match message:
-            case _AskAgain(question):
-                if question in self._open:
-                    self._send(question)
-            case AnnounceYourself():
-                self.cast(IN_FLIGHT, watch_message(self.ref, self.source, self.delivery, self._received_at_seconds))
-                if self._waits_for_its_turn:  # and nobody knows any more what became of those before it
-                    return self.hand_back(Reason.GROUP_HANDED_BACK, "its group's order is not known any more")
-            case YourTurn() if self._waits_for_its_turn:
-                self._waits_for_its_turn = False
-                return self._begin(self.work())
-            case StandBack() if self._waits_for_its_turn:
-                return self.hand_back(Reason.GROUP_HANDED_BACK, "one before it in its group was handed back")
-            case YourTurn() | StandBack():
-                pass
-            case _:
-                return super().handle_info(message)
+        """A pause is over."""
+        if not isinstance(message, _AskAgain):
+            return super().handle_info(message)
+        if message.question in self._open:
+            self._send(message.question)
         return None
 
     def terminate(self, reason: ExitReason) -> None:
@@ -380,7 +340,7 @@ class Processor(GenServer):
         if self.tracer.exporter is not None:
             self._tell_exporter(fate, reason)
         now = self.clock.monotonic()
-        seconds = now - self._started_at_seconds
+        seconds = now - self._since_seconds
         if moved_for is None:
             self.log_answered(seconds)
         else:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from receipt_actors.domain.messages import Submission
-from receipt_actors.domain.ports import LedgerItem, OutgoingMessage
+from receipt_actors.domain.messages import Submission, Unanswerable
+from receipt_actors.domain.ports import LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import Name, Ref
@@ -50,7 +50,7 @@ def visibility_batcher_of(source: Source) -> Name:
 
 @dataclass(frozen=True, slots=True)
 class ReserveCredits:
-    """A consumer wants to receive up to ``count`` messages; ``CreditsGranted`` follows when there is room."""
+    """A consumer wants to receive up to ``count`` messages; answered by ``CreditsGranted`` when there is room."""
 
     consumer: Ref
     source_queue: str
@@ -59,21 +59,29 @@ class ReserveCredits:
 
 @dataclass(frozen=True, slots=True)
 class CreditsGranted:
-    """Receive at most ``count`` messages, then send ``SettleReservation``."""
+    """Receive at most ``count`` messages, then send ``Received``."""
 
     count: int
 
 
+#: A delivery and what is to be done about it; None: nothing, for the copy is corrupt.
+Delivery: TypeAlias = tuple[ReceivedMessage, Submission | Unanswerable | None]
+
+
 @dataclass(frozen=True, slots=True)
-class SettleReservation:
-    """The receive is over: ``received`` messages came, of which those in ``taken`` have processors now."""
+class Received:
+    """A receive is over: have processors started for what came.
+
+    Answered as ``ReserveCredits``; by ``Done`` where the consumer wants no more credits yet.
+    """
 
     consumer: Ref
-    source_queue: str
-    received: int
+    source: Source
+    messages: Sequence[Delivery]
+    began_at_seconds: float = 0.0  #: monotonic
     failure: str | None = None  #: why none could come
-    taken: Sequence[WatchMessage] = ()  #: each holds a credit until its processor ends
     next_count: int = 0  #: how many credits to reserve for the next receive; 0: the consumer will ask later
+    is_last: bool = False  #: the consumer ends, and the processors would end next: hand all of it back
 
 
 # --- gateways -> in_flight ---
@@ -151,7 +159,7 @@ class DescribeInFlight:
 class InFlightStatus:
     """The answer to ``DescribeInFlight``."""
 
-    in_flight: int  #: messages with a processor
+    in_flight: int  #: messages
     reserved: int  #: credits of receives under way
     unavailable: frozenset[str]  #: services that keep the gate closed, for one source at least
     #: How long nothing has been in flight or received, as each source queue has confirmed by an empty answer since; 0:
@@ -178,40 +186,7 @@ class ObeyLimits:
     """The limits have changed: look again; answered by ``Done`` when no more is under way than they allow."""
 
 
-# --- processors <-> in_flight ---
-
-
-@dataclass(frozen=True, slots=True)
-class WatchMessage:
-    """Keep this message invisible for others for as long as ``processor`` lives."""
-
-    processor: Ref
-    message_id: str
-    receipt_handle: str
-    approximate_receive_count: int
-    received_at_seconds: float  #: monotonic
-    source: Source
-    group_id: str | None = None  #: of a FIFO queue's message
-
-    @property
-    def group(self) -> tuple[str, str] | None:
-        """Which line it stands in: its queue's, and its group's."""
-        return None if self.group_id is None else (self.source.queue, self.group_id)
-
-
-@dataclass(frozen=True, slots=True)
-class YourTurn:
-    """To a processor: nothing of its group stands before it; begin."""
-
-
-@dataclass(frozen=True, slots=True)
-class StandBack:
-    """To a processor: one that stood before it in its group will come again, and so must this one: hand back."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnnounceYourself:
-    """To a processor: send ``WatchMessage``, for it is not known which message it has."""
+# --- processors -> in_flight ---
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ from receipt_actors.pipeline.protocol import (
 )
 from receipt_actors.telemetry.decisions import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
-from receipt_actors.telemetry.trace_exporter import FinishedDelivery
+from receipt_actors.telemetry.tracing import FinishedDelivery
 
 _OUTCOMES = {
     Genuine: "genuine",
@@ -84,12 +84,12 @@ class Validator(Processor):
         source: Source,
         delivery: ReceivedMessage,
         submission: Submission,
-        received_at_seconds: float,
+        since_seconds: float,
     ) -> None:
         # The receipt is nearly all of the body: thousands of messages in flight need not hold it twice.
         self._around_receipt = around_receipt(delivery.body, submission.receipt_data)
         light = delivery if self._around_receipt is None else replace(delivery, body="")
-        super().__init__(source, light, received_at_seconds)
+        super().__init__(source, light, since_seconds)
         self._submission = submission
         self._results: Sequence[Result] = ()
 

@@ -1,15 +1,11 @@
-"""The SQLite file under the embedded queues and the embedded ledger: connection settings, schema, transactions, errors.
+"""The SQLite file under the embedded queues and tables: connection settings, schema, transactions, errors.
 
-What is committed survives ``kill -9`` and, where the disk keeps its word, a power cut: ``synchronous`` is FULL, so
-every commit waits for the disk. That was measured to cost 0.13 ms a commit on a virtual SSD against 0.02 ms for NORMAL
-(which may forget the last commits in a power cut, and a claim is money); queues commit once a batch of ten.
+What is committed survives ``kill -9`` and, if the disk keeps its word, a power cut: ``synchronous`` is FULL, so every
+commit waits for the disk. That costs 0.13 ms a commit on a virtual SSD against 0.02 ms for NORMAL, which may forget the
+last commits in a power cut; a claim is money, and queues commit once a batch of ten.
 
-A file that is deleted, moved away or replaced while it is open would go on to be written, and be gone with the last
-process that has it open, with all its claims. So before each use the path is looked at (2 us).
-
-Threads of one process take turns at a gate (``gate``) instead of meeting SQLite's file lock, which is polled with
-sleeps; between processes that lock decides, with ``BEGIN IMMEDIATE`` and a busy time-out, so that a writer waits
-instead of failing.
+Threads of one process take turns at a gate (``gate``) instead of polling SQLite's file lock. Between processes that
+lock decides, with ``BEGIN IMMEDIATE`` and a busy time-out, so that a writer waits instead of failing.
 """
 
 from __future__ import annotations
@@ -23,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from receipt_actors.errors import ConfigurationError, LedgerUnavailable, UnavailableError
+from receipt_actors.errors import ConfigurationError, UnavailableError
 from receipt_actors.sqlite.gate import Gate
 
 APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
@@ -74,7 +70,7 @@ _SCHEMA = """
     ) WITHOUT ROWID;
 """
 
-#: What came with version 2. A claim must not pass by a tombstone, so a program that knows none refuses the file.
+#: Version 2. A claim must not pass by a tombstone, so a program that knows none refuses the file.
 _REFUNDS = """
     CREATE TABLE tombstones (
         transaction_id TEXT PRIMARY KEY NOT NULL,
@@ -93,7 +89,7 @@ _REFUNDS = """
     CREATE INDEX refund_reversals_by_age ON refund_reversals (recorded_at_seconds);
 """
 
-#: What nodes agree on. It is made anew where somebody has dropped it: nodes know what was in it.
+#: What nodes agree on. If it was dropped it is made anew: nodes know what was in it.
 ROLE_GROUPS = """
     CREATE TABLE IF NOT EXISTS role_groups (
         name TEXT PRIMARY KEY NOT NULL,
@@ -102,8 +98,8 @@ ROLE_GROUPS = """
     ) WITHOUT ROWID;
 """
 
-#: What came with version 3: what nodes agree on, and FIFO queues. A program that knows none of these would deliver a
-#: group out of order. The indexes begin with what a receive asks for: the oldest rows, and what is hidden of a group.
+#: Version 3: roles, and FIFO queues. A program that does not know these would deliver a group out of order. The indexes
+#: begin with what a receive asks for: the oldest rows, and what is hidden of a group.
 _ROLES_AND_FIFO = f"""
     {ROLE_GROUPS}
     ALTER TABLE messages ADD COLUMN group_id TEXT;
@@ -118,7 +114,7 @@ _ROLES_AND_FIFO = f"""
     CREATE INDEX deduplications_by_age ON deduplications (sent_at_seconds);
 """
 
-#: What came with version 4: how many were bought, and how much was refunded. What older versions wrote does not say.
+#: Version 4: how many were bought, and how much was refunded.
 _QUANTITIES = """
     ALTER TABLE ledger ADD COLUMN quantity INTEGER;
     ALTER TABLE ledger ADD COLUMN revocation_type TEXT;
@@ -127,10 +123,10 @@ _QUANTITIES = """
     ALTER TABLE tombstones ADD COLUMN revocation_percentage INTEGER;
 """
 
-#: What turns a file of a version into one of the next.
+#: The script that turns a file of a version into one of the next.
 _MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO, 3: _QUANTITIES}
 
-#: Primary result codes that may pass by themselves or by an operator's hand; any other is a bug of ours.
+#: Primary result codes that may pass, perhaps by an operator's hand; any other is a bug of ours.
 _UNAVAILABLE_CODES = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -153,12 +149,12 @@ _gates_lock = threading.Lock()
 class Database:
     """One connection to the file, used by one thread at a time.
 
-    ``gate`` is shared by every ``Database`` of this process on the same file. Hold it to use the connection
-    (``transaction`` and ``connection`` do), wait at it for what others change.
+    All of this process on the same file share ``gate``. ``transaction`` and ``connection`` hold it; wait at it for
+    changes by others.
     """
 
     def __init__(self, path: Path, unavailable: type[UnavailableError]) -> None:
-        """Open or create the file; ``unavailable`` is what passing trouble is raised as.
+        """Open or create the file; passing trouble is raised as ``unavailable``.
 
         Raises ``ConfigurationError`` for a missing directory, a file that cannot be written, is no database, is
         another program's, or has the schema of a newer version.
@@ -173,7 +169,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection inside a write transaction: committed at the end, rolled back on any error."""
+        """Lend the connection inside a write transaction, which any error rolls back."""
         with self.connection() as connection:
             try:
                 _begin(connection)  # which an interrupt may find when it has begun
@@ -185,10 +181,12 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend the connection for single reads, each of which sees the last commit of anybody."""
+        """Lend the connection for single reads, each of which sees the last commit."""
         with self.gate:
             if self._closed:
                 raise self._unavailable(f"database {self._path}: closed")
+            # A file that was deleted or replaced while open would be written and vanish with its last process, claims
+            # and all. The look takes 2 us.
             if _identity(self._path) != self._identity:
                 raise self._unavailable(
                     f"database {self._path}: it has been deleted, moved or replaced since it was opened; "
@@ -208,13 +206,13 @@ class Database:
                 raise
 
     def check(self) -> None:
-        """Have SQLite look for damage, so that a start ends at once; a large file takes too long for that."""
+        """Have SQLite look for damage, unless the file is too large for that."""
         with self.connection():
             if self._path.stat().st_size <= MAX_CHECKED_BYTES:
                 self._raise_if_damaged("quick_check", None)
 
     def _raise_if_damaged(self, check: str, cause: Exception | None) -> None:
-        """Have SQLite say whether the file is to blame: only then it is no bug of ours."""
+        """Raise ``unavailable`` if SQLite finds the file damaged; if not, the error is a bug of ours."""
         try:
             finding = str(self._connection.execute(f"PRAGMA {check}(1)").fetchone()[0])
         except sqlite3.Error as error:
@@ -224,34 +222,14 @@ class Database:
             raise _damaged(self._path, self._unavailable, told) from cause
 
     def close(self) -> None:
-        """Close the connection; using it afterwards counts as unavailable. Closing twice is fine."""
+        """Close the connection; later use is ``unavailable``. May be called twice."""
         with self.gate:
             self._closed = True
             self._connection.close()
 
 
-class EmbeddedTables:
-    """Tables of the SQLite file ``database``, which queues, other tables and other processes may share.
-
-    Passing trouble with the file is ``LedgerUnavailable``, and so is any call after ``close``; a file that cannot be
-    used at all is a ``ConfigurationError`` of the constructor.
-    """
-
-    def __init__(self, database: Path) -> None:
-        self._database = Database(database, LedgerUnavailable)
-
-    def check(self) -> None:
-        """See that the file is there; the constructor has refused a wrong one already."""
-        with self._database.connection():
-            pass
-
-    def close(self) -> None:
-        """Close the file. Closing twice is fine."""
-        self._database.close()
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Tell which file that is; None where none can be seen."""
+    """Return device and inode; None if there is no file to be seen."""
     try:
         found = path.stat()
     except OSError:
@@ -322,7 +300,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
-    """Bring the schema up to date, within the transaction that is open: another process sees all of it or nothing."""
+    """Bring the schema up to date within the open transaction, so that another process sees all of it or nothing."""
     if not 1 <= version < SCHEMA_VERSION:
         found = f"its schema has version {version}, this program knows version {SCHEMA_VERSION}"
         raise _fault(path, found, "run the version of receipt_actors that wrote it, or set `database` to a new path")
@@ -339,8 +317,8 @@ def _run(connection: sqlite3.Connection, script: str) -> None:
 def _begin(connection: sqlite3.Connection) -> None:
     """Take the write lock, which another process may hold.
 
-    SQLite's own wait backs off to 100 ms a sleep, so that a process that has waited long loses to one that comes new:
-    under load some wait for seconds. Short even sleeps give every process the same chance.
+    SQLite's own wait backs off to 100 ms a sleep, so that under load some processes wait for seconds. Short even sleeps
+    give every process the same chance.
     """
     connection.execute("PRAGMA busy_timeout = 0")
     try:
@@ -350,7 +328,7 @@ def _begin(connection: sqlite3.Connection) -> None:
 
 
 def _use_write_ahead_log(path: Path, connection: sqlite3.Connection) -> None:
-    # SQLite answers BUSY here without heeding its time-out when others open the file meanwhile.
+    # SQLite answers BUSY here without waiting if others open the file meanwhile.
     mode = _execute_when_free(connection, "PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
         raise _fault(path, f"no write-ahead log there (journal mode {mode!r})", "use a file on a local disk")
@@ -384,6 +362,6 @@ def _describe(path: Path, error: sqlite3.Error) -> str:
 
 
 def _primary_code(error: sqlite3.Error) -> int | None:
-    """The low byte of SQLite's extended result code; None for an error of Python's own module."""
+    """Return the low byte of SQLite's extended result code; None for an error of Python's own module."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

@@ -1,8 +1,8 @@
 """The gate of an SQLite file: threads of this process that use the file take turns, and wait for each other's changes.
 
-A thread that changes a queue wakes the threads that wait for that queue, and no others: with hundreds of queues a
-message wakes one thread or two. Changes by another process wake no thread. So one waiting thread is the lookout: it
-looks ten times a second for all of them. When it leaves, another one takes its place.
+A thread that changes a queue wakes the threads that wait for that queue only. Changes by another process wake no
+thread, so one waiting thread is the lookout: it looks ten times a second for all of them. When it leaves, another one
+takes its place.
 """
 
 from __future__ import annotations
@@ -51,14 +51,10 @@ class Gate:
         self._lock.release()
 
     def wait(self, queue: str, seconds: float, known: object, look: Callable[[], object]) -> None:
-        """Let others in until one of them tells of this queue, or for so long.
+        """Let other threads in until one of them tells of this queue, at most for so long.
 
-        Args:
-            queue: which one.
-            seconds: how long at most.
-            known: what is known of the queue; see ``tell_news``.
-            look: looks for changes by other processes, and tells. What it raises is raised here; all others that wait
-                are woken, to meet it as well.
+        ``known`` is what the caller knows of the queue; see ``tell_news``. ``look`` looks for changes by other
+        processes, and tells. An error of it is raised here, and wakes all others that wait, which meet it as well.
         """
         me = _Waiter(threading.Condition(self._lock), known)
         if not self._waiting:  # what I know is new, and no other thread waits
@@ -75,42 +71,35 @@ class Gate:
                         me.condition.wait(min(left, due))
                     if not me.is_told and time.monotonic() >= self._look_at:
                         self._look_at = time.monotonic() + LOOK_SECONDS
-                        self._look(look)
+                        try:
+                            look()
+                        except BaseException:
+                            self.tell_all()
+                            raise
                 else:
                     me.condition.wait(left)
         finally:
-            self._leave(queue, me)
-
-    def _look(self, look: Callable[[], object]) -> None:
-        try:
-            look()
-        except BaseException:
-            self.tell_all()
-            raise
-
-    def _leave(self, queue: str, me: _Waiter) -> None:
-        others = self._waiting[queue]
-        others.remove(me)
-        if not others:
-            del self._waiting[queue]
-        if self._lookout is me:
-            self._lookout = None
-        if self._lookout is None and self._waiting:  # also where the one that was woken to be it had to leave
-            next(iter(self._waiting.values()))[0].condition.notify()
+            others = self._waiting[queue]
+            others.remove(me)
+            if not others:
+                del self._waiting[queue]
+            if self._lookout is me:
+                self._lookout = None
+            if self._lookout is None and self._waiting:  # also if the one that was woken to be it has left
+                next(iter(self._waiting.values()))[0].condition.notify()
 
     def tell(self, queue: str) -> None:
-        """Wake those who wait for this queue."""
+        """Wake the threads that wait for this queue."""
         for waiter in self._waiting.get(queue, ()):
             waiter.tell()
 
     def tell_news(self, state: Mapping[str, object]) -> None:
-        """Wake those who know of their queue something else than what is true now, by queue."""
+        """Wake the threads that know something else of their queue than ``state`` has."""
         for queue, waiters in self._waiting.items():
             for waiter in waiters:
                 if waiter.known != state.get(queue):
                     waiter.tell()
 
     def tell_all(self) -> None:
-        """Wake everybody."""
         for queue in self._waiting:
             self.tell(queue)

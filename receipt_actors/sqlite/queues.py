@@ -1,13 +1,9 @@
 """Queues in an SQLite file that keep the promises of SQS's queues, standard and FIFO.
 
-As in SQS: message ids are random and stay over redeliveries, every receive gives a new receipt handle, a visibility
-timeout hides what was received, and a redrive policy moves a message to the dead-letter queue when it would be received
-once more than ``max_receive_count`` allows (its id, attributes, first sent time and receive count go along). Only the
-newest receipt handle counts: a delete by an older one is confirmed and does nothing, as SQS documents it; a change of
-visibility by an older one fails. Unlike in SQS a message never expires.
-
-A FIFO queue gives messages in the order in which they were sent, and nothing of a group of which any is hidden; it
-remembers de-duplication ids for 5 minutes, whatever becomes of their messages.
+As in SQS, a redrive policy moves a message to the dead-letter queue when it would be received once more than
+``max_receive_count`` allows; its id, attributes, first sent time and receive count go along. Only the newest receipt
+handle counts: a delete by an older one is confirmed and does nothing, a change of visibility by an older one fails.
+Unlike in SQS a message never expires.
 """
 
 from __future__ import annotations
@@ -39,12 +35,15 @@ from receipt_actors.sqlite.database import Database
 CLOCK_STEP_SECONDS = 0.1  #: that the clock may be set back unnoticed
 MAX_RECEIVE_COUNT = 1000  #: the largest ``maxReceiveCount`` of a redrive policy (SQS)
 
-#: When the next message of each queue can be seen; None: there is none.
+#: When the next message of each queue is visible; None: there is none.
 _NEXT_VISIBLE_OF_EACH = """
     SELECT name, (SELECT MIN(visible_at_seconds) FROM messages WHERE messages.queue_id = queues.queue_id) FROM queues
 """
 #: Row and receipt; a row's number may be used again, its receipt never is.
 _RECEIPT_HANDLE = re.compile(r"(?P<row>[0-9]{1,18})\.(?P<receipt>[0-9a-f]{32})")
+_INVALID_RECEIPT_HANDLE = EntryFailure(
+    sqs_rules.INVALID_RECEIPT_HANDLE, "not a receipt handle of these queues", sender_fault=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +56,10 @@ class _Queue:
 class EmbeddedQueues:
     """``Queues`` in the SQLite file ``database``; several threads and processes may use it at once.
 
-    ``clock`` gives the UNIX time in seconds that visibility timeouts are measured with. It may be set back: messages
-    from what is the future by then are no more hidden than they were. Passing trouble with the file
-    (held by another process for over 5 s, disk full, I/O error, corruption) is ``QueueUnavailable``; a file that cannot
-    be used at all is a ``ConfigurationError`` of the constructor.
+    ``clock`` gives the UNIX time in seconds that visibility timeouts are measured with. When it is set back, messages
+    stay hidden no longer than before. Passing trouble with the file (held by another process for over 5 s, disk full,
+    I/O error, corruption) is ``QueueUnavailable``. The constructor raises ``ConfigurationError`` for a file that cannot
+    be used at all.
     """
 
     def __init__(self, database: Path, clock: Callable[[], float] = time.time) -> None:
@@ -69,7 +68,7 @@ class EmbeddedQueues:
         # What follows is guarded by the database's gate.
         self._interruptions = 0
         self._offsets: dict[str, float] = {}  # of the clock when each queue was last looked at
-        self._offset = clock() - time.monotonic()  # when anybody looked around
+        self._offset = clock() - time.monotonic()  # at the last look around
         self._seen_version: int | None = None  # of the file, likewise
 
     def create_queue(self, name: str, dead_letter_queue: str | None = None, max_receive_count: int = 20) -> None:
@@ -87,9 +86,9 @@ class EmbeddedQueues:
         *,
         changes_policies: bool = True,
     ) -> None:
-        """Create each of the queues with its dead-letter queue, as ``create_queue`` does; all of them or none.
+        """Create each queue with its dead-letter queue, as ``create_queue`` does; all of them or none.
 
-        They are there for one wait for the disk. Unless it ``changes_policies``, a queue that exists stays as it is.
+        Without ``changes_policies`` a queue that exists stays as it is.
         """
         faults = [fault for queue in dead_letter_queues.items() for fault in _faults(*queue)]
         if not 1 <= max_receive_count <= MAX_RECEIVE_COUNT:
@@ -113,7 +112,7 @@ class EmbeddedQueues:
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
     ) -> Sequence[ReceivedMessage]:
-        """See ``Queues.receive``. A long poll ends early on ``interrupt`` and ``close``, with nothing."""
+        """Receive; a long poll ends early on ``interrupt`` and ``close``, with nothing."""
         if not 1 <= max_messages <= MAX_BATCH_ENTRIES:
             raise ValueError(f"max_messages {max_messages}: expected 1 to {MAX_BATCH_ENTRIES}")
         deadline = time.monotonic() + wait_seconds
@@ -135,16 +134,13 @@ class EmbeddedQueues:
                 if remaining <= 0:
                     break
                 pause = remaining if next_visible_at is None else min(remaining, next_visible_at - now)
-                # A FIFO queue may have more to give though what can be seen next is the same.
+                # A FIFO queue may have more to give though the next visible message is the same.
                 known = object() if is_fifo(queue) else next_visible_at
                 self._database.gate.wait(queue, pause, known, self._look_around)
         return []
 
     def _look_around(self) -> None:
-        """Wake those who wait for what no thread of this process did: changes by other processes, a clock that was set.
-
-        The changes of other connections of this process, the ledger's say, are taken for those of another one.
-        """
+        """Wake threads for changes by other processes or connections, and for a clock that was set."""
         offset = self._clock() - time.monotonic()
         if abs(offset - self._offset) > CLOCK_STEP_SECONDS:
             self._database.gate.tell_all()
@@ -156,7 +152,6 @@ class EmbeddedQueues:
                 self._database.gate.tell_news(dict(connection.execute(_NEXT_VISIBLE_OF_EACH)))
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
-        """See ``Queues.send``. What was confirmed is on the disk."""
         failures = sqs_rules.check_send_batch(queue, messages)
         with self._database.transaction() as connection:
             queue_id = _find(connection, queue).queue_id
@@ -168,9 +163,7 @@ class EmbeddedQueues:
         return failures
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
-        """See ``Queues.delete``. An older receipt handle of a message that was received again deletes nothing."""
-        crowd = sqs_rules.check_handle_batch(len(receipt_handles))
-        if crowd:
+        if crowd := sqs_rules.check_handle_batch(len(receipt_handles)):
             return crowd
         with self._database.transaction() as connection:
             queue_id = _find(connection, queue).queue_id
@@ -180,9 +173,7 @@ class EmbeddedQueues:
         return failures
 
     def change_visibility(self, queue: str, changes: Sequence[tuple[str, int]]) -> Sequence[EntryFailure | None]:
-        """See ``Queues.change_visibility``. Fails what is not in flight, and what would pass 12 h since the receive."""
-        crowd = sqs_rules.check_handle_batch(len(changes))
-        if crowd:
+        if crowd := sqs_rules.check_handle_batch(len(changes)):
             return crowd
         with self._database.transaction() as connection:
             queue_id = _find(connection, queue).queue_id
@@ -198,7 +189,6 @@ class EmbeddedQueues:
             return row[0] if row else None
 
     def approximate_number_of_messages(self, queue: str) -> int:
-        """See ``Queues.approximate_number_of_messages``; here it is exact at the time of asking."""
         with self._database.connection() as connection:
             count: int = connection.execute(
                 "SELECT COUNT(*) FROM messages WHERE queue_id = ? AND visible_at_seconds <= ?",
@@ -207,13 +197,13 @@ class EmbeddedQueues:
             return count
 
     def interrupt(self) -> None:
-        """Let the long polls under way return at once, with nothing. Later ones wait as ever."""
+        """End the long polls under way, with nothing. Later ones wait as usual."""
         with self._database.gate:
             self._interruptions += 1
             self._database.gate.tell_all()
 
     def close(self) -> None:
-        """Interrupt, and close the file; any later call is ``QueueUnavailable``. Closing twice is fine."""
+        """Interrupt, and close the file; any later call is ``QueueUnavailable``. May be called twice."""
         with self._database.gate:  # no receive begins in between
             self.interrupt()
             self._database.close()
@@ -223,7 +213,7 @@ class EmbeddedQueues:
             self._database.gate.tell(queue)
 
     def _forget_the_future(self, queue: str, now: float) -> None:
-        """Have messages that were sent or received later than ``now``, by a clock since set back, sent or received now.
+        """Set the times of messages that are later than ``now`` to now: the clock was set back.
 
         Else they would stay hidden until the clock is there again.
         """
@@ -240,7 +230,7 @@ class EmbeddedQueues:
         with self._database.connection() as connection:
             queue_id = _find(connection, queue).queue_id
             after = -math.inf
-            if is_fifo(queue):  # what can be seen may be blocked: by what comes to be seen later
+            if is_fifo(queue):  # a visible message may be blocked by a hidden one
                 if _next_in_order(connection, queue_id, 1, now):
                     return now
                 after = now
@@ -268,12 +258,11 @@ class EmbeddedQueues:
                     received.append(_receive(connection, row_id, now, visibility_timeout_seconds))
         if moved:
             with self._database.gate:
-                self._database.gate.tell_all()  # among others who waits for the dead-letter queue
+                self._database.gate.tell_all()  # also threads that wait for the dead-letter queue
         return received
 
 
 def _faults(name: str, dead_letter_queue: str | None) -> Iterator[str]:
-    """Say what is wrong with a queue that is to be created."""
     names = [name] if dead_letter_queue is None else [name, dead_letter_queue]
     for each in names:
         if fault := sqs_rules.queue_name_fault(each):
@@ -296,7 +285,7 @@ def _find(connection: sqlite3.Connection, name: str) -> _Queue:
 def _next_visible(
     connection: sqlite3.Connection, queue_id: int, max_messages: int, now: float
 ) -> Sequence[tuple[int, int]]:
-    """Return row and receive count of what a standard queue gives next."""
+    """Return row and receive count of the next messages of a standard queue."""
     return connection.execute(
         "SELECT row_id, receive_count FROM messages WHERE queue_id = ? AND visible_at_seconds <= ?"
         " ORDER BY visible_at_seconds LIMIT ?",
@@ -307,7 +296,7 @@ def _next_visible(
 def _next_in_order(
     connection: sqlite3.Connection, queue_id: int, max_messages: int, now: float
 ) -> Sequence[tuple[int, int]]:
-    """Likewise of a FIFO queue. A new row's number is greater than all that there are."""
+    """Return the same of a FIFO queue. A new row has the greatest number."""
     return connection.execute(
         "SELECT row_id, receive_count FROM messages AS next INDEXED BY messages_in_order"
         " WHERE queue_id = :queue AND group_id IS NOT NULL AND visible_at_seconds <= :now AND NOT EXISTS ("
@@ -319,7 +308,7 @@ def _next_in_order(
 
 
 def _is_new(connection: sqlite3.Connection, queue_id: int, deduplication_id: str | None, now: float) -> bool:
-    """Tell whether it is no repetition, and remember it. A time to come is of a clock since set back: not counted."""
+    """Remember a message; return False for a repetition. A future time is from a clock since set back: ignored."""
     if deduplication_id is None:
         return True
     too_old = now - DEDUPLICATION_SECONDS
@@ -344,14 +333,11 @@ def _insert(connection: sqlite3.Connection, queue_id: int, message: OutgoingMess
 
 
 def look(path: Path, queue: str) -> Iterator[ReceivedMessage]:
-    """Yield what receives could give now, and change nothing.
-
-    The messages have no receipt handle. Raises what ``EmbeddedQueues.receive`` raises.
-    """
+    """Yield the visible messages, without receipt handles, and change nothing. Raises as ``EmbeddedQueues.receive``."""
     last_row_id = 0
     with closing(Database(path, QueueUnavailable)) as database:
         while True:
-            # A page at a time: while a statement reads, SQLite's log of what others write only grows.
+            # A page at a time: while a statement reads, SQLite's write-ahead log only grows.
             with database.connection() as connection:
                 rows = connection.execute(
                     "SELECT row_id, message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes"
@@ -399,7 +385,7 @@ def _message(row: Sequence[Any], receipt_handle: str) -> ReceivedMessage:
 def _delete(connection: sqlite3.Connection, queue_id: int, receipt_handle: str) -> EntryFailure | None:
     match = _RECEIPT_HANDLE.fullmatch(receipt_handle)
     if match is None:
-        return _invalid_receipt_handle()
+        return _INVALID_RECEIPT_HANDLE
     connection.execute(
         "DELETE FROM messages WHERE row_id = ? AND queue_id = ? AND receipt = ?",
         (int(match["row"]), queue_id, match["receipt"]),
@@ -412,9 +398,8 @@ def _change_visibility(
 ) -> EntryFailure | None:
     match = _RECEIPT_HANDLE.fullmatch(receipt_handle)
     if match is None:
-        return _invalid_receipt_handle()
-    fault = sqs_rules.visibility_fault(seconds)
-    if fault is not None:
+        return _INVALID_RECEIPT_HANDLE
+    if fault := sqs_rules.visibility_fault(seconds):
         return fault
     row = connection.execute(
         "SELECT received_at_seconds FROM messages"
@@ -431,7 +416,3 @@ def _change_visibility(
         "UPDATE messages SET visible_at_seconds = ? WHERE row_id = ?", (now + seconds, int(match["row"]))
     )
     return None
-
-
-def _invalid_receipt_handle() -> EntryFailure:
-    return EntryFailure(sqs_rules.INVALID_RECEIPT_HANDLE, "not a receipt handle of these queues", True)

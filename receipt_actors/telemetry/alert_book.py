@@ -1,7 +1,7 @@
-"""Which incidents are worth an alert, when it is due, and what it says. Pure: ``alerts`` has the actor.
+"""Which incidents are worth an alert, when it is due, and what it says. Pure; ``alerts`` has the actor.
 
-What comes first of a kind is due at once. What follows within ``PERIOD_SECONDS`` is summed up, and due at their end: so
-there are never more alerts in a minute than there are kinds, whatever happens.
+The first alert of a kind is due at once. Those that follow within ``PERIOD_SECONDS`` are summed up, and due at their
+end: so there are never more alerts in a minute than there are kinds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class AlertKind(StrEnum):
     DEAD_LETTERS = "dead_letters"  #: more than ``DEAD_LETTERS`` messages were moved to that queue within a minute
     ABANDONED = "abandoned"  #: a drain was over before all messages were finished, and handed them back
     NODE_LOST = "node_lost"  #: a node that shares the work is not heard of any more; the others have its part now
-    SEAT_GIVEN_UP = "seat_given_up"  #: a node that shares the work could receive nothing; another one tries now
+    STEPPED_DOWN = "stepped_down"  #: an active node could receive nothing; another one is active now
 
 
 _SOMETIMES = {AlertKind.OUTAGE, AlertKind.RECOVERED, AlertKind.DEAD_LETTERS}
@@ -47,7 +47,7 @@ _ALWAYS = {kind.value: kind for kind in AlertKind if kind not in _SOMETIMES}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who sends alerts."""
+    """Which process sends alerts."""
 
     host: str
     process: str  #: ``main``, ``worker-1`` and so on, or ``parent``
@@ -57,7 +57,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What an operator should know of now: one incident, or several of a kind."""
+    """One incident, or several of a kind, that an operator should know of now."""
 
     kind: AlertKind
     count: int  #: of incidents
@@ -86,11 +86,11 @@ class Alert:
 
     @property
     def body(self) -> str:
-        """What ``as_json`` returns, as text of at most some 40 KB."""
+        """``as_json`` as text, of at most some 40 KB."""
         return json.dumps(self.as_json(), ensure_ascii=False)
 
     def merged(self, later: Alert) -> Alert:
-        """Return both in one; the newest is told in full."""
+        """Return both in one, with the story of the later one."""
         summaries = dict(self.summaries)
         for summary, count in later.summaries.items():
             if summary in summaries or len(summaries) < MAX_SUMMARIES:
@@ -145,7 +145,7 @@ class AlertBook:
                 self._gather(self._alert(_ALWAYS[kind], incident))
 
     def take_due(self, now: float, most: int = len(AlertKind)) -> list[Alert]:
-        """Return what is to be sent now, the oldest first, and forget it."""
+        """Return the alerts to send now, the oldest first, and forget them."""
         for outage in self._outages.values():
             if not outage.is_told and outage.since_seconds + OUTAGE_SECONDS <= now:
                 outage.is_told = True
@@ -155,12 +155,12 @@ class AlertBook:
         return [self._waiting.pop(kind) for kind in kinds]
 
     def take_all(self, now: float) -> list[Alert]:
-        """Return all that would be due some time: there is no later."""
+        """Return all that would be due later, too."""
         self._not_before.clear()
         return self.take_due(now)
 
     def put_back(self, unsent: Sequence[Alert]) -> None:
-        """Have alerts that could not be sent due at once, with what has happened since."""
+        """Make alerts that could not be sent due at once, merged with what has happened since."""
         newer, self._waiting = self._waiting, {}
         for alert in (*unsent, *newer.values()):
             self._gather(alert)
@@ -168,7 +168,7 @@ class AlertBook:
             self._not_before.pop(alert.kind, None)
 
     def next_due_seconds(self) -> float | None:
-        """Return when ``take_due`` should be called next; None: not before something is noted."""
+        """Return when ``take_due`` has to be called next; None: not before something is noted."""
         moments = [self._not_before.get(kind, -inf) for kind in self._waiting]
         moments += [each.since_seconds + OUTAGE_SECONDS for each in self._outages.values() if not each.is_told]
         return min(moments, default=None)

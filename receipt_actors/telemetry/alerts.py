@@ -1,9 +1,9 @@
-"""The alerts actor: tells operators what they should know of now, by a message on the alerts queue.
+"""The alerts actor: tells operators what they should know of now.
 
-It hears of every incident and decides with the ``alert_book`` what is worth an alert; its sink carries them out, on an
-I/O thread of its own, so that no actor waits for it. While that fails alerts are kept and summed up, one of each
-kind, and tried again after a pause that grows; the log says so once. When it is told to end, which comes last of all,
-it sends what it has; its supervisor bounds the time for that. A crash of it forgets what had not been sent.
+It hears of every incident and decides with the ``alert_book`` what is worth an alert. Its sink sends alerts on an I/O
+thread, so no actor waits for it. While that fails alerts are kept and summed up, one of each kind, and tried again
+after pauses that grow; the log says so once. When it is told to end, after all others, it sends what it has; its
+supervisor bounds the time for that. A crash forgets what had not been sent.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from math import inf
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import pykka
 
@@ -37,53 +38,37 @@ LAST_WORD_SECONDS = 1.0  #: for what has happened before the end to be told
 TRY_AGAIN = RetryPolicy(1_000_000_000, first_seconds=1.0, max_seconds=60.0)  #: after alerts could not be sent
 
 
-class AlertSink(Protocol):
-    """Where alerts go. Called on an I/O thread, one call at a time."""
-
-    @property
-    def max_alerts(self) -> int:
-        """How many it takes in one call."""
-
-    def send(self, alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
-        """Send; one value an alert, as ``Queues.send`` has it. Raises what that raises."""
-
-
-@dataclass(slots=True)
-class AlertsQueue:
-    """The alerts queue. ``open_queues`` is called when there is something to send for the first time."""
-
-    open_queues: Callable[[], Queues]
-    queue: str
-    max_alerts: int = len(AlertKind)
-    queues: Queues | None = None
-
-    def send(self, alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
-        if self.queues is None:
-            self.queues = self.open_queues()
-        return self.queues.send(self.queue, list(map(self._message, alerts)))
-
-    def _message(self, alert: Alert) -> OutgoingMessage:
-        kind, body = alert.kind.value, alert.body
-        return in_group(OutgoingMessage(body, {"kind": kind}), self.queue, kind, kind, body)
-
-    def __str__(self) -> str:
-        return f"queue {self.queue}"
-
-
 @dataclass(frozen=True, slots=True)
-class AlertFunction:
-    """A function of the embedding program. What it raises is logged, and that alert is not told again."""
+class AlertSink:
+    """Where alerts go."""
 
-    function: Callable[[Alert], object]
-    max_alerts: int = 1
+    title: str  #: for the log
+    send: Callable[[Sequence[Alert]], Sequence[EntryFailure | None]]  #: one value an alert, as ``Queues.send`` has it
+    max_alerts: int  #: in one call; calls are made on an I/O thread, one at a time
 
-    def send(self, alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
-        for alert in alerts:
-            self.function(alert)
-        return [None] * len(alerts)
 
-    def __str__(self) -> str:
-        return "on_alert"
+def alerts_queue(open_queues: Callable[[], Queues], queue: str) -> AlertSink:
+    """Send to the alerts queue. ``open_queues`` is called when there is something to send for the first time."""
+    opened = cache(open_queues)
+
+    def message(alert: Alert) -> OutgoingMessage:
+        kind, body = alert.kind.value, alert.body
+        return in_group(OutgoingMessage(body, {"kind": kind}), queue, kind, kind, body)
+
+    def send(alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
+        return opened().send(queue, list(map(message, alerts)))
+
+    return AlertSink(f"queue {queue}", send, len(AlertKind))
+
+
+def alert_function(function: Callable[[Alert], object]) -> AlertSink:
+    """Call a function of the embedding program. Where it raises, that is logged, and the alert is not told again."""
+
+    def send(alerts: Sequence[Alert]) -> Sequence[EntryFailure | None]:
+        function(alerts[0])
+        return [None]
+
+    return AlertSink("on_alert", send, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +77,7 @@ class _Look:
 
 
 class Alerts(GenServer):
-    """See the module.
-
-    Args:
-        name: by which ``incidents`` knows it.
-        sink: where alerts go.
-        origin: who says so.
-    """
+    """See the module. ``incidents`` knows it by its ``name``."""
 
     trap_exit: ClassVar[bool] = True
 
@@ -106,7 +85,7 @@ class Alerts(GenServer):
         self._name = name
         self._sink = sink
         self._book = AlertBook(origin)
-        self._pool = self.system.new_blocking_pool(f"alerts to {sink}", 1)
+        self._pool = self.system.new_blocking_pool(f"alerts to {sink.title}", 1)
         self._under_way: Sequence[Alert] = ()
         self._failures = 0  # in a row
         self._try_at_seconds = -inf  # monotonic; after a failure
@@ -120,7 +99,7 @@ class Alerts(GenServer):
         return None
 
     def _finish(self) -> Receiving:
-        """Hear what has happened until now, then try to send each alert once more."""
+        """Take what has happened until now, then try to send each alert once more."""
         with suppress(pykka.Timeout, pykka.ActorDeadError):
             for incident in (yield from self.call_to(INCIDENTS, TellNow(self._name), LAST_WORD_SECONDS)):
                 self._book.note(incident, self.clock.monotonic())
@@ -128,8 +107,8 @@ class Alerts(GenServer):
             self._settle((yield Receive(lambda message: isinstance(message, Reply))))
         rest = self._book.take_all(self.clock.monotonic())
         while rest:
-            batch, rest = rest[: self._sink.max_alerts], rest[self._sink.max_alerts :]
-            self._send(batch)
+            self._send(rest[: self._sink.max_alerts])
+            rest = rest[self._sink.max_alerts :]
             self._settle((yield Receive(lambda message: isinstance(message, Reply))))
         self._pool.close()
 
@@ -144,7 +123,7 @@ class Alerts(GenServer):
         return self._look() if isinstance(message, _Look) else super().handle_info(message)
 
     def _look(self) -> None:
-        """Send what is due, the oldest first, unless something is under way; come back when something may be due."""
+        """Send what is due, the oldest first, unless something is under way; look again when something may be due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -176,7 +155,7 @@ class Alerts(GenServer):
                 self._put_off(batch, str(error))
             else:
                 self._dropped += len(batch)
-                logger.error("%s failed; %d alerts are not sent", self._sink, len(batch), exc_info=error)
+                logger.error("%s failed; %d alerts are not sent", self._sink.title, len(batch), exc_info=error)
             return
         left: list[Alert] = []
         why = ""
@@ -185,7 +164,7 @@ class Alerts(GenServer):
                 self._sent += 1
             elif failure.sender_fault:
                 self._dropped += 1
-                logger.error("%s does not take the alert %s: %s", self._sink, alert.kind, failure.detail)
+                logger.error("%s does not take the alert %s: %s", self._sink.title, alert.kind, failure.detail)
             else:
                 left.append(alert)
                 why = f"{failure.code}: {failure.detail}"
@@ -193,26 +172,27 @@ class Alerts(GenServer):
             self._put_off(left, why)
         elif self._failures:
             self._failures = 0
-            logger.warning("alerts are sent to %s again", self._sink)
+            logger.warning("alerts are sent to %s again", self._sink.title)
 
     def _put_off(self, batch: Sequence[Alert], why: str) -> None:
         self._book.put_back(batch)
         self._failures += 1
         self._failed += 1
         if self._failures == 1:
-            logger.error("no alert can be sent to %s; they are kept, and summed up, until one can: %s", self._sink, why)
+            what = "no alert can be sent to %s; they are kept, and summed up, until one can: %s"
+            logger.error(what, self._sink.title, why)
         self._try_at_seconds = self.clock.monotonic() + (TRY_AGAIN.pause_seconds(self._failures) or 0.0)
 
     def describe_state(self) -> dict[str, object]:
-        """Say what became of the alerts since the actor was started; ``failed`` are attempts, tried again."""
+        """Count alerts since the actor was started; ``failed`` are attempts, tried again."""
         waiting = len(self._book) + len(self._under_way)
         return {"sent": self._sent, "failed": self._failed, "dropped": self._dropped, "waiting": waiting}
 
 
 def incident_specs(sinks: Mapping[str, AlertSink], source_queues: Sequence[str], process: str) -> Sequence[ChildSpec]:
-    """Describe ``incidents``, and the actors that send alerts, one for each sink, of this name.
+    """Describe ``incidents``, and for each sink the actor that sends to it, of this name.
 
-    They come after it, so that they end before it does, and can ask for what has not been told.
+    They come after it: they end first, and can ask for what has not been told.
     """
     origin = Origin(socket.gethostname(), process, ", ".join(source_queues), metadata.version("receipt-actors"))
     return [

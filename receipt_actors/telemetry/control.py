@@ -1,13 +1,16 @@
-"""``SystemControl``: what an operator may ask of a running system, however many processes it has.
+"""``SystemControl``: what an operator may ask of a running system; and ``Watcher``, which looks at one on a thread.
 
-``ReceiptSystem`` and ``ProcessGroup`` both offer it; the admin port calls it, from threads of its own.
+``ReceiptSystem`` and ``ProcessGroup`` are a ``SystemControl``.
 """
 
 from __future__ import annotations
 
+import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
 
 from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.overview import Overview
@@ -23,10 +26,10 @@ class UnknownActor(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """What to trace, and how much of it at most; see ``telemetry.tracing``.
+    """What to trace, and how much of it at most.
 
     Raises:
-        TraceRefused: no event can match the filters, or limit or seconds can't be.
+        TraceRefused: no event can match the filters, or limit or seconds are out of range.
     """
 
     filters: Mapping[str, Sequence[str]]  #: values by name, see ``telemetry.trace_filters``; ``{}``: every event
@@ -47,20 +50,17 @@ class Trace(Protocol):
 
     @property
     def lost(self) -> int:
-        """Count the events so far that may have matched and are not told: no room, or no time to look at them."""
+        """Count the events so far that may have matched and are not told, for lack of room or time."""
 
     def stop(self) -> None:
         """End it; ``on_end`` is called if it was not."""
 
 
 class SystemControl(Protocol):
-    """See the module. Every method may be called from any thread, and returns within seconds."""
+    """See the module. Every method may be called on any thread, and returns within seconds."""
 
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
-        """Look at everything. Works in every state, also after the tree has ended.
-
-        Without ``looks_at_queues`` the numbers are those of an earlier look, and SQS is not called.
-        """
+        """Look at everything, in every state; without ``looks_at_queues`` SQS is not called."""
 
     def pause(self) -> None:
         """Take in nothing more until ``resume``; what is in flight is finished."""
@@ -78,10 +78,45 @@ class SystemControl(Protocol):
     def trace(
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> Trace:
-        """Trace; ``on_event`` gets each event as a flat mapping of JSON's types, ``on_end`` why it is over. Once.
+        """Trace. ``on_event`` gets each event as a flat mapping of JSON's types, ``on_end`` once why it is over.
 
         Both are called on any thread and must not block.
 
         Raises:
             TraceRefused: too many traces run, or the system has ended.
         """
+
+
+class Watcher(ABC):
+    """Looks at a system from ``watch`` to ``close``, on a thread of its own; as a context manager it closes itself."""
+
+    def __init__(self, name: str, close_seconds: float | None = None) -> None:
+        self._name = name
+        self._close_seconds = close_seconds  # for ``_run`` to end; None: however long it takes
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, system: SystemControl) -> None:
+        """Look at this system from now on. To be called once."""
+        self._thread = threading.Thread(
+            target=self._run, args=(system,), name=f"receipt-actors-{self._name}", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._is_over.set()
+        if self._thread is not None:
+            self._thread.join(self._close_seconds)
+
+    @abstractmethod
+    def _run(self, system: SystemControl) -> None:
+        """Look again and again until ``_is_over``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self.close()

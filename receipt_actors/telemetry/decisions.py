@@ -1,8 +1,7 @@
-"""One log line for each decision about a message: answered, moved, handed back, left as it is.
+"""One log line for each decision about a message, in words and as fields of the record (``logs.FIELDS``).
 
-They go to the logger ``receipt_actors.decisions``, with what they say in words and as fields of the record (those of
-``logs.FIELDS``). The decision to answer goes to ``receipt_actors.decisions.answered``, which is quiet unless
-its level is set to INFO, as the setting ``log_decisions`` does: a line for each receipt is most of a log.
+Answers have a logger of their own, which is quiet unless its level is set to INFO, as the setting ``log_decisions``
+does: a line for each receipt would be most of a log.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from receipt_actors.domain.reasons import Reason
 LOGGER = "receipt_actors.decisions"
 ANSWERED_LOGGER = f"{LOGGER}.answered"
 
-_NOT_ITS_OWN = frozenset({Reason.DRAINED, Reason.GROUP_HANDED_BACK})  #: reasons that lie in something else
+_NOT_ITS_OWN = frozenset({Reason.DRAINED, Reason.GROUP_HANDED_BACK})  #: not about the message itself
 
 _logger = logging.getLogger(LOGGER)
 _answered_logger = logging.getLogger(ANSWERED_LOGGER)
@@ -25,7 +24,7 @@ if _answered_logger.level == logging.NOTSET:  # else the program has set a level
 
 
 def log_answered(message_id: str, user_id: int, results: Sequence[Result], seconds: float) -> None:
-    """Tell what was answered, once it has been confirmed and the message is deleted."""
+    """Log the answers of a message, once they are confirmed and it is deleted."""
     if not _answered_logger.isEnabledFor(logging.INFO):
         return
     told = "; ".join(f"transaction {each.transaction_id} is {each.verdict}, {each.reason}" for each in results)
@@ -49,19 +48,19 @@ def log_answered(message_id: str, user_id: int, results: Sequence[Result], secon
 
 
 def log_moved(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
-    """Tell that a message is on the dead-letter queue, and deleted."""
+    """Log that a message is on the dead-letter queue, and deleted."""
     fields = {"fate": "moved", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
     _logger.info("message %s moved, %s: %s", message_id, reason, detail, extra=fields)
 
 
 def log_handed_back(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
-    """Tell that a message comes back later, and what kept it from being answered."""
+    """Log that a message comes back later, and what kept it from being answered."""
     fields = {"fate": "handed_back", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
     level = logging.INFO if reason in _NOT_ITS_OWN else logging.WARNING
     _logger.log(level, "message %s is handed back, %s: %s", message_id, reason, detail, extra=fields)
 
 
 def log_left(message_id: str, reason: Reason, detail: str) -> None:
-    """Tell that nothing was done about a delivery."""
+    """Log that a delivery was left as it is."""
     fields = {"fate": "left", "message_id": message_id, "reason": reason}
     _logger.warning("message %s %s", message_id, detail, extra=fields)

@@ -1,32 +1,6 @@
-"""CloudWatch's embedded metric format: metrics as a line of the log, which CloudWatch finds there; no API is called.
+"""CloudWatch's embedded metric format: metrics as a line of the log, which CloudWatch reads; no API is called.
 
-A line has what happened since the one before: counters as counts of that time, latencies as values with their counts,
-from which CloudWatch tells any percentile (the form that AWS's own collector writes: ``Values``, ``Counts``, ``Min``,
-``Max``, ``Sum``, ``Count``), and gauges as they are now. Nothing is a dimension that a player or a message has.
-
-Where there are several source queues each has a line: ``Heartbeat``, for an alarm, and ``Received`` are in all of them,
-the latter counted for that queue alone; what is of the whole system is in the line of the first.
-
-===================================================  ============  =====================================================
-metric                                               unit          says
-===================================================  ============  =====================================================
-``Heartbeat``                                        Count         processes that run and say so; none: no line comes
-``Received``                                         Count         deliveries, redeliveries included
-``Answered``, ``HandedBack``, ``Moved``, ``Left``    Count         messages by fate
-``AnsweredOK``, ``AnsweredINVALID``                  Count         answers by verdict
-``Latency``                                          Seconds       from receive to delete
-``LatencyVerifying``, ``LatencyClaiming``, ...       Seconds       of that, by step
-``InFlight``                                         Count         messages received and not finished yet
-``Retries``                                          Count         requests to services that were tried again
-``UnavailableServices``                              Count         services that keep messages waiting
-``Crashes``, ``Restarts``, ``UnknownAnswers``        Count         incidents of these kinds
-``Active``                                           Count         where nodes share the work: 1 of one that takes
-                                                                   messages in, 0 of one that stands by, is cut off,
-                                                                   paused or drains; a maximum of 0: no node works
-``Nodes``                                            Count         likewise: how many there are, as each knows it
-``CPU``                                              Percent       of one core, of all processes together
-``Memory``                                           Bytes         resident, of all processes together
-===================================================  ============  =====================================================
+The manual (operations) lists the metrics. Nothing is a dimension that a player or a message has.
 """
 
 from __future__ import annotations
@@ -38,13 +12,11 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from receipt_actors.domain.messages import Verdict
-from receipt_actors.telemetry.changes import change, cpu_seconds, increase, usages
-from receipt_actors.telemetry.control import SystemControl
+from receipt_actors.telemetry.control import SystemControl, Watcher
 from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.logs import LogWriter
 from receipt_actors.telemetry.overview import Overview, State
-from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
-from receipt_actors.telemetry.watcher import Watcher
+from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot, increase
 
 NAMESPACE = "ReceiptActors"
 SOURCE_QUEUE_DIMENSION = "SourceQueue"
@@ -63,20 +35,20 @@ def embedded_metrics(
 
     With ``dimensions`` beside ``SourceQueue`` every metric is there twice: by ``SourceQueue``, and by all of them.
     """
-    new = change(earlier.statistics, later.statistics)
+    new = later.statistics.since(earlier.statistics)
     seconds = later.at_seconds - earlier.at_seconds
     first, *others = later.source_queues
     of_each = {queue: _metrics_of_source(later, new, queue) for queue in others}
     metrics: _Metrics = {
-        **(_metrics_of_source(later, new, first) if others else _metrics_of_source(later, new, None)),
+        **_metrics_of_source(later, new, first if others else None),
         **{name: ("Count", new.count(fate)) for fate, name in _FATES.items()},
         **{f"Answered{verdict}": ("Count", _results(new.results, verdict)) for verdict in Verdict},
         "InFlight": ("Count", sum(process.in_flight for process in later.processes)),
         "Retries": ("Count", _retries(earlier, later)),
         "UnavailableServices": ("Count", len({name for process in later.processes for name in process.unavailable})),
         **{name: ("Count", new.incidents.get(kind, 0)) for kind, name in _INCIDENTS.items()},
-        "CPU": ("Percent", round(100 * cpu_seconds(earlier, later) / seconds, 1) if seconds > 0 else 0.0),
-        "Memory": ("Bytes", sum(usage.memory_bytes for usage in usages(later).values())),
+        "CPU": ("Percent", round(100 * later.cpu_seconds_since(earlier) / seconds, 1) if seconds > 0 else 0.0),
+        "Memory": ("Bytes", sum(usage.memory_bytes for usage in later.usages.values())),
     }
     if later.role is not None:
         is_active = later.role.is_active and later.state not in _NO_WORK
@@ -88,7 +60,7 @@ def embedded_metrics(
 
 
 def _metrics_of_source(later: Overview, new: StatisticsSnapshot, queue: str | None) -> _Metrics:
-    """Return what is told of each source queue; None: of the only one."""
+    """Return the metrics of a source queue; None: of the only one."""
     received = new.received if queue is None else new.calls.get(f"receive from {queue}", ServiceCalls()).entries
     return {
         "Heartbeat": ("Count", sum(process.state not in _NO_LIFE for process in later.processes)),
@@ -124,7 +96,7 @@ def _retries(earlier: Overview, later: Overview) -> int:
 
 
 def _values(latencies: Latencies) -> dict[str, object]:
-    """Return a histogram of at most so many values as CloudWatch takes: neighbours become one, their mean."""
+    """Write a histogram with at most ``MAX_VALUES``: neighbours become one, their mean."""
     counts = latencies.counts()
     width = -(-len(counts) // MAX_VALUES)
     groups = [counts[start : start + width] for start in range(0, len(counts), width)]
@@ -145,9 +117,9 @@ def _rounded(seconds: float) -> float:
 
 
 class MetricsLog(Watcher):
-    """Writes a line (one for each source queue) to a file descriptor again and again, and the last when it is closed.
+    """Writes the metrics to a file descriptor at each interval, and the last ones when it is closed.
 
-    It owns a thread, and the last overview. It never waits for a reader of the lines: what does not fit in is lost.
+    It never waits for a reader of the lines: those that do not fit into the pipe are lost.
     """
 
     def __init__(

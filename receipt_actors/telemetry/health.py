@@ -1,9 +1,8 @@
-"""Whether a system is well, and whether it does its work: judged from overviews, for probes and watchdogs.
+"""Whether a system is healthy and ready: judged from overviews, for probes and watchdogs.
 
-*Healthy* is a system whose tree is whole, or is made whole again right now: starting anew would not help it. *Ready* is
-one that takes messages in, or would if a service were available that is not, or if other nodes left it something to do:
-that is no fault of this process.
-Of several processes one that does so is enough: while another is restarted, messages are answered.
+A *healthy* system's tree is whole, or is being restarted right now: starting it anew would not help. A *ready* one
+takes messages in, or would if a service were available, or if other nodes left it something to do. Of several processes
+one that is ready is enough: while another is restarted, messages are answered.
 """
 
 from __future__ import annotations
@@ -32,26 +31,26 @@ _WHICH_OF_SEVERAL = {
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is to be said of a system."""
+    """A judgement of a system; ``why`` says what is not as it should be."""
 
     state: State
     is_healthy: bool
     is_ready: bool
-    why: tuple[str, ...]  #: what is not as it should be
+    why: tuple[str, ...]
 
     def as_json(self) -> dict[str, object]:
         return {"state": self.state.value, "why": list(self.why)}
 
 
 class HealthWatch:
-    """Judges one overview after the other; it remembers since when an actor is missing."""
+    """Judges one overview after the other, and remembers since when an actor is missing."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._missing_since: dict[str, float] = {}
 
     def judge(self, overview: Overview | None) -> Health:
-        """Say how the system is; None where it has not been started yet."""
+        """Judge an overview; None: the system has not been started yet."""
         if overview is None:
             return Health(State.STARTING, True, False, (_WHY_NOT_READY[State.STARTING],))
         now = self._monotonic()
@@ -75,7 +74,7 @@ def _is_ready(overview: Overview) -> bool:
 
 
 def _why_not_ready(overview: Overview) -> Iterator[str]:
-    """Say what the state means; where not all of several processes are in it, which of them are."""
+    """Say what the state means, and which processes are in it if not all are."""
     names = [process.name for process in overview.processes if process.state is overview.state]
     if overview.state in _WHICH_OF_SEVERAL and 0 < len(names) < len(overview.processes):
         yield f"{', '.join(names)} {_WHICH_OF_SEVERAL[overview.state]}"
@@ -84,7 +83,7 @@ def _why_not_ready(overview: Overview) -> Iterator[str]:
 
 
 def _has_ended(overview: Overview) -> bool:
-    """Tell whether all of it has: a process that ended alone is missing, and is about to be restarted."""
+    # A process that ended alone is missing, and is about to be restarted.
     ended = [process.state is State.ENDED for process in overview.processes]
     return overview.state is State.ENDED and (all(ended) or not any(ended))
 

@@ -1,21 +1,17 @@
 """Incidents: the last things that an operator may want to know of, each with its story.
 
-The actor ``incidents`` is told of them by OTP's reports (``listen_to_reports``) and by facts that actors cast to it
-(``Noticed``), in rare paths only. What hangs together becomes one incident: a validator's crash, what its supervisor
-did, and what became of its message. Alike ones within ``PERIOD_SECONDS`` are one with a count: what is said of them
-differs in numbers and ids only, or it is about messages and has the same reason. Its listeners (``alerts``) get each
-after a moment, when its story is complete, and those that were alike when the period is over; the beginning and the
-end of an outage at once, each time, so that they come in order.
-
-It owns what it has not told yet; the incidents themselves are kept by the actor system, so that a crash of this actor
-forgets none of them.
+The actor ``incidents`` gets OTP's reports and the facts that actors cast to it (``Noticed``). Related ones become one
+incident: a validator's crash, what its supervisor did, and what became of its message. Alike ones within a minute are
+one with a count: they differ in numbers and ids only, or are about messages and have the same reason. Listeners
+(``alerts``) get each when its story is complete, and the alike ones when the minute is over; the beginning and the end
+of an outage at once, so that they come in order.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -43,7 +39,7 @@ MAX_STORY_LINES = 20
 PERIOD_SECONDS = 60.0  #: within which alike ones are one
 SETTLE_SECONDS = 0.5  #: for the rest of a story to come in
 MAX_OPEN = 1_000  #: different ones within a period; then the oldest is told early
-MAX_CRASHES = 1_000  #: whose incident is remembered for what is still to be said of them
+MAX_CRASHES = 1_000  #: that later reports can still be added to
 
 
 class IncidentKind(StrEnum):
@@ -61,7 +57,9 @@ class IncidentKind(StrEnum):
     ABANDONED = "abandoned"  #: a drain was over before all messages were finished, and handed them back
     ROLE = "role"  #: this node took up work that other nodes share, stands by, or lost its place
     NODE_LOST = "node_lost"  #: this node took another one, which is not heard of any more, out of their group
-    SEAT_GIVEN_UP = "seat_given_up"  #: this node could receive nothing for a while, and made room for one that waited
+    STEPPED_DOWN = (
+        "stepped_down"  #: this node could receive nothing for a while, and stepped down for one that stands by
+    )
 
 
 OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  #: alike where their reason is the same
@@ -70,10 +68,10 @@ _WITHOUT_A_STORY = frozenset({IncidentKind.OUTAGE, IncidentKind.RECOVERED})
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something happened that an operator may want to know of."""
+    """Report something that an operator may want to know of."""
 
     kind: IncidentKind
-    subject: str  #: whom it is about: a service, a reason, an actor
+    subject: str  #: a service, a reason, an actor
     summary: str  #: one line
     message_id: str | None = None
     story: tuple[str, ...] = ()
@@ -81,7 +79,7 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorCrashed:
-    """What became of the message of an actor whose crash has been, or is about to be, reported."""
+    """Report what became of the message of an actor whose crash is reported, too."""
 
     actor: Ref
     message_id: str
@@ -90,17 +88,14 @@ class ProcessorCrashed:
 
 @dataclass(frozen=True, slots=True)
 class TellNow:
-    """Tell the listeners at once of all that they have not been told of.
-
-    Answered by these incidents; a listener that asks gets them so, for one that ends takes no casts any more.
-    """
+    """Tell the listeners at once of all news. The answer has them, for a listener that asks because it ends."""
 
     asking: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """To itself: tell of this incident; where its period ``is_over`` the next one that is alike is another one."""
+    """To itself: tell of this incident; if its period ``is_over`` the next one that is alike is another one."""
 
     opened: _Open
     is_over: bool
@@ -108,15 +103,15 @@ class _Due:
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """An incident to which alike ones are added still."""
+    """An incident to which alike ones are still added."""
 
     key: tuple[str, str, str]
     incident: Incident
-    told: int = field(default=0)  #: how many of its count
+    told: int = 0  #: how many of its count
 
 
 def listen_to_reports(system: ActorSystem) -> None:
-    """Have the reports of a system's supervisors and crashing actors told to its actor ``incidents``."""
+    """Cast the reports of supervisors and crashing actors to the system's actor ``incidents``."""
 
     def tell(report: Report) -> None:
         incidents = system.whereis(INCIDENTS)
@@ -127,13 +122,16 @@ def listen_to_reports(system: ActorSystem) -> None:
 
 
 def incidents_of(system: ActorSystem) -> tuple[Incident, ...]:
-    """Return what has happened in a system, the newest first; from any thread, and after its end as well."""
+    """Return the incidents of a system, the newest first; on any thread, and after its end, too."""
     incidents: tuple[Incident, ...] = system.terms.get(INCIDENTS, ())
     return incidents
 
 
 class Incidents(GenServer):
-    """See the module. ``listeners`` are cast each ``Incident``; its ``count`` is of those that they have not got."""
+    """See the module. Casts to ``listeners`` each ``Incident`` with the ``count`` of those that are news to them.
+
+    The actor system keeps the incidents: a crash forgets only what the listeners have not got yet.
+    """
 
     trap_exit: ClassVar[bool] = True
 
@@ -206,7 +204,7 @@ class Incidents(GenServer):
         return opened
 
     def _add(self, opened: _Open | None, story: Sequence[str], message_id: str | None = None) -> None:
-        """Go on with a story. It may be that of another actor by now, whose end was alike."""
+        """Add to a story. It may be that of another actor by now, whose end was alike."""
         if opened is not None:
             incident = opened.incident
             lines = (*incident.story, *(line for line in _lines(story) if line not in incident.story))
@@ -253,7 +251,7 @@ class Incidents(GenServer):
         return tuple(news for news in told if news is not None)
 
     def _tell(self, opened: _Open, but: Name | None = None) -> Incident | None:
-        """Tell the news of an incident, and return it; None where there is none."""
+        """Cast the news of an incident, and return it; None if there is none."""
         count = opened.incident.count - opened.told
         if not count:
             return None
@@ -266,7 +264,7 @@ class Incidents(GenServer):
 
 
 def _short(actor: str) -> str:
-    """Return the registered name of an actor as reports write it, else its class: ``Validator (urn:uuid:...)``."""
+    """Return an actor's registered name, else its class, out of a report: ``Validator (urn:uuid:...)``."""
     class_name, _, rest = actor.partition(" (")
     return class_name if not rest or rest.startswith("urn:") else rest.removesuffix(")")
 
@@ -276,6 +274,6 @@ def _lines(story: Sequence[str]) -> tuple[str, ...]:
 
 
 def one_line(text: str) -> str:
-    """Return a line of bounded length that SQS takes, without what looks like a receipt or a key."""
+    """Return one line of bounded length that SQS takes; what looks like a receipt or a key is masked."""
     plain = " ".join(sendable(masked(text)).split())
     return plain if len(plain) <= MAX_LINE_CHARACTERS else f"{plain[: MAX_LINE_CHARACTERS - 3]}..."

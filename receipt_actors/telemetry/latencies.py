@@ -1,8 +1,4 @@
-"""``Latencies``: a histogram of durations that can be added up over processes.
-
-Its buckets grow by 2 % each, so a percentile is right to 1 %; what is shorter than 10 microseconds counts as that. It
-costs a dictionary entry for each bucket in use, however many durations are counted.
-"""
+"""``Latencies``: a histogram of durations that can be added up over processes."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ _log = math.log
 
 
 class Latencies:
-    """See the module."""
+    """A histogram whose buckets grow by 2 % each: a percentile is right to 1 %. Shorter than 10 us counts as that."""
 
     __slots__ = ("_buckets",)
 
@@ -34,23 +30,26 @@ class Latencies:
         return self._buckets.total()
 
     def percentile_seconds(self, percent: float) -> float | None:
-        """Return the duration that so many percent do not exceed; None where nothing was counted."""
-        (percentile,) = _percentiles(sorted(self._buckets.items()), (percent,))
-        return percentile
+        """Return the duration that so many percent do not exceed; None if nothing was counted."""
+        buckets = sorted(self._buckets)
+        if not buckets:
+            return None
+        counts = list(accumulate(self._buckets[bucket] for bucket in buckets))
+        return _middle_seconds(buckets[bisect_left(counts, counts[-1] * percent / 100)])
 
     def __add__(self, other: Latencies) -> Latencies:
         return Latencies(self._buckets + other._buckets)
 
     def since(self, earlier: Latencies) -> Latencies:
-        """Return what was counted after ``earlier`` was; a bucket that has become smaller since counts as empty."""
+        """Return what was counted after ``earlier``; a bucket that is smaller now counts as empty."""
         return Latencies(self._buckets - earlier._buckets)
 
     def counts(self) -> list[tuple[float, int]]:
-        """Return each duration that was counted, to 1 %, and how often; the shortest first."""
+        """Return each duration, to 1 %, and how often it was counted; the shortest first."""
         return [(_middle_seconds(bucket), self._buckets[bucket]) for bucket in sorted(self._buckets)]
 
     def counts_up_to(self, bounds_seconds: Sequence[float]) -> list[int]:
-        """Count the durations up to each of these bounds, which rise. One near a bound may count as beyond it."""
+        """Count the durations up to each of these rising bounds. One near a bound may count as beyond it."""
         counts = [0] * len(bounds_seconds)
         for bucket, count in self._buckets.items():
             first = bisect_left(bounds_seconds, _middle_seconds(bucket))
@@ -67,16 +66,10 @@ class Latencies:
         return Latencies(self._buckets)
 
     def as_json(self) -> dict[str, object]:
-        """Return what ``from_json`` reads, and the percentiles that people look for."""
-        buckets = sorted(self._buckets.items())
-        p50, p95, p99 = _percentiles(buckets, (50, 95, 99))
-        return {
-            "count": self.count,
-            "p50_seconds": p50,
-            "p95_seconds": p95,
-            "p99_seconds": p99,
-            "buckets": {str(key): n for key, n in buckets},
-        }
+        """Return what ``from_json`` reads, and the usual percentiles."""
+        percentiles = {f"p{percent}_seconds": self.percentile_seconds(percent) for percent in (50, 95, 99)}
+        buckets = {str(bucket): self._buckets[bucket] for bucket in sorted(self._buckets)}
+        return {"count": self.count, **percentiles, "buckets": buckets}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Mapping[str, int]]) -> Latencies:
@@ -93,19 +86,3 @@ class Latencies:
 
 def _middle_seconds(bucket: int) -> float:
     return SHORTEST_SECONDS * math.exp((bucket + 0.5) / _BUCKETS_PER_E)
-
-
-def _percentiles(buckets: Sequence[tuple[int, int]], percents: Sequence[float]) -> list[float | None]:
-    """Return the durations that so many percent (ascending) do not exceed, of sorted buckets."""
-    if not buckets:
-        return [None] * len(percents)
-    total = sum(count for _, count in buckets)
-    found: list[float | None] = []
-    seen, rest = 0, iter(buckets)
-    bucket, count = next(rest)
-    for percent in percents:
-        while seen + count < total * percent / 100:
-            seen += count
-            bucket, count = next(rest)
-        found.append(SHORTEST_SECONDS * math.exp((bucket + 0.5) / _BUCKETS_PER_E))
-    return found

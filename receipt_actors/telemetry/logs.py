@@ -1,17 +1,7 @@
 """The log: how a line looks, how a flood of alike lines is summed up, and how lines are written without a wait.
 
-``TextLines``, ``JsonLines``
-    A line for people, or as a JSON object for machines. Untrusted text is escaped: control characters stand as escape
-    sequences in either form, so that no text can forge a line or command a terminal. structlog (0.1 s to import, where
-    a start takes 0.6) and python-json-logger (which writes whatever a record has) were considered.
-``FloodGuard``
-    When a service fails or a bug meets every message, the log says the same thousands of times, and the one line that
-    matters drowns. So the first of many alike lines come through, and one sums up the others. Lines are alike when they
-    differ in ids and numbers only.
-``LogWriter``
-    A log usually goes to a pipe, and a pipe whose reader is slow or stuck blocks its writer once it is full: an actor
-    would wait, and with it the whole system. So a thread writes, from a bounded queue. What does not fit in is lost and
-    counted; a line says how much, as soon as there is room.
+structlog (0.1 s to import, where a start takes 0.6) and python-json-logger (which writes all that a record has) were
+considered.
 """
 
 from __future__ import annotations
@@ -23,40 +13,32 @@ import re
 import select
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 from receipt_actors.domain.values import printable
 
 #: What a record may have beside its words: a decision's facts, an answer's.
 FIELDS = (
-    "event",
-    "fate",
-    "message_id",
-    "user_id",
-    "results",
-    "reason",
-    "seconds",
-    "service",
-    "queue",
-    "group",
-    "node",
-    "standing",
+    *("event", "fate", "message_id", "user_id", "results", "reason", "seconds", "service", "queue"),
+    *("group", "node", "standing"),  # of a node's place in its group
 )
 _PLAIN = (str, int, float, list)
 MAX_FLOODS = 1_000  #: different lines that are remembered at a time; the oldest is summed up early for another one
-
-#: What tells lines apart that say the same: numbers, and ids of any make (UUIDs, hexadecimal, URNs).
+#: Numbers and ids of any make (UUIDs, hexadecimal, URNs): alike lines may differ in them.
 _VARIABLE = re.compile(r"\b(?=[\w:-]*\d)[\w:-]+")
 _SHAPE_CHARACTERS = 160
-
 MAX_WAITING_BYTES = 1024 * 1024  #: of lines that have been logged and not been written
 FLUSH_SECONDS = 1.0  #: for the rest to be written when the process ends
 
 
 class TextLines(logging.Formatter):
-    """``2026-11-25 04:09:57,342 WARNING receipt_actors.decisions: ...``, with a worker's name after the level."""
+    """``2026-11-25 04:09:57,342 WARNING receipt_actors.decisions: ...``, with a worker's name after the level.
+
+    Control characters are escaped, so that no untrusted text can forge a line or command a terminal.
+    """
 
     def __init__(self, worker: str | None = None) -> None:
         name = "" if worker is None else f"{worker} "
@@ -68,10 +50,9 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """An object on one line.
+    """An object on one line: ``time`` (UTC), ``level``, ``logger``, ``process`` (a worker's name) and ``message``.
 
-    It has ``time`` (UTC), ``level``, ``logger``, ``process`` (the name of a worker) and ``message``, then those of
-    ``FIELDS`` that the record has, ``report`` where it is one of the OTP layer, and ``traceback``.
+    Then those of ``FIELDS`` that the record has, ``report`` if it is one of the OTP layer, and ``traceback``.
     """
 
     def __init__(self, worker: str | None = None) -> None:
@@ -113,11 +94,12 @@ class _Flood:
 
 
 class FloodGuard(logging.Handler):
-    """Hands records on to ``target``: of those that are alike ``burst`` in each period, and one that counts the rest.
+    """Passes on to ``target``, of lines that are alike, ``burst`` in each period, and one that counts the rest.
 
-    Lines below WARNING have ``info_burst``. DEBUG is not counted, nor are records with an ``event``, as those of an
-    actor's trace: an operator has asked for all of them. The count comes with the next record of any sort after the
-    period, or with ``close``. A crash of the process forgets it.
+    Otherwise a service that fails, or a bug that meets every message, fills the log, and the one line that matters
+    drowns. Lines are alike if they differ in ids and numbers only. Those below WARNING have ``info_burst``. DEBUG is
+    not counted, nor are records with an ``event``, as those of an actor's trace: an operator has asked for all of them.
+    The count comes with the next record after the period, or with ``close``.
     """
 
     def __init__(
@@ -183,22 +165,23 @@ class FloodGuard(logging.Handler):
 
 
 def shape(text: str) -> str:
-    """Return what is the same in lines that say the same."""
+    """Return what alike lines have in common."""
     return _VARIABLE.sub("#", text[:_SHAPE_CHARACTERS])
 
 
 def _text(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except (TypeError, ValueError, KeyError):  # arguments that do not fit: the target will complain of it
+    except (TypeError, ValueError, KeyError):  # arguments that do not fit: the target reports it
         return str(record.msg)
 
 
 class LogWriter(logging.Handler):
-    """Writes lines to a file descriptor, which stays open.
+    """Writes lines to a file descriptor, which stays open, on a thread: a slow or stuck reader blocks no actor.
 
-    ``close`` (``logging.shutdown`` calls it when the process ends) waits until all is written, but no longer than
-    ``flush_seconds``. A process that is killed may lose the lines of its last moment.
+    Lines that do not fit into its bounded queue are lost; a line says how many, as soon as there is room. ``close``
+    (``logging.shutdown`` calls it when the process ends) waits until all is written, at most ``flush_seconds``. A
+    process that is killed may lose its last lines.
     """
 
     def __init__(
@@ -208,21 +191,21 @@ class LogWriter(logging.Handler):
         self._descriptor = descriptor
         self._max_waiting_bytes = max_waiting_bytes
         self._flush_seconds = flush_seconds
-        self._changed = threading.Condition()
-        self._waiting: deque[bytes] = deque()
+        self._waiting: SimpleQueue[bytes | None] = SimpleQueue()  # None: the end
+        self._lock = threading.Lock()  # guards what follows; ``logging.shutdown`` holds the handler's own in ``close``
         self._waiting_bytes = 0
         self._lost = 0
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take the line at once, or count it as lost; a thread writes it."""
+        """Take the line at once, or count it as lost."""
         try:
             data = self._line(record)
         except Exception:  # noqa: BLE001 # as every handler of the standard library does
             self.handleError(record)
             return
-        with self._changed:
+        with self._lock:
             # Once lines are lost there has to be some room again: else each other line would tell of losses.
             room = self._max_waiting_bytes // 2 if self._lost else self._max_waiting_bytes
             if self._is_closed or self._waiting_bytes + len(data) > room:
@@ -232,14 +215,14 @@ class LogWriter(logging.Handler):
             self._put(data)
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="log", daemon=True)
-                thread.start()  # where there is none to be had, the next line tries again
+                thread.start()  # if there is none to be had, the next line tries again
                 self._thread = thread
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._tell_losses()
             self._is_closed = True
-            self._changed.notify()
+            self._waiting.put(None)
         if self._thread is not None:
             self._thread.join(self._flush_seconds)
         super().close()
@@ -254,23 +237,17 @@ class LogWriter(logging.Handler):
             self._lost = 0
 
     def _put(self, data: bytes) -> None:
-        self._waiting.append(data)
         self._waiting_bytes += len(data)
-        self._changed.notify()
+        self._waiting.put(data)
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting and not self._is_closed:
-                    self._changed.wait()
-                if not self._waiting:
-                    return
-                data = self._waiting.popleft()
+        while (data := self._waiting.get()) is not None:
+            with self._lock:
                 self._waiting_bytes -= len(data)
             self._write(data)
 
     def _write(self, data: bytes) -> None:
-        """Write one line, in one piece where that is possible: several processes may write to one pipe."""
+        """Write one line, in one piece if possible: several processes may write to one pipe."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]

@@ -1,17 +1,14 @@
 """Traces for OpenTelemetry: one for each delivery that is over, sent by OTLP over HTTP. Needs the extra ``otel``.
 
-The SDK's batch processor queues the spans and exports them on a thread of its own. What there is no room for, and what
-can't be exported, is lost, and the SDK logs it.
-
-The standard variables hold: ``OTEL_EXPORTER_OTLP_...``, ``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_SERVICE_NAME``,
-``OTEL_TRACES_SAMPLER`` and its ``_ARG``, ``OTEL_BSP_...`` and ``OTEL_SDK_DISABLED``. Import it only where it is wanted:
-it brings the whole library along.
+The SDK queues the spans and exports them on a thread of its own. Spans that do not fit in its queue, or can't be
+exported, are lost, and the SDK logs it. Its standard variables hold: ``OTEL_EXPORTER_OTLP_...``,
+``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER`` and its ``_ARG``, ``OTEL_BSP_...`` and
+``OTEL_SDK_DISABLED``. Import it only where it is wanted: it imports the whole library.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -19,29 +16,29 @@ from typing import Final
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import Decision
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
+    Span,
     SpanContext,
     SpanKind,
     Status,
     StatusCode,
     TraceFlags,
+    Tracer,
     set_span_in_context,
 )
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.trace_context import TraceContext
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.telemetry.trace_exporter import FinishedDelivery
+from receipt_actors.telemetry.tracing import FinishedDelivery
 
 SERVICE_NAME: Final = "receipt-actors"
 CLOSE_SECONDS: Final = 2.0  #: for what there is to be passed on at the end
 
-#: What a span is called that stands for a step, and what it is to who was asked.
+#: Name and kind of the span of a step.
 _STEPS: Final[Mapping[str, tuple[str, SpanKind]]] = {
     "verifying": ("verify", SpanKind.CLIENT),
     "claiming": ("claim", SpanKind.CLIENT),
@@ -52,7 +49,7 @@ _STEPS: Final[Mapping[str, tuple[str, SpanKind]]] = {
 
 
 def open_exporter(version: str) -> OpenTelemetryExporter | None:
-    """Make what exports deliveries of this version of the program; None where ``OTEL_SDK_DISABLED`` says so.
+    """Open the exporter for this version of the program; None if ``OTEL_SDK_DISABLED`` is set.
 
     Raises:
         ConfigurationError: the variables ``OTEL_BSP_...`` contradict each other.
@@ -66,7 +63,7 @@ def open_exporter(version: str) -> OpenTelemetryExporter | None:
 
 
 class OpenTelemetryExporter:
-    """See the module; a ``TraceExporter``."""
+    """See the module. Its methods may be called on any thread, and return at once but for ``close``."""
 
     def __init__(self, exporter: SpanExporter, version: str) -> None:
         ours: dict[str, str | int] = {
@@ -75,67 +72,68 @@ class OpenTelemetryExporter:
             "process.pid": os.getpid(),
         }
         given = OTELResourceDetector().detect().attributes
-        self._resource = Resource.create({name: value for name, value in ours.items() if name not in given})
-        self._sampler = TracerProvider(resource=self._resource, shutdown_on_exit=False).sampler
-        self._scope = InstrumentationScope("receipt_actors", version)
+        resource = Resource.create({name: value for name, value in ours.items() if name not in given})
         self._exporter = exporter
-        self._processor = BatchSpanProcessor(exporter)
-        self._rng = random.Random()  # seeded by the operating system
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("receipt_actors", version)
 
-    def context(self, parent: TraceContext | None) -> TraceContext:
-        trace_id = (self._rng.getrandbits(128) or 1) if parent is None else parent.trace_id
+    def begin(self, parent: TraceContext | None, began_at_seconds: float) -> DeliverySpan:
+        """Begin the span of a delivery (UNIX time); ``parent`` is the context that its message brought along."""
         around = Context()
         if parent is not None:
-            around = set_span_in_context(NonRecordingSpan(_context(parent, is_remote=True)), around)
-        decision = self._sampler.should_sample(around, trace_id, "receipt").decision
-        return TraceContext(trace_id, self._rng.getrandbits(64) or 1, decision is Decision.RECORD_AND_SAMPLE)
-
-    def over(self, delivery: FinishedDelivery) -> None:
-        for span in self._spans(delivery):
-            self._processor.on_end(span)
+            flags = TraceFlags(TraceFlags.SAMPLED if parent.is_sampled else TraceFlags.DEFAULT)
+            remote = SpanContext(parent.trace_id, parent.span_id, is_remote=True, trace_flags=flags)
+            around = set_span_in_context(NonRecordingSpan(remote), around)
+        began_at = _nanoseconds(began_at_seconds)
+        span = self._tracer.start_span("receipt", around, SpanKind.CONSUMER, start_time=began_at)
+        return DeliverySpan(self._tracer, span)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """See ``TraceExporter``. A request under way that does not end in time is left behind, on a daemon thread."""
-        closing = threading.Thread(target=self._processor.shutdown, name="receipt-actors-traces", daemon=True)
+        """Pass on what there is. A request that takes longer is left behind, on a daemon thread."""
+        closing = threading.Thread(target=self._provider.shutdown, name="receipt-actors-traces", daemon=True)
         closing.start()
         closing.join(seconds)
         self._exporter.shutdown()  # ends the pauses between retries
 
-    def _spans(self, delivery: FinishedDelivery) -> Iterator[ReadableSpan]:
-        """Make the spans of a delivery: those of its steps first, then its own, whose id is known already."""
-        root = _context(delivery.context)
+
+class DeliverySpan:
+    """The span of a delivery that is under way."""
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer = tracer
+        self._span = span
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is sampled, and ``end`` has to be called."""
+        return self._span.is_recording()
+
+    @property
+    def context(self) -> TraceContext:
+        """The context to hand on."""
+        context = self._span.get_span_context()
+        return TraceContext(context.trace_id, context.span_id, context.trace_flags.sampled)
+
+    def end(self, delivery: FinishedDelivery) -> None:
+        """Export the delivery: a span for each step, and this one around them."""
+        within = set_span_in_context(self._span, Context())
         ends = [*(begin for _step, begin in delivery.steps[1:]), delivery.ended_at_seconds]
         for number, ((step, begin), end) in enumerate(zip(delivery.steps, ends, strict=True), start=1):
             name, kind = _STEPS.get(step, (step, SpanKind.INTERNAL))
-            is_given_up = number == len(delivery.steps) and delivery.fate == "handed_back"
-            yield ReadableSpan(
-                name,
-                _context(TraceContext(delivery.context.trace_id, self._rng.getrandbits(64) or 1, is_sampled=True)),
-                root,
-                self._resource,
-                dict(_of_step(delivery, step)),
-                kind=kind,
-                status=_error(delivery) if is_given_up else Status(),
-                start_time=_nanoseconds(begin),
-                end_time=_nanoseconds(end),
-                instrumentation_scope=self._scope,
-            )
-        yield ReadableSpan(
-            "receipt",
-            root,
-            None if delivery.parent is None else _context(delivery.parent, is_remote=True),
-            self._resource,
-            _attributes(delivery),
-            kind=SpanKind.CONSUMER,
-            status=Status() if delivery.fate == "answered" else _error(delivery),
-            start_time=_nanoseconds(delivery.began_at_seconds),
-            end_time=_nanoseconds(delivery.ended_at_seconds),
-            instrumentation_scope=self._scope,
-        )
+            attributes = dict(_of_step(delivery, step))
+            span = self._tracer.start_span(name, within, kind, attributes, start_time=_nanoseconds(begin))
+            if number == len(delivery.steps) and delivery.fate == "handed_back":
+                span.set_status(_error(delivery))
+            span.end(_nanoseconds(end))
+        self._span.set_attributes(_attributes(delivery))
+        if delivery.fate != "answered":
+            self._span.set_status(_error(delivery))
+        self._span.end(_nanoseconds(delivery.ended_at_seconds))
 
 
 def _attributes(delivery: FinishedDelivery) -> dict[str, str | int | list[str]]:
-    """Name what is known of a delivery as the semantic conventions of messaging do, and the rest as ours."""
+    """Name the facts as the semantic conventions of messaging do, the others with our own prefix."""
     attributes: dict[str, str | int | list[str] | None] = {
         "messaging.system": "aws_sqs",
         "messaging.operation.type": "process",
@@ -173,11 +171,6 @@ def _of_step(delivery: FinishedDelivery, step: str) -> Iterator[tuple[str, str]]
 
 def _error(delivery: FinishedDelivery) -> Status:
     return Status(StatusCode.ERROR, None if delivery.reason is None else delivery.reason.value)
-
-
-def _context(context: TraceContext, *, is_remote: bool = False) -> SpanContext:
-    flags = TraceFlags(TraceFlags.SAMPLED if context.is_sampled else TraceFlags.DEFAULT)
-    return SpanContext(context.trace_id, context.span_id, is_remote, flags)
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -1,16 +1,23 @@
 """What a running system looks like at one moment: for the admin port, its page, the terminal, and embedders.
 
-Everything here is a value that can be sent between processes as JSON: nothing of a receipt, no secret.
+All values can be sent between processes as JSON, and hold nothing of a receipt and no secret.
 """
 
 from __future__ import annotations
 
 import enum
+import os
+import resource
+import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from receipt_actors.telemetry.json_values import JsonValue
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import JsonValue, StatisticsSnapshot
+
+PROC = Path("/proc/self")
 
 
 class State(enum.StrEnum):
@@ -100,9 +107,9 @@ class ProcessOverview(JsonValue):
 class Standing(enum.StrEnum):
     """What a node does of its group's work."""
 
-    ACTIVE = "active"  #: it has a seat, and a share of the limits
-    WAITING = "waiting"  #: it has a seat; others are giving back what is to be its share
-    STANDBY = "standby"  #: all seats are taken: it takes over from the next one that goes
+    ACTIVE = "active"  #: it has a share of the limits
+    WAITING = "waiting"  #: it is to be active; others are giving back what is to be its share
+    STANDBY = "standby"  #: it takes over from the next active node that goes
     CUT_OFF = "cut off"  #: its lease is over, and the table of roles does not answer: it begins nothing
 
 
@@ -112,7 +119,7 @@ class NodeOverview(JsonValue):
 
     name: str
     standing: Standing  #: what the others do is known as of their last sign
-    token: int | None  #: of its seat: who had it before has a lower one
+    token: int | None  #: of an active node: the one before it has a lower one
     share: Mapping[str, float | None] | None  #: by the names of ``Limits``; None: nothing
     processes: int
     seconds_since_heard: float  #: how long its beat has stood still; 0 of the node itself
@@ -129,7 +136,7 @@ class RoleOverview(JsonValue):
     lease_seconds: float
     held_for_seconds: float | None  #: how long it may go on without another renewal; None: it may not
     whole: Mapping[str, float | None] | None  #: what all nodes share
-    nodes: tuple[NodeOverview, ...]  #: in the order of their seats
+    nodes: tuple[NodeOverview, ...]  #: in the order of joining
 
     @property
     def own(self) -> NodeOverview | None:
@@ -171,10 +178,53 @@ class Overview(JsonValue):
         return None if None in depths else sum(depth or 0 for depth in depths)
 
     @property
+    def usages(self) -> Mapping[int, Usage]:
+        """What each process takes, by its id; 0 stands for the parent."""
+        of_processes = {process.pid: process.usage for process in self.processes}
+        return of_processes if self.parent_usage is None else {0: self.parent_usage, **of_processes}
+
+    def cpu_seconds_since(self, earlier: Overview) -> float:
+        """Sum up what the processes took; one that is new took all it has in this time."""
+        before = earlier.usages
+        return sum(
+            max(0.0, usage.cpu_seconds - (before[pid].cpu_seconds if pid in before else 0.0))
+            for pid, usage in self.usages.items()
+        )
+
+    @property
     def up_for_seconds(self) -> float | None:
         """How long the oldest of its processes has been running; None where none has said so yet."""
         began = [process.started_at_seconds for process in self.processes if process.started_at_seconds]
         return self.at_seconds - min(began) if began else None
+
+
+def usage_now(proc: Path = PROC) -> Usage:
+    """Measure this process, in some 0.1 ms. Without ``/proc`` the memory is the most there ever was."""
+    return Usage(time.process_time(), _memory_bytes(proc), _threads(proc), _open_files(proc))
+
+
+def _memory_bytes(proc: Path) -> int:
+    try:
+        return int((proc / "statm").read_bytes().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+
+
+def _threads(proc: Path) -> int:
+    try:
+        return len(os.listdir(proc / "task"))  # those of C libraries as well
+    except OSError:
+        return threading.active_count()
+
+
+def _open_files(proc: Path) -> int:
+    for folder in (proc / "fd", Path("/dev/fd")):
+        try:
+            return len(os.listdir(folder)) - 1  # without the one that lists them
+        except OSError:
+            continue
+    return 0
 
 
 _MOST_TELLING_FIRST = (

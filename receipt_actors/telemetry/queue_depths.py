@@ -1,8 +1,7 @@
-"""Queue depths: approximate numbers of messages on each queue, for overviews of the system.
+"""The actor of queue depths: approximate numbers of messages on each queue, for overviews of the system.
 
-It owns the newest numbers, and one thread that asks the queues and may take its time: an overview has the numbers that
-are known, and triggers the next look. Queues are asked only while overviews are taken, and at most every
-``LOOK_SECONDS``. A crash forgets the numbers.
+An overview has the numbers that are known, and triggers the next look, on a thread. So queues are asked only while
+overviews are taken, and at most every ``LOOK_SECONDS``. A crash forgets the numbers.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ LOOK_SECONDS = 10.0  #: between two looks
 
 @dataclass(frozen=True, slots=True)
 class LookAtQueues:
-    """Look at the queues, unless that was done a moment ago."""
+    """Ask the queues, unless that was done less than ``LOOK_SECONDS`` ago."""
 
 
 class QueueDepths(GenServer):
@@ -67,6 +66,5 @@ class QueueDepths(GenServer):
         self._depths = value
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """Know nothing: the system ends, or a client raised what it should not."""
         self._is_looking = False
         self._depths = dict.fromkeys(self._names)

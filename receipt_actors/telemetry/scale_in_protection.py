@@ -1,20 +1,7 @@
-"""``ScaleInProtection``: keeps ECS from ending this task while that would waste work.
+"""``ScaleInProtection``: asks the ECS agent to leave this task alone while ending it would waste work.
 
-A service on ECS that scales in ends some task, without regard to which one has the least to lose. This looks at the
-system from outside and tells the ECS agent (``$ECS_AGENT_URI/task-protection/v1/state``) when this task had better be
-left alone:
-
-* it drains, and something is in flight; or
-* a service is unavailable, and what is in flight is kept until it is back; or
-* something has been in flight for ``LONG_SECONDS`` or more: it has been tried again, or waits. An answer that takes its
-  usual time is no reason: a drain finishes it, and a task under steady load always has some, so that it would be
-  protected, and its service could not scale in, for ever. That is why the time is no setting: it has to be longer than
-  answers take and much shorter than a drain, whatever the load.
-
-Protection is asked for ``EXPIRES_IN_MINUTES``, renewed while there is a reason, and dropped when there has been none
-for a while (``Timing``); should the program hang it ends by itself. It delays scaling in and deployments, and nothing
-else: an agent that hangs, errs or refuses is asked again, less and less often, on a thread of its own, and
-one line of the log says so. A task that no service of ECS owns (``TASK_NOT_VALID``) is not asked about again.
+It looks at the system from outside, on a thread of its own. Protection delays scaling in and deployments, and nothing
+else; should the program hang it ends by itself. The manual (operations) says when it is asked for.
 """
 
 from __future__ import annotations
@@ -22,18 +9,21 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import urllib3
 
 from receipt_actors.domain.values import printable
-from receipt_actors.telemetry.control import SystemControl
+from receipt_actors.telemetry.control import SystemControl, Watcher
 from receipt_actors.telemetry.overview import Overview, State
-from receipt_actors.telemetry.watcher import Watcher
 
 PATH = "/task-protection/v1/state"
-LONG_SECONDS = 5.0  #: in flight; see the module
+#: In flight. It is no setting: it has to be longer than answers take and much shorter than a drain, whatever the load.
+#: A task under steady load always has messages in flight; protected for that, its service could never scale in.
+LONG_SECONDS = 5.0
 EXPIRES_IN_MINUTES = 5  #: how long a program that hangs stays protected, at most
 _TIMEOUT = urllib3.Timeout(connect=2.0, read=10.0)
 _MAX_ANSWER_BYTES = 16_384
@@ -69,57 +59,22 @@ def reason_to_protect(overview: Overview) -> str | None:
     return f"a message has been in flight for {oldest_seconds:.0f} s" if oldest_seconds >= LONG_SECONDS else None
 
 
-class ProtectionPlan:
-    """Decides what to ask the agent for, and when. Times are monotonic."""
-
-    def __init__(self, timing: Timing) -> None:
-        self._timing = timing
-        self._may_be_protected = False  # an answer that got lost may have been a yes
-        self._granted_at: float | None = None
-        self._wanted_at = float("-inf")
-        self._failures = 0
-        self._not_before = float("-inf")
-
-    def wish(self, is_wanted: bool, now: float) -> bool | None:
-        """Return whether to ask for protection (also again), to ask for none, or None: nothing is to be asked for."""
-        if is_wanted:
-            self._wanted_at = now
-        if now < self._not_before:
-            return None
-        if is_wanted:
-            is_fresh = self._granted_at is not None and now - self._granted_at < self._timing.renew_seconds
-            return None if is_fresh else True
-        return False if self._may_be_protected and now - self._wanted_at >= self._timing.quiet_seconds else None
-
-    def asked(self, wish: bool) -> None:
-        self._may_be_protected = self._may_be_protected or wish
-
-    def done(self, wish: bool, now: float) -> None:
-        self._may_be_protected = wish
-        self._granted_at = now if wish else None
-        self._failures, self._not_before = 0, float("-inf")
-
-    def failed(self, now: float) -> None:
-        """Note that it did not, or did not say so."""
-        self._granted_at = None
-        pause_seconds = self._timing.first_pause_seconds * 2.0**self._failures
-        self._not_before = now + min(self._timing.max_pause_seconds, pause_seconds)
-        self._failures = min(self._failures + 1, 30)
-
-    @property
-    def is_failing(self) -> bool:
-        return self._failures > 0
-
-
 class ScaleInProtection(Watcher):
-    """See the module. A thread of its own looks at the system; as a context manager it ends with it."""
+    """See the module. As a context manager it ends with it."""
 
-    def __init__(self, agent_url: str, timing: Timing = Timing()) -> None:
+    def __init__(
+        self, agent_url: str, timing: Timing = Timing(), monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__("scale-in-protection", timing.close_seconds)
         self._url = agent_url.rstrip("/") + PATH
         self._timing = timing
-        self._plan = ProtectionPlan(timing)
+        self._monotonic = monotonic
         self._pool = urllib3.PoolManager(num_pools=1, timeout=_TIMEOUT, retries=False)
+        self._may_be_protected = False  # an answer that got lost may have been a yes
+        self._renews_at = -inf
+        self._wanted_at = -inf
+        self._failures = 0  # in a row
+        self._not_before = -inf
 
     def watch(self, system: SystemControl) -> None:
         if not self._url.startswith(("http://", "https://")):
@@ -135,33 +90,47 @@ class ScaleInProtection(Watcher):
 
     def _run(self, system: SystemControl) -> None:
         while not self._is_over.wait(self._timing.look_seconds):
-            why = reason_to_protect(system.overview(looks_at_queues=False))
-            wish = self._plan.wish(why is not None, time.monotonic())
-            if wish is not None and not self._ask(wish, why):
+            if not self.look(system.overview(looks_at_queues=False)):
                 return
 
-    def _ask(self, wish: bool, why: str | None) -> bool:
-        """Ask the agent; say whether it is worth asking ever again."""
-        self._plan.asked(wish)
-        failure = self._failure_of(wish)
-        now = time.monotonic()
-        if failure is None:
-            if self._plan.is_failing:
-                logger.info("the ECS agent protects from scale-in again")
-            self._plan.done(wish, now)
-            logger.info("protected from scale-in: %s", why) if wish else logger.info("protected from scale-in no more")
+    def look(self, overview: Overview) -> bool:
+        """Ask the agent for what this system needs, if that is news; tell whether it is worth asking ever again."""
+        why, now = reason_to_protect(overview), self._monotonic()
+        if why is not None:
+            self._wanted_at = now
+        is_over = self._may_be_protected and now - self._wanted_at >= self._timing.quiet_seconds
+        if now < self._not_before or not (is_over if why is None else now >= self._renews_at):
             return True
+        self._may_be_protected |= why is not None
+        failure = self.failure_of(why is not None)
+        return self._done(why) if failure is None else self._failed(failure)
+
+    def _done(self, why: str | None) -> bool:
+        if self._failures:
+            logger.info("the ECS agent protects from scale-in again")
+        self._failures, self._may_be_protected = 0, why is not None
+        self._renews_at = -inf if why is None else self._monotonic() + self._timing.renew_seconds
+        logger.info("protected from scale-in no more") if why is None else logger.info(
+            "protected from scale-in: %s", why
+        )
+        return True
+
+    def _failed(self, failure: str) -> bool:
         if failure.startswith("TASK_NOT_VALID"):
             logger.info("no service of ECS owns this task, which needs no protection from scale-in: %s", failure)
             return False
-        if not self._plan.is_failing:
+        if not self._failures:
             logger.warning(
                 "the ECS agent does not change the protection from scale-in, and is asked again: %s", failure
             )
-        self._plan.failed(now)
+        pause_seconds = self._timing.first_pause_seconds * 2.0 ** min(self._failures, 30)
+        self._not_before = self._monotonic() + min(self._timing.max_pause_seconds, pause_seconds)
+        self._renews_at = -inf
+        self._failures += 1
         return True
 
-    def _failure_of(self, wish: bool) -> str | None:
+    def failure_of(self, wish: bool) -> str | None:
+        """Ask for protection, or for none; return why that was not done."""
         body = {"ProtectionEnabled": wish, **({"ExpiresInMinutes": EXPIRES_IN_MINUTES} if wish else {})}
         try:
             response = self._pool.request(
@@ -177,10 +146,10 @@ class ScaleInProtection(Watcher):
 
 
 def failure_in(status: int, text: bytes, wish: bool) -> str | None:
-    """Read the agent's answer; None where it says that the task is protected, or not, as it was wished.
+    """Return why the agent has not done what was wished; None where it says that it has.
 
-    It says ``protection`` (it was done), ``failure`` (ECS could not, for this task), or ``error`` (ECS was not asked,
-    or refused).
+    It answers ``protection`` (done), ``failure`` (ECS could not, for this task), or ``error`` (ECS was not asked, or
+    refused).
     """
     try:
         answer = json.loads(text)

@@ -1,8 +1,7 @@
-"""Statistics: counters and latencies of what went through the house, since the actor system was started.
+"""Statistics: counters and latencies since the actor system was started.
 
 Actors count in a ``StatisticsTable`` themselves, as Erlang's do in an ETS table: a receipt is counted some ten times,
-and a message to an actor would cost ten times what counting does (0.03 ms a receipt less). The actor system keeps the
-table, so that no crash forgets what was counted. A ``StatisticsSnapshot`` is what is in it at one moment.
+and a message to an actor would cost ten times as much. The actor system keeps the table, so no crash forgets it.
 """
 
 from __future__ import annotations
@@ -12,15 +11,68 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import ConfigDict, PlainSerializer, PlainValidator, TypeAdapter
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem
-from receipt_actors.telemetry.json_values import CountsByFate, CountsByVerdict, Histogram, JsonValue
 from receipt_actors.telemetry.latencies import Latencies
 
 _TIMED_FATES = frozenset({"answered", "moved"})
+
+
+class JsonValue:
+    """Base of a dataclass that goes between processes as JSON: pydantic writes and reads it by its fields' types."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", revalidate_instances="never")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it in JSON's types; ``from_json`` reads it again."""
+        cls: Any = type(self)
+        data: dict[str, Any] = _adapter(cls).dump_python(self, mode="json")
+        return data
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read what ``as_json`` wrote. Raises ``ValueError`` for anything else."""
+        kind: Any = cls
+        value: Self = _adapter(kind).validate_python(data)
+        return value
+
+
+@lru_cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def _rows(first: str, kind: Callable[[Any], Any]) -> tuple[PlainValidator, PlainSerializer]:
+    # JSON has no keys that are pairs: such counts are written as a list of objects.
+
+    def read(rows: Any) -> Any:
+        if isinstance(rows, Mapping):
+            return rows
+        return {
+            (kind(row[first]), None if row["reason"] is None else Reason(row["reason"])): int(row["count"])
+            for row in rows
+        }
+
+    def write(counts: Mapping[tuple[Any, Reason | None], int]) -> list[dict[str, object]]:
+        return [{first: name, "reason": reason, "count": count} for (name, reason), count in counts.items()]
+
+    return PlainValidator(read), PlainSerializer(write)
+
+
+def _latencies(value: Any) -> Latencies:
+    return value if isinstance(value, Latencies) else Latencies.from_json(value)
+
+
+CountsByVerdict = Annotated[Mapping[tuple[Verdict, Reason], int], *_rows("verdict", Verdict)]
+CountsByFate = Annotated[Mapping[tuple[str, Reason | None], int], *_rows("fate", str)]
+Histogram = Annotated[Latencies, PlainValidator(_latencies), PlainSerializer(Latencies.as_json)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +108,38 @@ class StatisticsSnapshot(JsonValue):
         return sum(count for (name, _reason), count in self.fates.items() if name == fate)
 
     def merged(self, other: StatisticsSnapshot) -> StatisticsSnapshot:
-        """Return what both have counted."""
-        both: StatisticsSnapshot = combined(operator.add, self, other)
+        """Return the sums of both."""
+        both: StatisticsSnapshot = _combined(operator.add, self, other)
         return both
 
+    def since(self, earlier: StatisticsSnapshot) -> StatisticsSnapshot:
+        """Return what was counted after ``earlier``."""
+        new: StatisticsSnapshot = _combined(_grown, earlier, self)
+        return new
 
-def combined(function: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
-    """Apply a function to each count and each histogram of two snapshots; what only one has is empty in the other."""
+
+def increase(earlier: int, later: int) -> int:
+    """Return by how much a counter has grown; one that is smaller now has begun anew."""
+    return later - earlier if later >= earlier else later
+
+
+def _grown(earlier: Any, later: Any) -> Any:
+    if not isinstance(later, Latencies):
+        return increase(earlier, later)
+    return later.since(earlier) if later.count >= earlier.count else later.copy()
+
+
+def _combined(function: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
+    """Apply a function to each count and each histogram of two snapshots; a missing one is empty."""
     if isinstance(one, ServiceCalls | StatisticsSnapshot):
-        values = (combined(function, getattr(one, it.name), getattr(other, it.name)) for it in fields(one))
+        values = (_combined(function, getattr(one, it.name), getattr(other, it.name)) for it in fields(one))
         return type(one)(*values)
     if not isinstance(one, Mapping):
         return function(one, other)
     counts: dict[Any, Any] = {}
     for key, either in {**one, **other}.items():
         empty = type(either)()
-        counts[key] = combined(function, one.get(key, empty), other.get(key, empty))
+        counts[key] = _combined(function, one.get(key, empty), other.get(key, empty))
     return {key: count for key, count in counts.items() if count != 0}
 
 

@@ -1,10 +1,4 @@
-"""``SystemdNotifier``: tells systemd when the system is ready, what it does, that it is well, and that it stops.
-
-For a service of ``Type=notify``: ``READY=1`` once it consumes (or would, but for a service that is unavailable),
-``STATUS=`` for ``systemctl status``, ``STOPPING=1`` when a drain begins. With ``WatchdogSec=`` it says ``WATCHDOG=1``
-twice in that time for as long as the tree is whole; when it is not, or nothing answers any more, systemd starts the
-service anew. Without systemd (no ``NOTIFY_SOCKET``) nothing is done. See sd_notify(3).
-"""
+"""``SystemdNotifier``: tells systemd when the system is ready, healthy, and about to stop; see sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -13,10 +7,9 @@ import os
 import socket
 from collections.abc import Mapping
 
-from receipt_actors.telemetry.control import SystemControl
+from receipt_actors.telemetry.control import SystemControl, Watcher
 from receipt_actors.telemetry.health import Health, HealthWatch
 from receipt_actors.telemetry.overview import Overview
-from receipt_actors.telemetry.watcher import Watcher
 
 STATUS_SECONDS = 10.0  #: between two looks, unless the watchdog wants more
 START_SECONDS = 0.2  #: between two looks until it is ready
@@ -25,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class SystemdNotifier(Watcher):
-    """See the module. A thread of its own looks at the system; as a context manager it ends with it."""
+    """See the module; the manual (operations) says what is told when."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__("systemd")
@@ -72,19 +65,19 @@ class SystemdNotifier(Watcher):
             self._is_ready, self._status = is_ready, status
 
     def _tell(self, news: list[str]) -> bool:
-        """Tell this; False where there is no room for it now, and it had better be told again."""
+        """Tell this; False if there is no room for it now, and it has to be told again."""
         if self._socket is None or self._address is None or not news:
             return True
         try:
             self._socket.sendto("\n".join(news).encode(), self._address)
-        except OSError as error:  # it has too much to read, or does not listen: it will find out by its watchdog
+        except OSError as error:
             logger.warning("systemd can't be told %s: %s", news[0], error)
             return not isinstance(error, BlockingIOError)
         return True
 
 
 def _address(text: str) -> str | None:
-    """Return the address of systemd's socket; one that begins with @ has no file."""
+    """Return the address of systemd's socket; one that begins with ``@`` has no file."""
     if text.startswith("@"):
         return "\0" + text[1:]
     if text and not text.startswith("/"):
@@ -94,7 +87,7 @@ def _address(text: str) -> str | None:
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float:
-    """Return how often the watchdog wants a sign of life from this very process; infinity: not at all."""
+    """Return how often the watchdog wants a sign of life from this process; infinity: never."""
     microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if pid and pid != str(os.getpid()):
         return float("inf")

@@ -1,9 +1,4 @@
-"""What can be traced, and the filters that choose from it.
-
-Filters say which values of a field are wanted. A value is a shell pattern (``*``, ``?``, ``[...]``), matched against
-the whole text of the field; a ``!`` before it excludes what it matches. Of the values of one field one has to match,
-and none that excludes; every field that is named has to match. An event that has no such field does not match.
-"""
+"""What can be traced, and the filters that choose from it; the manual (tracing) says what filters match."""
 
 from __future__ import annotations
 
@@ -116,10 +111,7 @@ FILTERS: Final = (EVENT, *(name for name, field in FIELDS.items() if field.optio
 
 
 class TraceFilter:
-    """The filters of one trace.
-
-    Args:
-        filters: values by name (``FILTERS``).
+    """The filters of one trace: values by name (``FILTERS``).
 
     Raises:
         TraceRefused: no event could ever match, or a filter can't be read.
@@ -142,7 +134,7 @@ class TraceFilter:
             raise TraceRefused(f"no event that is named here has all of {', '.join(sorted(fields))}")
 
     def matches(self, fields: Mapping[str, Any]) -> bool:
-        """Tell whether an event of ``events`` is wanted, by its fields; one that is None is missing."""
+        """Tell whether an event of ``events`` is wanted, by its fields; None stands for a missing one."""
         for name, test in self._tests.items():
             value = fields.get(_AGE if name == SLOWER_THAN else name)
             if value is None or not test(value):
@@ -182,7 +174,7 @@ def _test_of(name: str, values: Sequence[str]) -> Callable[[Any], bool]:
 
 
 def _any_of(patterns: Iterable[str]) -> Callable[[str], bool] | None:
-    """Make a test of a whole text. ``fnmatch`` writes atomic groups, so no text takes long."""
+    # ``fnmatch`` writes atomic groups, so no text takes long.
     tests = [re.compile(fnmatch.translate(pattern)).match for pattern in patterns]
     return (lambda text: any(test(text) for test in tests)) if tests else None
 

@@ -2,12 +2,11 @@
 
 Each actor system has one ``Tracer`` (``tracer_of``). The actors that handle a message report their steps to it; it
 learns by ``sys.install_everywhere`` what other actors receive, send and end of. While no trace runs, a step costs one
-look at an attribute, and an actor's message nothing. ``trace_filters`` lists what can be traced; nothing else leaves
-here, no receipt and no secret.
+look at an attribute, and an actor's message nothing. No receipt and no secret is told.
 
-A trace ends after so many events and after so many seconds, whichever comes first. It can't hold up whom it watches:
-events are matched on the thread on which they happen, for at most ``BUDGET_SECONDS`` of each second, and told on a
-thread of the trace's own; what is not looked at for lack of time, and what there is no room for, is counted as lost.
+A trace ends after so many events or seconds. It can't hold up the actors: events are matched on the thread on which
+they happen, for at most ``BUDGET_SECONDS`` of each second, and told on a thread of the trace's own. Events for which
+there is no time, or no room, are counted as lost.
 """
 
 from __future__ import annotations
@@ -15,24 +14,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum, StrEnum
 from functools import lru_cache, partial
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from receipt_actors.domain.messages import Result
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import TraceRefused
 from receipt_actors.otp import ActorSystem, Clock, Crash, Killed, NoProcess, Normal, Ref, Reply, Timer
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
 from receipt_actors.telemetry.control import TraceRequest
-from receipt_actors.telemetry.trace_exporter import TraceExporter
 from receipt_actors.telemetry.trace_filters import EVENTS, MESSAGE_EVENTS, TraceFilter
+
+if TYPE_CHECKING:
+    from receipt_actors.telemetry.opentelemetry import OpenTelemetryExporter
 
 MAX_TRACES: Final = 5  #: of one system at once
 MAX_WAITING: Final = 1_000  #: events of a trace that have not been told yet
 BUDGET_SECONDS: Final = 0.03  #: of CPU time in a second that matching may take, of all traces together
-
-
 _KINDS: Final[Mapping[str, EventKind]] = {
     "call": EventKind.CALL,
     "cast": EventKind.CAST,
@@ -46,7 +48,7 @@ _EVENT_OF: Final[Mapping[EventKind, str]] = {kind: event for event, kind in _KIN
 
 
 class TraceEnd(StrEnum):
-    """Why a trace is over: what ``on_end`` is told."""
+    """Why a trace is over."""
 
     LIMIT = "limit"  #: it has told as many events as it was asked for
     SECONDS = "seconds"  #: its time is over
@@ -55,7 +57,21 @@ class TraceEnd(StrEnum):
     LISTENER = "listener"  #: ``on_event`` raised an exception
 
 
-# --- a trace ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class FinishedDelivery:
+    """A delivery's steps and facts when it is over, for OpenTelemetry. Times are UNIX times."""
+
+    source_queue: str
+    message_id: str
+    receive_count: int
+    ended_at_seconds: float
+    steps: tuple[tuple[str, float], ...]  #: ``verifying`` and so on, and when each began; it ends where the next begins
+    fate: str  #: ``answered``, ``moved`` or ``handed_back``
+    reason: Reason | None  #: why, unless it was answered
+    user_id: int | None = None
+    submission_id: str | None = None
+    post_queue: str | None = None
+    results: tuple[Result, ...] = ()  #: what was answered, or was to be
 
 
 class RunningTrace:
@@ -89,14 +105,14 @@ class RunningTrace:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether it takes no more events; some may still have to be told."""
+        """Whether it takes no more events; some may still have to be told."""
         return self._end is not None
 
     def stop(self) -> None:
         self.end(TraceEnd.STOPPED)
 
     def end(self, why: TraceEnd) -> None:
-        """End it, unless it is over; unless it was stopped, what it has is told before ``on_end`` is called."""
+        """End it, unless it is over. Unless it was stopped, the events that it has are told before ``on_end``."""
         with self._lock:
             if self._end is not None:
                 return
@@ -112,12 +128,12 @@ class RunningTrace:
         return self._wanted.accepts("actor", actor_name(ref))
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Have an event told if it matches."""
+        """Tell an event if it matches."""
         if self._wanted.matches(fields):
             self.accept(self._tracer.told(event, fields))
 
     def accept(self, told: Mapping[str, Any]) -> None:
-        """Have an event told that has matched, here or in another process of the trace."""
+        """Tell an event that has matched, here or in another process of the trace."""
         with self._lock:
             if self._end is not None:
                 return
@@ -130,7 +146,7 @@ class RunningTrace:
             self.end(TraceEnd.LIMIT)
 
     def run(self) -> None:
-        """Tell the events, and at last of the end; on the trace's own thread."""
+        """Call ``on_event`` for the events, then ``on_end``; on the trace's own thread."""
         try:
             while (event := self._waiting.get()) is not None and self._end is not TraceEnd.STOPPED:
                 self._on_event(event)
@@ -141,26 +157,19 @@ class RunningTrace:
             self._on_end(self._end.value)
 
 
-# --- what the actors see ---------------------------------------------------------------------------------------------
-
-
 class Tracer:
-    """See the module. Any thread may call it.
-
-    A caller with an event of a message checks ``is_on`` first, then calls ``wants`` with its name, and ``emit``.
-    """
+    """See the module. For an event of a message check ``is_on``, then ``wants``, and call ``emit``; on any thread."""
 
     def __init__(self, system: ActorSystem) -> None:
-        self.is_on = False  #: whether a trace runs that any event of a message may match
-        self.exporter: TraceExporter | None = None  #: takes deliveries that are over; None: they are not wanted
+        self.is_on = False  #: whether a trace runs that events of messages may match
+        self.exporter: OpenTelemetryExporter | None = None  #: of deliveries; None: they are not exported
         self.process = "main"  #: the name of this process, where there are several
         self._system = system
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
         self._traces: tuple[RunningTrace, ...] = ()  # replaced, never changed
         self._wanted: frozenset[str] = frozenset()
         self._is_closed = False
-        # Several threads may count at once and lose a little of it: no harm.
-        self._window_ends_at = 0.0
+        self._window_ends_at = 0.0  # several threads may count at once and lose a little of it: no harm
         self._spent_seconds = 0.0
 
     @property
@@ -170,11 +179,7 @@ class Tracer:
     def start(
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> RunningTrace:
-        """Begin a trace, on a thread of its own; see ``SystemControl.trace``. ``on_end`` gets a ``TraceEnd``.
-
-        Raises:
-            TraceRefused: too many traces run already, or the system has ended.
-        """
+        """See ``SystemControl.trace``; ``on_end`` gets a ``TraceEnd``."""
         wanted = TraceFilter(request.filters)
         trace = RunningTrace(self, wanted, request.limit, on_event, on_end)
         with self._lock:
@@ -197,7 +202,7 @@ class Tracer:
             trace.end(TraceEnd.SYSTEM)
 
     def forget(self, trace: RunningTrace) -> None:
-        """Let a trace that is over see nothing any more."""
+        """Show no more events to a trace that is over."""
         with self._lock:
             self._change(tuple(other for other in self._traces if other is not trace))
 
@@ -215,11 +220,11 @@ class Tracer:
     # --- events of messages ---
 
     def wants(self, event: str) -> bool:
-        """Tell whether an event may be told: whether it is worth the while to gather its fields for ``emit``."""
+        """Tell whether a trace may match an event, so that its fields have to be gathered for ``emit``."""
         return event in self._wanted and self._has_time(trace for trace in self._traces if event in trace.events)
 
     def emit(self, event: str, fields: Mapping[str, Any], received_at_seconds: float | None = None) -> None:
-        """Tell of one of ``MESSAGE_EVENTS``, with what is known of it; ``received_at_seconds`` is monotonic."""
+        """Show one of ``MESSAGE_EVENTS``, with its known fields; ``received_at_seconds`` is monotonic."""
         began_at = time.thread_time()
         known: dict[str, Any] = {"process": self.process, **fields}
         if received_at_seconds is not None:
@@ -230,7 +235,7 @@ class Tracer:
         self._spent_seconds += time.thread_time() - began_at
 
     def _has_time(self, traces: Iterable[RunningTrace]) -> bool:
-        """Tell whether there is time left in this second; where not, it is lost for these traces."""
+        """Tell whether there is time left in this second; if not, these traces have lost the event."""
         if self._spent_seconds < BUDGET_SECONDS:
             return True
         now = time.monotonic()
@@ -242,7 +247,7 @@ class Tracer:
         return True
 
     def told(self, event: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return an event as it leaves: in JSON's types, without what is not known."""
+        """Return an event in JSON's types, without the fields that are not known."""
         known = {name: _plain(fields[name]) for name in EVENTS[event].fields if fields.get(name) is not None}
         return {"at_seconds": self.clock.time(), "event": event, **known}
 
@@ -281,7 +286,7 @@ def tracer_of(system: ActorSystem) -> Tracer:
 
 
 def actor_name(ref: Ref) -> str:
-    """Return what a trace calls an actor: its registered name, else what it is, such as ``validator``."""
+    """Return the name of an actor in a trace: its registered name, else its class, such as ``validator``."""
     name = ref.name
     if name is None:
         return _in_words(ref.actor_class.__name__)
@@ -295,17 +300,8 @@ def _in_words(name: str) -> str:
 
 
 def _reason_name(reason: object) -> str:
-    match reason:
-        case Normal():
-            return "normal"
-        case Killed():
-            return "killed"
-        case Crash():
-            return "crash"
-        case NoProcess():
-            return "no_process"
-        case _:
-            return "shutdown"
+    names = {Normal: "normal", Killed: "killed", Crash: "crash", NoProcess: "no_process"}
+    return names.get(type(reason), "shutdown")
 
 
 def _plain(value: Any) -> Any:

@@ -174,7 +174,7 @@ def measure(ways: Sequence[str], leases: Sequence[float], runs: int, processes: 
 def table(takeovers: Sequence[Takeover]) -> str:
     """Write medians and worst."""
     lines = [
-        f"{'seconds until the other node':44}{'has the seat':>16}{'receives':>16}{'answers':>16}",
+        f"{'seconds until the other node':44}{'is active':>16}{'receives':>16}{'answers':>16}",
         f"{'the active one is':24}{'lease':>10}{'runs':>10}" + f"{'median':>8}{'worst':>8}" * 3,
     ]
     groups: dict[tuple[float, str], list[Takeover]] = {}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.aws.notifications import EXPIRES_AT
+from receipt_actors.aws.tables import EXPIRES_AT
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry import embedded_metrics
 from tests.cli.stand_in_system import overview_of

@@ -9,6 +9,7 @@ import pytest
 from receipt_actors.otp import (
     INFINITY,
     KILLED,
+    NO_PROCESS,
     NORMAL,
     PERMANENT,
     SHUTDOWN,
@@ -39,7 +40,16 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
-from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Seen, WatchedClock, exit_reason_of, run_in
+from tests.otp.support import (
+    WAIT_SECONDS,
+    Pooled,
+    PooledTrapping,
+    Seen,
+    WatchedClock,
+    exit_reason_of,
+    raising,
+    run_in,
+)
 
 BUG = Crash(ValueError("bug"))
 
@@ -264,3 +274,37 @@ def test_no_time_at_all_to_end_is_the_same_for_all_supervisors(
     assert exit_reason_of(supervisor) == SHUTDOWN
     assert exit_reason_of(child) == KILLED
     assert clock.set_timers.rest() == []
+
+
+# --- a pooled actor that asks for a child ---
+
+
+@pytest.fixture
+def jobs(system: ActorSystem, seen: Seen) -> Ref:
+    return system.start(SimpleOneForOneSupervisor, ChildSpec("job", Start(Job, seen, "fixed"), TEMPORARY))
+
+
+def test_a_pooled_actor_starts_children_on_the_spot(system: ActorSystem, jobs: Ref) -> None:
+    """They are the supervisor's, and end with it; a child that crashes at its start is none."""
+    asking = system.start(Pooled)
+    child, crashed = run_in(asking, lambda _: [start_child(jobs, ["a"]), start_child(jobs, [raising(BUG.exception)])])
+    assert crashed == NotStarted(BUG)
+    assert [each.child for each in which_children(jobs)] == [child.ref]
+    jobs.exit(SHUTDOWN)
+    assert exit_reason_of(child.ref) == SHUTDOWN
+
+
+def test_a_pooled_actor_waits_for_no_child(system: ActorSystem, jobs: Ref) -> None:
+    """None is started by a supervisor that is suspended or has ended, nor one whose ``init`` waits."""
+
+    def waits(_actor: object) -> Receiving:
+        yield Receive(lambda _message: False)
+
+    asking = system.start(Pooled)
+    assert isinstance(run_in(asking, lambda _: start_child(jobs, [waits])), NotStarted)
+    otp_sys.suspend(jobs)
+    assert run_in(asking, lambda _: start_child(jobs, ["a"])) == NotStarted(NO_PROCESS)
+    otp_sys.resume(jobs)
+    assert which_children(jobs) == []
+    jobs.kill()
+    assert run_in(asking, lambda _: start_child(jobs, ["a"])) == NotStarted(NO_PROCESS)

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.messages import Submission, parse_submission
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, LedgerItem, ReceivedMessage
 from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.sources import Source
-from receipt_actors.otp import NO_REPLY, ActorSystem, ExitReason, From, GenServer, Name, Ref, Started, Stop
+from receipt_actors.otp import (
+    NO_REPLY,
+    SIMPLE_ONE_FOR_ONE,
+    TEMPORARY,
+    ActorSystem,
+    ChildSpec,
+    ExitReason,
+    From,
+    GenServer,
+    Name,
+    Ref,
+    Start,
+    Stop,
+    Supervisor,
+    supervisor_spec,
+    which_children,
+)
+from receipt_actors.pipeline.in_flight import InFlight, Table
+from receipt_actors.pipeline.protocol import IN_FLIGHT, MOVERS, VALIDATORS
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.testing import ManualClock, advance, receipt_data_of, settle
 
@@ -25,6 +45,8 @@ SECOND = replace(FIRST, queue="receipts-2", dead_letter_queue="dead-2", is_first
 #: Three attempts, with pauses of 1 to 2 and 2 to 3 seconds.
 THREE_ATTEMPTS: RetryPolicy = RetryPolicy(3, first_seconds=1.0, max_seconds=8.0)
 LONGEST_PAUSE_SECONDS = 3.0
+
+CRASHES = "m-crash"  #: message id, at which the stand-in of its processor crashes when it is started
 
 T = TypeVar("T")
 
@@ -71,6 +93,16 @@ class StandIn(GenServer):
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
         self.replies.append((label, reason))
+
+
+class ProcessorStandIn(StandIn):
+    """Takes the place of a validator or mover, and does nothing."""
+
+    def __init__(self, *started_with: Any) -> None:
+        super().__init__()
+        self.started_with = started_with
+        if started_with[1].message_id == CRASHES:
+            raise ZeroDivisionError
 
 
 class Ask:
@@ -126,6 +158,24 @@ class Stage:
         self.clock = ManualClock()
         self.actors = ActorSystem("test", self.clock)
         self.fakes: list[Any] = []
+        self.table: Table = {}  # of ``InFlight``, which its successor takes over
+
+    def start_in_flight(self, limits: LiveLimits, *sources: Source) -> Ref:
+        """Start ``InFlight``, and supervisors of processors that do nothing."""
+        if self.actors.whereis(VALIDATORS) is None:
+            spec = ChildSpec("processor", Start(ProcessorStandIn), TEMPORARY)
+            groups = [supervisor_spec(name, SIMPLE_ONE_FOR_ONE, [spec]) for name in (VALIDATORS, MOVERS)]
+            self.actors.start(Supervisor, groups)
+        return self.actors.start(
+            InFlight, limits, sources or [FIRST], 120, random.Random(1), self.table, name=IN_FLIGHT
+        )
+
+    def processors(self, supervisor: str = VALIDATORS) -> list[Ref]:
+        """Return the stand-ins that were started as validators, or movers, and live; the oldest first."""
+        self.settle()
+        ref = self.actors.whereis(supervisor)
+        assert ref is not None
+        return [child.child for child in which_children(ref, 10) if isinstance(child.child, Ref)]
 
     def with_fake(self, fake: Any) -> Any:
         self.fakes.append(fake)
@@ -221,8 +271,3 @@ def item(transaction_id: str = "t-1", user: int = 1, submission_id: str | None =
         post_queue=POST,
         claimed_at_seconds=0.0,
     )
-
-
-def started(result: object) -> Ref:
-    assert isinstance(result, Started)
-    return result.ref

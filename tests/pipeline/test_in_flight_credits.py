@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,52 +15,41 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.sources import Source, credits_kept_for_each
 from receipt_actors.otp import (
     NORMAL,
-    PERMANENT,
-    TEMPORARY,
-    ChildSpec,
     Name,
     Ref,
-    Start,
     Stop,
-    Supervisor,
-    start_child,
-    supervisor_spec,
 )
-from receipt_actors.otp import SIMPLE_ONE_FOR_ONE as ON_DEMAND
-from receipt_actors.pipeline.in_flight import STUCK_SECONDS, InFlight
+from receipt_actors.pipeline.in_flight import STUCK_SECONDS
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     IN_FLIGHT,
     LEDGER_GATEWAY,
-    MOVERS,
-    VALIDATORS,
     CreditsGranted,
+    Delivery,
     DescribeInFlight,
     Done,
     InFlightStatus,
     ObeyLimits,
+    Received,
     ReserveCredits,
     ResumeReceiving,
     ServiceAvailable,
     ServiceUnavailable,
-    SettleReservation,
     StopReceiving,
     StuckInOutage,
-    WatchMessage,
     delete_batcher_of,
     visibility_batcher_of,
 )
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
-from tests.pipeline.stand_ins import FIRST, SECOND, SOURCE, Stage, StandIn, started
+from tests.pipeline.stand_ins import FIRST, SECOND, SOURCE, Ask, Stage, delivery, submission
 
 
 def start(stage: Stage, max_in_flight: int = 25, *sources: Source) -> Ref:
-    limits = LiveLimits(Limits(max_in_flight, 1, 1))
-    return stage.actors.start(InFlight, limits, sources or [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    return stage.start_in_flight(LiveLimits(Limits(max_in_flight, 1, 1)), *sources)
 
 
 def granted(stage: Stage, consumer: Ref) -> list[int]:
-    return [credits.count for credits in stage.told(consumer, CreditsGranted)]
+    return [value.count for _, value in stage.replies(consumer) if isinstance(value, CreditsGranted)]
 
 
 def status(stage: Stage, in_flight: Ref) -> InFlightStatus:
@@ -72,19 +60,31 @@ def status(stage: Stage, in_flight: Ref) -> InFlightStatus:
 
 def reserve(stage: Stage, in_flight: Ref, consumer: Ref | None = None, count: int = 10, *, queue: str = SOURCE) -> Ref:
     consumer = consumer or stage.stand_in()
-    in_flight.cast(ReserveCredits(consumer, queue, count))
+    consumer.cast(Ask(in_flight, ReserveCredits(consumer, queue, count), None))
+    stage.settle()
     return consumer
 
 
-def watched(stage: Stage, processor: Ref, queue: str = SOURCE) -> WatchMessage:
-    return WatchMessage(processor, "m", "handle", 1, stage.clock.monotonic(), replace(FIRST, queue=queue))
-
-
-def take(stage: Stage, in_flight: Ref, messages: int, queue: str = SOURCE) -> list[Ref]:
-    processors = [stage.stand_in() for _ in range(messages)]
-    for processor in processors:
-        in_flight.cast(watched(stage, processor, queue))
-    return processors
+def receive(
+    stage: Stage,
+    in_flight: Ref,
+    messages: int = 0,
+    consumer: Ref | None = None,
+    *,
+    queue: str = SOURCE,
+    corrupt: int = 0,
+    failure: str | None = None,
+) -> list[Ref]:
+    """Have a consumer hand over what a receive brought; return the processors that were started for it."""
+    consumer = consumer or stage.stand_in()
+    came: list[Delivery] = [(delivery(number), submission(number)) for number in range(messages)]
+    came += [(delivery(number), None) for number in range(corrupt)]
+    before = set(stage.processors())
+    source = replace(FIRST, queue=queue)
+    received = Received(consumer, source, came, stage.clock.monotonic(), failure)
+    consumer.cast(Ask(in_flight, received, None))
+    stage.settle()
+    return [each for each in stage.processors() if each not in before]
 
 
 def end(stage: Stage, *refs: Ref) -> None:
@@ -109,31 +109,31 @@ def test_as_many_receive_at_once_as_find_full_receives(stage: Stage) -> None:
     def receiving() -> int:
         return status(stage, in_flight).reserved // 10
 
-    def receive(consumer: Ref, messages: int) -> None:
-        in_flight.cast(SettleReservation(consumer, SOURCE, messages))
+    def receive_again(consumer: Ref, messages: int) -> None:
+        receive(stage, in_flight, messages, consumer)
         reserve(stage, in_flight, consumer)
 
     assert receiving() == 2
-    receive(consumers[0], 10)
+    receive_again(consumers[0], 10)
     assert receiving() == 3
-    receive(consumers[1], 10)
-    receive(consumers[2], 10)
-    receive(consumers[3], 10)
+    receive_again(consumers[1], 10)
+    receive_again(consumers[2], 10)
+    receive_again(consumers[3], 10)
     assert receiving() == 5
-    receive(consumers[4], 7)
+    receive_again(consumers[4], 7)
     assert receiving() == 5
     for consumer in consumers:
-        receive(consumer, 5)
+        receive_again(consumer, 5)
     assert receiving() == 2
 
 
 def test_the_age_of_the_oldest_message_in_flight_is_known(stage: Stage) -> None:
     """Of whoever is left, whatever order they end in; nothing in flight has no age."""
     in_flight = start(stage)
-    (first,) = take(stage, in_flight, 1)
+    (first,) = receive(stage, in_flight, 1)
     stage.settle()
     stage.advance(3.0)
-    second, third = take(stage, in_flight, 2)
+    second, third = receive(stage, in_flight, 2)
     stage.settle()
     stage.advance(2.0)
     assert status(stage, in_flight).oldest_in_flight_seconds == 5.0
@@ -149,9 +149,9 @@ def test_who_waits_is_served_in_turn(stage: Stage) -> None:
     """Credits that come free go to the consumer that has waited longest."""
     in_flight = start(stage, max_in_flight=10)
     first, second, third = [reserve(stage, in_flight) for _ in range(3)]
-    in_flight.cast(SettleReservation(first, SOURCE, 0))
+    receive(stage, in_flight, 0, first)
     assert (granted(stage, second), granted(stage, third)) == ([10], [])
-    in_flight.cast(SettleReservation(second, SOURCE, 0))
+    receive(stage, in_flight, 0, second)
     assert granted(stage, third) == [10]
 
 
@@ -159,8 +159,7 @@ def test_a_message_in_flight_holds_its_credit(stage: Stage) -> None:
     """From its processor's announcement to its processor's end, whatever that is."""
     in_flight = start(stage, max_in_flight=3)
     consumer = reserve(stage, in_flight)
-    processors = take(stage, in_flight, 3)
-    in_flight.cast(SettleReservation(consumer, SOURCE, 3))
+    processors = receive(stage, in_flight, 3, consumer)
     reserve(stage, in_flight, consumer)
     assert granted(stage, consumer) == [3]
     assert status(stage, in_flight).in_flight == 3
@@ -172,26 +171,16 @@ def test_a_message_in_flight_holds_its_credit(stage: Stage) -> None:
     assert status(stage, in_flight).in_flight == 0
 
 
-def test_a_message_announced_twice_counts_once(stage: Stage) -> None:
-    """A restart of in_flight may learn of a processor in two ways."""
-    in_flight = start(stage)
-    (processor,) = take(stage, in_flight, 1)
-    in_flight.cast(watched(stage, processor))
-    assert status(stage, in_flight).in_flight == 1
-    end(stage, processor)
-    assert status(stage, in_flight).in_flight == 0
-
-
 def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
     """What is in flight goes on; the change is confirmed when no more is in flight or being received than allowed."""
     limits = LiveLimits(Limits(20, 1, 1))
-    in_flight = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    in_flight = stage.start_in_flight(limits)
     consumer = reserve(stage, in_flight)
-    processors = take(stage, in_flight, 10)
+    processors = receive(stage, in_flight, 10)
     limits.change(Limits(4, 1, 1))
     obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     end(stage, *processors[:6])
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     assert stage.reply_to(obeying) == Done()
     reserve(stage, in_flight, consumer)
     assert granted(stage, consumer) == [10]
@@ -202,9 +191,9 @@ def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
 def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> None:
     """Credits of receives under way count: they may bring as many messages."""
     limits = LiveLimits(Limits(20, 1, 1))
-    in_flight = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    in_flight = stage.start_in_flight(limits)
     consumer = reserve(stage, in_flight)
-    (processor,) = take(stage, in_flight, 1)
+    (processor,) = receive(stage, in_flight, 1)
     limits.change(Limits(10, 1, 1))
     obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     assert stage.replies(obeying) == []
@@ -213,14 +202,14 @@ def test_a_smaller_limit_is_not_confirmed_before_it_is_kept(stage: Stage) -> Non
     limits.change(Limits(9, 1, 1))
     obeying = stage.ask(IN_FLIGHT, ObeyLimits())
     assert stage.replies(obeying) == []
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     assert stage.reply_to(obeying) == Done()
 
 
 def test_a_wider_limit_serves_those_who_wait_at_once(stage: Stage) -> None:
     """They need not wait for something to end."""
     limits = LiveLimits(Limits(20, 1, 1), Limits(10, 1, 1))
-    in_flight = stage.actors.start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT)
+    in_flight = stage.start_in_flight(limits)
     _, waiting = reserve(stage, in_flight), reserve(stage, in_flight)
     assert granted(stage, waiting) == []
     limits.change(Limits(15, 1, 1))
@@ -238,19 +227,10 @@ def test_the_reservation_of_a_consumer_that_dies_is_free_again(stage: Stage) -> 
     assert status(stage, in_flight).reserved == 10
 
 
-def test_a_processor_that_ended_before_it_was_announced_leaks_nothing(stage: Stage) -> None:
-    """One that has nothing to do ends within its own start."""
-    in_flight = start(stage)
-    processor = stage.stand_in()
-    end(stage, processor)
-    in_flight.cast(watched(stage, processor))
-    assert status(stage, in_flight).in_flight == 0
-
-
 def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> None:
     """Two outages, and both have to end."""
     in_flight = start(stage, max_in_flight=30)
-    processors = take(stage, in_flight, 2)
+    processors = receive(stage, in_flight, 2)
     in_flight.cast(ServiceUnavailable("ledger"))
     in_flight.cast(ServiceUnavailable("app_store"))
     in_flight.cast(ServiceUnavailable("ledger"))  # said at every probe
@@ -268,13 +248,13 @@ def test_the_gate_is_closed_while_any_service_is_unavailable(stage: Stage) -> No
 def test_an_outage_may_close_the_gate_and_open_it_again(stage: Stage) -> None:
     """While it lasts: whether there is anything to receive that does not need the service may change."""
     in_flight = start(stage, max_in_flight=30)
-    take(stage, in_flight, 2)
+    receive(stage, in_flight, 2)
     in_flight.cast(ServiceUnavailable("app_store"))
     consumer = reserve(stage, in_flight)
     assert granted(stage, consumer) == []
     in_flight.cast(ServiceUnavailable("app_store", stops_receiving=False))
     assert granted(stage, consumer) == [10]
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     in_flight.cast(ServiceUnavailable("app_store"))
     another = reserve(stage, in_flight)
     assert granted(stage, another) == []
@@ -289,8 +269,7 @@ def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
     first, second = reserve(stage, in_flight), reserve(stage, in_flight)
     assert (granted(stage, first), granted(stage, second)) == ([1], [])
 
-    (probe,) = take(stage, in_flight, 1)
-    in_flight.cast(SettleReservation(first, SOURCE, 1))
+    (probe,) = receive(stage, in_flight, 1, first)
     assert granted(stage, second) == []
     end(stage, probe)
     assert granted(stage, second) == [1]
@@ -310,14 +289,13 @@ def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
     """``StopReceiving`` is answered when the last receive is over and the last message done; nobody is let in."""
     in_flight = start(stage)
     receiving = reserve(stage, in_flight)
-    (early,) = take(stage, in_flight, 1)
+    (early,) = receive(stage, in_flight, 1)
     closing = stage.ask(IN_FLIGHT, StopReceiving())
     waiting = reserve(stage, in_flight)
 
     end(stage, early)
     assert stage.replies(closing) == []
-    (late,) = take(stage, in_flight, 1)
-    in_flight.cast(SettleReservation(receiving, SOURCE, 1))
+    (late,) = receive(stage, in_flight, 1, receiving)
     reserve(stage, in_flight, receiving)
     assert stage.replies(closing) == []
     end(stage, late)
@@ -328,7 +306,7 @@ def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
 def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
     """As long as messages are finished it waits; once none is for a while, it is told how many are stuck."""
     in_flight = start(stage)
-    processors = take(stage, in_flight, 3)
+    processors = receive(stage, in_flight, 3)
     in_flight.cast(ServiceUnavailable("ledger"))
     closing = stage.ask(IN_FLIGHT, StopReceiving())
     for processor in processors[:2]:
@@ -342,12 +320,12 @@ def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
 def test_closing_does_not_wait_for_a_queue_that_keeps_its_own_messages(stage: Stage) -> None:
     """Its trouble closes no gate; but who stops has nothing to wait for either."""
     in_flight = start(stage)
-    take(stage, in_flight, 2)
+    receive(stage, in_flight, 2)
     in_flight.cast(ServiceUnavailable("send to Out", stops_receiving=False))
     consumer = reserve(stage, in_flight)
     assert granted(stage, consumer) == [10]
     assert status(stage, in_flight).unavailable == frozenset()
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     closing = stage.ask(IN_FLIGHT, StopReceiving())
     stage.advance(STUCK_SECONDS)
     assert stage.reply_to(closing) == StuckInOutage(2, frozenset({"send to Out"}))
@@ -361,8 +339,7 @@ def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
     in_flight.cast(ServiceUnavailable("ledger"))  # it may begin only then
     stage.advance(10 * STUCK_SECONDS)
     assert stage.replies(closing) == []
-    take(stage, in_flight, 1)
-    in_flight.cast(SettleReservation(consumer, SOURCE, 1))
+    receive(stage, in_flight, 1, consumer)
     stage.advance(2 * STUCK_SECONDS)
     assert stage.reply_to(closing) == StuckInOutage(1, frozenset({"ledger"}))
 
@@ -370,7 +347,7 @@ def test_closing_waits_for_receives_in_an_outage_too(stage: Stage) -> None:
 def test_closing_waits_as_ever_once_an_outage_is_over(stage: Stage) -> None:
     """Somebody slow is waited for, where all services are there."""
     in_flight = start(stage)
-    (processor,) = take(stage, in_flight, 1)
+    (processor,) = receive(stage, in_flight, 1)
     in_flight.cast(ServiceUnavailable("ledger"))
     closing = stage.ask(IN_FLIGHT, StopReceiving())
     in_flight.cast(ServiceAvailable("ledger"))
@@ -402,21 +379,20 @@ def test_idle_time_counts_from_the_last_message(stage: Stage) -> None:
     """Nothing in flight for so long; empty receives do not count, messages do, if only corrupt ones."""
     in_flight = start(stage)
     consumer = reserve(stage, in_flight)
-    (processor,) = take(stage, in_flight, 1)
-    in_flight.cast(SettleReservation(consumer, SOURCE, 1))
+    (processor,) = receive(stage, in_flight, 1, consumer)
     stage.advance(5)
     assert status(stage, in_flight).idle_seconds == 0
     end(stage, processor)
     stage.advance(7)
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     assert status(stage, in_flight).idle_seconds == 7
     stage.advance(1)
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     assert status(stage, in_flight).idle_seconds == 8
-    in_flight.cast(SettleReservation(consumer, SOURCE, 1))
+    receive(stage, in_flight, 0, consumer, corrupt=1)
     stage.advance(2)
     assert status(stage, in_flight).idle_seconds == 0
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     assert status(stage, in_flight).idle_seconds == 2
 
 
@@ -426,20 +402,11 @@ def test_nobody_is_idle_whose_queue_has_not_answered(stage: Stage) -> None:
     consumer = reserve(stage, in_flight)
     stage.advance(60)
     assert status(stage, in_flight).idle_seconds == 0
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     assert status(stage, in_flight).idle_seconds == 60
     stage.advance(1)
-    (processor,) = take(stage, in_flight, 1)
+    (processor,) = receive(stage, in_flight, 1)
     end(stage, processor)
-    stage.advance(60)
-    assert status(stage, in_flight).idle_seconds == 0
-
-
-def test_nobody_is_idle_who_does_not_know_what_is_in_flight(stage: Stage) -> None:
-    """Nor an in_flight that was restarted, before all have said what they have."""
-    stage.stand_in(VALIDATORS)
-    in_flight = start(stage)
-    in_flight.cast(SettleReservation(stage.stand_in(), SOURCE, 0))
     stage.advance(60)
     assert status(stage, in_flight).idle_seconds == 0
 
@@ -449,15 +416,15 @@ def test_of_several_sources_each_has_to_answer(stage: Stage) -> None:
     in_flight = start(stage, 100, FIRST, SECOND)
     first, second = stage.stand_in(), stage.stand_in()
     stage.advance(4)
-    in_flight.cast(SettleReservation(first, SOURCE, 0))
+    receive(stage, in_flight, 0, first)
     assert status(stage, in_flight).idle_seconds == 0
     stage.advance(1)
-    in_flight.cast(SettleReservation(second, SECOND.queue, 1))
+    receive(stage, in_flight, 0, second, queue=SECOND.queue, corrupt=1)
     assert status(stage, in_flight).idle_seconds == 0
     stage.advance(2)
-    in_flight.cast(SettleReservation(second, SECOND.queue, 0))
+    receive(stage, in_flight, 0, second, queue=SECOND.queue)
     assert status(stage, in_flight).idle_seconds == 0
-    in_flight.cast(SettleReservation(first, SOURCE, 0))
+    receive(stage, in_flight, 0, first)
     assert status(stage, in_flight).idle_seconds == 2
 
 
@@ -467,11 +434,11 @@ def test_failing_receives_are_told_once(stage: Stage, caplog: pytest.LogCaptureF
     consumers = [stage.stand_in() for _ in range(4)]
     for _ in range(5):
         for consumer in consumers:
-            in_flight.cast(SettleReservation(consumer, SOURCE, 0, "503"))
+            receive(stage, in_flight, 0, consumer, failure="503")
     stage.settle()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     for consumer in consumers:
-        in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+        receive(stage, in_flight, 0, consumer)
     stage.settle()
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
 
@@ -480,39 +447,25 @@ def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
     """A batch run must not end because it can't see its work, however long; when it can again it looks first."""
     in_flight = start(stage)
     consumer = stage.stand_in()
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     stage.advance(60)
     assert status(stage, in_flight).idle_seconds == 60
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0, "503"))
+    receive(stage, in_flight, 0, consumer, failure="503")
     stage.advance(60)
     seen = status(stage, in_flight)
     assert (seen.idle_seconds, seen.troubles) == (0, {f"receive from {SOURCE}"})
-    in_flight.cast(SettleReservation(consumer, SOURCE, 0))
+    receive(stage, in_flight, 0, consumer)
     seen = status(stage, in_flight)
     assert (seen.idle_seconds, seen.troubles) == (60, frozenset())
 
 
 def test_a_restarted_in_flight_counts_what_is_in_flight(stage: Stage) -> None:
-    """It asks the supervisors of the processors, and announces nothing that it does not know."""
-    limits = LiveLimits(Limits(20, 1, 1))
-    specs = [
-        ChildSpec("in_flight", Start(InFlight, limits, [FIRST], 120, random.Random(1), name=IN_FLIGHT), PERMANENT),
-        supervisor_spec(VALIDATORS, ON_DEMAND, [ChildSpec("v", Start(StandIn), TEMPORARY)]),
-        supervisor_spec(MOVERS, ON_DEMAND, [ChildSpec("m", Start(StandIn), TEMPORARY)]),
-    ]
-    stage.actors.start(Supervisor, specs)
-    in_flight, validators, movers = (stage.actors.whereis(name) for name in (IN_FLIGHT, VALIDATORS, MOVERS))
-    assert in_flight is not None and validators is not None and movers is not None
-    processors = [started(start_child(each, ())) for each in (validators, validators, movers)]
-    for processor in processors:
-        in_flight.cast(watched(stage, processor))
-
+    in_flight = start(stage, 20)
+    processors = receive(stage, in_flight, 3)
     stage.crash(in_flight)
-    successor = stage.actors.whereis(IN_FLIGHT)
-    assert successor is not None
+    successor = start(stage, 20)
     assert status(stage, successor).in_flight == 3
-    consumer = reserve(stage, successor, count=50)
-    assert granted(stage, consumer) == [17]
+    assert granted(stage, reserve(stage, successor, count=50)) == [17]
     end(stage, *processors)
     assert status(stage, successor).in_flight == 0
 
@@ -534,15 +487,14 @@ def test_a_restarted_in_flight_knows_of_the_outage(stage: Stage) -> None:
 def test_a_closed_gate_lets_one_more_in_to_try_with(stage: Stage) -> None:
     """When a gateway wants one; and not two at once, nor beyond the room there is."""
     in_flight = start(stage, max_in_flight=3)
-    take(stage, in_flight, 1)
+    receive(stage, in_flight, 1)
     in_flight.cast(ServiceUnavailable("ledger"))
     first, second = reserve(stage, in_flight), reserve(stage, in_flight)
     assert granted(stage, first) == []
     for _ in range(3):
         in_flight.cast(ServiceUnavailable("ledger", wanted_messages=1))
     assert (granted(stage, first), granted(stage, second)) == ([1], [])
-    take(stage, in_flight, 2)
-    in_flight.cast(SettleReservation(first, SOURCE, 1))
+    receive(stage, in_flight, 2, first)
     in_flight.cast(ServiceUnavailable("ledger", wanted_messages=1))
     assert granted(stage, second) == []
 
@@ -572,8 +524,7 @@ class Busy:
         before = len(self.messages)
         for consumer, seen in self.seen.items():
             for count in granted(self.stage, consumer)[seen:]:
-                self.messages += take(self.stage, self.in_flight, count, self.queue)
-                self.in_flight.cast(SettleReservation(consumer, self.queue, count))
+                self.messages += receive(self.stage, self.in_flight, count, consumer, queue=self.queue)
                 reserve(self.stage, self.in_flight, consumer, queue=self.queue)
                 self.seen[consumer] += 1
         return len(self.messages) - before
@@ -605,8 +556,7 @@ def test_a_message_now_and_then_is_taken_in_at_once_beside_a_backlog_of_thousand
     for number in range(rounds):
         busy.receive()
         assert len(granted(stage, seldom)) == number + 1
-        messages = take(stage, in_flight, number % 2, SECOND.queue)
-        in_flight.cast(SettleReservation(seldom, SECOND.queue, number % 2))
+        messages = receive(stage, in_flight, number % 2, seldom, queue=SECOND.queue)
         reserve(stage, in_flight, seldom, queue=SECOND.queue)
         busy.finish(10)
         end(stage, *messages)
@@ -653,8 +603,7 @@ def test_trouble_with_one_source_queue_closes_the_gate_for_that_one_alone(
     assert (now.unavailable, now.is_closed) == ({service}, False)
     in_flight.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
     assert granted(stage, consumers[1]) == []  # one may be coming
-    take(stage, in_flight, 1, SECOND.queue)
-    in_flight.cast(SettleReservation(consumers[0], SECOND.queue, 1))
+    receive(stage, in_flight, 1, consumers[0], queue=SECOND.queue)
     in_flight.cast(ServiceUnavailable(service, wanted_messages=1, source_queue=SECOND.queue))
     assert granted(stage, consumers[1]) == [1]
     in_flight.cast(ServiceUnavailable("delete from receipts", source_queue=FIRST.queue))
@@ -670,11 +619,11 @@ def test_a_queue_that_cannot_be_received_from_is_told_of_by_its_name(
     incidents = stage.stand_in(INCIDENTS)
     in_flight = start(stage, 100, FIRST, SECOND)
     lost = reserve(stage, in_flight, queue=SECOND.queue)
-    in_flight.cast(SettleReservation(lost, SECOND.queue, 0, "receipts-2: no such queue"))
+    receive(stage, in_flight, 0, lost, queue=SECOND.queue, failure="receipts-2: no such queue")
     now = status(stage, in_flight)
     assert (now.receives_fail, now.unavailable, now.is_closed) == ({SECOND.queue}, frozenset(), False)
     assert granted(stage, reserve(stage, in_flight)) == [10]
-    in_flight.cast(SettleReservation(lost, SECOND.queue, 0))
+    receive(stage, in_flight, 0, lost, queue=SECOND.queue)
     told = stage.told(incidents, Noticed)
     assert [(each.kind, each.subject) for each in told] == [
         (IncidentKind.OUTAGE, "receive from receipts-2"),
@@ -688,10 +637,10 @@ def test_in_an_outage_of_all_each_source_has_its_turn_to_try(stage: Stage) -> No
     in_flight.cast(ServiceUnavailable("ledger"))
     first, second = reserve(stage, in_flight), reserve(stage, in_flight, queue=SECOND.queue)
     assert (granted(stage, first), granted(stage, second)) == ([1], [])
-    in_flight.cast(SettleReservation(first, FIRST.queue, 0))
+    receive(stage, in_flight, 0, first, queue=FIRST.queue)
     reserve(stage, in_flight, first)
     assert (granted(stage, first), granted(stage, second)) == ([1], [1])
-    in_flight.cast(SettleReservation(second, SECOND.queue, 0))
+    receive(stage, in_flight, 0, second, queue=SECOND.queue)
     assert granted(stage, first) == [1, 1]
 
 
@@ -743,10 +692,9 @@ class Credits(RuleBasedStateMachine):
         if receiving:
             consumer = receiving[pick % len(receiving)]
             queue, count = self.queues[consumer], min(received, self._granted_now(consumer))
-            taken = take(self.stage, self.in_flight, count, queue)
+            taken = receive(self.stage, self.in_flight, count, consumer, queue=queue)
             self.queues.update(dict.fromkeys(taken, queue))
             self.processors += taken
-            self.in_flight.cast(SettleReservation(consumer, queue, count))
             self.consumers[consumer] += 1
             self.waiting.discard(consumer)
             if again:
@@ -806,17 +754,13 @@ class Unable:
     def __init__(self, stage: Stage, *sources: Source) -> None:
         self.stage = stage
         self.limits = LiveLimits(Limits(25, 1, 1))
-        self.in_flight = stage.actors.start(
-            InFlight, self.limits, sources or [FIRST], 120, random.Random(1), name=IN_FLIGHT
-        )
+        self.in_flight = stage.start_in_flight(self.limits, *sources)
 
     def receive(self, *, fails: bool, queue: str = SOURCE, messages: int = 0) -> None:
         """Let a consumer of its own receive."""
         consumer = reserve(self.stage, self.in_flight, queue=queue)
-        self.stage.settle()
         failure = "injected by a test" if fails else None
-        self.in_flight.cast(SettleReservation(consumer, queue, messages, failure))
-        self.stage.settle()
+        receive(self.stage, self.in_flight, messages, consumer, queue=queue, failure=failure)
 
     def tell(self, fact: object) -> None:
         self.in_flight.cast(fact)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,49 +12,28 @@ import pytest
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.otp import (
-    KILLED,
-    NORMAL,
-    SHUTDOWN,
-    SIMPLE_ONE_FOR_ONE,
-    TEMPORARY,
-    WORKER,
-    ChildInfo,
-    ChildSpec,
-    ExitReason,
-    Ref,
-    Shutdown,
-    Start,
-    Stop,
-    Supervisor,
-    WhichChildren,
-    start_child,
-    supervisor_spec,
-)
-from receipt_actors.pipeline.in_flight import InFlight
+from receipt_actors.domain.sources import Source
+from receipt_actors.otp import NORMAL, SHUTDOWN, ExitReason, Ref, Shutdown, Stop
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.protocol import (
-    IN_FLIGHT,
-    MOVERS,
     VALIDATORS,
     VISIBILITY_BATCHER,
-    AnnounceYourself,
     ChangeVisibility,
+    Delivery,
     Done,
     GaveUp,
     HandBack,
+    Received,
     Refused,
-    StandBack,
-    WatchMessage,
-    YourTurn,
 )
-from tests.pipeline.stand_ins import FIRST, Stage, StandIn, started
+from tests.pipeline.stand_ins import CRASHES, FIRST, Ask, Stage, delivery, submission
 
 TIMEOUT = 120
 FIFO = replace(FIRST, queue="receipts.fifo")
 
 
 class House:
-    """A in_flight, with stand-ins for processors and for the batcher that it has carry out its wishes."""
+    """An ``InFlight``, with stand-ins for processors and for the batcher that it has carry out its wishes."""
 
     def __init__(self, stage: Stage, answer: Callable[[Any], object] = lambda _: Done()) -> None:
         self.stage = stage
@@ -63,18 +41,17 @@ class House:
         self.in_flight = self.start()
 
     def start(self) -> Ref:
-        limits, sources = LiveLimits(Limits(1000, 1, 1)), [FIRST, FIFO]
-        return self.stage.actors.start(InFlight, limits, sources, TIMEOUT, random.Random(1), name=IN_FLIGHT)
+        return self.stage.start_in_flight(LiveLimits(Limits(1000, 1, 1)), FIRST, FIFO)
 
-    def watch(
-        self, message_id: str = "m-1", *, receives: int = 1, processor: Ref | None = None, group: str | None = None
-    ) -> Ref:
-        processor = processor or self.stage.stand_in()
+    def receive(self, *messages: Delivery, source: Source = FIRST, is_last: bool = False) -> list[Ref]:
+        """Hand over what came; return the validators that were started for it."""
+        consumer, before = self.stage.stand_in(), set(self.stage.processors())
         now = self.stage.clock.monotonic()
-        source = FIRST if group is None else FIFO
-        watch = WatchMessage(processor, message_id, f"{message_id}/handle", receives, now, source, group)
-        self.in_flight.cast(watch)
-        self.stage.settle()
+        consumer.cast(Ask(self.in_flight, Received(consumer, source, messages, now, is_last=is_last), None))
+        return [each for each in self.stage.processors() if each not in before]
+
+    def take(self, message_id: str = "m-1", receives: int = 1) -> Ref:
+        (processor,) = self.receive(message(message_id, receives))
         return processor
 
     def changes(self) -> list[tuple[str, int]]:
@@ -83,9 +60,25 @@ class House:
     def counted(self) -> list[tuple[str, Reason | None]]:
         return list(Counter(self.stage.counted().fates).elements())
 
+    def begun(self) -> list[str]:
+        """Return the messages that have a validator now."""
+        actors = [processor.process.actor for processor in self.stage.processors()]
+        return [actor.started_with[1].message_id for actor in actors]
+
     def end(self, processor: Ref, reason: ExitReason = NORMAL) -> None:
         processor.cast(Stop(reason))
         self.stage.settle()
+
+
+def message(message_id: str, receives: int = 1, group: str | None = None) -> Delivery:
+    came = replace(
+        delivery(receives=receives), message_id=message_id, receipt_handle=f"{message_id}/handle", group_id=group
+    )
+    return came, submission()
+
+
+def of_group(group: str, *message_ids: str, receives: int = 1) -> list[Delivery]:
+    return [message(message_id, receives, group) for message_id in message_ids]
 
 
 @pytest.fixture
@@ -95,7 +88,7 @@ def house(stage: Stage) -> House:
 
 def test_a_message_is_extended_from_half_its_time_on(house: House) -> None:
     """Not before; then each time that half of the new timeout is over, for as long as its processor lives."""
-    processor = house.watch()
+    processor = house.take()
     house.stage.advance(TIMEOUT / 2 - 1)
     assert house.changes() == []
     house.stage.advance(1)
@@ -112,7 +105,7 @@ def test_no_message_is_ever_close_to_its_end(house: House) -> None:
     """Whenever a message comes in, it is extended with a third of its timeout to spare."""
     hidden_until: dict[str, float] = {}
     for number in range(20):
-        house.watch(f"m-{number}")
+        house.take(f"m-{number}")
         hidden_until[f"m-{number}/handle"] = house.stage.clock.monotonic() + TIMEOUT
         house.stage.advance(3.7)
     seen = 0
@@ -128,7 +121,7 @@ def test_no_message_is_ever_close_to_its_end(house: House) -> None:
 
 def test_extensions_end_after_twelve_hours(house: House) -> None:
     """SQS counts them from the receive; an extension beyond would be refused."""
-    house.watch()
+    house.take()
     house.stage.advance(MAX_VISIBILITY_SECONDS - TIMEOUT)
     extensions = len(house.changes())
     assert extensions > 600
@@ -138,14 +131,14 @@ def test_extensions_end_after_twelve_hours(house: House) -> None:
 
 def test_a_message_that_is_done_is_left(house: House) -> None:
     """It is deleted or moved: there is nothing to hand back."""
-    house.end(house.watch())
+    house.end(house.take())
     assert (house.changes(), house.counted()) == ([], [])
 
 
 @pytest.mark.parametrize(("receives", "at_once"), [(1, True), (8, True), (9, False), (19, False)])
 def test_restarts_of_the_pipeline_do_not_use_up_the_receives(house: House, receives: int, at_once: bool) -> None:
     """Where a process stops the next one takes over at once; but not again and again, up to the dead-letter queue."""
-    house.end(house.watch(receives=receives), SHUTDOWN)
+    house.end(house.take(receives=receives), SHUTDOWN)
     ((_, seconds),) = house.changes()
     assert (seconds == 0) == at_once
     assert house.counted() == [("handed_back", Reason.DRAINED)]
@@ -153,8 +146,8 @@ def test_restarts_of_the_pipeline_do_not_use_up_the_receives(house: House, recei
 
 def test_one_that_is_ended_before_the_processors_hands_back(house: House) -> None:
     """Its supervisor gives up, and nobody would see the processors end: no message has to wait for its timeout."""
-    house.watch("m-1")
-    house.watch("m-2", receives=2)
+    house.take("m-1")
+    house.take("m-2", receives=2)
     house.in_flight.exit(SHUTDOWN)
     house.stage.settle()
     first, second = house.changes()
@@ -166,7 +159,7 @@ def test_one_that_is_ended_before_the_processors_hands_back(house: House) -> Non
 
 def test_one_that_crashes_alone_hands_nothing_back(house: House) -> None:
     """The processors live, and its successor watches them."""
-    house.watch()
+    house.take()
     house.in_flight.cast(object())
     house.stage.settle()
     assert not house.in_flight.is_alive()
@@ -176,7 +169,7 @@ def test_one_that_crashes_alone_hands_nothing_back(house: House) -> None:
 @pytest.mark.parametrize(("receives", "seconds"), [(1, 30), (2, 60), (4, 240), (6, 900), (19, 900)])
 def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receives: int, seconds: int) -> None:
     """30 s x 2^n, at most 15 minutes, up to a fifth less, and counted under its reason."""
-    processor = house.watch(receives=receives)
+    processor = house.take(receives=receives)
     assert house.changes() == []
     house.end(processor, Shutdown(HandBack(Reason.GAVE_UP_FOR_NOW)))
     ((handle, hidden_seconds),) = house.changes()
@@ -187,14 +180,14 @@ def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receiv
 
 def test_what_was_shut_down_is_handed_back_at_once(house: House) -> None:
     """For another process to take."""
-    house.end(house.watch(receives=7), SHUTDOWN)
+    house.end(house.take(receives=7), SHUTDOWN)
     assert house.changes() == [("m-1/handle", 0)]
     assert house.counted() == [("handed_back", Reason.DRAINED)]
 
 
 def test_what_crashed_is_handed_back_later_and_reported(house: House, caplog: pytest.LogCaptureFixture) -> None:
     """A poisonous message comes round ever more seldom; the log has its id."""
-    house.stage.crash(house.watch("m-666", receives=3))
+    house.stage.crash(house.take("m-666", receives=3))
     ((handle, seconds),) = house.changes()
     assert (handle, 96 <= seconds <= 120) == ("m-666/handle", True)
     assert house.counted() == [("handed_back", Reason.CRASHED)]
@@ -203,47 +196,14 @@ def test_what_crashed_is_handed_back_later_and_reported(house: House, caplog: py
 
 def test_what_was_killed_counts_as_crashed(house: House) -> None:
     """It had no chance to say anything."""
-    house.watch().kill()
+    house.take().kill()
     assert [24 <= seconds <= 30 for _, seconds in house.changes()] == [True]
     assert house.counted() == [("handed_back", Reason.CRASHED)]
 
 
-def test_a_processor_that_ended_before_it_was_watched_is_believed(house: House) -> None:
-    """One that gives up within its own start has ended when the in_flight reads that it began."""
-    processor = house.stage.stand_in()
-    house.end(processor, Shutdown(HandBack(Reason.NO_DEAD_LETTER_QUEUE)))
-    house.watch(processor=processor)
-    assert house.counted() == [("handed_back", Reason.NO_DEAD_LETTER_QUEUE)]
-
-
-@pytest.mark.parametrize(
-    ("reason", "fates"),
-    [(NORMAL, []), (SHUTDOWN, [("handed_back", Reason.DRAINED)]), (KILLED, [("handed_back", Reason.CRASHED)])],
-)
-def test_how_a_processor_ended_counts_whenever_that_was(
-    house: House, reason: ExitReason, fates: list[object], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Before it was watched as well: it announces itself to a new in_flight, and ends before that has read it.
-
-    One that had finished is no crash, is not counted twice, and lets the next one of its group begin.
-    """
-    processor, next_one = house.stage.stand_in(), house.stage.stand_in()
-    if reason is KILLED:
-        processor.kill()
-    else:
-        processor.cast(Stop(reason))
-    house.stage.settle()
-    house.watch("m-1", processor=processor, group="a")
-    house.watch("m-2", processor=next_one, group="a")
-    assert house.counted() == fates
-    assert [handle for handle, _ in house.changes()] == ["m-1/handle"] * len(fates)
-    assert ("crashed" in caplog.text) is (reason is KILLED)
-    assert turns(house, next_one) == [[YourTurn] if reason is NORMAL else [StandBack]]
-
-
 def test_the_last_hand_backs_come_before_its_own_end(house: House) -> None:
     """Processors that were shut down just before are handed back, not forgotten, however long the mailbox is."""
-    processors = [house.watch(f"m-{number}") for number in range(200)]
+    processors = [house.take(f"m-{number}") for number in range(200)]
     scheduler = house.stage.actors.scheduler
 
     class EndTheKeeper:
@@ -268,7 +228,7 @@ def test_a_message_whose_extension_fails_is_lost(
 ) -> None:
     """Another worker may have it: it is neither extended nor handed back any more, and its processor goes on."""
     house = House(stage, answer=lambda _: failure)
-    lost = house.watch()
+    lost = house.take()
     house.stage.advance(TIMEOUT / 2)
     assert "m-1 could not be extended" in caplog.text
     house.stage.advance(10 * TIMEOUT)
@@ -281,88 +241,80 @@ def test_a_message_whose_extension_fails_is_lost(
 def test_a_batcher_that_is_away_is_survived(house: House) -> None:
     """The message comes back by its visibility timeout."""
     house.batcher.kill()
-    house.end(house.watch(), SHUTDOWN)
+    house.end(house.take(), SHUTDOWN)
     assert house.in_flight.is_alive()
 
 
-class Processor(StandIn):
-    """A stand-in that introduces itself when a new in_flight asks."""
-
-    def __init__(self, message_id: str) -> None:
-        super().__init__()
-        self.message_id = message_id
-
-    def handle_info(self, message: Any) -> None:
-        if isinstance(message, AnnounceYourself):
-            watch = WatchMessage(self.ref, self.message_id, f"{self.message_id}/handle", 1, 0.0, FIRST)
-            self.cast(IN_FLIGHT, watch)
-
-
-def test_a_new_in_flight_finds_the_processors_that_live(stage: Stage) -> None:
-    """Its table is rebuilt from the supervisors, extensions go on, and ends are seen."""
-    house = House(stage)
-    specs = [
-        supervisor_spec(name, SIMPLE_ONE_FOR_ONE, [ChildSpec(name, Start(Processor), TEMPORARY)])
-        for name in (VALIDATORS, MOVERS)
-    ]
-    stage.actors.start(Supervisor, specs)
-    validators, movers = stage.actors.whereis(VALIDATORS), stage.actors.whereis(MOVERS)
-    assert validators is not None and movers is not None
-    validating = started(start_child(validators, ("m-1",)))
-    started(start_child(movers, ("m-2",)))
-
-    stage.crash(house.in_flight)
+def test_a_new_in_flight_goes_on_with_the_table(house: House) -> None:
+    """Extensions go on, ends are seen, also those that nobody has seen, and a group keeps its order."""
+    validating, ending = house.take("m-1"), house.take("m-2")
+    (first,) = house.receive(*of_group("a", "a1", "a2"), source=FIFO)
+    house.stage.crash(house.in_flight)
+    house.end(ending, SHUTDOWN)
     house.in_flight = house.start()
-    stage.advance(TIMEOUT / 2)
-    assert sorted(house.changes()) == [("m-1/handle", TIMEOUT), ("m-2/handle", TIMEOUT)]
-    stage.crash(validating)
-    assert house.counted() == [("handed_back", Reason.CRASHED)]
+    house.stage.advance(TIMEOUT / 2)
+    assert sorted(house.changes()) == [
+        ("a1/handle", TIMEOUT),
+        ("a2/handle", TIMEOUT),
+        ("m-1/handle", TIMEOUT),
+        ("m-2/handle", 0),
+    ]
+    house.stage.crash(validating)
+    assert house.counted() == [("handed_back", Reason.DRAINED), ("handed_back", Reason.CRASHED)]
+    house.end(first)
+    assert house.begun() == ["a2"]
 
 
-def test_a_processor_announced_twice_is_watched_once(stage: Stage) -> None:
-    """By itself, and because it was asked to."""
-    house = House(stage)
-    processor = house.watch()
-    house.watch(processor=processor)
-    house.end(processor, SHUTDOWN)
-    assert house.changes() == [("m-1/handle", 0)]
+# --- processors that do not start ---
 
 
-def test_a_supervisor_that_restarts_a_child_is_understood(stage: Stage) -> None:
-    """A child without a reference yet has nobody to be asked."""
-    stage.stand_in(
-        VALIDATORS,
-        lambda request: [ChildInfo(None, "restarting", WORKER)] if isinstance(request, WhichChildren) else None,
-    )
-    house = House(stage)
-    stage.settle()
-    assert house.in_flight.is_alive()
+def test_what_gets_no_processor_is_handed_back_and_those_behind_it(house: House) -> None:
+    """At once where the supervisor starts nothing; later where the processor crashes at its start."""
+    validators = house.stage.actors.whereis(VALIDATORS)
+    assert validators is not None
+    otp_sys.suspend(validators)
+    consumer = house.stage.stand_in()
+    consumer.cast(Ask(house.in_flight, Received(consumer, FIFO, of_group("a", "a1", "a2")), None))
+    house.stage.settle()
+    otp_sys.resume(validators)
+    assert house.changes() == [("a1/handle", 0), ("a2/handle", 0)]
+    assert house.receive(message("m-1"), message(CRASHES), message("m-2"))
+    (handle, seconds), *_ = house.changes()[2:]
+    assert (handle, 24 <= seconds <= 30) == (f"{CRASHES}/handle", True)
+    assert house.begun() == ["m-1", "m-2"]
+
+
+# --- the end of a consumer ---
+
+
+def test_what_a_consumer_brings_at_its_end_is_handed_back_at_once(house: House) -> None:
+    assert house.receive(message("m-1"), message("m-2", 9), source=FIRST, is_last=True) == []
+    (first, second) = house.changes()
+    assert (first, second[0], second[1] > 0) == (("m-1/handle", 0), "m-2/handle", True)
+    assert house.counted() == [("handed_back", Reason.DRAINED)] * 2
 
 
 # --- groups of FIFO queues ---
 
 
-def turns(house: House, *processors: Ref) -> list[list[type]]:
-    """What each processor was told about its turn."""
-    return [[type(told) for told in house.stage.told(each, YourTurn | StandBack)] for each in processors]
-
-
-def test_one_of_a_group_has_its_turn_at_a_time(house: House) -> None:
-    """The next one when it is finished; all of them are extended meanwhile. Others need nobody's word."""
-    first, second, other = (house.watch(f"m-{name}", group=name[0]) for name in ("a1", "a2", "b1"))
-    alone = house.watch("m-alone")
-    assert turns(house, first, second, other, alone) == [[YourTurn], [], [YourTurn], []]
+def test_one_of_a_group_has_a_processor_at_a_time(house: House) -> None:
+    """The next one when it is finished; all of them are extended meanwhile. Others go on."""
+    a, b = of_group("a", "a1", "a2"), of_group("b", "b1")
+    first, other = house.receive(*a, *b, source=FIFO)
+    house.take("alone")
+    assert house.begun() == ["a1", "b1", "alone"]
     house.stage.advance(TIMEOUT / 2)
-    assert {handle for handle, _ in house.changes()} == {"m-a1/handle", "m-a2/handle", "m-b1/handle", "m-alone/handle"}
+    assert {handle for handle, _ in house.changes()} == {"a1/handle", "a2/handle", "b1/handle", "alone/handle"}
     house.end(first)
-    assert turns(house, second) == [[YourTurn]]
+    assert house.begun() == ["b1", "alone", "a2"]
+    house.end(other)
     assert len(house.changes()) == 4
 
 
 @pytest.mark.parametrize("how", ["handed back", "crash", "shutdown"])
-def test_one_that_is_not_finished_has_those_behind_it_stand_back(house: House, how: str) -> None:
+def test_one_that_is_not_finished_has_those_behind_it_handed_back(house: House, how: str) -> None:
     """However that came. They are visible at once; it is hidden for a short time, for its group has to wait."""
-    first, second, third = (house.watch(name, receives=2, group="a") for name in ("a1", "a2", "a3"))
+    (first,) = house.receive(*of_group("a", "a1", "a2", "a3", receives=2), source=FIFO)
     match how:
         case "handed back":
             house.end(first, Shutdown(HandBack(Reason.GAVE_UP_FOR_NOW)))
@@ -370,15 +322,19 @@ def test_one_that_is_not_finished_has_those_behind_it_stand_back(house: House, h
             house.stage.crash(first)
         case "shutdown":
             house.end(first, SHUTDOWN)
-    assert turns(house, second, third) == [[StandBack], [StandBack]]
-    for processor in (third, second):
-        house.end(processor, Shutdown(HandBack(Reason.GROUP_HANDED_BACK)))
     (handle, seconds), *others = house.changes()
     assert handle == "a1/handle"
     assert seconds == 0 if how == "shutdown" else 8 <= seconds <= 10
-    assert others == [("a3/handle", 0), ("a2/handle", 0)]
-    late = house.watch("a4", group="a")
-    assert turns(house, late) == [[StandBack]]
-    house.stage.advance(1)
-    again = house.watch("a1", group="a")
-    assert turns(house, again) == [[YourTurn]]
+    assert others == [("a2/handle", 0), ("a3/handle", 0)]
+    assert house.counted()[1:] == [("handed_back", Reason.GROUP_HANDED_BACK)] * 2
+    house.receive(*of_group("a", "a1"), source=FIFO)
+    assert house.begun() == ["a1"]
+
+
+def test_what_is_behind_a_corrupt_copy_is_handed_back(house: House) -> None:
+    """The corrupt one is left as it is; until it comes back its group gives nothing."""
+    (copy, _), behind = of_group("a", "a1", "a2")
+    house.receive((copy, None), behind, *of_group("b", "b1"), source=FIFO)
+    assert house.begun() == ["b1"]
+    assert house.changes() == [("a2/handle", 0)]
+    assert house.counted() == [("handed_back", Reason.GROUP_HANDED_BACK)]

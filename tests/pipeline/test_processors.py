@@ -22,10 +22,8 @@ from receipt_actors.pipeline.processor import MAX_TRIES
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     DELETE_BATCHER,
-    IN_FLIGHT,
     LEDGER_GATEWAY,
     RESULT_BATCHERS,
-    AnnounceYourself,
     Broken,
     ClaimTransaction,
     DeleteMessage,
@@ -35,10 +33,7 @@ from receipt_actors.pipeline.protocol import (
     LookUpTransaction,
     Refused,
     SendMessage,
-    StandBack,
     VerifyReceipt,
-    WatchMessage,
-    YourTurn,
     result_batcher_name,
 )
 from receipt_actors.pipeline.validator import Validator
@@ -61,7 +56,6 @@ class House:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.in_flight = stage.stand_in(IN_FLIGHT)
         self.apple = stage.stand_in(APP_STORE_GATEWAY)
         self.ledger = stage.stand_in(LEDGER_GATEWAY)
         self.deleter = stage.stand_in(DELETE_BATCHER)
@@ -148,18 +142,6 @@ def house(stage: Stage) -> House:
 # --- the walk ---
 
 
-def test_a_processor_announces_itself_when_it_is_asked(house: House) -> None:
-    """By a new ``in_flight``, which does not know what the consumer told the one before."""
-    house.stage.advance(9)
-    processor = house.validate()
-    assert house.stage.told(house.in_flight, WatchMessage) == []
-    processor.send(AnnounceYourself())
-    house.stage.settle()
-    assert house.stage.told(house.in_flight, WatchMessage) == [
-        WatchMessage(processor, "m-1", "m-1/1", 1, 0.0, house.source)
-    ]
-
-
 def test_one_step_after_the_other(house: House) -> None:
     """Verified, claimed, posted, and only then deleted; then it ends, and is counted."""
     house.validate()
@@ -190,10 +172,10 @@ def test_the_claim_says_everything_about_its_owner(house: House) -> None:
 
 
 def test_a_message_takes_as_long_as_it_was_here(house: House) -> None:
-    """The long poll that brought it is no part of its latency."""
-    house.stage.advance(9)
+    """From when it came in, before its processor was started."""
+    house.stage.advance(1)
     house.validate()
-    house.stage.advance(2)
+    house.stage.advance(1)
     house.answer(house.apple, genuine())
     house.answer(house.ledger, Ownership.NEW)
     house.answer(house.results, Done())
@@ -503,53 +485,3 @@ def test_a_result_batcher_that_ends_gets_its_answers_handed_over_again(house: Ho
     assert house.posted() == [unconfirmed]
     house.answer(house.results, Done())
     assert len(house.deleted()) == 1
-
-
-# --- messages of a FIFO queue ---
-
-
-def in_group(house: House, kind: str = "validator") -> Ref:
-    """A processor of a message of group ``1``."""
-    message = replace(delivery(1), group_id="1")
-    if kind == "validator":
-        arguments: tuple[Any, ...] = (house.source, message, submission(1), 0.0)
-        house.processor = house.stage.actors.start(Validator, *arguments)
-    else:
-        unanswerable = Unanswerable(Reason.NOT_JSON, "body: no")
-        house.processor = house.stage.actors.start(Mover, house.source, message, unanswerable, 0.0)
-    house.stage.settle()
-    return house.processor
-
-
-@pytest.mark.parametrize("kind", ["validator", "mover"])
-def test_a_message_of_a_group_waits_for_its_turn(house: House, kind: str) -> None:
-    """Nothing is asked before."""
-    processor = in_group(house, kind)
-    assert house.stage.calls(house.apple, VerifyReceipt) == []
-    assert house.stage.calls(house.dead_letters, SendMessage) == []
-    assert processor.process.actor.describe_state()["step"] == "waiting for its turn"
-    for _ in range(2):  # told twice it begins once
-        processor.send(YourTurn())
-    asked = house.apple if kind == "validator" else house.dead_letters
-    house.stage.settle()
-    assert len(house.stage.calls(asked, VerifyReceipt if kind == "validator" else SendMessage)) == 1
-
-
-@pytest.mark.parametrize("word", [StandBack(), AnnounceYourself()], ids=lambda word: type(word).__name__)
-def test_one_that_waits_is_handed_back_when_its_turn_cannot_come(house: House, word: object) -> None:
-    """One before it was handed back; or a new ``in_flight`` does not know what became of those before it."""
-    in_group(house).send(word)
-    assert house.ended == NORMAL
-    assert house.handed_back() == [Reason.GROUP_HANDED_BACK]
-    assert house.stage.calls(house.apple, VerifyReceipt) == []
-
-
-@pytest.mark.parametrize("word", [StandBack(), AnnounceYourself()], ids=lambda word: type(word).__name__)
-def test_one_that_has_begun_goes_on(house: House, word: object) -> None:
-    """Its own claim protects it; what it has begun is finished."""
-    processor = in_group(house)
-    processor.send(YourTurn())
-    processor.send(word)
-    house.answer(house.apple, genuine())
-    assert house.claims() == ["t-1"]
-    assert house.ended is None

@@ -14,6 +14,8 @@ from receipt_actors.backends import Backend
 from receipt_actors.domain.ports import EntryFailure, Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
+from receipt_actors.otp import TIMEOUT, Exit
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.in_flight import STUCK_SECONDS
 from receipt_actors.testing import FakeServices, PortCall, genuine, intercept, wait_until
 from tests.patience import PATIENCE_SECONDS
@@ -544,3 +546,23 @@ def test_settings_of_the_sandbox_are_obeyed() -> None:
         tree.advance(1)
         assert (len(tree.results()), len(tree.dead())) == (answered, 1 - answered)
         tree.close()
+
+
+# --- how many messages the actors send each other ---
+
+
+@pytest.mark.parametrize(("receipts", "at_most"), [(1, 16), (100, 11)])
+def test_a_receipt_costs_few_messages(tree: Tree, receipts: int, at_most: int) -> None:
+    """From the queue to its deletion: those of a lone one, and of each where many come at once."""
+    submit(tree, 1000)  # for the result batcher to be there
+    tree.advance(1)
+    kinds = otp_sys.EventKind
+    messages: list[otp_sys.Event] = []
+    delivered = (kinds.CALL, kinds.CAST, kinds.INFO, kinds.REPLY)
+    otp_sys.install_everywhere(tree.actors, "count", lambda _: messages.append, delivered)
+    submit(tree, *range(receipts))
+    tree.advance(1)
+    assert len(tree.results()) == receipts + 1
+    # A supervisor gets the normal end of a child as a message only where it is watched.
+    costs = [each for each in messages if each.content is not TIMEOUT and not isinstance(each.content, Exit)]
+    assert len(costs) <= at_most * receipts, "\n".join(map(str, costs[:30]))

@@ -40,14 +40,13 @@ class Violation(AssertionError):
 
 @dataclass
 class Clock:
-    """A monotonic clock: it runs at a rate of its own, begins anywhere, and may stand still."""
+    """A monotonic clock: it runs at a rate of its own, and begins anywhere."""
 
     offset_seconds: float = 0.0
     rate: float = 1.0
-    stood_still_seconds: float = 0.0
 
     def at(self, true_seconds: float) -> float:
-        return self.offset_seconds + self.rate * (true_seconds - self.stood_still_seconds)
+        return self.offset_seconds + self.rate * true_seconds
 
 
 @dataclass
@@ -292,7 +291,7 @@ class World:
         self.epoch_began_at_seconds = -inf
         self.longest_lease_seconds = 0.0
         self.is_all_active_standby = True
-        self.seats_given_up = 0
+        self.steps_down = 0
         self._events: list[_Event] = []
         self._highest_token = 0
 
@@ -348,7 +347,7 @@ class World:
             self._new_epoch()  # what its writer knows takes the place of what stood
         self.record = Seen(self.record.epoch, content.version, record_of(content).content)
         self._check_record(known, self.record.group)
-        self._check_seats(known, self.record.group)
+        self._check_steps_down(known, self.record.group)
         self._held, self._whole = sum_of_held(self.record.group), self.record.group.whole
         return self.record
 
@@ -383,18 +382,18 @@ class World:
             raise Violation(f"version {after.version}: tokens {new_tokens} after {self._highest_token}")
         self._highest_token = max([self._highest_token, *new_tokens])
 
-    def _check_seats(self, before: Group, after: Group) -> None:
-        """Who gives up its seat is followed by one that was in line, has nothing more, and is the last in line."""
+    def _check_steps_down(self, before: Group, after: Group) -> None:
+        """Who steps down is followed by one that stood by, has nothing more, and is the last in line."""
         both = [(before.members[name], member) for name, member in after.members.items() if name in before.members]
         stepped_down = [member for was, member in both if was.token is not None and member.joined > was.joined]
         for member in stepped_down:
             if member.token is not None:
-                raise Violation(f"version {after.version}: {member.node.name} has given up its seat and has one")
-            self.seats_given_up += 1
+                raise Violation(f"version {after.version}: {member.node.name} has stepped down and is active")
+            self.steps_down += 1
             if len(stepped_down) > 1 or max(other.joined for other in after.members.values()) > after.version:
                 raise Violation(f"version {after.version}: {member.node.name} is not the last in line")
             if not any(was.token is None and other.token == after.version for was, other in both):
-                raise Violation(f"version {after.version}: nobody has the seat of {member.node.name}")
+                raise Violation(f"version {after.version}: no node follows {member.node.name}")
             if member.share is not None and numbers(member.share.told) != NOTHING:
                 raise Violation(f"version {after.version}: {member.node.name} is told to go on")
 
@@ -463,14 +462,14 @@ class World:
 
 def due_to(group: Group, name: str) -> Limits:
     """Compute anew what is due to a node of a group that is at rest."""
-    seated = sorted(name for name, member in group.members.items() if member.token is not None)
-    nodes = [group.members[each].node for each in seated]
-    if name not in seated:
+    active = sorted(name for name, member in group.members.items() if member.token is not None)
+    nodes = [group.members[each].node for each in active]
+    if name not in active:
         return group.members[name].node.limits.nothing
     whole = group.whole
     assert whole is not None
-    part = divide(whole, len(seated))[seated.index(name)]
-    own = nodes[seated.index(name)].limits
+    part = divide(whole, len(active))[active.index(name)]
+    own = nodes[active.index(name)].limits
     is_shared = any(node.shares_app_store_concurrency for node in nodes)
     app_store = min(part.app_store_concurrency, own.app_store_concurrency) if is_shared else own.app_store_concurrency
     return replace(part, max_in_flight=own.max_in_flight, app_store_concurrency=app_store)

@@ -13,7 +13,7 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.scale.processes.cores import usable_cores
-from receipt_actors.scale.processes.messages import Grant, Loaded, Report, Reported, Started, Stopped
+from receipt_actors.scale.processes.protocol import Grant, Loaded, Report, Reported, Started, Stopped
 from receipt_actors.scale.processes.worker_process import Channel, _encode
 from receipt_actors.telemetry.overview import ActorOverview, Incident, ProcessOverview, ServiceOverview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -46,7 +46,6 @@ def ends() -> Iterator[tuple[Channel, socket.socket]]:
 
 
 def test_a_message_arrives_as_it_was_sent(ends: tuple[Channel, socket.socket]) -> None:
-    """Several in one piece, or one in several pieces."""
     channel, other = ends
     incidents = (Incident(1.0, "crash", "a crash", ("here", "there")),)
     reported = Reported(PROCESS, {"ReceiptsSQS": 3, "ResultsSQS": None}, incidents)
@@ -61,7 +60,6 @@ def test_a_message_arrives_as_it_was_sent(ends: tuple[Channel, socket.socket]) -
 
 
 def test_what_was_begun_by_one_who_died_is_dropped(ends: tuple[Channel, socket.socket]) -> None:
-    """Half of one is no message."""
     channel, other = ends
     other.sendall(_encode(Loaded()) + _encode(Started())[:-4])
     other.close()
@@ -71,7 +69,6 @@ def test_what_was_begun_by_one_who_died_is_dropped(ends: tuple[Channel, socket.s
 
 
 def test_sending_to_one_who_is_gone_is_no_error(ends: tuple[Channel, socket.socket]) -> None:
-    """It is found out by what is received, or rather is not."""
     channel, other = ends
     other.close()
     channel.send(Loaded())
@@ -79,7 +76,6 @@ def test_sending_to_one_who_is_gone_is_no_error(ends: tuple[Channel, socket.sock
 
 
 def test_one_who_does_not_read_is_not_waited_for(ends: tuple[Channel, socket.socket]) -> None:
-    """The parent has others to look after."""
     channel, _ = ends
     while channel.send_at_once(Report()):
         pass
@@ -94,7 +90,6 @@ def test_one_who_does_not_read_is_not_waited_for(ends: tuple[Channel, socket.soc
     ],
 )
 def test_a_container_may_use_what_its_limit_grants(tmp_path: Path, files: dict[str, str], cores: int) -> None:
-    """Fewer than the machine has; a part of a core counts as one."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -103,7 +98,6 @@ def test_a_container_may_use_what_its_limit_grants(tmp_path: Path, files: dict[s
 
 @pytest.mark.parametrize("text", ["max 100000\n", "nonsense", None])
 def test_without_a_limit_all_cores_may_be_used(tmp_path: Path, text: str | None) -> None:
-    """Or where the limit can't be read."""
     if text is not None:
         (tmp_path / "cpu.max").write_text(text)
     assert usable_cores(tmp_path) == usable_cores(tmp_path / "nothing") >= 1

@@ -108,7 +108,6 @@ def answered(process: ProcessOverview | Overview) -> int:
 
 
 def test_they_are_seen_as_one_system(house: House) -> None:
-    """Each with its tree, and all counts together; the parent's tree is there beside them."""
     house.wait_for_states(State.CONSUMING, State.CONSUMING)
     before = answered(house.look())
     house.send(20)
@@ -128,7 +127,6 @@ def test_they_are_seen_as_one_system(house: House) -> None:
 
 
 def test_a_pause_is_for_all_of_them_and_for_their_successors(house: House) -> None:
-    """Nothing is taken in until it is over; the death of a worker is an incident of the parent's."""
     seen = house.wait_for_states(State.CONSUMING, State.CONSUMING)
     before = answered(seen)
     house.control.pause()
@@ -148,7 +146,6 @@ def test_a_pause_is_for_all_of_them_and_for_their_successors(house: House) -> No
 
 
 def test_the_state_of_an_actor_is_told_by_process(house: House) -> None:
-    """Each worker has its own; the parent's actors are found, too."""
     house.wait_for_states(State.CONSUMING, State.CONSUMING)
     described = house.control.actor_state("in_flight")
     assert sorted(described) == NAMES
@@ -159,7 +156,6 @@ def test_the_state_of_an_actor_is_told_by_process(house: House) -> None:
 
 
 def test_a_trace_is_of_all_of_them_together(house: House) -> None:
-    """So is its limit."""
     house.wait_for_states(State.CONSUMING, State.CONSUMING)
     events: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
     ends: SimpleQueue[str] = SimpleQueue()
@@ -179,8 +175,7 @@ def test_a_trace_is_of_all_of_them_together(house: House) -> None:
 
 
 def test_one_that_hangs_is_seen_as_silent(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its last report is shown, nobody waits for it, and the others are seen as before."""
-    monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.SILENT_SECONDS", 2.0)
+    monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.FRESH_SECONDS", 2.0)
     monkeypatch.setattr("receipt_actors.scale.processes.group_inspection.PROCESS_SECONDS", 0.3)
     seen = house.wait_for_states(State.CONSUMING, State.CONSUMING)
     hanging = seen.processes[1].pid
@@ -198,7 +193,6 @@ def test_one_that_hangs_is_seen_as_silent(house: House, monkeypatch: pytest.Monk
 
 
 def test_after_the_end_it_can_still_be_looked_at(tmp_path: Path) -> None:
-    """With all that was counted."""
     house = House(tmp_path)
     house.send(3)
     house.wait_for(lambda seen: answered(seen) == 3)

@@ -11,9 +11,8 @@ import pytest
 from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import GenServer
 from receipt_actors.scale.processes.group_inspection import Collected, GroupInspection
-from receipt_actors.scale.processes.messages import Reported, Stopped
-from receipt_actors.scale.processes.protocol import Group, WorkerView
-from receipt_actors.scale.processes.shares import Shares
+from receipt_actors.scale.processes.protocol import Phase, Reported, Stopped, WorkerView
+from receipt_actors.scale.processes.shared import Group, Shares
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import Incident, ProcessOverview, State, Usage
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
@@ -49,7 +48,6 @@ def collected(*reports: Report) -> Collected:
 
 
 def test_the_newest_counts_of_all_workers_are_added_up() -> None:
-    """What a dead process had reported stays counted; its successor begins at nothing."""
     last_words = NAMES[0], 2, Stopped(4, StatisticsSnapshot(5))
     seen = collected(
         report(NAMES[0], 1, 7), report(NAMES[0], 1, 10), report(NAMES[1], 3, 1), report(NAMES[0], 2, 3), last_words
@@ -59,7 +57,6 @@ def test_the_newest_counts_of_all_workers_are_added_up() -> None:
 
 
 def test_incidents_of_all_processes_are_kept_with_their_names() -> None:
-    """Of dead ones as well; told once, they need not be told again."""
     crash, outage = Incident(1.0, "crash", "a crash"), Incident(2.0, "outage", "an outage")
     seen = collected(
         report(NAMES[0], 1, incidents=(crash,)), report(NAMES[0], 1), report(NAMES[0], 2, incidents=(outage,))
@@ -69,7 +66,6 @@ def test_incidents_of_all_processes_are_kept_with_their_names() -> None:
 
 
 def test_a_process_that_has_not_looked_does_not_make_others_forget() -> None:
-    """It has just been started; one that has looked in vain knows that the depth is unknown."""
     reports = [report(name, pid, queues={"Q": depth}) for name, pid, depth in [("a", 1, 17), ("b", 2, None)]]
     assert collected(*reports).queues == {"Q": 17}
     assert collected(*reports, report("a", 1, queues={"Q": None})).queues == {"Q": None}
@@ -83,7 +79,7 @@ class Looker(GenServer):
         self._is_running = is_running
 
     def outside_view(self) -> WorkerView:
-        return WorkerView(1, self._is_running, False)
+        return WorkerView(1, Phase.RUNNING if self._is_running else Phase.LOADED)
 
     def handle_cast(self, request: object) -> None:
         self.looks += isinstance(request, LookAtQueues)
@@ -98,7 +94,6 @@ def stage() -> Iterator[Stage]:
 
 @pytest.mark.parametrize(("running", "looks"), [((True, True), [1, 1]), ((False, True), [0, 2])])
 def test_one_worker_at_a_time_looks_at_the_queues(stage: Stage, running: tuple[bool, bool], looks: list[int]) -> None:
-    """And only when somebody wants to know, and none has a moment ago; each that consumes has its turn."""
     workers = [stage.actors.start(Looker, is_up, name=name) for name, is_up in zip(NAMES, running, strict=True)]
     group = Group(NAMES, (), SETTINGS, WHOLE, Shares(WHOLE), on_refusal=lambda: None, on_complete=lambda: None)
     inspection = GroupInspection(group, stage.actors, ("Q",))

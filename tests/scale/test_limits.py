@@ -22,7 +22,6 @@ def counted(limits: Limits) -> tuple[int, int, int]:
 
 @given(wholes, st.integers(1, 64))
 def test_shares_sum_up_to_the_whole(whole: Limits, parts: int) -> None:
-    """Nothing is lost and nothing added; the rate is divided evenly."""
     shares = divide(whole, parts)
     assert len(shares) == parts
     assert tuple(map(sum, zip(*map(counted, shares), strict=True))) == counted(whole)
@@ -33,7 +32,6 @@ def test_shares_sum_up_to_the_whole(whole: Limits, parts: int) -> None:
 
 @given(wholes, st.integers(1, 64))
 def test_a_part_is_within_the_whole(whole: Limits, parts: int) -> None:
-    """And the whole within itself; what has no limit of the rate is within nothing that has one."""
     assert all(part.is_within(whole) for part in divide(whole, parts))
     for more in ({"max_in_flight": whole.max_in_flight + 1}, {"ledger_concurrency": whole.ledger_concurrency + 1}):
         assert not replace(whole, **more).is_within(whole)
@@ -43,7 +41,6 @@ def test_a_part_is_within_the_whole(whole: Limits, parts: int) -> None:
 
 
 def test_a_whole_that_becomes_smaller_is_exceeded_until_enough_has_been_given_back() -> None:
-    """Whoever wants to know whether it is kept can ask; one that becomes larger is kept all the time."""
     division, _ = Division(Limits(10, 4, 8)).joined("a")
     division, orders = division.of(Limits(4, 2, 2))
     assert {name: share.told for name, share in orders.items()} == {"a": Limits(4, 2, 2)}
@@ -57,7 +54,6 @@ def test_a_whole_that_becomes_smaller_is_exceeded_until_enough_has_been_given_ba
 
 @pytest.mark.parametrize(("before", "after"), [(None, 6.0), (6.0, None)])
 def test_a_rate_that_comes_or_goes_is_told(before: float | None, after: float | None) -> None:
-    """Who had no limit has one from now on, and the other way round."""
     division, _ = Division(Limits(4, 4, 4, before)).joined("a")
     division, orders = division.of(Limits(4, 4, 4, after))
     assert orders["a"].told == Limits(4, 4, 4, after)
@@ -65,7 +61,6 @@ def test_a_rate_that_comes_or_goes_is_told(before: float | None, after: float | 
 
 
 def test_nothing_is_given_back_as_a_whole() -> None:
-    """When others do the work nobody here holds anything; and all begin anew when there is something again."""
     division, _ = Division(Limits(4, 4, 4, 6.0)).joined("a")
     division, orders = division.of(division.whole.nothing)
     assert not division.is_kept
@@ -77,7 +72,6 @@ def test_nothing_is_given_back_as_a_whole() -> None:
 
 
 def test_who_stands_by_gives_back_and_gets_nothing() -> None:
-    """It is divided among the others."""
     division, _ = Division(Limits(12, 12, 12)).joined("a")
     division = replace(division, standing_by=frozenset("a"))
     division, orders = division.joined("b")
@@ -88,7 +82,6 @@ def test_who_stands_by_gives_back_and_gets_nothing() -> None:
 
 
 def test_a_number_is_given_once() -> None:
-    """Also to who had nothing meanwhile, and by who divides after another: what is confirmed late is nothing newer."""
     division, orders = Division(Limits(4, 4, 4)).joined("a")
     numbers = [orders["a"].number]
     for _ in range(2):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from receipt_actors.domain.limits import Limits
+from receipt_actors.domain.places import Write
 from receipt_actors.domain.roles import Group, Lease, Node, Role
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.scale.nodes.role_news import ROLE_TABLE, RoleNews
@@ -63,7 +64,6 @@ def told() -> Told:
     ],
 )
 def test_where_it_stands_is_told_once(told: Told, lease: Lease, words: str) -> None:
-    """Not with every renewal."""
     for now in range(5):
         told.news.tell_state(lease, now)
     assert [told.last] == [(IncidentKind.ROLE, "a", words)]
@@ -71,7 +71,6 @@ def test_where_it_stands_is_told_once(told: Told, lease: Lease, words: str) -> N
 
 
 def test_the_log_has_it_with_its_facts(told: Told, caplog: pytest.LogCaptureFixture) -> None:
-    """What gets worse is a warning."""
     with caplog.at_level(logging.INFO):
         for lease in (STANDBY, ACTIVE, STANDBY):
             told.news.tell_state(lease, 0.0)
@@ -85,7 +84,6 @@ def test_the_log_has_it_with_its_facts(told: Told, caplog: pytest.LogCaptureFixt
 def test_an_outage_is_told_when_the_lease_is_over_and_once_more_when_it_is_back(
     told: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That the table does not answer is told in full at once, and then at debug level: an outage may be long."""
     told.news.tell_state(ACTIVE, 0.0)
     with caplog.at_level(logging.DEBUG):
         for now in (2.0, 4.0, 12.0, 14.0):
@@ -95,7 +93,7 @@ def test_an_outage_is_told_when_the_lease_is_over_and_once_more_when_it_is_back(
     assert len(told.incidents) == 2
     words = f"{ME} is cut off from the table of roles: its lease is over, it begins nothing new"
     assert told.last == (IncidentKind.OUTAGE, ROLE_TABLE, words)
-    told.news.renewed(ACTIVE, 5.0, (), None)
+    told.news.renewed(ACTIVE, 5.0, Write(ACTIVE.group, 0, 1))
     told.news.tell_state(ACTIVE, 5.0)
     assert told.last[:2] == (IncidentKind.RECOVERED, ROLE_TABLE)
     with caplog.at_level(logging.WARNING):
@@ -105,7 +103,6 @@ def test_an_outage_is_told_when_the_lease_is_over_and_once_more_when_it_is_back(
 
 
 def test_who_has_not_looked_yet_has_no_place_to_tell(told: Told) -> None:
-    """But that it finds none, because the table does not answer, is an outage as well."""
     new = Lease(node("a"), LEASE)
     told.news.tell_state(new, 0.0)
     assert told.incidents == []
@@ -115,7 +112,6 @@ def test_who_has_not_looked_yet_has_no_place_to_tell(told: Told) -> None:
 
 
 def test_why_it_stands_by_is_told_where_nobody_would_guess(told: Told) -> None:
-    """All were to work: what they share is too small, or one of them has another role."""
     few = replace(LIMITS, ledger_concurrency=1)
     group = Group()
     for beat, name in enumerate("ba"):
@@ -130,7 +126,6 @@ def test_why_it_stands_by_is_told_where_nobody_would_guess(told: Told) -> None:
 
 
 def test_a_record_that_cannot_be_read_is_told_once_for_each_fault(told: Told) -> None:
-    """And again when it has been in order meanwhile."""
     for fault in ("this", "this", "that", "that"):
         told.news.unreadable(ACTIVE, 0.0, fault)
     assert [each.kind for each in told.incidents] == [IncidentKind.CONFIGURATION] * 2

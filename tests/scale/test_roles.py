@@ -1,4 +1,4 @@
-"""Roles: who has a seat, who has which share, when a node counts on it, and what the record looks like."""
+"""Roles: who has a holder, who has which share, when a node counts on it, and what the record looks like."""
 
 from __future__ import annotations
 
@@ -39,22 +39,17 @@ def told(group: Group) -> dict[str, Limits | None]:
     return {name: None if it.share is None else it.share.told for name, it in group.members.items()}
 
 
-def seated(group: Group) -> list[str]:
+def active(group: Group) -> list[str]:
     return [name for name, member in group.members.items() if member.token is not None]
 
 
-# --- the group ---
-
-
 def test_the_first_has_everything() -> None:
-    """Its token is the version that gave it its seat."""
     group = Group().renewed(node("a"), 1, SECONDS)
     assert told(group) == {"a": LIMITS}
     assert (group.version, group.members["a"].token, group.whole) == (1, 1, LIMITS)
 
 
 def test_nodes_share_evenly_what_they_have_confirmed_to_have_given_back() -> None:
-    """Who joins has nothing before; messages in flight are a matter of each node's own memory."""
     group = Group().renewed(node("a"), 1, SECONDS).renewed(node("b"), 1, SECONDS)
     half = Limits(100, 25, 100, 5.0)
     assert told(group) == {"a": half, "b": None}
@@ -69,7 +64,6 @@ def test_nodes_share_evenly_what_they_have_confirmed_to_have_given_back() -> Non
 
 
 def test_each_node_brings_its_own_memory_and_its_own_connections() -> None:
-    """A large one and a small one: neither has more than it can do, or less, of what is not shared."""
     large = Node("large", Role.LOAD_BALANCED, Limits(4_000, 50, 800))
     small = Node("small", Role.LOAD_BALANCED, Limits(10, 50, 20))
     group = group_of(large, small)
@@ -78,34 +72,21 @@ def test_each_node_brings_its_own_memory_and_its_own_connections() -> None:
 
 
 def test_the_least_that_any_node_says_is_the_whole() -> None:
-    """Of requests to the ledger, and of Apple's rate; a node without a rate keeps to that of the others."""
     group = group_of(node("a", limits=Limits(9, 40, 60)), node("b", limits=Limits(9, 20, 90, 7.0)))
     assert group.whole == Limits(18, 20, 60, 7.0)
     assert told(group) == dict.fromkeys("ab", Limits(9, 10, 30, 3.5))
 
 
 def test_one_works_and_the_others_stand_by() -> None:
-    """In the order of joining, whatever their names; who stands by has no token and nothing to use."""
     group = group_of(*(node(name, Role.ACTIVE_STANDBY) for name in "cab"))
     assert told(group) == {"c": LIMITS, "a": None, "b": None}
     assert {name: member.token for name, member in group.members.items()} == {"c": 1, "a": None, "b": None}
 
 
-def test_who_is_gone_is_followed_by_the_next_one() -> None:
-    """It joins at the end of the line when it comes back."""
-    nodes = {name: node(name, Role.ACTIVE_STANDBY) for name in "cab"}
-    group = group_of(*nodes.values()).renewed(nodes["b"], 99, SECONDS, gone=frozenset("c"))
-    assert seated(group) == ["a"]
-    group = group.renewed(nodes["c"], 99, SECONDS)
-    assert list(told(group)) == ["a", "b", "c"]
-    assert seated(group) == ["a"]
-
-
 def test_a_single_one_that_wants_others_to_stand_by_is_enough() -> None:
-    """While roles are being changed, node by node, only one works; the others give back first."""
     group = group_of(node("a"), node("b"))
     group = group.renewed(node("c", Role.ACTIVE_STANDBY), 1, SECONDS)
-    assert seated(group) == ["a"]
+    assert active(group) == ["a"]
     share = group.members["b"].share
     assert share is not None
     assert (share.told, share.held) == (LIMITS.nothing, Limits(100, 25, 100, 5.0))
@@ -113,19 +94,14 @@ def test_a_single_one_that_wants_others_to_stand_by_is_enough() -> None:
     assert told(group) == {"a": LIMITS, "b": None, "c": None}
 
 
-@pytest.mark.parametrize(("ledger_concurrency", "processes", "seats"), [(3, 1, 3), (3, 2, 1), (4, 2, 2), (1, 4, 1)])
-def test_there_are_seats_for_as_many_as_can_have_a_part(ledger_concurrency: int, processes: int, seats: int) -> None:
-    """Each process of each node needs at least one of everything that is shared; the others stand by."""
+@pytest.mark.parametrize(("ledger_concurrency", "processes", "count"), [(3, 1, 3), (3, 2, 1), (4, 2, 2), (1, 4, 1)])
+def test_as_many_are_active_as_can_have_a_part(ledger_concurrency: int, processes: int, count: int) -> None:
     few = replace(LIMITS, ledger_concurrency=ledger_concurrency)
     group = group_of(*(node(name, limits=few, processes=processes) for name in "abcd"))
-    assert seated(group) == list("abcd")[:seats]
+    assert active(group) == list("abcd")[:count]
 
 
-# --- giving up a seat ---
-
-
-def test_who_yields_goes_to_the_end_of_the_line_and_the_next_one_has_its_seat() -> None:
-    """Its share is told to be nothing, and is the other one's when that is confirmed: never both."""
+def test_who_yields_goes_to_the_end_of_the_line_and_the_next_one_has_its_holder() -> None:
     nodes = [node(name, Role.ACTIVE_STANDBY) for name in "cab"]
     group = group_of(*nodes)
     group = group.renewed(nodes[0], 9, SECONDS, steps_down=True)
@@ -138,10 +114,7 @@ def test_who_yields_goes_to_the_end_of_the_line_and_the_next_one_has_its_seat() 
     assert told(group) == {"a": LIMITS, "b": None, "c": None}
 
 
-# --- a lease ---
-
-
-class Seat:
+class Holder:
     """A node's side, and the record, with every call answered at once."""
 
     def __init__(self, name: str = "a", role: Role = Role.ACTIVE_STANDBY) -> None:
@@ -154,28 +127,26 @@ class Seat:
 
 
 def test_the_first_in_line_is_who_follows() -> None:
-    """As long as it is heard of, and this node has a seat to give."""
-    seat, first, second = Seat("a"), node("b", Role.ACTIVE_STANDBY), node("c", Role.ACTIVE_STANDBY)
-    group = seat.renew(Group(), 0.0)
-    assert seat.lease.successor(0.0) is None
-    group = seat.renew(group_of(first, second, group=group), 2.0)
-    assert seat.lease.successor(2.0) == "b"
+    holder, first, second = Holder("a"), node("b", Role.ACTIVE_STANDBY), node("c", Role.ACTIVE_STANDBY)
+    group = holder.renew(Group(), 0.0)
+    assert holder.lease.successor(0.0) is None
+    group = holder.renew(group_of(first, second, group=group), 2.0)
+    assert holder.lease.successor(2.0) == "b"
     for now in (4.0, 6.0, 8.0):
-        group = seat.renew(group.renewed(second, 100 + round(now), SECONDS), now)
-    assert seat.lease.successor(7.0) == "b"
-    assert seat.lease.successor(7.1) is None  # not c, which would not be the next
-    group = seat.renew(group, 10.0)
-    group = seat.renew(group.renewed(second, 200, SECONDS), 12.5)  # b is out of the group
-    assert seat.lease.successor(12.5) == "c"
-    assert seat.lease.successor(22.5) is None  # nothing is lent any more
-    seat.lease, group = seat.lease.renewal(13.0, steps_down=True)
-    seat.lease = seat.lease.looked(group, 13.0)
-    assert seat.lease.successor(13.0) is None
+        group = holder.renew(group.renewed(second, 100 + round(now), SECONDS), now)
+    assert holder.lease.successor(7.0) == "b"
+    assert holder.lease.successor(7.1) is None  # not c, which would not be the next
+    group = holder.renew(group, 10.0)
+    group = holder.renew(group.renewed(second, 200, SECONDS), 12.5)  # b is out of the group
+    assert holder.lease.successor(12.5) == "c"
+    assert holder.lease.successor(22.5) is None  # nothing is lent any more
+    holder.lease, group = holder.lease.renewal(13.0, steps_down=True)
+    holder.lease = holder.lease.looked(group, 13.0)
+    assert holder.lease.successor(13.0) is None
 
 
 def test_others_wait_longer_than_the_lease() -> None:
-    """By their own clock, from when they saw the beat first; a beat that goes on begins anew."""
-    group = Seat("a").renew(Group(), 0.0)
+    group = Holder("a").renew(Group(), 0.0)
     other = Lease(node("b"), SECONDS)
     for now in (1_000.0, 1_004.0, 1_008.0, 1_010.4):
         other = other.looked(group, now)
@@ -186,7 +157,6 @@ def test_others_wait_longer_than_the_lease() -> None:
 
 
 def test_others_wait_for_as_long_as_the_member_says() -> None:
-    """A setting that is changed node by node: who counts on a longer lease is not taken for gone before."""
     group = Group().renewed(node("a"), 1, 6 * SECONDS)
     other = Lease(node("b"), SECONDS)
     for now in range(0, 64, 4):
@@ -195,67 +165,59 @@ def test_others_wait_for_as_long_as_the_member_says() -> None:
 
 
 def test_who_could_not_look_takes_nobody_for_gone() -> None:
-    """In an outage of the table all beats stand still, and nobody is at fault."""
-    group = Seat("a").renew(Group(), 0.0)
+    group = Holder("a").renew(Group(), 0.0)
     other = Lease(node("b"), SECONDS).looked(group, 0.0)
     assert other.gone(30.0) == {"a"}
     other = other.looked(group, 30.0)
     assert other.gone(30.0) == frozenset()
 
 
-# --- a record that is lost ---
-
-
 def tokens(group: Group) -> dict[str, int | None]:
     return {name: member.token for name, member in group.members.items()}
 
 
-def group_at_rest(*names: str) -> tuple[dict[str, Seat], Group]:
+def group_at_rest(*names: str) -> tuple[dict[str, Holder], Group]:
     """Nodes of which one is active, and all have just looked, a second apart."""
-    seats = {name: Seat(name) for name in names}
+    holders = {name: Holder(name) for name in names}
     group = Group()
     for _ in range(2):
-        for now, seat in enumerate(seats.values(), 100):
-            group = seat.renew(group, now)
-    return seats, group
+        for now, holder in enumerate(holders.values(), 100):
+            group = holder.renew(group, now)
+    return holders, group
 
 
 def test_a_record_that_is_gone_is_put_back_as_it_was() -> None:
-    """By whoever looks first, one that stands by here: seats, shares and tokens stay, and so do the leases."""
-    seats, group = group_at_rest("a", "b")
-    back = seats["b"].renew(Group(), 104.0)
+    holders, group = group_at_rest("a", "b")
+    back = holders["b"].renew(Group(), 104.0)
     assert back.version == group.version + LEAP + 1
     assert tokens(back) == tokens(group) == {"a": 1, "b": None}
-    assert seats["b"].lease.stored == back.version
-    active = seats["a"].lease.looked(back, 105.0)
+    assert holders["b"].lease.stored == back.version
+    active = holders["a"].lease.looked(back, 105.0)
     assert active.is_held(105.0)
-    assert active.held_until_seconds == seats["a"].lease.held_until_seconds
-    assert active.share == seats["a"].lease.share
+    assert active.held_until_seconds == holders["a"].lease.held_until_seconds
+    assert active.share == holders["a"].lease.share
 
 
 def test_who_was_started_when_the_record_was_lost_joins_the_others() -> None:
-    """It had found nothing, and begun anew; who has known more a moment ago puts that back."""
-    seats, _ = group_at_rest("a", "b")
+    holders, _ = group_at_rest("a", "b")
     stranger = Group().renewed(node("c", Role.ACTIVE_STANDBY), 1, SECONDS)
-    back = seats["a"].renew(stranger, 103.0)
+    back = holders["a"].renew(stranger, 103.0)
     assert tokens(back) == {"a": 1, "b": None}
     assert Lease(node("c", Role.ACTIVE_STANDBY), SECONDS).looked(stranger, 103.0).looked(back, 104.0).me is None
 
 
 def test_who_has_not_looked_for_long_takes_what_others_have_begun() -> None:
-    """What it knows is old; but the versions go on above all that it knows, and so do the tokens."""
-    seats, group = group_at_rest("a", "b")
+    holders, group = group_at_rest("a", "b")
     for now in range(102, 130):
-        group = seats["a"].renew(group, now)
+        group = holders["a"].renew(group, now)
     stranger = Group().renewed(node("c", Role.ACTIVE_STANDBY), 1, SECONDS)
-    back = seats["a"].renew(stranger, 200.0)
+    back = holders["a"].renew(stranger, 200.0)
     assert list(back.members) == ["c", "a"]
     assert tokens(back) == {"c": back.version, "a": None}
     assert back.version == group.version + LEAP + 1
 
 
 def test_tokens_go_up_though_one_that_is_known_was_lost() -> None:
-    """A seat was given below the version in which another one had it, and nobody noticed before: it is given anew."""
     known = Group(7, {"a": replace(Group().renewed(node("a"), 1, SECONDS).members["a"], token=6)})
     lease = replace(Lease(node("b"), SECONDS), group=known)
     stands = Group(9, {"c": replace(Group().renewed(node("c"), 1, SECONDS).members["c"], token=3)})
@@ -267,37 +229,31 @@ def test_tokens_go_up_though_one_that_is_known_was_lost() -> None:
 
 
 def test_nobody_is_gone_by_beats_that_were_lost() -> None:
-    """One may have renewed its lease in a version that nobody else has seen: all wait for it anew."""
-    seats, group = group_at_rest("a", "b")
-    seats["a"].renew(group, 103.0)  # and this is lost
+    holders, group = group_at_rest("a", "b")
+    holders["a"].renew(group, 103.0)  # and this is lost
     other = Lease(node("c", Role.ACTIVE_STANDBY), SECONDS)
     for now in (102.0, 106.0, 110.0):
         other = other.looked(group, now)
     assert other.gone(102.0 + SECONDS * EXPIRY_FACTOR) == {"a", "b"}
-    back = seats["b"].renew(Group(), 111.0)
+    back = holders["b"].renew(Group(), 111.0)
     other = other.looked(back, 112.0)
     assert other.gone(112.0 + SECONDS) == frozenset()
     assert "a" in other.gone(112.0 + SECONDS * EXPIRY_FACTOR)
 
 
 def test_a_share_of_another_record_is_another_share_whatever_its_number() -> None:
-    """What was confirmed in a version that is lost does not confirm what the same number lends now."""
-    seat = Seat("a", Role.LOAD_BALANCED)
-    group = seat.renew(Group(), 0.0)
-    share = seat.lease.share
+    holder = Holder("a", Role.LOAD_BALANCED)
+    group = holder.renew(Group(), 0.0)
+    share = holder.lease.share
     assert share is not None
-    obeying = seat.lease.obeys(share.number)
+    obeying = holder.lease.obeys(share.number)
     less = replace(share, told=replace(share.told, ledger_concurrency=1))
     other = Group(group.version + 5, {"a": replace(group.members["a"], share=less)})
     assert obeying.looked(other, 1.0).obeyed is None
     assert obeying.looked(Group(group.version + 5, group.members), 1.0).obeyed == share.number
 
 
-# --- the record ---
-
-
 def test_a_record_is_read_as_it_was_written() -> None:
-    """With seats, shares of all kinds, and none."""
     group = group_of(node("a"), node("b", limits=replace(LIMITS, app_store_rate_per_second=None)))
     group = group.renewed(node("c", Role.ACTIVE_STANDBY, processes=4), 3, 2.5)
     assert group_in(record_of(group)) == group
@@ -310,7 +266,6 @@ RECORD: dict[str, Any] = json.loads(record_of(group_of(node("a"), node("b"))).co
     "text", ["", "{", "null", "[]", "7", '"x"', "{}", '{"schema": 2, "members": []}', "[" * 100_000, '{"schema": 1}']
 )
 def test_what_is_no_record_is_refused(text: str) -> None:
-    """As a value error, whatever it is."""
     with pytest.raises(ValueError, match=r"expected|Expecting"):
         group_in(RoleRecord(7, text))
 
@@ -330,7 +285,6 @@ def read(text: str) -> tuple[str, Group | None]:
 
 @given(st.data())
 def test_a_record_with_something_wrong_in_it_is_refused_or_works(data: st.DataObject) -> None:
-    """Wherever it is: what is read can be gone on from, by anybody."""
     record = copy.deepcopy(RECORD)
     place: Any = record
     while True:
@@ -358,20 +312,17 @@ def test_a_record_with_something_wrong_in_it_is_refused_or_works(data: st.DataOb
 
 @pytest.mark.parametrize("version", [-4, 0, 2**63 - 1, 2**63, 1.5, "abc", None, True])
 def test_a_version_that_no_record_has_is_refused(version: Any) -> None:
-    """Though nothing else in the record could be wrong: no next version could be written."""
     with pytest.raises(ValueError, match="expected a number from 1"):
         group_in(RoleRecord(version, '{"schema": 1, "members": []}'))
 
 
 def test_a_lease_without_an_end_is_refused() -> None:
-    """Or a member that no node ever was, first in the order of joining, would keep the one seat for ever."""
     ghost = {**RECORD["members"][0], "lease_seconds": LONGEST_LEASE_SECONDS + 1}
     with pytest.raises(ValueError, match=f"expected a number from 0 to {LONGEST_LEASE_SECONDS}"):
         group_in(RoleRecord(9, json.dumps({**RECORD, "members": [ghost]})))
 
 
 def test_what_a_newer_program_says_more_is_passed_over() -> None:
-    """Old and new meet in every deployment; where it counts, the newer one writes another schema."""
     record = copy.deepcopy(RECORD)
     record["members"][0]["region"] = "elsewhere"
     assert group_in(RoleRecord(9, json.dumps(record))) == group_in(RoleRecord(9, json.dumps(RECORD)))
@@ -380,7 +331,6 @@ def test_what_a_newer_program_says_more_is_passed_over() -> None:
 
 
 def test_a_node_that_stands_in_it_twice_is_refused() -> None:
-    """Nobody could tell which of the two counts."""
     twice = {**RECORD, "members": [RECORD["members"][0]] * 2}
     with pytest.raises(ValueError, match="twice"):
         group_in(RoleRecord(9, json.dumps(twice)))

@@ -16,9 +16,8 @@ from receipt_actors.domain.roles import Work
 from receipt_actors.pipeline.protocol import ObeyLimits
 from receipt_actors.scale.processes.group import GroupLessee
 from receipt_actors.scale.processes.group_inspection import FRESH_SECONDS, collect
-from receipt_actors.scale.processes.messages import Release, Reported
-from receipt_actors.scale.processes.protocol import Group
-from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, Shares
+from receipt_actors.scale.processes.protocol import GrantAnew, Release, Reported
+from receipt_actors.scale.processes.shared import Group, Shares
 from receipt_actors.scale.processes.worker_process import WorkerProcess
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
@@ -45,14 +44,16 @@ class House:
         for name in names:
             self.shares.join(name, self.workers[name])
 
+    def may_use(self) -> list[Limits | None]:
+        return [None if (share := self.shares.of(name)) is None else share.told for name in NAMES]
+
     def told(self, name: str) -> list[Any]:
-        """What a worker was told, in order: limits, until when they are lent, and what else."""
-        messages = self.stage.told(self.workers[name], object)
-        return [message.share.told if isinstance(message, ChangeShare) else message for message in messages]
+        return self.stage.told(self.workers[name], object)
 
     def confirm(self, name: str) -> None:
-        """Have a worker say that it uses no more than it was told last."""
-        self.shares.confirm(name, self.stage.told(self.workers[name], ChangeShare)[-1].share.number)
+        share = self.shares.of(name)
+        assert share is not None
+        self.shares.confirm(name, share.number)
 
     @property
     def lessee(self) -> GroupLessee:
@@ -66,62 +67,52 @@ def house() -> Iterator[House]:
     stage.close()
 
 
-def test_a_newcomer_is_told_when_the_others_have_confirmed(house: House) -> None:
-    """And who has left, with its process, leaves its share to the others at once."""
+def test_a_newcomer_has_its_share_when_the_others_have_confirmed(house: House) -> None:
     house.join(FIRST, SECOND)
-    assert (house.told(FIRST), house.told(SECOND)) == ([WHOLE, HALF], [])
-    house.shares.confirm(FIRST, 1)  # which is out of date
+    assert house.may_use() == [HALF, None]
     assert house.told(SECOND) == []
+    house.shares.confirm(FIRST, 1)  # which is out of date
+    assert house.may_use() == [HALF, None]
     house.confirm(FIRST)
-    assert house.told(SECOND) == [HALF]
-    house.shares.leave(FIRST)
-    assert house.told(SECOND) == [HALF, WHOLE]
-    house.shares.lend_until(7.0)
-    assert house.told(FIRST) == [WHOLE, HALF]
+    assert house.may_use() == [HALF, HALF]
+    assert (house.told(FIRST), house.told(SECOND)) == ([GrantAnew()] * 2, [GrantAnew()])
 
 
 def test_a_successor_is_told_and_not_the_actor_before_it(house: House) -> None:
-    """It joins by the same name."""
     house.join(FIRST, SECOND)
     house.confirm(FIRST)
     successor = house.stage.stand_in()
     house.shares.leave(FIRST)
+    assert house.may_use() == [None, WHOLE]
     house.shares.join(FIRST, successor)
     house.confirm(SECOND)
-    assert [order.share.told for order in house.stage.told(successor, ChangeShare)] == [HALF]
-    assert house.told(FIRST) == [WHOLE, HALF]
+    assert house.may_use() == [HALF, HALF]
+    assert house.stage.told(successor, GrantAnew) == [GrantAnew()]
+    assert len(house.told(FIRST)) == 2
 
 
 # --- what other nodes lend ---
 
 
-def test_at_first_nothing_is_lent(house: House) -> None:
-    """Before the node has found its place no worker has anything to begin with; then all are asked to keep to it."""
+def test_before_other_nodes_lend_anything_no_worker_has_anything(house: House) -> None:
     lessee = house.lessee
     house.join(FIRST, SECOND)
-    assert [house.told(name) for name in NAMES] == [[], []]
+    assert (house.may_use(), house.shares.until_seconds) == ([None, None], -inf)
     assert lessee.grant(WHOLE) == [(name, ObeyLimits()) for name in NAMES]
-    lessee.lend_until(9.0)
-    assert [house.told(name) for name in NAMES] == [[HALF, LendUntil(9.0)]] * 2
-    (order,) = house.stage.told(house.workers[FIRST], ChangeShare)
-    assert order.until_seconds == -inf
+    assert house.may_use() == [HALF, HALF]
 
 
 def test_what_is_known_is_not_told_again(house: House) -> None:
-    """A renewal that was not carried out changes nothing; another share says until when, too."""
     lessee = house.lessee
     house.join(FIRST)
     lessee.grant(WHOLE)
-    for until_seconds in (7.0, 7.0, -inf):
+    for until_seconds, told in ((7.0, 2), (7.0, 2), (-inf, 3)):
         lessee.lend_until(until_seconds)
-    assert house.told(FIRST) == [WHOLE, LendUntil(7.0), LendUntil(-inf)]
-    lessee.lend_until(9.0)
-    lessee.grant(HALF)
-    assert house.stage.told(house.workers[FIRST], ChangeShare)[-1].until_seconds == 9.0
+        assert house.shares.until_seconds == until_seconds
+        assert len(house.told(FIRST)) == told
 
 
-def test_all_workers_hand_back(house: House) -> None:
-    """When other nodes do the work."""
+def test_all_workers_hand_back_when_other_nodes_do_the_work(house: House) -> None:
     house.lessee.release()
     assert [house.told(name) for name in NAMES] == [[Release()]] * 2
 
@@ -130,7 +121,6 @@ def test_all_workers_hand_back(house: House) -> None:
 
 
 def report(house: House, name: str, unable_seconds: float, answered: int = 0, pid: int | None = None) -> None:
-    """Have a worker say how it goes."""
     results = {(Verdict.OK, Reason.CLAIMED): answered}
     process = ProcessOverview(
         name, pid or PIDS[name], 1.0, State.CONSUMING, 0, 0, ("ledger",) if unable_seconds else (),
@@ -141,14 +131,12 @@ def report(house: House, name: str, unable_seconds: float, answered: int = 0, pi
 
 @pytest.fixture
 def lessee(house: House) -> GroupLessee:
-    """Of a group both of whose processes live."""
     for name, pid in PIDS.items():
         house.group.processes[name] = cast(WorkerProcess, SimpleNamespace(pid=pid))
     return house.lessee
 
 
 def test_a_node_is_unable_for_as_long_as_all_its_processes_are(house: House, lessee: GroupLessee) -> None:
-    """And has answered what they have together."""
     report(house, FIRST, 9.0, answered=2)
     report(house, SECOND, 4.0, answered=3)
     assert lessee.work() == Work(5, 4.0, ("ledger",))
@@ -158,7 +146,6 @@ def test_a_node_is_unable_for_as_long_as_all_its_processes_are(house: House, les
 
 
 def test_who_has_not_said_a_moment_ago_that_it_is_unable_may_not_be(house: House, lessee: GroupLessee) -> None:
-    """One that has not been heard of, one that has been replaced since, or all while the node ends."""
     report(house, FIRST, 9.0)
     assert lessee.work() == Work()
     report(house, SECOND, 9.0, pid=99)

@@ -1,4 +1,4 @@
-"""StepDown: when a seat that is held in vain is given up, how that changes, and who begins with little."""
+"""StepDown: when an active node that can't work steps down, and how that changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOTHING_DONE = Work()
 
 
 class Player:
-    """A node of two: its lease, its patience, and a clock that the test turns."""
+    """A node of two: its lease, its StepDown, and a clock that the test turns."""
 
     def __init__(self, name: str = "a") -> None:
         self.lease = Lease(Node(name, Role.ACTIVE_STANDBY, LIMITS), SECONDS)
@@ -41,7 +41,7 @@ class Player:
         self.look(group.renewed(self.other, group.version, SECONDS, obeyed=obeyed, steps_down=steps_down))
 
     def yield_and_be_back(self) -> None:
-        """Give up the seat, which the other one gives up as well."""
+        """Step down, and be active again when the other one has stepped down."""
         self.renew(steps_down=True)
         self.renew()
         self.other_renews()
@@ -62,20 +62,17 @@ def player() -> Player:
 
 @pytest.mark.parametrize(("lease", "wait", "seconds"), [(10.0, 10.0, 12.0), (2.0, 1.0, 3.0), (20.0, 5.0, 24.0)])
 def test_it_lasts_longer_than_a_lease_and_a_receive(lease: float, wait: float, seconds: float) -> None:
-    """A hiccup is over by then, and a receive that was tried again has come back."""
     assert StepDown.of(lease, wait).seconds == seconds
 
 
 def test_it_is_over_when_nothing_was_taken_in_for_so_long(player: Player) -> None:
-    """To the moment; who says that it can work has all the patience."""
     player.now += FIRST
     assert not player.step_down.is_over(Work(), player.now)
     assert not player.step_down.is_over(Work(unable_seconds=FIRST - 0.1), player.now)
     assert player.step_down.is_over(Work(unable_seconds=FIRST), player.now)
 
 
-def test_what_was_before_the_seat_does_not_count(player: Player) -> None:
-    """Whatever somebody says of the time at which nothing was lent to it."""
+def test_what_was_before_it_was_active_does_not_count(player: Player) -> None:
     player.now += 1.0
     assert player.step_down.unable_seconds(Work(unable_seconds=50.0), player.now) == 1.0
     player.now += FIRST  # and nothing was renewed: the lease is over
@@ -87,7 +84,6 @@ def test_what_was_before_the_seat_does_not_count(player: Player) -> None:
 
 
 def test_each_time_it_is_twice_as_long_and_at_most_an_hour(player: Player) -> None:
-    """However often."""
     seen = []
     for _ in range(40):
         seen.append(player.step_down.seconds)
@@ -97,7 +93,6 @@ def test_each_time_it_is_twice_as_long_and_at_most_an_hour(player: Player) -> No
 
 
 def test_it_begins_anew_with_an_answer(player: Player) -> None:
-    """One that was posted since the seat was given: that it has been able to receive says nothing of the rest."""
     player.yield_and_be_back()
     player.renew(Work(answered=0))
     assert player.step_down.seconds == 24.0
@@ -105,8 +100,7 @@ def test_it_begins_anew_with_an_answer(player: Player) -> None:
     assert player.step_down.seconds == 12.0
 
 
-def test_who_was_taken_for_gone_has_not_given_up_anything(player: Player) -> None:
-    """It joins again, and has as much patience as before."""
+def test_who_was_taken_for_gone_has_not_stepped_down(player: Player) -> None:
     group = player.lease.group
     player.look(group.renewed(player.other, 500, SECONDS, gone=frozenset("a")))
     assert player.lease.me is None

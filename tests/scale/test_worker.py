@@ -17,9 +17,17 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.otp import Crash, Ref, look_at
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.processes.group_inspection import collected_by
-from receipt_actors.scale.processes.messages import Grant, Message, Release, Report, StartRefused
-from receipt_actors.scale.processes.protocol import Group, PauseChanged, WorkerView
-from receipt_actors.scale.processes.shares import Shares
+from receipt_actors.scale.processes.protocol import (
+    Grant,
+    GrantAnew,
+    Message,
+    Phase,
+    Release,
+    Report,
+    StartRefused,
+    WorkerView,
+)
+from receipt_actors.scale.processes.shared import Group, Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, HANG_SECONDS, REPORT_SECONDS, Worker, WorkerDied
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 from receipt_actors.settings import Settings
@@ -36,7 +44,7 @@ SETTINGS = Settings(bundle_ids=("*",), backend="aws")
 PROGRAM = """
 import pickle, socket, sys, time
 from receipt_actors.scale.processes.worker_process import Channel
-from receipt_actors.scale.processes.messages import *
+from receipt_actors.scale.processes.protocol import *
 channel = Channel(socket.socket(fileno=int(sys.argv[2])))
 def wait_for(kind):
     while not any(isinstance(message, kind) for message in channel.receive()):
@@ -126,12 +134,10 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def test_a_process_that_dies_is_a_crash_of_its_actor(open_house: Callable[[str], House]) -> None:
-    """Its exit status is in the reason."""
     assert "ended with exit status 3" in open_house("sys.exit(3)").died_of()
 
 
 def test_a_crash_of_the_actor_kills_the_process(open_house: Callable[[str], House]) -> None:
-    """Else it would go on with limits that are others' by then."""
     house = open_house("time.sleep(600)")
     process = house.group.processes[NAME]
     house.worker.kill()
@@ -141,7 +147,6 @@ def test_a_crash_of_the_actor_kills_the_process(open_house: Callable[[str], Hous
 def test_a_smaller_share_is_kept_to_when_the_process_says_so(
     open_house: Callable[[str], House], tmp_path: Path
 ) -> None:
-    """Not before: what it holds more is nobody else's."""
     may_confirm = tmp_path / "may-confirm"
     os.mkfifo(may_confirm)
     house = open_house(
@@ -156,7 +161,6 @@ def test_a_smaller_share_is_kept_to_when_the_process_says_so(
 
 
 def test_a_process_hears_until_when_its_limits_hold_before_it_begins(build_house: Callable[..., House]) -> None:
-    """It would begin with what may be lent to others by then; and whether it is to take anything in."""
     hears = hears_exactly(Grant(1, LIMITS, 7.0, is_paused=True))
     house = build_house(PROGRAM + "channel.send(Loaded())" + hears, has_share=False)
     house.shares.lend_until(7.0)
@@ -166,7 +170,6 @@ def test_a_process_hears_until_when_its_limits_hold_before_it_begins(build_house
 
 
 def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: Callable[[str], House]) -> None:
-    """Until when it is lent, a pause, another share, and that everything is handed back: each grant says all of it."""
     house = open_house(
         hears_exactly(
             Report(),
@@ -179,7 +182,7 @@ def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: C
     house.shares.lend_until(7.0)
     house.stage.settle()
     house.group.is_paused = True
-    house.worker.cast(PauseChanged())
+    house.worker.cast(GrantAnew())
     house.stage.settle()
     house.shares.divide(LESS)
     house.worker.cast(Release())
@@ -187,7 +190,6 @@ def test_what_a_lease_does_is_passed_on_to_a_process_that_consumes(open_house: C
 
 
 def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], House]) -> None:
-    """It hangs; one that is slow has a minute."""
     house = open_house("time.sleep(600)")
     house.stage.advance(HANG_SECONDS - 1)
     assert house.worker.is_alive()
@@ -196,9 +198,8 @@ def test_a_process_that_does_not_answer_is_killed(open_house: Callable[[str], Ho
 
 
 def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callable[[str], House]) -> None:
-    """An operator told it to; when its time is over it is killed."""
     house = open_house("wait_for(Report); channel.send(Draining(100.0)); time.sleep(600)")
-    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, False, True))
+    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, Phase.DRAINING))
     house.stage.advance(100 + GRACE_SECONDS - 1)
     assert house.worker.is_alive()
     house.stage.advance(1)
@@ -206,7 +207,6 @@ def test_a_process_that_drains_is_not_asked_and_has_its_time(open_house: Callabl
 
 
 def test_a_process_is_asked_every_second_once_it_has_answered(open_house: Callable[[str], House]) -> None:
-    """It may hang. It is asked to look at the queues once, when somebody wants to know."""
     house = open_house("wait_for(Report)" + REPORTS + hears_exactly(Report(looks_at_queues=True), Release()))
     wait_until(lambda: collected_by(house.stage.actors).heard)
     house.worker.cast(LookAtQueues())
@@ -217,7 +217,6 @@ def test_a_process_is_asked_every_second_once_it_has_answered(open_house: Callab
 
 
 def test_a_process_that_does_not_load_ends_the_command(build_house: Callable[..., House]) -> None:
-    """It hangs while it starts: it is killed after a minute, and said to be what keeps the group from starting."""
     house = build_house("import time; time.sleep(600)")
     house.stage.advance(HANG_SECONDS - 1)
     assert not house.is_refused.is_set()
@@ -232,7 +231,6 @@ def test_a_process_that_does_not_load_ends_the_command(build_house: Callable[...
 
 
 def test_a_process_that_does_not_start_ends_the_command(build_house: Callable[..., House], tmp_path: Path) -> None:
-    """It has its share and does not begin; its minute is counted from then."""
     has_share = tmp_path / "has-share"
     os.mkfifo(has_share)
     house = build_house(f"import time\n{LOADS}open({str(has_share)!r}, 'w').close(); time.sleep(600)")
@@ -247,20 +245,18 @@ def test_a_process_that_does_not_start_ends_the_command(build_house: Callable[..
 
 
 def test_a_process_that_waits_for_its_share_hangs_not(build_house: Callable[..., House]) -> None:
-    """Other nodes may have all of it for days; it shows that it waits, and begins when there is something for it."""
     house = build_house(STARTS, has_share=False)
-    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, False, False, True))
+    wait_until(lambda: look_at(house.worker).view == WorkerView(house.group.processes[NAME].pid, Phase.LOADED))
     process = house.group.processes[NAME]
     house.stage.advance(100 * HANG_SECONDS)
     assert not house.is_refused.is_set()
     house.give_share()
     assert house.consumes.wait(PATIENCE_SECONDS)
     assert house.group.processes[NAME] is process
-    assert look_at(house.worker).view == WorkerView(process.pid, True, False, False)
+    assert look_at(house.worker).view == WorkerView(process.pid, Phase.RUNNING)
 
 
 def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[..., House]) -> None:
-    """Once all have consumed: its share is the others' meanwhile, and it is tried again after a pause."""
     house = build_house("import time; time.sleep(600)", was_complete=True)
     first = house.group.processes[NAME]
     house.stage.advance(HANG_SECONDS)
@@ -272,7 +268,6 @@ def test_a_successor_that_does_not_load_is_started_again(build_house: Callable[.
 
 
 def test_a_process_can_be_killed_while_it_is_being_started() -> None:
-    """However far that has come: it is started on a thread of its own, and none is left behind."""
     delivered: SimpleQueue[MessageFrom | ProcessEnded] = SimpleQueue()
     process = WorkerProcess(NAME, ("-c", "import time; time.sleep(600)"), SETTINGS, delivered.put)
     process.kill()
@@ -281,7 +276,6 @@ def test_a_process_can_be_killed_while_it_is_being_started() -> None:
 
 
 def test_no_process_is_a_start_that_was_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The machine has no room for one, say: that is to be expected, and told in one line."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     delivered: SimpleQueue[MessageFrom | ProcessEnded] = SimpleQueue()
     process = WorkerProcess(NAME, (), SETTINGS, delivered.put)

@@ -179,8 +179,8 @@ def test_an_error_before_the_workers_leaves_no_parent(tmp_path: Path, error: Bas
     roles = RefusedRoles(error)
 
     class Refused(ProcessGroup):
-        def _join_others(self, settings: Settings, processes: int) -> Any:
-            self._close_roles = roles.close
+        def _join_others(self, processes: int) -> Any:
+            self._open.callback(roles.close)
             roles.check()
 
     with nothing_left(), pytest.raises(type(error)):
@@ -193,8 +193,8 @@ def test_an_error_after_the_workers_were_started_leaves_none(tmp_path: Path) -> 
     """Ctrl-C while they are being loaded: all of them are killed, whatever they are at."""
 
     class Interrupted(ProcessGroup):
-        def _begin(self, settings: Settings, processes: int) -> None:
-            super()._begin(settings, processes)
+        def _begin(self, processes: int) -> None:
+            super()._begin(processes)
             assert all(self._group.processes.values())
             raise KeyboardInterrupt
 
@@ -213,7 +213,10 @@ def test_a_worker_for_which_no_socket_is_left_takes_the_others_along(tmp_path: P
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (few, most))
         try:
-            with pytest.raises((OSError, ReceiptActorsError)):
-                ProcessGroup.start(settings, 30, WORKER_PROGRAM)
+            is_refused = threading.Event()
+            with pytest.raises(ReceiptActorsError, match="no process can be started"):  # noqa: PT012 - when it is known
+                group = ProcessGroup.start(settings, 30, WORKER_PROGRAM, on_refusal=is_refused.set)
+                assert is_refused.wait(PATIENCE_SECONDS)
+                group.check()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -26,7 +26,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.sqs.models import sqs_backends
 from werkzeug.serving import make_server
 
-from receipt_actors.aws.ledger import _from_attributes
+from receipt_actors.aws.ledger import _standing
 from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, LedgerItem, OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
@@ -485,7 +485,8 @@ class AwsWorld(World):
 
     def ledger_items(self) -> list[LedgerItem]:
         pages = self._dynamodb.get_paginator("scan").paginate(TableName=TABLE)
-        return [_from_attributes(item) for page in pages for item in page["Items"]]  # one read each would take minutes
+        found = (_standing(attributes) for page in pages for attributes in page["Items"])  # reads take minutes
+        return [item for item in found if isinstance(item, LedgerItem)]
 
     def _count(self, queue: str, *names: str) -> int:
         answer = self._sqs.get_queue_attributes(QueueUrl=self._url(queue), AttributeNames=list(names))

@@ -33,7 +33,7 @@ INCIDENT_KINDS = [
     "configuration",
     "abandoned",
     "node_lost",
-    "seat_given_up",
+    "stepped_down",
 ]
 
 
@@ -52,7 +52,6 @@ def only(due: list[Alert]) -> Alert:
 
 @pytest.mark.parametrize("kind", INCIDENT_KINDS)
 def test_the_first_of_a_kind_is_due_at_once(kind: str) -> None:
-    """Whoever is on call learns of it now, and not at the end of a minute."""
     alerts = book()
     alerts.note(incident(kind), 5.0)
     first = only(alerts.take_due(5.0))
@@ -61,7 +60,6 @@ def test_the_first_of_a_kind_is_due_at_once(kind: str) -> None:
 
 
 def test_what_follows_is_summed_up_for_a_minute() -> None:
-    """One alert with the count, the first and the last time, and what was different."""
     alerts = book()
     alerts.note(incident("crash", "a crashed"), 0.0)
     alerts.take_due(0.0)
@@ -86,7 +84,6 @@ def test_what_follows_is_summed_up_for_a_minute() -> None:
     )
 )
 def test_there_are_never_more_alerts_in_a_minute_than_kinds(steps: list[tuple[str, float, int, str]]) -> None:
-    """Whatever happens how often; and of what is always an alert nothing is lost."""
     alerts, now, sent = book(), 0.0, []
     noted: Counter[str] = Counter()
     for kind, pause_seconds, count, subject in steps:
@@ -108,7 +105,6 @@ def test_there_are_never_more_alerts_in_a_minute_than_kinds(steps: list[tuple[st
 
 
 def test_a_short_outage_is_none() -> None:
-    """A service that is back before the time is over wakes nobody, and neither does its return."""
     alerts = book()
     alerts.note(incident("outage", subject="ledger"), 0.0)
     alerts.note(incident("recovered", subject="ledger"), OUTAGE_SECONDS - 1)
@@ -117,7 +113,6 @@ def test_a_short_outage_is_none() -> None:
 
 
 def test_a_long_outage_is_told_once_and_so_is_its_end() -> None:
-    """How long it has lasted stands in both."""
     alerts = book()
     alerts.note(incident("outage", "ledger is unavailable", subject="ledger"), 0.0)
     assert alerts.next_due_seconds() == OUTAGE_SECONDS
@@ -132,7 +127,6 @@ def test_a_long_outage_is_told_once_and_so_is_its_end() -> None:
 
 
 def test_an_outage_that_was_forgotten_and_is_met_again_is_told_again() -> None:
-    """As after the crash of a gateway, which never says that the first one is over."""
     alerts = book()
     for begin in (0.0, 1000.0):
         alerts.note(incident("outage", subject="ledger"), begin)
@@ -143,7 +137,6 @@ def test_an_outage_that_was_forgotten_and_is_met_again_is_told_again() -> None:
 
 
 def test_a_few_dead_letters_are_everyday() -> None:
-    """Garbage on the source queue is moved all the time; only more than so many in a minute are worth a look."""
     alerts = book()
     for minute in range(5):
         alerts.note(incident("moved", count=DEAD_LETTERS), minute * PERIOD_SECONDS)
@@ -151,7 +144,6 @@ def test_a_few_dead_letters_are_everyday() -> None:
 
 
 def test_many_dead_letters_within_a_minute_are_told_with_their_number() -> None:
-    """All of that minute are counted, those before the limit too; and those after it, a minute later."""
     alerts = book()
     for second in range(DEAD_LETTERS + 1):
         assert alerts.take_due(float(second)) == []
@@ -165,7 +157,6 @@ def test_many_dead_letters_within_a_minute_are_told_with_their_number() -> None:
 
 
 def test_a_body_says_everything_in_json() -> None:
-    """The format of version 1, as the manual has it."""
     alerts = book()
     alerts.note(Incident(AT_SECONDS, "crash", "validator crashed", ("a line",), message_id="m-1"), 0.0)
     body = only(alerts.take_due(0.0)).body
@@ -186,7 +177,6 @@ def test_a_body_says_everything_in_json() -> None:
 
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=40), st.text(max_size=40))
 def test_a_body_is_bounded_and_can_be_sent(lines: list[str], summary: str) -> None:
-    """However long a story is, and whatever characters are in it."""
     alerts = book()
     alerts.note(incident("storm"), 0.0)
     alerts.take_due(0.0)

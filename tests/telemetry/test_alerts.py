@@ -15,7 +15,7 @@ from receipt_actors.errors import QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, ActorSystem, ManualClock, Ref
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.telemetry.alert_book import PERIOD_SECONDS, Alert, AlertKind, Origin
-from receipt_actors.telemetry.alerts import ALERTS, AlertFunction, Alerts, AlertSink, AlertsQueue
+from receipt_actors.telemetry.alerts import ALERTS, Alerts, AlertSink, alert_function, alerts_queue
 from receipt_actors.telemetry.incidents import INCIDENTS
 from receipt_actors.telemetry.overview import Incident
 from receipt_actors.testing import PATIENCE_SECONDS, FakeQueues, settle
@@ -38,7 +38,7 @@ class Desk:
         self.actors.start(StandIn, lambda _: self.untold, name=INCIDENTS)
 
     def start(self, sink: AlertSink | None = None) -> Ref:
-        sink = sink or AlertsQueue(lambda: self.queues, QUEUE)
+        sink = sink or alerts_queue(lambda: self.queues, QUEUE)
         return self.actors.start(Alerts, ALERTS, sink, ORIGIN, name=ALERTS)
 
     def happen(self, kind: str, summary: str = "it happened", **fields: Any) -> None:
@@ -73,7 +73,6 @@ def desk() -> Iterator[Desk]:
 
 
 def test_an_incident_becomes_a_message(desk: Desk) -> None:
-    """On the alerts queue, at once, with its kind as an attribute to filter by."""
     alerts = desk.start()
     desk.happen("configuration", "Apple refuses our requests")
     desk.wait_for(alerts, sent=1)
@@ -84,9 +83,8 @@ def test_an_incident_becomes_a_message(desk: Desk) -> None:
 
 
 def test_a_fifo_alerts_queue_gets_each_kind_in_a_group(desk: Desk) -> None:
-    """What it is told again is swallowed; another summary of the same kind is not."""
     desk.queues.create_queue("alerts.fifo")
-    alerts = desk.start(AlertsQueue(lambda: desk.queues, "alerts.fifo"))
+    alerts = desk.start(alerts_queue(lambda: desk.queues, "alerts.fifo"))
     desk.happen("configuration", "Apple refuses our requests")
     desk.wait_for(alerts, sent=1)
     desk.advance(PERIOD_SECONDS)
@@ -96,7 +94,6 @@ def test_a_fifo_alerts_queue_gets_each_kind_in_a_group(desk: Desk) -> None:
 
 
 def test_a_thousand_incidents_are_two_messages(desk: Desk) -> None:
-    """The first, and a minute later how many more there were."""
     alerts = desk.start()
     for _ in range(1000):
         desk.happen("crash")
@@ -109,7 +106,6 @@ def test_a_thousand_incidents_are_two_messages(desk: Desk) -> None:
 
 
 def test_an_outage_is_told_when_it_is_long_even_if_nothing_else_happens(desk: Desk) -> None:
-    """A timer of its own, however far off the end of another kind's minute is."""
     alerts = desk.start()
     desk.happen("crash")
     desk.advance(10)
@@ -125,7 +121,6 @@ def test_an_outage_is_told_when_it_is_long_even_if_nothing_else_happens(desk: De
 
 
 def test_while_the_queue_is_down_alerts_are_kept_and_summed_up(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """Of each kind one, with the count of all; said once in the log; and sent when it is back."""
     alerts = desk.start()
     desk.queues.fail("send", QueueUnavailable("down"), times=None)
     for _ in range(20):
@@ -142,7 +137,6 @@ def test_while_the_queue_is_down_alerts_are_kept_and_summed_up(desk: Desk, caplo
 
 
 def test_an_entry_that_failed_is_sent_again_alone(desk: Desk) -> None:
-    """What SQS has confirmed is not told twice."""
     alerts = desk.start()
     with desk.queues.hold("send", times=1) as hold:
         desk.happen("crash")
@@ -157,7 +151,6 @@ def test_an_entry_that_failed_is_sent_again_alone(desk: Desk) -> None:
 
 
 def test_an_alert_that_can_never_be_sent_is_dropped_and_said_so(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """It is not in the way of others."""
     alerts = desk.start()
     desk.queues.fail_entries("send", failure=EntryFailure("InvalidMessageContents", "no", True))
     desk.happen("crash")
@@ -168,7 +161,6 @@ def test_an_alert_that_can_never_be_sent_is_dropped_and_said_so(desk: Desk, capl
 
 
 def test_at_the_end_everything_is_sent(desk: Desk) -> None:
-    """What was gathered and not yet due, and what nobody had told yet."""
     alerts = desk.start()
     desk.untold = (Incident(desk.clock.time(), "storm", "root gives up"),)
     for _ in range(5):
@@ -182,7 +174,6 @@ def test_at_the_end_everything_is_sent(desk: Desk) -> None:
 
 
 def test_at_the_end_a_queue_that_is_down_holds_nobody_up(desk: Desk) -> None:
-    """Each alert is tried once more, and that is it."""
     desk.start()
     desk.queues.fail("send", QueueUnavailable("down"), times=None)
     desk.happen("crash")
@@ -193,14 +184,13 @@ def test_at_the_end_a_queue_that_is_down_holds_nobody_up(desk: Desk) -> None:
 
 
 def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None:
-    """Once; a process that never has anything to tell does not pay for it."""
     opened = []
 
     def open_queues() -> FakeQueues:
         opened.append(1)
         return desk.queues
 
-    alerts = desk.start(AlertsQueue(open_queues, QUEUE))
+    alerts = desk.start(alerts_queue(open_queues, QUEUE))
     desk.wait_for(alerts, sent=0)
     assert opened == []
     desk.happen("crash")
@@ -213,7 +203,6 @@ def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None
 
 
 def test_a_function_that_raises_loses_this_alert_alone(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged as an error with the traceback, and the next one comes all the same."""
     heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
 
     def take(alert: Alert) -> None:
@@ -221,7 +210,7 @@ def test_a_function_that_raises_loses_this_alert_alone(desk: Desk, caplog: pytes
             raise RuntimeError("the embedding program's own bug")
         heard.put(alert)
 
-    alerts = desk.start(AlertFunction(take))
+    alerts = desk.start(alert_function(take))
     desk.happen("crash")
     desk.happen("storm")
     assert heard.get(timeout=PATIENCE_SECONDS).kind is AlertKind.STORM

@@ -150,7 +150,6 @@ LATER = overview(
 
 
 def test_a_line_has_what_happened_since_the_one_before() -> None:
-    """Counts of that time, gauges of now, and a process that was replaced counts from its beginning."""
     (document,) = embedded_metrics(EARLIER, LATER)
     check(document)
     (directive,) = document["_aws"]["CloudWatchMetrics"]
@@ -182,7 +181,6 @@ def test_a_line_has_what_happened_since_the_one_before() -> None:
 
 
 def test_a_quiet_minute_has_a_heartbeat_and_no_latency() -> None:
-    """A count of zero is news for an alarm; a latency of nothing is none."""
     (document,) = embedded_metrics(EARLIER, EARLIER)
     check(document)
     assert (document["Heartbeat"], document["Received"]) == (2, 0)
@@ -190,7 +188,6 @@ def test_a_quiet_minute_has_a_heartbeat_and_no_latency() -> None:
 
 
 def test_however_many_latencies_there_were_cloudwatch_takes_them() -> None:
-    """At most a hundred values: neighbours become one, and neither count, sum nor ends change."""
     latencies = Latencies()
     for number in range(1, 4000):
         latencies.record(0.0001 * number**1.5)
@@ -208,7 +205,6 @@ def test_however_many_latencies_there_were_cloudwatch_takes_them() -> None:
 
 
 def test_every_source_queue_has_its_heartbeat() -> None:
-    """And what was received from it; what is of the whole system stands in the line of the first."""
     calls = {"receive from ReceiptsSQS": ServiceCalls(3, 30), "receive from Game2SQS": ServiceCalls(1, 10)}
     later = replace(LATER, source_queues=("ReceiptsSQS", "Game2SQS"), statistics=replace(LATER.statistics, calls=calls))
     first, second = embedded_metrics(EARLIER, later, dimensions={"Stage": "production"})
@@ -251,7 +247,6 @@ def lines_of(use: Callable[[MetricsLog], None], interval_seconds: float) -> list
 
 class TestMetricsLog:
     def test_the_lines_add_up_to_all_that_was_counted(self) -> None:
-        """From the start on, before anybody looked, to the end; a line each interval."""
         system = System()
 
         def use(log: MetricsLog) -> None:
@@ -265,14 +260,12 @@ class TestMetricsLog:
         assert sum(line["Answered"] for line in lines) == 10 * system.looks
 
     def test_the_end_is_told_at_once(self) -> None:
-        """A short run has its line as well."""
         (line,) = lines_of(lambda log: log.watch(System()), 3600)  # type: ignore[arg-type]
         assert line["Answered"] == 20
 
 
 class TestSettings:
     def test_dimensions_are_pairs(self) -> None:
-        """As one flag, or as a list in a file."""
         settings = load_settings(
             {"bundle_ids": "a", "database": "x.db", "emf_dimensions": "Stage=production, Team=coins=gold"}, environ={}
         )
@@ -283,7 +276,6 @@ class TestSettings:
         "dimensions", ["Stage", "Stage=", "SourceQueue=x", "A=1,A=2", ":A=1", ",".join(f"D{n}=1" for n in range(30))]
     )
     def test_dimensions_that_cloudwatch_would_drop_are_refused(self, dimensions: str) -> None:
-        """It says nothing of it otherwise: the metrics are just not there."""
         with pytest.raises(ConfigurationError, match="--emf-dimensions: .*expected NAME=VALUE"):
             load_settings({"bundle_ids": "a", "database": "x.db", "emf_dimensions": dimensions}, environ={})
 
@@ -300,7 +292,6 @@ class TestSettings:
     ],
 )
 def test_where_nodes_share_the_work_it_is_told_who_does_it(standing: Standing, state: State, active: int) -> None:
-    """An alarm on the maximum over all nodes says that nobody does."""
     nodes = (NodeOverview("a", standing, 1, None, 1, 0.0), NodeOverview("b", Standing.STANDBY, None, None, 1, 0.4))
     role = RoleOverview("active-standby", "ReceiptsSQS", "a", standing, 10.0, 9.0, None, nodes)
     (document,) = embedded_metrics(EARLIER, replace(LATER, state=state, role=role))

@@ -53,7 +53,6 @@ class Clock:
     ],
 )
 def test_each_state_has_its_health(state: State, is_healthy: bool, is_ready: bool) -> None:
-    """An outage of others is no reason to start anew; a drain and a pause are meant; the end of the tree is the end."""
     tree = None if state in (State.ENDED, State.STARTING) else WHOLE
     health = HealthWatch().judge(overview(process("main", state, tree), state=state))
     assert (health.state, health.is_healthy, health.is_ready) == (state, is_healthy, is_ready)
@@ -68,7 +67,6 @@ def test_each_state_has_its_health(state: State, is_healthy: bool, is_ready: boo
     ],
 )
 def test_it_is_said_which_of_several_processes_it_is(state: State, why: str) -> None:
-    """The others go on: the system is ready, and an operator must not think that nobody works."""
     processes = process("worker-1", State.CONSUMING), process("worker-2", state)
     health = HealthWatch().judge(overview(*processes, state=state, parent=WHOLE))
     assert (health.is_ready, health.why) == (True, (why,))
@@ -76,13 +74,11 @@ def test_it_is_said_which_of_several_processes_it_is(state: State, why: str) -> 
 
 @pytest.mark.parametrize("state", [State.DRAINING, State.PAUSED])
 def test_what_was_told_to_one_process_is_about_to_hold_for_all(state: State) -> None:
-    """A system that is paused or drains is not ready, though one of its processes may not have heard of it yet."""
     processes = process("worker-1", State.CONSUMING), process("worker-2", state)
     assert not HealthWatch().judge(overview(*processes, state=state, parent=WHOLE)).is_ready
 
 
 def test_an_actor_may_be_missing_for_a_moment() -> None:
-    """It is restarted; only when that goes on the tree is not whole. It is whole again at once."""
     clock = Clock()
     watch = HealthWatch(clock)
     broken = overview(process("main", State.CONSUMING, BROKEN), state=State.CONSUMING)
@@ -99,7 +95,6 @@ def test_an_actor_may_be_missing_for_a_moment() -> None:
 
 
 def test_a_process_whose_root_is_gone_is_missing() -> None:
-    """Though it says that it consumes."""
     clock = Clock()
     watch = HealthWatch(clock)
     rootless = overview(process("main", State.CONSUMING, None), state=State.CONSUMING)
@@ -109,7 +104,6 @@ def test_a_process_whose_root_is_gone_is_missing() -> None:
 
 
 def test_one_of_several_processes_may_end() -> None:
-    """The parent restarts it; only all of them together are the end."""
     clock = Clock()
     watch = HealthWatch(clock)
     ended, alive = process("worker-1", State.ENDED, None), process("worker-2", State.CONSUMING)
@@ -124,7 +118,6 @@ def test_one_of_several_processes_may_end() -> None:
 
 
 def test_after_a_storm_nothing_of_what_was_last_known_counts() -> None:
-    """The system says that it has ended, whatever its processes were doing when they were heard last."""
     stale = overview(process("worker-1", State.CONSUMING), state=State.ENDED, parent=WHOLE)
     assert not HealthWatch().judge(stale).is_healthy
     assert not HealthWatch().judge(overview(state=State.ENDED)).is_healthy
@@ -132,7 +125,6 @@ def test_after_a_storm_nothing_of_what_was_last_known_counts() -> None:
 
 @pytest.mark.parametrize("state", [State.STANDBY, State.WAITING, State.PAUSED])
 def test_a_process_that_waits_for_its_share_is_no_missing_one(state: State) -> None:
-    """It has been loaded and has no tree yet: other nodes have the work, for hours if need be."""
     clock = Clock()
     watch = HealthWatch(clock)
     processes = (replace(process(name, state, None), started_at_seconds=0.0) for name in ("worker-1", "worker-2"))
@@ -144,7 +136,6 @@ def test_a_process_that_waits_for_its_share_is_no_missing_one(state: State) -> N
 
 
 def test_a_node_that_is_cut_off_says_of_what() -> None:
-    """It is ready: starting it anew would not bring the table back."""
     role = RoleOverview("active-standby", "Q", "a", Standing.CUT_OFF, 10.0, None, None, ())
     cut_off = replace(overview(process("main", State.WAITING), state=State.WAITING), role=role)
     health = HealthWatch().judge(cut_off)

@@ -89,7 +89,6 @@ def house() -> Iterator[House]:
 
 
 def test_a_crash_is_told_with_its_story(house: House) -> None:
-    """What it was handling, where, and what the supervisor did about it."""
     house.find("fragile").cast("bug")
     (crash,) = house.incidents()
     assert (crash.kind, crash.subject, crash.count) == ("crash", "fragile", 1)
@@ -102,7 +101,6 @@ def test_a_crash_is_told_with_its_story(house: House) -> None:
 
 
 def test_the_crash_of_a_processor_is_told_with_its_message(house: House) -> None:
-    """Whoever watched over the message says what became of it."""
     result = start_child(house.find("many"), ())
     assert isinstance(result, Started)
     result.ref.cast("bug")
@@ -114,7 +112,6 @@ def test_the_crash_of_a_processor_is_told_with_its_message(house: House) -> None
 
 
 def test_a_child_that_was_killed_is_a_restart(house: House) -> None:
-    """It had done nothing itself."""
     house.find("fragile").kill()
     (restart,) = house.incidents()
     assert (restart.kind, restart.subject) == ("restart", "fragile")
@@ -122,7 +119,6 @@ def test_a_child_that_was_killed_is_a_restart(house: House) -> None:
 
 
 def test_the_story_of_a_storm_is_the_crash_that_was_too_much(house: House) -> None:
-    """Whoever is told that a supervisor gave up learns of what its child crashed, and where."""
     for _ in range(4):
         house.find("fragile").cast("bug")
         house.stage.settle()
@@ -134,7 +130,6 @@ def test_the_story_of_a_storm_is_the_crash_that_was_too_much(house: House) -> No
 
 
 def test_alike_ones_within_a_minute_are_one(house: House) -> None:
-    """Those that differ in numbers and ids only; the newest is shown, with the time of its end."""
     house.notice("message 17 failed", message_id="m-17")
     house.stage.advance(PERIOD_SECONDS - 1)
     house.notice("message 18 failed", message_id="m-18")
@@ -149,7 +144,6 @@ def test_alike_ones_within_a_minute_are_one(house: House) -> None:
 
 
 def test_a_listener_is_told_when_a_story_is_complete(house: House) -> None:
-    """And at the end of the period of those that came on top: all counts together are all that happened."""
     house.notice("down")
     house.notice("down")
     assert house.told() == []
@@ -165,7 +159,6 @@ def test_a_listener_is_told_when_a_story_is_complete(house: House) -> None:
 
 
 def test_outages_and_their_ends_are_told_at_once_and_in_order(house: House) -> None:
-    """However often a service comes and goes within a minute: the last word is how it is now."""
     steps = [IncidentKind.OUTAGE, IncidentKind.RECOVERED] * 3 + [IncidentKind.OUTAGE]
     for kind in steps:
         house.notice("it is so now", kind)
@@ -174,7 +167,6 @@ def test_outages_and_their_ends_are_told_at_once_and_in_order(house: House) -> N
 
 
 def test_who_is_about_to_end_can_ask_for_what_has_not_been_told(house: House) -> None:
-    """It comes as the answer, to others as ever, and not once more later."""
     house.notice("down")
     asking = house.stage.ask(INCIDENTS, TellNow())
     (told,) = house.told()
@@ -188,7 +180,6 @@ def test_who_is_about_to_end_can_ask_for_what_has_not_been_told(house: House) ->
 
 
 def test_what_has_not_been_told_is_told_at_the_end(house: House) -> None:
-    """An orderly one: there is no later."""
     house.notice("down")
     house.stage.settle()
     house.find("root").exit(SHUTDOWN)
@@ -196,7 +187,6 @@ def test_what_has_not_been_told_is_told_at_the_end(house: House) -> None:
 
 
 def test_a_crash_of_the_actor_forgets_no_incident(house: House) -> None:
-    """The system keeps them; the actor's successor goes on."""
     house.notice("down")
     house.stage.settle()
     house.find(INCIDENTS).kill()
@@ -206,7 +196,6 @@ def test_a_crash_of_the_actor_forgets_no_incident(house: House) -> None:
 
 
 def test_only_the_last_ones_are_kept(house: House) -> None:
-    """Of each kind, and of all of them: whatever happens often does not hide what happens once."""
     summaries = [f"{first} {second}" for first, second in itertools.product("abcdefgh", repeat=2)]
     house.notice("once", IncidentKind.CONFIGURATION)
     kinds = [IncidentKind.UNKNOWN_ANSWER, IncidentKind.CRASH, IncidentKind.STORM, IncidentKind.RESTART]
@@ -220,7 +209,6 @@ def test_only_the_last_ones_are_kept(house: House) -> None:
 
 
 def test_messages_are_alike_where_their_reason_is_the_same(house: House) -> None:
-    """Whatever is said of each."""
     for number, detail in enumerate(("too short", "too long", "no text at all")):
         house.find(INCIDENTS).cast(Noticed(IncidentKind.MOVED, "bad_receipt", f"moved: {detail}", f"m-{number}"))
     house.find(INCIDENTS).cast(Noticed(IncidentKind.MOVED, "not_json", "moved", "m-9"))
@@ -230,7 +218,6 @@ def test_messages_are_alike_where_their_reason_is_the_same(house: House) -> None
 
 
 def test_all_are_counted_whether_they_are_kept_or_alike(house: House) -> None:
-    """By kind; a crash of the actor loses none."""
     statistics = statistics_of(house.stage.actors)
     for number in range(MAX_INCIDENTS + 5):
         house.notice(f"message {number} failed")
@@ -245,7 +232,6 @@ def test_all_are_counted_whether_they_are_kept_or_alike(house: House) -> None:
 
 
 def test_nothing_that_looks_like_a_receipt_is_kept(house: House) -> None:
-    """An exception quotes what somebody choked on; and it fits on a line."""
     house.notice("it said " + "MIIT0aB3" * 20 + "\nand more" + ", and more" * 100)
     (incident,) = house.incidents()
     assert incident.summary.startswith("it said ... and more, and more")

@@ -80,7 +80,6 @@ RESULTS = (
 def test_a_line_is_a_line_and_commands_no_terminal(
     log: Callable[[logging.Formatter], Lines], formatter: logging.Formatter
 ) -> None:
-    """Whatever a service, a message or an exception says: its control characters are escaped."""
     lines = log(formatter)
     logger = logging.getLogger("receipt_actors.test")
     logger.warning("Apple answered %s", HOSTILE)
@@ -96,7 +95,6 @@ def test_a_line_is_a_line_and_commands_no_terminal(
 
 class TestJson:
     def test_what_every_line_has(self, log: Callable[[logging.Formatter], Lines]) -> None:
-        """The time is UTC, with milliseconds; a worker names itself."""
         lines = log(JsonLines("worker-2"))
         logging.getLogger("receipt_actors.test").info("all is %s", "well")
         (line,) = lines.objects
@@ -111,7 +109,6 @@ class TestJson:
     def test_a_decision_has_its_facts_as_fields(
         self, log: Callable[[logging.Formatter], Lines], answered_too: None
     ) -> None:
-        """To be searched for by message, user or transaction."""
         lines = log(JsonLines())
         decisions.log_answered("m-1", 42, RESULTS, 0.25)
         decisions.log_moved("m-2", Reason.NOT_JSON, "no JSON", 0.1)
@@ -133,7 +130,6 @@ class TestJson:
         assert handed_back["message"] == "message m-3 is handed back, gave_up_for_now: ledger: throttled"
 
     def test_a_report_of_the_otp_layer_is_an_object(self, log: Callable[[logging.Formatter], Lines]) -> None:
-        """A crash: who, what, where, with its traceback."""
         lines = log(JsonLines())
 
         class Crashing(GenServer):
@@ -150,7 +146,6 @@ class TestJson:
         assert "handle_cast" in crash["traceback"]
 
     def test_what_others_add_to_their_records_is_left_out(self, log: Callable[[logging.Formatter], Lines]) -> None:
-        """It may be a receipt, or nothing that JSON knows; nor is a field taken that is of another make."""
         lines = log(JsonLines())
         extra = {"body": "a receipt", "reason": object(), "report": "none of ours"}
         logging.getLogger("receipt_actors.test").info("sent", extra=extra)
@@ -178,7 +173,6 @@ def guarded() -> Iterator[Log]:
 
 
 def test_lines_that_differ_in_ids_only_are_summed_up(guarded: Log) -> None:
-    """Two come through in a minute, and after it one that says how many more there were."""
     for number in range(414):
         guarded.logger.warning("message 5fea7756-0ea4-451a-a703-%012d is handed back, %s", number, "gave_up_for_now")
     assert len(guarded.lines) == 2
@@ -191,7 +185,6 @@ def test_lines_that_differ_in_ids_only_are_summed_up(guarded: Log) -> None:
 
 
 def test_other_lines_come_through_in_the_middle_of_a_flood(guarded: Log) -> None:
-    """Another reason, another actor, another level: each is told."""
     for _ in range(100):
         guarded.logger.warning("message 1 is handed back, gave_up_for_now")
     guarded.logger.warning("message 1 is handed back, misconfigured")
@@ -203,7 +196,6 @@ def test_other_lines_come_through_in_the_middle_of_a_flood(guarded: Log) -> None
 
 
 def test_a_flood_of_news_is_summed_up_as_well(guarded: Log) -> None:
-    """A source queue full of garbage is no line for each message; a few more come through than of warnings."""
     for number in range(100):
         guarded.logger.info("message %d moved, not_json", number)
     guarded.guard.close()
@@ -211,7 +203,6 @@ def test_a_flood_of_news_is_summed_up_as_well(guarded: Log) -> None:
 
 
 def test_what_was_asked_for_is_not_summed_up(guarded: Log) -> None:
-    """DEBUG is there because somebody set the level, a trace because somebody watches an actor: all of it."""
     for number in range(100):
         guarded.logger.debug("message %d received", number)
         guarded.logger.info("trace: actor received %d", number, extra={"event": number})
@@ -219,7 +210,6 @@ def test_what_was_asked_for_is_not_summed_up(guarded: Log) -> None:
 
 
 def test_ever_new_lines_cost_no_memory(guarded: Log) -> None:
-    """The oldest sort is summed up early; nothing is left untold."""
     names = [f"{chr(97 + a)}{chr(97 + b)}{chr(97 + c)}" for a in range(26) for b in range(26) for c in range(3)]
     for name in names:
         for _ in range(3):
@@ -272,7 +262,6 @@ def pipe() -> Iterator[Pipe]:
 
 
 def test_all_lines_are_written_before_the_end(pipe: Pipe) -> None:
-    """Whole, in their order, and with their tracebacks."""
     try:
         raise ValueError("this")
     except ValueError:
@@ -287,7 +276,6 @@ def test_all_lines_are_written_before_the_end(pipe: Pipe) -> None:
 
 
 def test_a_pipe_that_nobody_reads_costs_lines_and_no_time(pipe: Pipe) -> None:
-    """Whoever logs goes on; once somebody reads, it is told in its place how many lines are missing."""
     for number in range(1000):
         pipe.logger.info("line %d", number)
     lines = pipe.read_rest()
@@ -303,7 +291,6 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_no_time(pipe: Pipe) -> None:
 
 
 def test_it_goes_on_when_somebody_reads_again(pipe: Pipe) -> None:
-    """What was lost is told, and then the log is as ever."""
     for number in range(1000):
         pipe.logger.info("line %d", number)
     text = b""
@@ -313,7 +300,6 @@ def test_it_goes_on_when_somebody_reads_again(pipe: Pipe) -> None:
 
 
 def test_the_end_does_not_wait_for_ever_for_a_reader() -> None:
-    """A process ends though nobody reads its log."""
     pipe = Pipe(flush_seconds=0.01)
     for number in range(1000):
         pipe.logger.info("line %04d of many", number)
@@ -324,7 +310,6 @@ def test_the_end_does_not_wait_for_ever_for_a_reader() -> None:
 
 
 def test_a_reader_that_is_gone_is_no_trouble(pipe: Pipe) -> None:
-    """Lines go nowhere then."""
     os.close(pipe.reading)
     for number in range(100):
         pipe.logger.info("line %d", number)
@@ -333,7 +318,6 @@ def test_a_reader_that_is_gone_is_no_trouble(pipe: Pipe) -> None:
 
 
 def test_a_pipe_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
-    """Another program that has this pipe may have made it so: no line is lost by that."""
     os.set_blocking(pipe.writing, False)
     pipe.writer._max_waiting_bytes = 100_000
     for number in range(1000):

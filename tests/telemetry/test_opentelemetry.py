@@ -13,8 +13,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.trace_context import TraceContext
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.telemetry.opentelemetry import OpenTelemetryExporter, open_exporter
-from receipt_actors.telemetry.trace_exporter import FinishedDelivery
-from receipt_actors.telemetry.tracing import tracer_of
+from receipt_actors.telemetry.tracing import FinishedDelivery, tracer_of
 from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.trees import Tree, tree_of
 from tests.telemetry.collectors import Collector, SeenSpan
@@ -53,14 +52,12 @@ def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryExporter
             assert not thread.is_alive()
 
 
-def delivery(exporter: OpenTelemetryExporter, parent: TraceContext | None = None, **fields: Any) -> FinishedDelivery:
+def export(exporter: OpenTelemetryExporter, parent: TraceContext | None = None, **fields: Any) -> TraceContext:
+    """Export a delivery, and return its context."""
     known: dict[str, Any] = {
-        "context": exporter.context(parent),
-        "parent": parent,
         "source_queue": "ReceiptsSQS",
         "message_id": "m-1",
         "receive_count": 2,
-        "began_at_seconds": 100.0,
         "ended_at_seconds": 101.0,
         "steps": STEPS,
         "fate": "answered",
@@ -70,7 +67,9 @@ def delivery(exporter: OpenTelemetryExporter, parent: TraceContext | None = None
         "post_queue": "ResultsSQS",
         "results": (Result("t-1", Verdict.OK, Reason.CLAIMED),),
     }
-    return FinishedDelivery(**(known | fields))
+    span = exporter.begin(parent, 100.0)
+    span.end(FinishedDelivery(**(known | fields)))
+    return span.context
 
 
 def of_name(spans: list[SeenSpan], name: str) -> SeenSpan:
@@ -81,9 +80,8 @@ def of_name(spans: list[SeenSpan], name: str) -> SeenSpan:
 def test_a_delivery_becomes_a_span_with_one_for_each_step(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter]
 ) -> None:
-    """Named and timed as it was, with what is known of the message."""
     exporter = opened()
-    exporter.over(delivery(exporter))
+    export(exporter)
     spans = collector.wait_for_spans(5)
     root = of_name(spans, "receipt")
     assert root.kind == "CONSUMER"
@@ -127,9 +125,8 @@ def test_a_delivery_becomes_a_span_with_one_for_each_step(
 def test_what_has_no_answer_is_an_error(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter], fate: str, reason: Reason, last_is_error: bool
 ) -> None:
-    """With its reason; and so is the step in which it was given up."""
     exporter = opened()
-    exporter.over(delivery(exporter, fate=fate, reason=reason, steps=STEPS[:2], results=()))
+    export(exporter, fate=fate, reason=reason, steps=STEPS[:2], results=())
     spans = collector.wait_for_spans(3)
     root = of_name(spans, "receipt")
     assert (root.is_error, root.description) == (True, reason.value)
@@ -140,25 +137,22 @@ def test_what_has_no_answer_is_an_error(
 def test_a_delivery_belongs_to_the_trace_that_its_message_came_with(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter]
 ) -> None:
-    """And what was handed on names its own span as the parent."""
     exporter = opened()
-    wanted = delivery(exporter, PARENT)
-    exporter.over(wanted)
+    context = export(exporter, PARENT)
     root = of_name(collector.wait_for_spans(5), "receipt")
     assert (root.trace_id, root.parent_id) == (f"{PARENT.trace_id:032x}", f"{PARENT.span_id:016x}")
-    assert wanted.context.traceparent == f"00-{root.trace_id}-{root.span_id}-01"
+    assert context.traceparent == f"00-{root.trace_id}-{root.span_id}-01"
 
 
 def test_the_standard_variables_hold(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names, headers, compression; and it can be switched off altogether."""
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=staging,service.version=9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     exporter = opened()
-    exporter.over(delivery(exporter))
+    export(exporter)
     (span, *_others) = collector.wait_for_spans(5)
     assert span.resource.items() >= {
         ("service.name", "shop"),
@@ -189,21 +183,19 @@ def test_sampling(
     kept: float,
     kept_of_parents: tuple[bool, bool],
 ) -> None:
-    """By the standard variables; the beginner of a trace decides, unless they say otherwise."""
     if sampler:
         monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
         monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
     exporter = opened()
-    share = sum(exporter.context(None).is_sampled for _ in range(2000)) / 2000
+    share = sum(exporter.begin(None, 0.0).is_wanted for _ in range(2000)) / 2000
     assert abs(share - kept) < 0.08
     parents = (PARENT, TraceContext(PARENT.trace_id, PARENT.span_id, is_sampled=False))
-    assert tuple(exporter.context(parent).is_sampled for parent in parents) == kept_of_parents
+    assert tuple(exporter.begin(parent, 0.0).is_wanted for parent in parents) == kept_of_parents
 
 
 def test_variables_that_contradict_each_other_are_a_wrong_setting(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch can't be larger than the queue."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     with pytest.raises(ConfigurationError, match="OTEL_BSP_"):
         open_exporter("1.2.3")
@@ -215,13 +207,12 @@ def test_variables_that_contradict_each_other_are_a_wrong_setting(
 def test_a_collector_that_hangs_holds_up_nobody(
     collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What there is no room for is lost; the end waits for a moment only."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5")
     collector.may_answer.clear()
     exporter = opened()
     for _ in range(15):
-        exporter.over(delivery(exporter))
+        export(exporter)
     collector.wait_for_requests(1)
     exporter.close(0.1)
     collector.may_answer.set()
@@ -239,7 +230,6 @@ def tree() -> Iterator[Tree]:
 def test_every_message_has_a_trace(
     tree: Tree, collector: Collector, opened: Callable[..., OpenTelemetryExporter]
 ) -> None:
-    """Answered, moved, handed back, crashed; and what is sent hands the context on that a message came with."""
     tracer_of(tree.actors).exporter = opened()
     services = tree.services
     source = services.settings.source_queue
@@ -276,7 +266,6 @@ def test_every_message_has_a_trace(
 
 
 def test_without_opentelemetry_a_context_is_handed_on_as_it_is(tree: Tree) -> None:
-    """Who comes before and who comes after still find each other."""
     receipt = tree.services.app_store.sell("t-1")
     body = f'{{"receipt": "{receipt}", "user_id": 2, "post_queue": "ResultsSQS"}}'
     for traceparent in (PARENT.traceparent, "nonsense"):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from receipt_actors.telemetry.overview import (
+    PROC,
     ActorOverview,
     Incident,
     NodeOverview,
@@ -19,6 +23,7 @@ from receipt_actors.telemetry.overview import (
     State,
     Usage,
     state_of,
+    usage_now,
 )
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
@@ -51,7 +56,6 @@ def role(standing: Standing = Standing.ACTIVE) -> RoleOverview:
 
 
 def test_an_overview_survives_its_way_through_json():
-    """What the admin port sends is what a client reads."""
     overview = Overview(
         at_seconds=2.0,
         version="1.2.3",
@@ -84,15 +88,30 @@ def test_an_overview_survives_its_way_through_json():
     ],
 )
 def test_a_system_is_in_the_state_that_most_needs_to_be_known(states: list[State], expected: State):
-    """One process that is not well is not hidden by those that are."""
     assert state_of([process(state) for state in states]) is expected
 
 
 def test_a_node_knows_itself_among_the_others_and_the_parts_of_all():
-    """Parts are of what all nodes share; who stands by has none, and where nobody has anything there is no whole."""
     mine = role()
     assert mine.own == mine.nodes[1]
     assert [mine.part_of(node) for node in mine.nodes] == [0.6, 0.4, 0.0]
     assert replace(mine, node="x").own is None
     assert replace(mine, whole=None).part_of(mine.nodes[0]) == 0.0
     assert (mine.is_active, role(Standing.CUT_OFF).is_active) == (True, False)
+
+
+@pytest.mark.parametrize("proc", [PROC, Path("/nowhere")], ids=["with /proc", "without"])
+def test_a_process_knows_what_it_takes(proc: Path) -> None:
+    if not proc.exists() and proc is PROC:
+        pytest.skip("this system has no /proc")
+    usage = usage_now(proc)
+    assert usage.cpu_seconds > 0
+    assert 1 << 20 < usage.memory_bytes < 1 << 40
+    assert usage.threads >= threading.active_count()
+    descriptors = [os.open(os.devnull, os.O_RDONLY) for _ in range(100)]
+    try:
+        # Of threads that other tests have left behind one may open or close a file just now.
+        assert usage_now(proc).open_files == pytest.approx(usage.open_files + 100, abs=10)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)

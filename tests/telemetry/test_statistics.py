@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.telemetry.changes import change
 from receipt_actors.telemetry.latencies import SHORTEST_SECONDS, Latencies
 from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot, StatisticsTable
 
@@ -28,7 +27,6 @@ def latencies(*durations: float) -> Latencies:
 
 @given(st.lists(seconds, min_size=1), st.sampled_from([1, 50, 95, 99, 100]))
 def test_a_percentile_is_right_to_one_percent(durations: list[float], percent: float) -> None:
-    """It is the smallest duration that so many percent do not exceed."""
     rank = max(1, -(-len(durations) * percent // 100))
     expected = sorted(durations)[int(rank) - 1]
     assert latencies(*durations).percentile_seconds(percent) == pytest.approx(expected, rel=0.0101)
@@ -36,13 +34,11 @@ def test_a_percentile_is_right_to_one_percent(durations: list[float], percent: f
 
 @pytest.mark.parametrize("strange", [0.0, -1.0, 1e-9])
 def test_a_clock_that_steps_does_no_harm(strange: float) -> None:
-    """What is too short to be told counts as the shortest."""
     assert latencies(strange).percentile_seconds(50) == pytest.approx(SHORTEST_SECONDS, rel=0.02)
 
 
 @given(st.lists(seconds), st.lists(seconds))
 def test_histograms_of_two_processes_add_up(ours: list[float], theirs: list[float]) -> None:
-    """As if one process had counted it all; neither is changed by that."""
     mine, other = latencies(*ours), latencies(*theirs)
     assert mine + other == latencies(*ours, *theirs)
     assert (mine.count, other.count) == (len(ours), len(theirs))
@@ -71,7 +67,6 @@ COUNTS: list[Count] = [
 
 
 def test_everything_is_counted_once() -> None:
-    """Latencies are of what was finished; what was handed back would spoil them."""
     seen = snapshot(*COUNTS)
     assert seen.received == 3
     assert seen.results == {(Verdict.OK, Reason.CLAIMED): 1}
@@ -83,14 +78,11 @@ def test_everything_is_counted_once() -> None:
 
 
 def test_a_snapshot_goes_through_json_unchanged() -> None:
-    """It travels between processes, and into files."""
     seen = snapshot(*COUNTS)
     assert StatisticsSnapshot.from_json(json.loads(json.dumps(seen.as_json()))) == seen
 
 
 def test_snapshots_of_two_processes_add_up() -> None:
-    """What only one of them has seen is there, too."""
-
     def asked_apple(table: StatisticsTable) -> None:
         table.request_answered("app_store", 1)
 
@@ -99,7 +91,6 @@ def test_snapshots_of_two_processes_add_up() -> None:
 
 
 def test_nothing_is_lost_where_threads_count_at_once() -> None:
-    """Consumers may have threads of their own, and somebody may read meanwhile: always one moment's counts."""
     table = StatisticsTable()
     begin = threading.Barrier(4)
 
@@ -121,7 +112,6 @@ def test_nothing_is_lost_where_threads_count_at_once() -> None:
 
 
 def test_since_is_what_was_added() -> None:
-    """Of what became less, because counts were lost, there is nothing."""
     assert latencies(0.1, 0.1, 3.0).since(latencies(0.1)) == latencies(0.1, 3.0)
     assert latencies(0.1).since(latencies(3.0, 3.0)) == latencies(0.1)
 
@@ -141,9 +131,8 @@ def counted(number: int, seconds: float) -> StatisticsSnapshot:
 
 
 def test_a_change_has_what_came_later_and_nothing_else() -> None:
-    """Counts, fates, calls and latencies: the percentiles of a minute are not those of the whole life."""
     before, new = counted(100, 0.01), counted(20, 3.0)
-    changed = change(before, before.merged(new))
+    changed = before.merged(new).since(before)
     assert changed.received == 20
     assert changed.results == {(Verdict.OK, Reason.CLAIMED): 20}
     assert changed.fates == {("answered", None): 20, ("handed_back", Reason.DRAINED): 1}
@@ -152,13 +141,11 @@ def test_a_change_has_what_came_later_and_nothing_else() -> None:
 
 
 def test_nothing_changed() -> None:
-    """Not a zero for everything that ever was."""
-    changed = change(counted(5, 1.0), counted(5, 1.0))
+    changed = counted(5, 1.0).since(counted(5, 1.0))
     assert (changed.received, changed.results, changed.fates, changed.latencies.count) == (0, {}, {}, 0)
 
 
 def test_a_count_that_began_anew_is_new_as_a_whole() -> None:
-    """Who counts has crashed: no rate is negative."""
-    changed = change(counted(100, 0.01), counted(3, 0.01))
+    changed = counted(3, 0.01).since(counted(100, 0.01))
     assert (changed.received, changed.count("answered"), changed.latencies.count) == (3, 3, 3)
     assert changed.calls == {"ledger": ServiceCalls(3, 30)}

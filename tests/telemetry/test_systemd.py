@@ -83,7 +83,6 @@ def short_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_ready_once_it_consumes(manager: Manager, address: str) -> None:
-    """Once, and with what it does in words."""
     system = System(State.STARTING)
     with SystemdNotifier({"NOTIFY_SOCKET": address}) as notifier:
         notifier.watch(system)
@@ -96,7 +95,6 @@ def test_it_is_ready_once_it_consumes(manager: Manager, address: str) -> None:
 
 
 def test_the_watchdog_hears_of_it_while_the_tree_is_whole(manager: Manager, address: str) -> None:
-    """Twice in its time; not any more when the tree has ended."""
     system = System(State.CONSUMING)
     environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000", "WATCHDOG_PID": str(os.getpid())}
     with SystemdNotifier(environ) as notifier:
@@ -115,7 +113,6 @@ def test_the_watchdog_hears_of_it_while_the_tree_is_whole(manager: Manager, addr
     "watchdog", [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}]
 )
 def test_without_a_watchdog_it_hears_nothing(manager: Manager, address: str, watchdog: Mapping[str, str]) -> None:
-    """Or where it is another process's."""
     with SystemdNotifier({"NOTIFY_SOCKET": address, **watchdog}) as notifier:
         notifier.watch(System(State.CONSUMING))
         assert "WATCHDOG=1" not in manager.receive()
@@ -123,21 +120,18 @@ def test_without_a_watchdog_it_hears_nothing(manager: Manager, address: str, wat
 
 @pytest.mark.parametrize("text", ["", "vsock:2:1234"])
 def test_without_systemd_nothing_is_done(text: str) -> None:
-    """No thread, no socket."""
     with SystemdNotifier({"NOTIFY_SOCKET": text} if text else {}) as notifier:
         notifier.watch(System(State.CONSUMING))
         notifier.stopping()
 
 
 def test_a_systemd_that_does_not_listen_is_no_trouble(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and that is all."""
     with SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}) as notifier:
         notifier.stopping()
     assert "systemd can't be told STOPPING=1" in caplog.text
 
 
 def test_what_found_no_room_is_told_once_there_is_some(manager: Manager, address: str) -> None:
-    """A start that systemd never hears of would be ended by it."""
     system = System(State.CONSUMING)
     with SystemdNotifier({"NOTIFY_SOCKET": address}) as notifier:
         for _ in range(1000):

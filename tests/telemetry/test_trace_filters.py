@@ -53,7 +53,6 @@ def refusal(**filters: Sequence[str]) -> str:
     ],
 )
 def test_events_are_selected_by_name(names: list[str], selected: set[str]) -> None:
-    """One, several, all but some, or all; none is refused."""
     if selected:
         assert TraceFilter({"event": names}).events == selected
     else:
@@ -84,12 +83,10 @@ def test_events_are_selected_by_name(names: list[str], selected: set[str]) -> No
     ],
 )
 def test_all_filters_have_to_match(filters: dict[str, list[str]], does_match: bool) -> None:
-    """Any value of each that includes, and none that excludes; a field that is missing matches nothing."""
     assert matches(**filters) is does_match
 
 
 def test_events_that_lack_a_field_are_known_beforehand() -> None:
-    """So that they are not looked at: ``--user`` watches no actor."""
     assert TraceFilter({"user_id": ["42"]}).events.isdisjoint({"call", "cast", "sent", "left"})
     assert TraceFilter({"actor": ["intake"], "reason": ["crash"]}).events == {"exited"}
     assert "received" not in TraceFilter({"slower_than": ["5"]}).events
@@ -115,12 +112,10 @@ def test_events_that_lack_a_field_are_known_beforehand() -> None:
     ],
 )
 def test_what_could_never_match_is_refused(filters: dict[str, list[str]], expected: str) -> None:
-    """With what was expected, and near names."""
     assert expected in refusal(**filters)
 
 
 def test_every_event_can_be_filtered_by_each_of_its_fields() -> None:
-    """But for times, of which there is ``slower_than``."""
     for event, description in EVENTS.items():
         for field in set(description.fields) & set(FILTERS):
             assert TraceFilter({"event": [event], field: ["1"]}).events == {event}
@@ -129,7 +124,6 @@ def test_every_event_can_be_filtered_by_each_of_its_fields() -> None:
 
 @given(st.dictionaries(st.sampled_from(FILTERS) | st.text(), st.lists(st.text(max_size=20), max_size=4), max_size=4))
 def test_any_text_is_read_or_refused(filters: dict[str, list[str]]) -> None:
-    """Nothing else happens, neither now nor when it is matched."""
     try:
         wanted = TraceFilter(filters)
     except TraceRefused:
@@ -139,13 +133,11 @@ def test_any_text_is_read_or_refused(filters: dict[str, list[str]]) -> None:
 
 @given(st.text("ab*?", max_size=8).filter(bool), st.text("ab\n", max_size=8))
 def test_a_pattern_is_what_a_shell_takes_it_for(pattern: str, text: str) -> None:
-    """Of the whole text, line ends included."""
     assert TraceFilter({"reason": [pattern]}).matches({"reason": text}) is fnmatch.fnmatchcase(text, pattern)
 
 
 @pytest.mark.parametrize("pattern", ["*" * 199 + "x", "a*" * 99 + "b", "a?*" * 66 + "b", "*a" * 99])
 def test_no_pattern_takes_long(pattern: str) -> None:
-    """Whatever is matched with it."""
     began_at = time.thread_time()
     TraceFilter({"reason": [pattern]}).matches({"reason": "a" * 5_000})
     assert time.thread_time() - began_at < 1.0

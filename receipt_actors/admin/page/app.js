@@ -291,7 +291,7 @@ byId("pause").addEventListener("click", () => {
   setText(
     byId("confirm-text"),
     action === "pause"
-      ? `Nothing more is taken from ${overview.source_queues.join(", ")}, in any process, until somebody resumes. The ${plural(inFlight, "message")} in flight will be finished.${overview.role === null ? "" : " This node keeps its seat: no other takes over."}`
+      ? `Nothing more is taken from ${overview.source_queues.join(", ")}, in any process, until somebody resumes. The ${plural(inFlight, "message")} in flight will be finished.${overview.role === null ? "" : " This node stays active: no other takes over."}`
       : `Messages of ${overview.source_queues.join(", ")} are taken in again, in every process.`,
   );
   setText(byId("confirm-yes"), action === "pause" ? "Pause" : "Resume");

@@ -101,7 +101,7 @@ export function showProcesses(overview, growth, chosen) {
 const toneOfStanding = (standing) => ({ active: "good", standby: "calm", waiting: "warn" })[standing] ?? "bad";
 const STANDINGS = {
   waiting: ": others are giving back what is to be its share",
-  standby: ": all seats are taken, it takes over from one that goes",
+  standby: ": it takes over from an active node that goes",
   "cut off": ": its lease is over and the table does not answer, nothing new is begun",
 };
 const LEDGER = "ledger_concurrency"; // of this limit all nodes have parts
@@ -218,7 +218,7 @@ export function showSteps(statistics, samples) {
   );
 }
 
-const BAD = new Set(["crash", "storm", "abandoned", "configuration", "node_lost", "seat_given_up"]);
+const BAD = new Set(["crash", "storm", "abandoned", "configuration", "node_lost", "stepped_down"]);
 const GOOD = new Set(["recovered"]);
 const CALM = new Set(["role"]);
 export const toneOfIncident = (kind) => (BAD.has(kind) ? "bad" : GOOD.has(kind) ? "good" : CALM.has(kind) ? "calm" : "warn");

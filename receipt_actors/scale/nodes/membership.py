@@ -1,18 +1,16 @@
 """``Membership``: the actor that keeps this node's place in its group, and grants what the group lends to it.
 
-It owns the lease (``domain.roles``): it renews it several times while it lasts, takes members for gone that are not
-heard of, and confirms a smaller share when that is kept to. What the group lends it grants to the ``Lessee``: the
-actors of this process, or the divider of several. Those look at their limits, and at until when these are lent, before
-each receive and each request: a node that sleeps, or is cut off from the table, begins nothing after its lease, whether
-or not this actor runs.
+It owns the lease (``domain.roles``): it renews the lease several times while it lasts, takes out members that are gone,
+and confirms a smaller share when that is kept to. The ``Lessee`` (the actors of this process, or the shares of several)
+looks at its limits, and until when they are lent, before each receive and each request. So a node that sleeps, or is
+cut off from the table, begins nothing after its lease, whether or not this actor runs.
 
-A node that stands by hands back what it still has in flight, for the active ones to take. One that is cut off keeps it:
-the table that it does not reach is where claims are made, too. A record that was lost it puts back. A node that can
-receive nothing for long steps down for one that stands by (``StepDown``).
+A node that stands by hands back what it has in flight, for the active ones to take. One that is cut off keeps it: the
+table that it does not reach is where claims are made, too.
 
-It waits for the table on a thread. When it is told to end it leaves the group, so that others need not wait for its
-lease. A crash of it forgets since when others have not been heard of, and how often the node stepped down; its
-successor finds its place in the table, and what is lent stays lent meanwhile. ``role_news`` has the log and incidents.
+It waits for the table on a thread. When it is told to end it leaves the group, so that the others need not wait for its
+lease. A crash forgets since when others have not been heard of, and how often the node stepped down; the successor
+finds its place in the table, and what is lent stays lent meanwhile.
 """
 
 from __future__ import annotations
@@ -63,19 +61,16 @@ LIMITED: tuple[Name, ...] = (IN_FLIGHT, APP_STORE_GATEWAY, LEDGER_GATEWAY)
 
 
 class Lessee(Protocol):
-    """What the group grants is granted to it: nothing, at first."""
+    """Who works with what the group lends; see ``domain.places.Holder``."""
 
     def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
         """Let these hold for what is new. Returns whom to ask whether no more is in use, each with its question."""
 
-    def lend_until(self, seconds: float) -> None:
-        """Have nothing new begun from this time of ``clock.boottime`` on."""
+    def lend_until(self, seconds: float) -> None: ...
 
-    def release(self) -> None:
-        """Hand back what is in flight."""
+    def release(self) -> None: ...
 
-    def work(self) -> Work:
-        """Tell how the work goes. It waits for no other actor."""
+    def work(self) -> Work: ...
 
 
 class ProcessLessee:
@@ -115,7 +110,7 @@ def release(actors: ActorSystem) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Obey:
-    """Label of the question whether no more is used than this share allows."""
+    """Label of the question whether no more is used than this share allows; to itself: ask again."""
 
     share: Share | None
 
@@ -123,13 +118,6 @@ class _Obey:
 @dataclass(frozen=True, slots=True)
 class _Renew:
     """To itself: it is time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _AskAgain:
-    """To itself: an actor of the lessee was not there to be asked."""
-
-    share: Share | None
 
 
 class Membership(GenServer):
@@ -143,7 +131,7 @@ class Membership(GenServer):
         self._table = table
         self._group = group
         self._lessee = lessee
-        # Beats begin anywhere: a renewal of a keeper before this one, which comes late, is none of its own.
+        # Beats begin anywhere: a late renewal by an actor before this one must not look like its own.
         self._place = Place(Lease(node, lease_seconds, beat=secrets.randbits(48)), step_down, self)
         self._pool = self.system.new_blocking_pool(MEMBERSHIP, 1)
         self._next_renewal: Timer | None = None
@@ -163,8 +151,7 @@ class Membership(GenServer):
         return None
 
     def outside_view(self) -> RoleOverview:
-        """Describe the group. On any thread: a lease is replaced, never changed."""
-        lease, now = self._place.lease, self.clock.boottime()
+        lease, now = self._place.lease, self.clock.boottime()  # on any thread: a lease is replaced, never changed
         whole = lease.group.whole
         return RoleOverview(
             role=lease.node.role.value,
@@ -194,13 +181,11 @@ class Membership(GenServer):
         lease, share = place.lease, place.lease.share
         return {
             "version": lease.group.version,
-            "beat": lease.beat,
             "renewed_seconds_ago": round(now - place.began_at_seconds, 3),
             "waits_for_the_table": place.is_calling,
             "share_number": _number(share),
             "share_obeyed": lease.obeyed,
             "share_used": _number(place.granted),
-            "share_held": None if share is None else asdict(share.held),
             "limits": asdict(lease.limits),
             "unable_seconds": round(place.step_down.unable_seconds(place.work, now), 3),
             "steps_down_after_seconds": place.step_down.seconds,
@@ -222,16 +207,15 @@ class Membership(GenServer):
                 self._next_renewal = self.send_after(seconds, _Renew())
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """The table answered, or the lessee says that limits are kept to."""
         now = self.clock.boottime()
         if isinstance(label, _Obey):
             if any(reply.failure is not None for reply in value):
-                self.send_after(ASK_AGAIN_SECONDS, _AskAgain(label.share))
+                self.send_after(ASK_AGAIN_SECONDS, label)
             else:
                 self._do(self._place.obeyed(label.share, now))
         elif isinstance(label, Write) and value == record_of(label.content):
             step = self._place.written(label, now)
-            self._news.renewed(self._place.lease, now, label.gone, label.lost, label.stepped_down)
+            self._news.renewed(self._place.lease, now, label)
             self._news.tell_state(self._place.lease, now)
             self._do(step)
         else:
@@ -253,7 +237,6 @@ class Membership(GenServer):
         return step
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """The table did not answer."""
         if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
             raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
         now = self.clock.boottime()
@@ -264,7 +247,7 @@ class Membership(GenServer):
         match message:
             case _Renew():
                 self._do(self._place.renew(self.clock.boottime()))
-            case _AskAgain(share):
+            case _Obey(share):
                 if is_same(share, self._place.granted):
                     self.grant(share, self._place.lease.limits)
             case _:
@@ -272,7 +255,6 @@ class Membership(GenServer):
         return None
 
     def grant(self, share: Share | None, limits: Limits) -> None:
-        """Grant it to the lessee, and ask whether no more is in use."""
         self.send_requests(self._lessee.grant(limits), _Obey(share))
 
     # --- the end ---
@@ -286,14 +268,11 @@ class Membership(GenServer):
         for _ in range(MAX_WRITES):
             if lease.me is None:
                 break
-            left = lease.leave()
-            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, record_of(left), lease.stored)
+            left = record_of(lease.leave())
+            self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, left, lease.stored)
             reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _LEAVE)
-            if reply.failure is not None:
-                self._news.left(lease, is_known=False)
-                break
-            if reply.value == record_of(left):
-                self._news.left(lease, is_known=True)
+            if reply.failure is not None or reply.value == left:
+                self._news.left(lease, is_known=reply.failure is None)
                 break
             lease = self._seen(lease, reply)
         self._pool.close()
@@ -307,5 +286,5 @@ class Membership(GenServer):
 
 
 def _number(share: Share | None) -> int:
-    """Return the number of a share, of which the first is 1."""
+    """Return the number of a share; the first one has 1."""
     return 0 if share is None else share.number

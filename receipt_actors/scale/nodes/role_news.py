@@ -1,89 +1,73 @@
-"""The log and the incidents of a node's role: each line once, and not with every renewal.
-
-``RoleNews`` knows what was told last. It is given what happened, and the lease as it is then, and decides nothing else.
-A successor of the keeper that had it begins anew, and tells once more where this node stands.
-"""
+"""The log and the incidents of a node's place in its group: each line once, and not with every renewal."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from receipt_actors.domain.places import SteppedDown
+from receipt_actors.domain.places import Write
 from receipt_actors.domain.roles import Lease, Member, Role
 from receipt_actors.telemetry.incidents import IncidentKind, Noticed
 from receipt_actors.telemetry.overview import Standing
 
 logger = logging.getLogger(__name__)
 
-ROLE_TABLE = "role table"  #: what is said to be unavailable while a node is cut off from it
+ROLE_TABLE = "role table"  #: the service that is unavailable while a node is cut off from it
 
 
 def standing_of(lease: Lease, now_seconds: float) -> Standing:
-    """Say what the node that has this lease may do."""
+    """Return what the node that has this lease may do."""
     me = lease.me
     return Standing.CUT_OFF if me is None or now_seconds >= lease.held_until_seconds else standing_of_member(me)
 
 
 def standing_of_member(member: Member) -> Standing:
-    """Say what a node may do by the record, as far as others know."""
+    """Return what a node may do by the record."""
     if member.token is None:
         return Standing.STANDBY
     return Standing.WAITING if member.share is None else Standing.ACTIVE
 
 
 class RoleNews:
-    """See the module. ``notice`` gets the incidents."""
+    """Log and report what happened, where it is news. ``notice`` gets the incidents."""
 
     def __init__(self, group: str, notice: Callable[[Noticed], object]) -> None:
         self._group = group
         self._notice = notice
-        self._standing: Standing | None = None  # as was told last
-        self._is_failing = False  # since a call was not answered nothing has been renewed
-        self._is_outage_told = False  # that the table does not answer
-        self._fault: str | None = None  # of the record; as was told last
+        self._standing: Standing | None = None  # as it was told last
+        self._is_failing = False  # the table has not answered since the last renewal
+        self._is_outage_told = False
+        self._fault: str | None = None  # of the record; as it was told last
 
-    def renewed(
-        self,
-        lease: Lease,
-        now_seconds: float,
-        gone: Iterable[str],
-        lost: tuple[int, int] | None,
-        stepped_down: SteppedDown | None = None,
-    ) -> None:
-        """Tell what a renewal has done for all: of all nodes only the one that did so says it.
-
-        It has taken out the nodes ``gone``; where it has put a record back that was ``lost``, that is the version that
-        stood and the one that was known.
-        """
+    def renewed(self, lease: Lease, now_seconds: float, write: Write) -> None:
+        """Tell what this renewal has done for all: it was carried out, so no other node says it."""
         self._is_failing = False
-        if lost is not None:
-            stood, known = lost
+        if write.lost is not None:
+            stood, known = write.lost
             found = f"only version {stood}" if stood else "no record"
             words = (
                 f"the table of roles had {found} of group {self._group!r}, though version {known} is known: it was "
-                f"lost, and is put back as version {lease.group.version}; expected that nobody else writes there"
+                f"lost, and is put back as version {lease.group.version}; expected that no other program writes there"
             )
             self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.CONFIGURATION)
-        for name in gone:
+        for name in write.gone:
             words = f"node {name} has not been heard of for a lease: it is out of the group"
             self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.NODE_LOST, name)
-        if stepped_down is not None:
+        if (why := write.stepped_down) is not None:
             words = (
-                f"node {lease.node.name} steps down: for {stepped_down.unable_seconds:.1f} s nothing could be "
-                f"received ({', '.join(stepped_down.unavailable)} unavailable); {stepped_down.successor} takes over"
+                f"node {lease.node.name} steps down: for {why.unable_seconds:.1f} s nothing could be received "
+                f"({', '.join(why.unavailable)} unavailable); {why.successor} takes over"
             )
-            self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.SEAT_GIVEN_UP, lease.node.name)
+            self._tell(lease, now_seconds, words, logging.WARNING, IncidentKind.STEPPED_DOWN, lease.node.name)
 
     def failed(self, lease: Lease, now_seconds: float, error: Exception) -> None:
-        """Tell that the table does not answer: in full the first time, for an outage may be long."""
-        level = logging.DEBUG if self._is_failing else logging.WARNING
+        level = logging.DEBUG if self._is_failing else logging.WARNING  # an outage may be long
         logger.log(level, "the role of this node could not be renewed: %s", error)
         self._is_failing = True
         self.tell_state(lease, now_seconds)
 
     def unreadable(self, lease: Lease, now_seconds: float, fault: str) -> None:
-        """Tell that the record is none, once for each fault."""
+        """Tell that the record can't be read, once for each fault."""
         if fault == self._fault:
             return
         self._fault = fault
@@ -94,7 +78,7 @@ class RoleNews:
         self._tell(lease, now_seconds, words, logging.ERROR, IncidentKind.CONFIGURATION)
 
     def read(self) -> None:
-        """Note that the record is one: the same fault would be told again."""
+        """Note that the record could be read: the same fault would be told again."""
         self._fault = None
 
     def taken_out(self, lease: Lease, now_seconds: float) -> None:
@@ -157,7 +141,7 @@ def _counted(lease: Lease) -> str:
 
 
 def _why_it_stands_by(lease: Lease) -> str:
-    """Return what an operator would not expect: that a node stands by though all were to work."""
+    # An operator expects all nodes to work where their role is load-balanced.
     if lease.node.role is not Role.LOAD_BALANCED:
         return ""
     others = [member.node for member in lease.group.members.values() if member.node.role is not Role.LOAD_BALANCED]

@@ -24,7 +24,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing
 from math import inf
 from typing import Any
 
@@ -33,32 +33,27 @@ import pykka
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import Queues
 from receipt_actors.domain.roles import Work
-from receipt_actors.errors import ConfigurationError, ReceiptActorsError, TraceRefused
+from receipt_actors.errors import ConfigurationError, ReceiptActorsError
 from receipt_actors.otp import (
     ANY_SIGNIFICANT,
     ONE_FOR_ONE,
     TRANSIENT,
     ActorSystem,
     ChildSpec,
-    Crash,
     Down,
     ExitReason,
     Heartbeat,
     Name,
-    NotStarted,
     Start,
-    StartError,
     supervisor_spec,
 )
 from receipt_actors.pipeline.protocol import InFlightStatus, ObeyLimits
 from receipt_actors.scale.processes.group_inspection import PARENT, GroupInspection, collected_by, fresh_reports
-from receipt_actors.scale.processes.group_trace import GroupTrace
-from receipt_actors.scale.processes.messages import Drain, Release, StopTrace
-from receipt_actors.scale.processes.protocol import AwaitEnd, Group, JoinTrace, PauseChanged, cast_to_workers
-from receipt_actors.scale.processes.shares import Shares
+from receipt_actors.scale.processes.protocol import Drain, GrantAnew, JoinTrace, Release, StopTrace
+from receipt_actors.scale.processes.shared import Group, GroupTrace, Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.alerts import ALERTS, AlertsQueue, incident_specs
+from receipt_actors.telemetry.alerts import ALERTS, alerts_queue, incident_specs
 from receipt_actors.telemetry.control import Trace, TraceRequest
 from receipt_actors.telemetry.incidents import listen_to_reports
 from receipt_actors.telemetry.overview import Overview
@@ -76,23 +71,17 @@ class WorkersRefused(ReceiptActorsError):
 
 
 class ProcessGroup:
-    """Workers that run; see the module. It installs no signal handler."""
+    """Workers that run; see the module. It installs no signal handler. Made by ``start``."""
 
-    def __init__(
-        self,
-        group: Group,
-        actors: ActorSystem,
-        source_queues: tuple[str, ...],
-        queues: ParentQueues,
-        pause: Callable[[float], None],
-    ) -> None:
+    def __init__(self, group: Group, settings: Settings, pause: Callable[[float], None]) -> None:
         self._group = group
-        self._queues = queues
+        self._settings = settings
         self._pause = pause
-        self._close_roles: Callable[[], None] = lambda: None
-        self._inspection = GroupInspection(group, actors, source_queues)
+        self._open = ExitStack()  # the queues and the table of roles, where they are needed
+        self._queues: Queues | None = None
         self._trace_numbers = itertools.count(1)
-        self._actors = actors
+        self._actors = ActorSystem("receipt-actors-parent")
+        self._inspection = GroupInspection(group, self._actors, settings.source_queues)
         self._heartbeat: Heartbeat | None = None
         self._end_reason: ExitReason | None = None
 
@@ -107,7 +96,7 @@ class ProcessGroup:
         on_complete: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> ProcessGroup:
-        """Start so many workers, which share these settings; does not wait until they consume.
+        """Start workers that share these settings; does not wait until they consume.
 
         Args:
             settings: of all of them together.
@@ -117,48 +106,51 @@ class ProcessGroup:
             on_complete: called likewise when all workers consume for the first time.
             pause: see ``ReceiptSystem.start``.
 
-        Raises ``OSError`` where a process can't have what it needs, such as a socket; and, where there are other nodes,
-        what opening the table of roles and the queues raises.
+        Raises, where there are other nodes, the errors of opening the table of roles and the queues.
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
         of_workers = settings.model_copy(update={"admin": None, "admin_token": None, "role": "alone"})
         group = Group(names, tuple(program), of_workers, whole, Shares(whole), on_refusal, on_complete)
-        queues = ParentQueues(settings)
-        running = cls(group, ActorSystem("receipt-actors-parent"), settings.source_queues, queues, pause)
+        running = cls(group, settings, pause)
         with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
             begun.callback(running.stop)
-            running._begin(settings, processes)
+            running._begin(processes)
             begun.pop_all()
         return running
 
-    def _begin(self, settings: Settings, processes: int) -> None:
+    def _begin(self, processes: int) -> None:
         self._heartbeat = Heartbeat(self._actors)
         listen_to_reports(self._actors)
         tracer_of(self._actors).process = PARENT
-        shared = () if settings.is_alone else self._join_others(settings, processes)
-        start = _tree(settings, self._group, self._queues, shared).start
+        shared = () if self._settings.is_alone else self._join_others(processes)
+        start = _tree(self._settings, self._group, self._open_queues, shared).start
         assert isinstance(start, Start)
-        try:
-            root = self._actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
-        except StartError as error:
-            raise _cause(error) from error
+        root = self._actors.start(start.actor_class, *start.args, name=start.name, **start.kwargs)
         root.process.add_monitor(self._root_ended)
 
-    def _join_others(self, settings: Settings, processes: int) -> tuple[ChildSpec, ChildSpec]:
-        """Describe ``nodes`` and ``queue_depths``; what they take is imported only where there are other nodes."""
+    def _join_others(self, processes: int) -> tuple[ChildSpec, ChildSpec]:
+        """Describe ``nodes`` and ``queue_depths``; their modules are imported only where there are other nodes."""
         from receipt_actors.application import membership_spec, queue_depths_spec
         from receipt_actors.backends import open_roles
         from receipt_actors.sources import look_at_sources, start_retrying
 
-        table = open_roles(settings)
-        self._close_roles = table.close
+        table = self._open.enter_context(closing(open_roles(self._settings)))
         retrying = start_retrying(self._pause)
         retrying(table.check)
-        queues = self._queues.open()
-        sources = look_at_sources(settings, queues, retrying, may_be_missing=False)
-        nodes = membership_spec(settings, table, processes, GroupLessee(self._group, self._actors))
-        return nodes, queue_depths_spec(settings, queues, sources)
+        queues = self._open_queues()
+        sources = look_at_sources(self._settings, queues, retrying, may_be_missing=False)
+        nodes = membership_spec(self._settings, table, processes, GroupLessee(self._group, self._actors))
+        return nodes, queue_depths_spec(self._settings, queues, sources)
+
+    def _open_queues(self) -> Queues:
+        """Open the queues once: before the tree starts, or on the one thread that sends alerts."""
+        from receipt_actors.backends import open_queues
+        from receipt_actors.sources import MAX_LOOKS
+
+        if self._queues is None:
+            self._queues = self._open.enter_context(closing(open_queues(self._settings, max_connections=MAX_LOOKS)))
+        return self._queues
 
     def check(self) -> None:
         """Stop, and raise what a worker said that could not start before all of them had been started once.
@@ -184,7 +176,7 @@ class ProcessGroup:
             root.process.add_monitor(lambda _down: callback())
 
     def in_flight(self) -> InFlightStatus:
-        """Tell what is in flight in all workers, and how long nothing has been in any of them, as of a second ago.
+        """Add up what all workers reported a second ago; see ``ReceiptSystem``.
 
         Raises ``pykka.ActorDeadError`` where one of them does not consume just now.
         """
@@ -201,33 +193,30 @@ class ProcessGroup:
         )
 
     def statistics(self) -> StatisticsSnapshot:
-        """Return what all workers have counted; of one that died, what it had when it was asked last."""
+        """Return what all workers have counted; of one that died, what it had counted at its last report."""
         return collected_by(self._actors).statistics
 
-    # --- operating it: see ``telemetry.control.SystemControl`` ---
+    # --- ``telemetry.control.SystemControl`` ---
 
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
         return self._inspection.overview(looks_at_queues=looks_at_queues)
 
     def pause(self) -> None:
-        """Have no worker take in anything until ``resume``, those that are started later included."""
-        self._group.is_paused = True
+        self._group.is_paused = True  # workers that are started later see it, too
         logger.warning("paused: nothing is taken in until it is resumed")
-        self._tell_workers(PauseChanged())
+        self._tell_workers(GrantAnew())
 
     def resume(self) -> None:
         self._group.is_paused = False
         logger.warning("resumed")
-        self._tell_workers(PauseChanged())
+        self._tell_workers(GrantAnew())
 
     def actor_state(self, name: str) -> dict[str, Any]:
-        """Describe the state of the actors that are called so, by process: each worker may have one, and the parent."""
         return self._inspection.actor_state(name)
 
     def trace(
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> Trace:
-        """Trace all processes at once; limit and time are of all of them together."""
         number = next(self._trace_numbers)
 
         def stop_workers() -> None:
@@ -237,28 +226,23 @@ class ProcessGroup:
             self._group.traces.pop(number, None)
             on_end(why)
 
-        trace = self._group.traces[number] = GroupTrace(number, request, on_event, end, stop_workers)
-        try:
-            trace.begin(tracer_of(self._actors))
-        except TraceRefused:
-            del self._group.traces[number]
-            raise
+        trace = GroupTrace(number, request, on_event, end, stop_workers, tracer_of(self._actors))
+        self._group.traces[number] = trace
+        if trace.is_over:  # before it was kept
+            self._group.traces.pop(number, None)
         self._tell_workers(JoinTrace(number))
         return trace
 
     def _tell_workers(self, request: object) -> None:
-        cast_to_workers(self._actors, self._group, request)
+        self._group.cast(self._actors, request)
 
     def drain(self, seconds: float) -> int:
         """Have all workers drain at the same time, kill those that take longer, and stop. See ``ReceiptSystem``."""
         deadline = time.monotonic() + seconds + GRACE_SECONDS
         self._group.is_closing = True
-        workers = [worker for name in self._group.names if (worker := self._actors.whereis(name)) is not None]
-        for worker in workers:
-            worker.cast(Drain(seconds))
-        for worker in workers:
-            with suppress(pykka.ActorDeadError, pykka.Timeout):
-                worker.call(AwaitEnd(), max(0.0, deadline + 1.0 - time.monotonic()))
+        self._tell_workers(Drain(seconds))
+        for process in list(self._group.processes.values()):
+            process.wait(max(0.0, deadline + 1.0 - time.monotonic()))
         self.stop()
         return collected_by(self._actors).handed_back
 
@@ -267,8 +251,7 @@ class ProcessGroup:
         self._group.is_closing = True
         with ExitStack() as ending:  # no process outlives this, whatever goes wrong
             ending.callback(self._kill_those_left)
-            ending.callback(self._close_roles)
-            ending.callback(self._queues.close)
+            ending.push(self._open)
             if self._heartbeat is not None:
                 ending.callback(self._heartbeat.stop)
             self._actors.stop(STOP_SECONDS + 1.0)
@@ -276,7 +259,7 @@ class ProcessGroup:
     def _kill_those_left(self) -> None:
         for process in list(self._group.processes.values()):
             process.kill()
-            process.wait(1.0)  # the kernel holds one that takes longer: nobody can do more
+            process.wait(1.0)  # the kernel holds one that takes longer: no more can be done
 
     def kill(self) -> None:
         """End all workers on the spot. Safe in a signal handler."""
@@ -288,12 +271,10 @@ class ProcessGroup:
 
 
 class GroupLessee:
-    """What other nodes lend to this one, which has several processes (``scale.nodes.membership.Lessee``).
+    """A node of several processes, to its ``membership``."""
 
-    Until when it is lent is a time of a clock of the machine (``Clock.boottime``), which all its processes read: a
-    parent that is stopped, or gone, leaves no worker behind that goes on with what is lent to others meanwhile. How the
-    work goes is what the workers said of it a second ago or so.
-    """
+    # A lease ends at a time of the machine's clock (``Clock.boottime``), which all its processes read: no worker of a
+    # parent that is stopped, or gone, goes on with what is lent to others meanwhile.
 
     def __init__(self, group: Group, actors: ActorSystem) -> None:
         self._group = group
@@ -309,10 +290,10 @@ class GroupLessee:
         self._group.shares.lend_until(seconds)
 
     def release(self) -> None:
-        cast_to_workers(self._actors, self._group, Release())
+        self._group.cast(self._actors, Release())
 
     def work(self) -> Work:
-        """See ``Lessee``. As long as one worker receives something, or may for all that is known, the node can."""
+        # As long as one worker receives something, or may for all that is known, the node can.
         answered = collected_by(self._actors).answered
         reports = None if self._group.is_closing else fresh_reports(self._group, self._actors)
         if reports is None:
@@ -321,9 +302,11 @@ class GroupLessee:
         return Work(answered, min(process.unable_seconds for process in reports), tuple(unavailable))
 
 
-def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: Sequence[ChildSpec]) -> ChildSpec:
+def _tree(
+    settings: Settings, group: Group, open_queues: Callable[[], Queues], shared: Sequence[ChildSpec]
+) -> ChildSpec:
     queue = settings.alerts_queue
-    sinks = {} if queue is None else {ALERTS: AlertsQueue(queues.open, queue)}
+    sinks = {} if queue is None else {ALERTS: alerts_queue(open_queues, queue)}
     telemetry = supervisor_spec(
         "telemetry",
         ONE_FOR_ONE,
@@ -349,37 +332,3 @@ def _tree(settings: Settings, group: Group, queues: ParentQueues, shared: Sequen
         period_seconds=60,
         auto_shutdown=ANY_SIGNIFICANT,
     )
-
-
-def _cause(error: StartError) -> Exception:
-    """Return what is to be expected when processes are started, out of a failure that is not."""
-    reason = error.result.reason if isinstance(error.result, NotStarted) else None
-    while reason is not None:
-        if isinstance(reason, Crash) and isinstance(reason.exception, OSError):
-            return reason.exception
-        term = getattr(reason, "term", None)
-        reason = getattr(term, "reason", None)
-    return error
-
-
-class ParentQueues:
-    """The queues, opened when they are needed first: before the tree starts, or by the one thread that sends alerts."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._close: Callable[[], None] | None = None
-
-    def open(self) -> Queues:
-        """Open them. Raises what ``open_queues`` raises."""
-        from receipt_actors.backends import open_queues
-        from receipt_actors.sources import MAX_LOOKS
-
-        if self._close is None:
-            queues = open_queues(self._settings, max_connections=MAX_LOOKS)
-            self._queues, self._close = queues, queues.close
-        return self._queues
-
-    def close(self) -> None:
-        close, self._close = self._close, None
-        if close is not None:
-            close()

@@ -1,9 +1,8 @@
-"""What several processes look like together, from what each says of itself every second, without waiting for any.
+"""What several processes look like together, from the reports that each sends every second, without waiting for any.
 
-``Collected`` is the newest report of each worker, the counts of those that have ended, and the incidents of all: a
-worker that dies takes with it what happened since its last report. The workers' actors put it together (``collect``),
-and the actor system keeps it: no crash forgets it, and it can be looked at after the end. ``GroupInspection`` makes an
-``Overview`` of it, and of the parent's own actors. Only who asks for the state of one actor waits, and not for long.
+``Collected`` is the newest report of each worker, the counts of those that have ended, and the incidents of all. The
+workers' actors put it together, and the actor system keeps it: no crash forgets it, and it can be read after the end. A
+worker that dies takes with it what happened since its last report.
 """
 
 from __future__ import annotations
@@ -21,33 +20,43 @@ import pykka
 from receipt_actors.inspection import STATE_SECONDS, actor_overview, actor_state, role_in, state_with_role, version
 from receipt_actors.otp import ActorSystem, Ref, look_at
 from receipt_actors.scale.nodes.membership import MEMBERSHIP
-from receipt_actors.scale.processes.messages import DescribeActor, Reported, Stopped
-from receipt_actors.scale.processes.protocol import Group, WorkerView
+from receipt_actors.scale.processes.protocol import DescribeActor, Phase, Reported, Stopped, WorkerView
+from receipt_actors.scale.processes.shared import Group
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import MAX_INCIDENTS, incidents_of
-from receipt_actors.telemetry.overview import Incident, Overview, ProcessOverview, RoleOverview, State, Usage, state_of
+from receipt_actors.telemetry.overview import (
+    Incident,
+    Overview,
+    ProcessOverview,
+    RoleOverview,
+    State,
+    Usage,
+    state_of,
+    usage_now,
+)
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
-from receipt_actors.telemetry.usage import usage_now
 
 FRESH_SECONDS = 5.0  #: without a report; then it is unknown how a worker goes
+PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to say what one of its actors said
+PARENT = "parent"  #: what the parent is called beside its workers
 COLLECTED = "collected"  #: the term of the actor system
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What the process of a worker has said of itself."""
+    """The last words of a worker's process."""
 
     pid: int
-    process: ProcessOverview | None = None  #: as it said last; None: nothing yet
-    at_seconds: float = 0.0  #: monotonic; when that was
-    statistics: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)  #: the last words included
+    process: ProcessOverview | None = None
+    at_seconds: float = 0.0  #: monotonic; of ``process``
+    statistics: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)
     incidents: tuple[Incident, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """All that workers have said. It is replaced and never changed."""
+    """All that workers have said. It is replaced, never changed."""
 
     heard: Mapping[str, Heard] = field(default_factory=dict)  #: by worker
     before: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)  #: of processes that have ended
@@ -99,18 +108,18 @@ def _newest(incidents: Iterable[Incident]) -> tuple[Incident, ...]:
 
 
 def collected_by(system: ActorSystem) -> Collected:
-    """Return what workers have said; from any thread."""
+    """Return what workers have said; on any thread."""
     collected: Collected = system.terms.get(COLLECTED, Collected())
     return collected
 
 
 def collect(system: ActorSystem, name: str, pid: int, said: Reported | Stopped) -> None:
-    """Keep what a worker said. On the thread of the actors, of which only one writes at a time."""
+    """Keep what a worker said; on the actors' thread."""
     system.terms[COLLECTED] = collected_by(system).having(name, pid, said, system.clock.monotonic())
 
 
 def fresh_reports(group: Group, system: ActorSystem) -> Sequence[ProcessOverview] | None:
-    """Return what all living processes have said a moment ago; None where one of them has not."""
+    """Return the reports of all workers; None where one of them has sent none for ``FRESH_SECONDS``."""
     heard, now = collected_by(system).heard, system.clock.monotonic()
     reports = []
     for name in group.names:
@@ -123,13 +132,8 @@ def fresh_reports(group: Group, system: ActorSystem) -> Sequence[ProcessOverview
     return reports
 
 
-PARENT = "parent"  #: what the parent is called beside its workers
-SILENT_SECONDS = FRESH_SECONDS  #: without a report
-PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to say what one of its actors said
-
-
 class GroupInspection:
-    """See the module. Any thread may look."""
+    """Look at all processes, and at the parent's own actors; on any thread."""
 
     def __init__(self, group: Group, actors: ActorSystem, source_queues: tuple[str, ...]) -> None:
         self._group = group
@@ -169,7 +173,7 @@ class GroupInspection:
     def _next_looker(self) -> Ref | None:
         if self._actors.clock.monotonic() >= self._look_again_at_seconds:
             for name in islice(self._lookers, len(self._group.names)):
-                if self._view(name).is_running:
+                if self._view(name).phase is Phase.RUNNING:
                     return self._actors.whereis(name)
         return None
 
@@ -191,15 +195,15 @@ class GroupInspection:
         view = self._view(name)
         if heard is None or heard.process is None or heard.pid != view.pid:
             unheard = _unheard(name, view.pid)
-            return replace(unheard, state=self._idle_state(role)) if view.waits_for_its_share else unheard
-        if view.is_draining or self._group.is_closing:
+            return replace(unheard, state=self._idle_state(role)) if view.phase is Phase.LOADED else unheard
+        if view.phase is Phase.DRAINING or self._group.is_closing:
             return replace(heard.process, state=State.DRAINING)
-        if self._actors.clock.monotonic() - heard.at_seconds > SILENT_SECONDS:
+        if self._actors.clock.monotonic() - heard.at_seconds > FRESH_SECONDS:
             return replace(heard.process, state=State.SILENT)
         return replace(heard.process, state=state_with_role(heard.process.state, role))
 
     def _idle_state(self, role: RoleOverview | None) -> State:
-        """Tell what a process does that has nothing to work with yet: it is soon given it, or other nodes have it."""
+        """Return the state of a process that has no share yet: it gets one soon, or other nodes have all."""
         if role is None or role.is_active:
             return State.STARTING
         return State.PAUSED if self._group.is_paused else state_with_role(State.STANDBY, role)
@@ -207,14 +211,13 @@ class GroupInspection:
     def _view(self, name: str) -> WorkerView:
         worker = self._actors.whereis(name)
         view = None if worker is None else look_at(worker).view
-        return view if isinstance(view, WorkerView) else WorkerView(0, False, False)
+        return view if isinstance(view, WorkerView) else WorkerView()
 
     def actor_state(self, name: str) -> dict[str, Any]:
-        workers = [(process, self._actors.whereis(process)) for process in self._group.names]
         asked = [
             (process, worker.ask(DescribeActor(name), block=False))
-            for process, worker in workers
-            if worker is not None and worker.is_alive()
+            for process in self._group.names
+            if (worker := self._actors.whereis(process)) is not None and worker.is_alive()
         ]
         described: dict[str, Any] = {}
         with suppress(UnknownActor):

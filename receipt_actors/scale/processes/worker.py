@@ -1,23 +1,21 @@
 """``Worker``: the actor that owns one worker process, as an Erlang process owns a port.
 
-It owns the process and its share of the limits. A process that dies is a crash of its actor, and the supervisor starts
-both anew; a crash of the actor kills the process. What keeps a process from *starting* and is to be expected (a service
-that does not answer) is no crash. Where no worker has been started yet, or the settings are at fault, it ends the
-command, as with one process; else it is tried again after a pause, while the others go on.
+A process that dies is a crash of its actor, and the supervisor starts both anew; a crash of the actor kills the
+process. What keeps a process from *starting* and is to be expected (a service that does not answer) is no crash. Where
+no worker has been started yet, or the settings are at fault, it ends the command, as with one process; else the start
+is tried again after a pause, while the other workers go on.
 
-A process that does not answer for ``HANG_SECONDS`` is killed, too: it hangs, and holds a share that others could use.
-So is one that takes as long to load, or to start once it has its share; it counts as one that cannot start.
+A process that does not answer for ``HANG_SECONDS`` is killed: it hangs, and holds a share that others could use. One
+that takes as long to load, or to start once it has its share, counts as one that cannot start.
 """
 
 from __future__ import annotations
 
-import enum
 import logging
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Share
@@ -25,29 +23,10 @@ from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenServer, Receive, Receiving
 from receipt_actors.otp import Stop as End
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
+from receipt_actors.scale.processes import protocol
 from receipt_actors.scale.processes.group_inspection import collect
-from receipt_actors.scale.processes.messages import (
-    ActorDescribed,
-    DescribeActor,
-    Drain,
-    Draining,
-    Grant,
-    LimitsObeyed,
-    Loaded,
-    Message,
-    Release,
-    Report,
-    Reported,
-    Started,
-    StartRefused,
-    Stop,
-    Stopped,
-    StopTrace,
-    TraceEnded,
-    TraceEvent,
-)
-from receipt_actors.scale.processes.protocol import AwaitEnd, Group, JoinTrace, PauseChanged, WorkerView
-from receipt_actors.scale.processes.shares import ChangeShare, LendUntil, described
+from receipt_actors.scale.processes.protocol import DescribeActor, Drain, Phase, Report, StartRefused, Stop, WorkerView
+from receipt_actors.scale.processes.shared import Group, described
 from receipt_actors.scale.processes.worker_process import MessageFrom, ProcessEnded, WorkerProcess
 from receipt_actors.telemetry.queue_depths import LookAtQueues
 
@@ -55,14 +34,12 @@ logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 2.0  #: for a process to end after its drain; then it is killed
 START_AGAIN = RetryPolicy(1_000_000_000, first_seconds=1.0, max_seconds=30.0)  #: after a start that was refused
-
-
 REPORT_SECONDS = 1.0  #: between two questions to a process how it goes
 HANG_SECONDS = 60.0  #: without an answer; what keeps the main thread of a sound one busy is a matter of seconds
 
 
 class WorkerDied(Exception):
-    """A worker process has ended, and nobody had told it to."""
+    """A worker process ended of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +50,7 @@ class _Later:
     act: Callable[[], object]
 
 
-class _Phase(enum.Enum):
-    LOADING = "loading"
-    LOADED = "loaded"  #: it waits for its share; where other nodes have all of it, for as long as they do
-    STARTING = "starting"  #: it has its share, and may consume already
-    RUNNING = "running"
-    DRAINING = "draining"  #: because somebody else told it to
-
-
-_CONSUMING = (_Phase.STARTING, _Phase.RUNNING, _Phase.DRAINING)
+_CONSUMING = (Phase.STARTING, Phase.RUNNING, Phase.DRAINING)
 
 
 class Worker(GenServer):
@@ -93,25 +62,19 @@ class Worker(GenServer):
         self._name = name
         self._group = group
         self._process: WorkerProcess | None = None
-        self._phase = _Phase.LOADING
-        self._has_joined = False
-        self._share: Share | None = None
-        self._until_seconds = -inf  # of ``clock.boottime``; for so long the share is lent
+        self._phase = Phase.LOADING
+        self._share: Share | None = None  # as it was seen last
         self._obeying: list[From] = []  # who waits for the process to use no more than its share
         self._refusal: StartRefused | None = None
         self._refusals = 0  # in a row
         self._asked = 0  # questions how it goes
         self._is_unanswered = False  # the last of them: one that hangs is not asked on and on
         self._looks_at_queues = False  # whether the next one has the process look at its queues
-        self._awaiting_end: list[From] = []
         self._describing: dict[int, From] = {}  # who wants to know the state of an actor, by the question's number
         self._described = 0  # questions
 
     def outside_view(self) -> WorkerView:
-        process, phase = self._process, self._phase
-        if process is None:
-            return WorkerView(0, False, False)
-        return WorkerView(process.pid, phase is _Phase.RUNNING, phase is _Phase.DRAINING, phase is _Phase.LOADED)
+        return WorkerView() if self._process is None else WorkerView(self._process.pid, self._phase)
 
     # --- life ---
 
@@ -124,9 +87,9 @@ class Worker(GenServer):
             return
         group, name, me = self._group, self._name, self.ref
         process = WorkerProcess(name, group.program, group.settings, me.send, is_replacement=group.is_complete)
-        self._process, self._phase, self._refusal = process, _Phase.LOADING, None
+        self._process, self._phase, self._refusal = process, Phase.LOADING, None
         group.processes[name] = process
-        self._later(HANG_SECONDS, partial(self._give_up_start, process, _Phase.LOADING))
+        self._later(HANG_SECONDS, partial(self._give_up_start, process, Phase.LOADING))
         me.process.add_monitor(lambda _down: process.kill())
         if group.is_closing:  # since a moment ago: nobody else may have seen it
             process.kill()
@@ -171,50 +134,48 @@ class Worker(GenServer):
         logger.error("%s has not %s in its time: it is killed", self._title(process), what)
         process.kill()
 
-    def _said(self, process: WorkerProcess, said: Message) -> None:
+    def _said(self, process: WorkerProcess, said: protocol.Message) -> None:
         match said:
-            case Loaded():
-                self._phase = _Phase.LOADED
-                if self._share is not None:
-                    self._begin(process)
-                elif not self._has_joined:
+            case protocol.Loaded():
+                self._phase = Phase.LOADED
+                if self._group.shares.has(self._name):
+                    self._take_share()
+                else:
                     self._join()
-            case Started():
-                self._phase = _Phase.RUNNING
+            case protocol.Started():
+                self._phase = Phase.RUNNING
                 self._refusals = 0
                 for number in list(self._group.traces):
                     self._join_trace(process, number)
                 logger.info("%s consumes", self._title(process))
                 self._note_start()
                 self._ask(process)
-            case LimitsObeyed(number):
+            case protocol.LimitsObeyed(number):
                 self._confirm(number)
-            case ActorDescribed(number, description):
+            case protocol.ActorDescribed(number, description):
                 self._describe(number, description)
-            case TraceEvent(number, event):
-                trace = self._group.traces.get(number)
-                if trace is not None:
+            case protocol.TraceEvent(number, event):
+                if (trace := self._group.traces.get(number)) is not None:
                     trace.happened(event)
-            case TraceEnded(number, lost):
-                trace = self._group.traces.get(number)
-                if trace is not None:
+            case protocol.TraceEnded(number, lost):
+                if (trace := self._group.traces.get(number)) is not None:
                     trace.ended_in(self._name, lost)
-            case Reported():
+            case protocol.Reported():
                 self._is_unanswered = False
                 collect(self.system, self._name, process.pid, said)
-            case Draining(seconds):
-                self._phase = _Phase.DRAINING  # it says by itself how that goes
+            case protocol.Draining(seconds):
+                self._phase = Phase.DRAINING  # it says by itself how that goes
                 self._is_unanswered = False
                 self._later(seconds + GRACE_SECONDS, partial(self._kill, process, "ended"))
-            case Stopped():
+            case protocol.Stopped():
                 collect(self.system, self._name, process.pid, said)
             case StartRefused():
                 self._refusal = said
 
-    def _give_up_start(self, process: WorkerProcess, phase: _Phase) -> None:
+    def _give_up_start(self, process: WorkerProcess, phase: Phase) -> None:
         if self._phase is not phase:
             return
-        what = "loaded" if self._phase is _Phase.LOADING else "started"
+        what = "loaded" if self._phase is Phase.LOADING else "started"
         fault = f"{self._title(process)} has not {what} within {HANG_SECONDS:g} s and was killed"
         self._refusal = StartRefused([fault], False)
         process.kill()
@@ -236,9 +197,6 @@ class Worker(GenServer):
             trace.ended_in(self._name)
         if self._group.is_closing:
             self._note_last_end(process, code)
-            for from_ in self._awaiting_end:
-                from_.reply(None)
-            self._awaiting_end.clear()
             return None
         if self._refusal is not None:
             self._was_refused(self._refusal)
@@ -276,70 +234,57 @@ class Worker(GenServer):
     # --- its share ---
 
     def _join(self) -> None:
-        self._has_joined = True
         self._group.shares.join(self._name, self.ref)
 
     def _leave(self) -> None:
-        self._has_joined, self._share = False, None
+        self._share = None
         self._group.shares.leave(self._name)
         self._tell_who_waits()
 
     def handle_cast(self, request: Any) -> Any:
         match request:
-            case ChangeShare(share, until_seconds):
-                self._take_share(share, until_seconds)
-            case LendUntil(seconds):
-                self._until_seconds = seconds
-                self._grant()
+            case protocol.GrantAnew():
+                self._take_share()
             case LookAtQueues():
                 self._looks_at_queues = True
-            case PauseChanged():
-                self._grant()
             case Drain(seconds):
                 if self._process is not None:
                     self._tell_to_end(self._process, request)
                     self._later(seconds + GRACE_SECONDS, partial(self._kill, self._process, "ended"))
-            case Release() | StopTrace():
+            case protocol.Release() | protocol.StopTrace():
                 if self._process is not None and self._phase in _CONSUMING:
                     self._process.send(request)
-            case JoinTrace(number):
-                if self._process is not None and self._phase is _Phase.RUNNING:
+            case protocol.JoinTrace(number):
+                if self._process is not None and self._phase is Phase.RUNNING:
                     self._join_trace(self._process, number)
             case _:
                 return super().handle_cast(request)
         return None
 
-    def _take_share(self, share: Share, until_seconds: float) -> None:
-        if not self._has_joined:
+    def _take_share(self) -> None:
+        share = self._group.shares.of(self._name)
+        if share is not None and (self._share is None or share.number != self._share.number):
+            self._share = share
+            if self._group.is_complete and not self._group.is_closing:
+                logger.info("%s may have %s", self._name, described(share.told))
+        if self._share is None:
             return
-        self._share, self._until_seconds = share, until_seconds
-        if self._group.is_complete and not self._group.is_closing:
-            logger.info("%s may have %s", self._name, described(share.told))
-        if self._process is None or self._phase is _Phase.LOADING:
-            self._confirm(share.number)  # no process knows of any
-        elif self._phase is _Phase.LOADED:
-            self._begin(self._process)
-        else:
-            self._grant()
-
-    def _begin(self, process: WorkerProcess) -> None:
-        self._phase = _Phase.STARTING
-        self._later(HANG_SECONDS, partial(self._give_up_start, process, _Phase.STARTING))
-        self._grant()
-
-    def _grant(self) -> None:
-        if self._process is not None and self._share is not None and self._phase in _CONSUMING:
-            share = self._share
-            self._process.send(Grant(share.number, share.told, self._until_seconds, self._group.is_paused))
+        if self._process is None or self._phase is Phase.LOADING:
+            self._confirm(self._share.number)  # no process knows of any
+            return
+        if self._phase is Phase.LOADED:
+            self._phase = Phase.STARTING
+            self._later(HANG_SECONDS, partial(self._give_up_start, self._process, Phase.STARTING))
+        number, limits = self._share.number, self._share.told
+        self._process.send(protocol.Grant(number, limits, self._group.shares.until_seconds, self._group.is_paused))
 
     def _confirm(self, number: int) -> None:
-        if self._share is not None and self._share.number == number:
-            self._share = replace(self._share, held=self._share.told)
-            self._group.shares.confirm(self._name, number)
-            self._tell_who_waits()
+        self._group.shares.confirm(self._name, number)
+        self._tell_who_waits()
 
     def _tell_who_waits(self) -> None:
-        if self._share is None or self._share.held == self._share.told:
+        share = self._group.shares.of(self._name)
+        if share is None or share.held == share.told:
             for from_ in self._obeying:
                 from_.reply(Done())
             self._obeying.clear()
@@ -352,15 +297,11 @@ class Worker(GenServer):
                 self._obeying.append(from_)
                 self._tell_who_waits()
             case DescribeActor(name):
-                if self._process is None or self._phase is not _Phase.RUNNING:
+                if self._process is None or self._phase is not Phase.RUNNING:
                     return None
                 self._described += 1
                 self._describing[self._described] = from_
                 self._process.send(DescribeActor(name, self._described))
-            case AwaitEnd():
-                if self._process is None:
-                    return None
-                self._awaiting_end.append(from_)
             case _:
                 return super().handle_call(request, from_)
         return NO_REPLY
@@ -378,7 +319,7 @@ class Worker(GenServer):
 
     def _ask(self, process: WorkerProcess) -> None:
         """Ask how it goes, and again in a second, for as long as it consumes."""
-        if self._phase is not _Phase.RUNNING or self._group.is_closing:
+        if self._phase is not Phase.RUNNING or self._group.is_closing:
             return
         if not self._is_unanswered:
             self._asked += 1

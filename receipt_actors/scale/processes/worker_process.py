@@ -1,4 +1,4 @@
-"""``Channel``: one end of the connection between the parent and a worker process."""
+"""A worker process as its parent has it, and ``Channel``, one end of the connection between the two."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from receipt_actors.scale.processes.messages import Configure, Message, StartRefused
+from receipt_actors.scale.processes.protocol import Configure, Message, StartRefused
 from receipt_actors.settings import Settings
 
 _READ_BYTES = 1 << 16
@@ -27,7 +27,7 @@ def _encode(message: Message) -> bytes:
 
 
 class Channel:
-    """Sends and receives messages over a stream socket, pickled. One thread reads, any may send."""
+    """Send and receive messages over a stream socket, pickled. One thread reads, any may send."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -39,7 +39,7 @@ class Channel:
         return self._connection.fileno()
 
     def receive(self) -> Sequence[Message]:
-        """Wait for messages; none when the other end has closed. What it had begun to write then is dropped."""
+        """Wait for messages; none when the other end has closed. A message that it had only begun is dropped."""
         try:
             data = self._connection.recv(_READ_BYTES)
         except OSError:  # reset: it ended before it had read everything
@@ -56,15 +56,12 @@ class Channel:
         return messages
 
     def send(self, message: Message) -> None:
-        """Send, and wait while the other end does not read; nothing happens when it has closed."""
+        """Send, and wait while the other end does not read. Does nothing when it has closed."""
         with self._sending, suppress(OSError):
             self._connection.sendall(_encode(message))
 
     def send_at_once(self, message: Message) -> bool:
-        """Send without ever waiting; False when the other end does not read: the channel is of no use any more then.
-
-        Nothing happens when it has closed.
-        """
+        """Send without ever waiting. False: the other end does not read, and the channel can't be used any more."""
         data = _encode(message)
         with self._sending:
             try:
@@ -83,7 +80,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True)
 class MessageFrom:
-    """A worker process said something."""
+    """A worker process sent a message."""
 
     process: WorkerProcess
     message: Message
@@ -98,26 +95,23 @@ class ProcessEnded:
 
 
 class _Child(subprocess.Popen[bytes]):
-    """Makes itself known before it starts the process.
-
-    ``Popen`` returns when the process has become the program that it is to be. One that is stopped before that can be
-    killed all the same: its id is known since it was forked.
-    """
-
     pid = 0  #: until there is one; ``Popen`` has None there for a moment
 
-    def __init__(self, announce: Callable[[_Child], None], arguments: Sequence[str], descriptor: int) -> None:
-        announce(self)
+    def __init__(self, owner: WorkerProcess, arguments: Sequence[str], descriptor: int) -> None:
+        # ``Popen`` returns when the process has become another program. One that stops before that can be killed all
+        # the same: its id is known since it was forked.
+        owner._child = self
         super().__init__(arguments, stdin=subprocess.DEVNULL, pass_fds=[descriptor])  # nosec B603 # likewise
 
 
 class WorkerProcess:
-    """Runs ``python PROGRAM NAME DESCRIPTOR``, where the last is the worker's end of the channel.
+    """Run ``python PROGRAM NAME DESCRIPTOR``, where the last is the worker's end of the channel.
 
-    It is started on a thread of its own, which may take as long as the system likes, and is sent its settings first.
-    ``deliver`` gets, on that thread, what the process says, and at last that it has ended; where none can be started
-    that is a ``StartRefused``, and its end. Raises ``OSError`` where no socket can be made.
+    A thread of its own starts it, which may take long, and sends it its settings. ``deliver`` gets, on that thread,
+    what the process says, then its end; if no process can be started, a ``StartRefused`` and the end.
     """
+
+    _channel: Channel  # as soon as there is a process
 
     def __init__(
         self,
@@ -134,45 +128,46 @@ class WorkerProcess:
         self._child: _Child | None = None
         self._is_killed = False
         self._is_over = threading.Event()
-        with ExitStack() as begun:
-            ours, theirs = map(begun.enter_context, socket.socketpair())
-            self._channel = Channel(ours)
-            threading.Thread(target=self._run, args=(theirs,), name=f"receipt-actors-{name}", daemon=True).start()
-            begun.pop_all()  # they are the thread's now
+        threading.Thread(target=self._run, name=f"receipt-actors-{name}", daemon=True).start()
 
     @property
     def pid(self) -> int:
-        """The process id; 0 as long as there is none."""
+        """The process id; 0 while there is none."""
         return 0 if self._child is None else self._child.pid or 0
 
     def send(self, message: Message) -> None:
-        """Send without ever waiting; one that does not read what it is sent is killed."""
+        """Send without ever waiting. A process that does not read what it is sent is killed."""
         if not self._channel.send_at_once(message):
             self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL, unless it has ended; one that is being started gets it as soon as it is there."""
+        """Send SIGKILL, unless it has ended; one that is being started gets it as soon as it exists."""
         self._is_killed = True
         if self._child is not None and self._child.pid:
             self._child.kill()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it has ended and been reaped; tell whether it has."""
+        """Wait until it has ended and that has been delivered; tell whether it has."""
         return self._is_over.wait(seconds)
 
-    def _run(self, theirs: socket.socket) -> None:
-        code = self._start_and_listen(theirs)
-        self._channel.close()
-        self._is_over.set()
+    def _run(self) -> None:
+        code = self._start_and_listen()
         self._deliver(ProcessEnded(self, code))
+        self._is_over.set()
 
-    def _start_and_listen(self, theirs: socket.socket) -> int:
-        try:
-            with theirs, _stop_signals_blocked():
-                child = _Child(self._announce, [*self._arguments, str(theirs.fileno())], theirs.fileno())
-        except OSError as error:
-            self._deliver(MessageFrom(self, StartRefused([f"no process can be started: {error}"], False)))
-            return 1
+    def _start_and_listen(self) -> int:
+        with ExitStack() as open_:
+            try:
+                ours, theirs = map(open_.enter_context, socket.socketpair())
+                with theirs, _stop_signals_blocked():
+                    child = _Child(self, [*self._arguments, str(theirs.fileno())], theirs.fileno())
+            except OSError as error:
+                self._deliver(MessageFrom(self, StartRefused([f"no process can be started: {error}"], False)))
+                return 1
+            self._channel = Channel(ours)
+            return self._listen(child)
+
+    def _listen(self, child: _Child) -> int:
         if self._is_killed:  # perhaps before there was anything to kill
             child.kill()
         self._channel.send(self._configure)
@@ -180,9 +175,6 @@ class WorkerProcess:
             for message in self._channel.receive():
                 self._deliver(MessageFrom(self, message))
         return child.wait()
-
-    def _announce(self, child: _Child) -> None:
-        self._child = child
 
 
 def _path_flags() -> Sequence[str]:
@@ -192,10 +184,8 @@ def _path_flags() -> Sequence[str]:
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """Start processes with these signals held up: until the worker can handle them they would kill it.
-
-    Ctrl-C in a terminal goes to every process there. The mask is this thread's alone, so none of the parent's is lost.
-    """
+    """Start processes with these signals held up: until the worker can handle them they would kill it."""
+    # Ctrl-C in a terminal goes to every process there. The mask is this thread's: the parent loses no signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

@@ -15,9 +15,15 @@ from pydantic_core import PydanticCustomError
 from receipt_actors.domain.addresses import is_loopback
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
-from receipt_actors.settings_model.fields import ANY, Expected, FilePath, some_and_unique, split_commas
-from receipt_actors.settings_model.model import SomeSettings
-from receipt_actors.settings_model.sources import SourceSettings
+from receipt_actors.settings_model import (
+    ANY,
+    Expected,
+    FilePath,
+    SomeSettings,
+    SourceSettings,
+    some_and_unique,
+    split_commas,
+)
 
 SERVER_API = "server-api"
 SERVER_API_RATE_PER_SECOND = 50.0  #: requests that Apple documents for "Get Transaction Info", of one app

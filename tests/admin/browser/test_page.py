@@ -421,7 +421,7 @@ def test_who_shares_the_work_is_shown(live: Page, system: ScriptedSystem) -> Non
     assert widths[0] > widths[1] > 0 == widths[2]
     assert len(live.all("#nodes td.number.warn")) == 1  # who has not been heard of for most of a lease
     live.click("#pause")
-    assert "keeps its seat" in live.text("#confirm-text")
+    assert "stays active" in live.text("#confirm-text")
     live.click("#confirm-no")
     system.role = None
     live.until(lambda: not live.find("#nodes-card").is_displayed(), "it to be alone")
@@ -435,7 +435,7 @@ def test_a_node_that_stands_by_or_is_cut_off_says_why_it_does_nothing(live: Page
     assert "takes over from one that goes" in live.text("#state-meaning")
     assert "calm" in str(live.find("#state").get_attribute("class"))
     live.until_text("#announcer", "Now standby")
-    live.until_text("#nodes-lease", "all seats are taken")
+    live.until_text("#nodes-lease", "it takes over from an active node")
     system.role = role(Standing.CUT_OFF, node("node-a", Standing.CUT_OFF), *OTHERS)
     system.state = State.WAITING
     live.until_text("#state-meaning", "The table of roles unavailable")
