@@ -18,13 +18,11 @@ Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.s
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import http.client
 import json
 import math
 import random
-import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +33,7 @@ from typing import Self
 from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.sandbox import answers
 from receipt_actors.sandbox.apple_ca import Authority, Flaw
-from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, Run, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from receipt_actors.sandbox.notifications import (
     Delivery,
     NotificationSender,
@@ -109,12 +107,10 @@ class SimulatedAppStore(Store):
         notification_url: str | None = None,
         notification_hour_seconds: float = 1.0,
         on_delivery: Callable[[Delivery], object] = lambda delivery: None,
-        tls: ssl.SSLContext | None = None,
-        run: Run = asyncio.run,
     ) -> None:
         self.authority = Authority(key)
         super().__init__(self.authority.sign, key=key)
-        self._server = HttpServer(self._handle, host, port, tls=tls, run=run)
+        self._server = HttpServer(self._handle, host, port)
         self._latency_seconds = latency_seconds
         self._jitter_seconds = jitter_seconds
         self._random = random.Random(0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from typing import Any
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox.answers import read_question
 from receipt_actors.sandbox.app_store import PRODUCTION_API_PATH, PRODUCTION_PATH, SimulatedAppStore
-from receipt_actors.sandbox.http_server import Reply, Request
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, Run
 from receipt_actors.sandbox.services.control import BENCH_PATH, command_reply
 from receipt_actors.sandbox.services.load import Load, Way, transaction_id
 
@@ -16,8 +17,9 @@ from receipt_actors.sandbox.services.load import Load, Way, transaction_id
 class FastAppStore(SimulatedAppStore):
     """Answers a prepared load without faults, and to any bearer token. Everything else is the simulated App Store's."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, *, latency_seconds: float, jitter_seconds: float, tls: ssl.SSLContext | None, run: Run) -> None:
+        super().__init__(latency_seconds=latency_seconds, jitter_seconds=jitter_seconds)
+        self._server = HttpServer(self._handle, tls=tls, run=run)
         self._prepared: dict[str | int, bytes] = {}  # by path (Server API), or hash of the receipt
         self._delays_seconds: list[float] = []  # what each prepared answer took
         self._commands = {"load": self._load, "begin": self._begin, "report": self._report}
