@@ -18,6 +18,7 @@ Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.s
 
 from __future__ import annotations
 
+import copy
 import hmac
 import http.client
 import json
@@ -25,8 +26,8 @@ import math
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -65,11 +66,12 @@ _Said = tuple[str, Reply]  # what it counts as, and what is sent
 class StoreStatistics:
     """What the simulated App Store has seen since it started."""
 
-    requests: Mapping[Environment, int]  #: to verifyReceipt, by endpoint
-    answers: Mapping[str, int]  #: by Apple status ("0", "21007"), "HTTP 503", or the kind of a fault ("html", "drop")
-    concurrent_requests_high_water: int  #: the most that waited for their answers at one time (1 without a latency)
-    api_requests: Mapping[Environment, int] = field(default_factory=dict)  #: to the Server API, by endpoint
-    api_answers: Mapping[str, int] = field(default_factory=dict)  #: by status or ``errorCode``, or as in ``answers``
+    requests: Counter[Environment] = field(default_factory=Counter)  #: to verifyReceipt, by endpoint
+    #: By Apple status ("0", "21007"), "HTTP 503", or the kind of a fault ("html", "drop").
+    answers: Counter[str] = field(default_factory=Counter)
+    api_requests: Counter[Environment] = field(default_factory=Counter)  #: to the Server API, by endpoint
+    api_answers: Counter[str] = field(default_factory=Counter)  #: by status or ``errorCode``, or as in ``answers``
+    concurrent_requests_high_water: int = 0  #: the most that waited for their answers at one time
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +124,7 @@ class SimulatedAppStore(Store):
         self._control = StoreControl(self)
         self.notification_url = notification_url  #: where notifications go, unless another URL is given with one
         self._notifications = NotificationSender(hour_seconds=notification_hour_seconds, on_delivery=on_delivery)
-        # Written by the server's thread.
-        self._requests: Counter[Environment] = Counter()
-        self._answers: Counter[str] = Counter()
-        self._api_requests: Counter[Environment] = Counter()
-        self._api_answers: Counter[str] = Counter()
+        self._seen = StoreStatistics()  # written by the server's thread
 
     def start(self) -> Self:
         """Listen and serve. Raises ``OSError`` where the address can't be had."""
@@ -258,12 +256,8 @@ class SimulatedAppStore(Store):
         self._server.drop_hanging()
 
     def statistics(self) -> StoreStatistics:
-        return StoreStatistics(
-            self._requests.copy(),
-            self._answers.copy(),
-            self._server.concurrent_requests_high_water,
-            self._api_requests.copy(),
-            self._api_answers.copy(),
+        return replace(
+            copy.deepcopy(self._seen), concurrent_requests_high_water=self._server.concurrent_requests_high_water
         )
 
     # --- its endpoints ---
@@ -275,13 +269,13 @@ class SimulatedAppStore(Store):
             return Reply(response(status, json.dumps(content).encode()))
         start, slash, transaction_id = path.rpartition("/")
         if (environment := _PATHS.get(path)) is not None:
-            self._requests[environment] += 1
+            self._seen.requests[environment] += 1
             label, reply = self._verify_receipt(environment, request)
-            self._answers[label] += 1
+            self._seen.answers[label] += 1
         elif (environment := _API_PATHS.get(start + slash)) is not None:
-            self._api_requests[environment] += 1
+            self._seen.api_requests[environment] += 1
             label, reply = self._transaction_info(environment, request, transaction_id)
-            self._api_answers[label] += 1
+            self._seen.api_answers[label] += 1
         else:
             return Reply(response(http.client.NOT_FOUND, b"", "text/plain"))
         return reply

@@ -81,41 +81,32 @@ class Fault:
 
     @classmethod
     def http(cls, status: int, *, retry_after: str | None = None) -> Fault:
-        """Answer with this HTTP status, and with the header ``Retry-After`` where given."""
         return cls(FaultKind.HTTP, status=status, retry_after=retry_after)
 
     @classmethod
     def html(cls) -> Fault:
-        """Answer HTTP 200 with a web page."""
         return cls(FaultKind.HTML)
 
     @classmethod
     def garbage(cls) -> Fault:
-        """Answer HTTP 200 with half a JSON object."""
         return cls(FaultKind.GARBAGE)
 
     @classmethod
     def drop(cls) -> Fault:
-        """Close the connection instead of answering."""
         return cls(FaultKind.DROP)
 
     @classmethod
     def hang(cls, seconds: float) -> Fault:
-        """Stay silent for so long (or until the outage is over), then close the connection."""
         return cls(FaultKind.HANG, seconds=seconds)
 
     @classmethod
     def trickle(cls, seconds: float) -> Fault:
-        """Answer HTTP 200 with valid JSON, one byte in so many seconds."""
+        """Answer with a byte in so many seconds."""
         return cls(FaultKind.TRICKLE, seconds=seconds)
 
     @classmethod
     def rate_limit(cls, seconds: float) -> Fault:
-        """Answer 429, and that it is to be asked again in so many seconds.
-
-        The ``Retry-After`` of the Server API is the UNIX time of then, in milliseconds; that of verifyReceipt is in
-        whole seconds from now, as HTTP has it.
-        """
+        """Answer 429. ``Retry-After`` has the seconds; of the Server API the UNIX time of then, in milliseconds."""
         return cls(FaultKind.RATE_LIMIT, seconds=seconds)
 
 
