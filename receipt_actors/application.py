@@ -42,10 +42,10 @@ from typing import TypedDict
 
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import BATCH_REQUESTS, LiveLimits
+from receipt_actors.domain.messages import PostedResult
 from receipt_actors.domain.ports import Queues, RoleTable
-from receipt_actors.domain.results import PostedResult
-from receipt_actors.domain.retrying import RetryPolicy
 from receipt_actors.domain.roles import Node, Role, StepDown
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     ONE_FOR_ONE,

@@ -17,7 +17,7 @@ from receipt_actors import game_side
 from receipt_actors.application import HAND_BACK_SECONDS, membership_spec, supervision_tree
 from receipt_actors.backends import Backend, open_backend
 from receipt_actors.domain.limits import Limits, LiveLimits
-from receipt_actors.domain.results import PostedResult
+from receipt_actors.domain.messages import PostedResult
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.game_side import Results
 from receipt_actors.inspection import Inspection

@@ -42,8 +42,7 @@ from receipt_actors.domain.limits import (
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, RENEWALS_PER_LEASE
 from receipt_actors.domain.sources import misuses
-from receipt_actors.domain.strict_json import JsonRefused, parse_object
-from receipt_actors.domain.values import printable
+from receipt_actors.domain.values import JsonRefused, parse_object, printable
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings_model import (
     REMOVED,

@@ -34,8 +34,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from receipt_actors.domain.strict_json import JsonRefused, parse_object
-from receipt_actors.domain.values import is_queue_name, json_type, printable
+from receipt_actors.domain.values import JsonRefused, is_queue_name, json_type, parse_object, printable
 from receipt_actors.errors import ConfigurationError
 
 VARIABLE_PREFIX = "RECEIPT_ACTORS_"

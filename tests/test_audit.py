@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.messages import PostedResult, Verdict
 from receipt_actors.domain.ports import Environment, LedgerItem
-from receipt_actors.domain.results import PostedResult
 from receipt_actors.testing import SentSubmission, audit
 
 ANNA = SentSubmission("anna", 1, frozenset({"t-1"}))

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from receipt_actors import Settings, game_side
+from receipt_actors.domain.messages import PostedResult
 from receipt_actors.domain.ports import OutgoingMessage
-from receipt_actors.domain.results import PostedResult
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
 from receipt_actors.pipeline.pending import PendingSubmissions
 from receipt_actors.testing import FakeQueues, ManualClock

@@ -17,9 +17,8 @@ from types import ModuleType
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
-from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.messages import PostedResult, Verdict
 from receipt_actors.domain.ports import OutgoingMessage
-from receipt_actors.domain.results import PostedResult
 from receipt_actors.notifications import open_handler
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt

@@ -12,8 +12,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from receipt_actors.domain.messages import Verdict
-from receipt_actors.domain.results import PostedResult
+from receipt_actors.domain.messages import PostedResult, Verdict
 
 DATABASE = Path("game.db")
 COINS = {"coins_100": 100, "coins_500": 500, "coins_2500": 2500}  # a product that is missing here raises: see ``keep``

@@ -37,7 +37,7 @@ from receipt_actors.aws.connection import (
 )
 from receipt_actors.aws.requests import told
 from receipt_actors.aws.tables import AwsTable, Conflict
-from receipt_actors.domain.batching import check_claims
+from receipt_actors.domain.ledger import check_claims
 from receipt_actors.domain.ports import (
     MAX_QUANTITY,
     TAKEN,

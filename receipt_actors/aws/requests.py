@@ -32,8 +32,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.parsers import ResponseParserError, create_parser
 from botocore.utils import get_environ_proxies
 
-from receipt_actors.domain.digests import sha256_hex
-from receipt_actors.domain.values import masked
+from receipt_actors.domain.values import masked, sha256_hex
 from receipt_actors.transport.messages import HttpRequest, HttpResponse, Server
 
 logger = logging.getLogger(__name__)

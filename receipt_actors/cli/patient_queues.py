@@ -14,9 +14,8 @@ from typing import Self, TypeVar
 
 import tenacity
 
-from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, Queues, ReceivedMessage
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy, take_batch
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.settings import QueueSettings
 

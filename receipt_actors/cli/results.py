@@ -14,9 +14,8 @@ from receipt_actors.backends import MAX_RECEIVE_WAIT_SECONDS, look_at_queue, ope
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
-from receipt_actors.domain.messages import is_intact
+from receipt_actors.domain.messages import is_intact, parse_result
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, ReceivedMessage
-from receipt_actors.domain.results import parse_result
 from receipt_actors.settings import QueueSettings, load_some_settings
 
 

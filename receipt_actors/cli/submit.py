@@ -21,9 +21,9 @@ from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues
 from receipt_actors.cli.receipt_files import STDIN, read_receipt
 from receipt_actors.cli.terminal import SlowProgress
-from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage
+from receipt_actors.domain.sending import take_batch
 from receipt_actors.domain.sqs_rules import check_send_batch
 from receipt_actors.errors import QueueUnavailable
 from receipt_actors.settings import QueueSettings, load_source_settings

@@ -26,8 +26,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from receipt_actors.domain.digests import sha256_hex
 from receipt_actors.domain.ports import OutgoingMessage
+from receipt_actors.domain.values import sha256_hex
 
 FIFO_SUFFIX = ".fifo"  #: of the name of every FIFO queue, and of no other (SQS)
 DEDUPLICATION_SECONDS = 5 * 60  #: for which a de-duplication id is remembered (SQS)

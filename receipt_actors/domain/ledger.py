@@ -14,18 +14,22 @@ another          another             another submission's, as any claim is that 
 So no second post queue ever gets OK for a transaction, and none that got OK gets INVALID for the same submission. What
 a claim does not say (another program wrote it) is taken as the one that asks has it.
 
-A claim never changes its owner: a refund and its reversal change nothing of the above. Only of a tombstone, which is
-nobody's claim, is it said that the transaction is refunded.
+A claim never changes its owner: a refund and its reversal change nothing of the above. Only a tombstone, which is no
+claim of any submission, makes a transaction refunded.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+import cachetools
 
 from receipt_actors.domain.messages import Submission
-from receipt_actors.domain.ports import Environment, LedgerItem, Standing, Tombstone
+from receipt_actors.domain.ports import MAX_CLAIMS, Environment, LedgerItem, Standing, Tombstone
 from receipt_actors.domain.receipts import Transaction
 
 
@@ -95,3 +99,58 @@ def _compare(standing: Standing, wanted: LedgerItem) -> Owned:
         if standing.source_queue in ("", wanted.source_queue):
             return OursElsewhere(standing.post_queue)
     return Ownership.SAME_USER if standing.user_id == wanted.user_id else Ownership.OTHER_USER
+
+
+_HASH_BYTES = 16
+
+
+class _Owner(NamedTuple):
+    submission_hash: bytes
+    user_id: int
+
+
+class KnownClaims:
+    """A bounded memory of who owns which transaction (the ETS table of an Erlang design); it forgets the oldest first.
+
+    It learns from the ledger's confirmed answers only, and serves one purpose: a replay of *another* submission is
+    refused without asking the ledger again. It never says that a transaction is free or the asker's own. What it says
+    is what the ledger would say, since a claim never changes its owner. A tombstone is not remembered: once it is
+    taken back the transaction is free.
+
+    A transaction takes some 400 bytes. Of a submission it keeps a hash of 16 bytes: two with the same hash would be
+    taken for the same, which only means that the ledger is asked.
+    """
+
+    def __init__(self, max_transactions: int) -> None:
+        self._owners: cachetools.FIFOCache[str, _Owner] = cachetools.FIFOCache(max_transactions)
+
+    def learn(self, owner: Standing) -> None:
+        """Remember a claim of the ledger; a tombstone is none."""
+        if isinstance(owner, Tombstone):
+            return
+        self._owners[owner.transaction_id] = _Owner(_hash(owner), owner.user_id)
+
+    def obstacle(self, wanted: LedgerItem) -> Ownership | None:
+        """Say who else owns the transaction; None where that is not known, or it is the asker: ask the ledger."""
+        owner = self._owners.get(wanted.transaction_id)
+        if owner is None or owner.submission_hash == _hash(wanted):
+            return None
+        return Ownership.SAME_USER if owner.user_id == wanted.user_id else Ownership.OTHER_USER
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+
+def _hash(claim: LedgerItem) -> bytes:
+    # The receipt's hash has a fixed length and the user id no letters: no two submissions run into the same text.
+    submission_id, user_id, receipt_sha256 = identity(claim)
+    text = f"{receipt_sha256} {user_id} {submission_id}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
+
+
+def check_claims(items: Sequence[LedgerItem]) -> None:
+    """Raise ``ValueError`` for what no ledger takes as a batch: too many claims, or two on the same transaction."""
+    if len(items) > MAX_CLAIMS:
+        raise ValueError(f"{len(items)} claims: expected at most {MAX_CLAIMS} a batch")
+    if len({item.transaction_id for item in items}) < len(items):
+        raise ValueError("two claims on the same transaction: expected different ones in a batch")

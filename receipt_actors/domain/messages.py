@@ -1,8 +1,7 @@
 """What comes in and what goes out: the wire format of the contract, and every way in which a message can break it.
 
-Owns the parsing of source messages and the making of result and dead-letter messages. Promises: ``parse_submission``
-is total, whatever string the body is; nothing that a message says ends up in a ``detail``, but names that were found
-to be short and printable; and what is made here SQS will take.
+``parse_submission`` is total, whatever string the body is; nothing that a message says ends up in a ``detail``, but
+names that were found to be short and printable; and what is made here SQS will take.
 """
 
 from __future__ import annotations
@@ -13,12 +12,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from receipt_actors.domain.digests import md5_hex, sha256_hex
 from receipt_actors.domain.fifo import in_group
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.strict_json import JsonRefused, parse_object
-from receipt_actors.domain.values import MAX_NAME_CHARACTERS, is_name, is_queue_name, json_type, sendable
+from receipt_actors.domain.values import (
+    MAX_NAME_CHARACTERS,
+    JsonRefused,
+    is_name,
+    is_queue_name,
+    json_type,
+    md5_hex,
+    parse_object,
+    sendable,
+    sha256_hex,
+)
 
 SUBMISSION_ID_ATTRIBUTE = "submission_id"
 SUBMITTED_AT_ATTRIBUTE = "submitted_at"
@@ -373,3 +380,113 @@ def _optional_name(fields: Mapping[str, object], key: str, reason: Reason) -> st
         return value
     detail = f"{key}: expected 1 to {MAX_NAME_CHARACTERS} printable characters, found {json_type(value)}"
     raise _Refusal(reason, detail)
+
+
+_DIGITS = re.compile(r"[0-9]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class PostedResult:
+    """One answer: the contract's three fields, and what its message attributes tell (None where they do not)."""
+
+    user_id: int
+    transaction_id: str  #: empty only where Apple refused the receipt for good and ``unidentified`` is ``reply``
+    status: Verdict
+    submission_id: str | None
+    source_message_id: str | None
+    reason: str | None  #: a ``Reason``, or one that a newer version knows
+    product_id: str | None
+    environment: str | None
+    quantity: int | None = None  #: how many were bought at once
+    revocation_type: str | None = None  #: of a refund: Apple's ``revocationType``
+    revocation_percentage: int | None = None  #: of a refund: how much of it, in thousandths of a percent
+    decided_at_ms: int | None = None  #: when Apple decided on a refund or its reversal, as UNIX time
+
+
+def parse_result(message: ReceivedMessage | OutgoingMessage) -> PostedResult | None:
+    """Read an answer; None where the message is none (somebody else writes to that queue)."""
+    try:
+        body = json.loads(message.body)
+    except (ValueError, RecursionError):
+        return None
+    match body:
+        case {
+            "user_id": int() as user_id,
+            "transaction_id": str() as transaction_id,
+            "status": "OK" | "INVALID" as status,
+        } if not isinstance(user_id, bool):
+            get = message.attributes.get
+            return PostedResult(
+                user_id=user_id,
+                transaction_id=transaction_id,
+                status=Verdict(status),
+                submission_id=get(SUBMISSION_ID_ATTRIBUTE),
+                source_message_id=get("source_message_id"),
+                reason=get("reason"),
+                product_id=get("product_id"),
+                environment=get("environment"),
+                quantity=_number(get("quantity")),
+                revocation_type=get("revocation_type"),
+                revocation_percentage=_number(get("revocation_percentage")),
+                decided_at_ms=_number(get("decided_at")),
+            )
+    return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and _DIGITS.fullmatch(text) else None
+
+
+TRACEPARENT_ATTRIBUTE = "traceparent"
+
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
+_ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
+_PARENT = re.compile(r"[0-9a-f]{16}")
+_MAX_HEADER_CHARACTERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """Which trace something belongs to, and which span of it is the parent."""
+
+    trace_id: int  #: 128 bits, not 0
+    span_id: int  #: 64 bits, not 0
+    is_sampled: bool  #: whether whoever began the trace keeps it
+
+    @property
+    def traceparent(self) -> str:
+        """Write it as W3C's header does."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.is_sampled):02x}"
+
+
+def trace_context_of(message: ReceivedMessage) -> TraceContext | None:
+    """Return what a message brings along; ``traceparent`` goes before ``AWSTraceHeader``."""
+    traceparent = message.attributes.get(TRACEPARENT_ATTRIBUTE)
+    context = None if traceparent is None else parse_traceparent(traceparent)
+    if context is None and message.aws_trace_header is not None:
+        context = parse_aws_trace_header(message.aws_trace_header)
+    return context
+
+
+def parse_traceparent(text: str) -> TraceContext | None:
+    """Read W3C's ``traceparent``; of a version to come, the part that has to stay as it is."""
+    found = _TRACEPARENT.fullmatch(text) if len(text) <= _MAX_HEADER_CHARACTERS else None
+    if found is None or found[1] == "ff" or (found[1] == "00" and found[5] is not None):
+        return None
+    return _context(found[2], found[3], int(found[4], 16) & 1 == 1)
+
+
+def parse_aws_trace_header(text: str) -> TraceContext | None:
+    """Read X-Ray's ``Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1``."""
+    if len(text) > _MAX_HEADER_CHARACTERS:
+        return None
+    fields = dict(part.strip().partition("=")[::2] for part in text.split(";"))
+    root, parent = _ROOT.fullmatch(fields.get("Root", "")), _PARENT.fullmatch(fields.get("Parent", ""))
+    if root is None or parent is None:
+        return None
+    return _context(root[1] + root[2], parent[0], fields.get("Sampled") == "1")
+
+
+def _context(trace_id: str, span_id: str, is_sampled: bool) -> TraceContext | None:
+    ids = int(trace_id, 16), int(span_id, 16)
+    return TraceContext(*ids, is_sampled) if all(ids) else None

@@ -20,14 +20,6 @@ class Source:
     is_first: bool = True  #: its actors go by plain names; those of others have the queue's in theirs
 
 
-def credits_kept_for_each(credits: int, sources: int) -> int:
-    """Say how many of all credits are kept for each of several sources: half of all are divided among them.
-
-    Each has one at least, where that many are there. A source that is alone needs none to be kept.
-    """
-    return 0 if sources < 2 else max(credits // (2 * sources), min(1, credits // sources))
-
-
 @dataclass(frozen=True, slots=True)
 class Misuse:
     """A queue that a source may not use so, beside the others."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from receipt_actors.domain.digests import md5_hex
 from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import (
     MAX_BATCH_BYTES,
@@ -18,7 +17,7 @@ from receipt_actors.domain.ports import (
     EntryFailure,
     OutgoingMessage,
 )
-from receipt_actors.domain.values import UNSENDABLE_CHARACTER, is_queue_name
+from receipt_actors.domain.values import UNSENDABLE_CHARACTER, is_queue_name, md5_hex
 
 BATCH_REQUEST_TOO_LONG = "BatchRequestTooLong"
 TOO_MANY_ENTRIES = "TooManyEntriesInBatchRequest"

@@ -941,12 +941,8 @@ def supervisor_spec(
 def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeout: float | None = None) -> StartAnswer:
     """Start a child (``supervisor:start_child/2``).
 
-    <<<<<<< HEAD
-    For a simple_one_for_one supervisor the second argument is a list or tuple of arguments to append to its spec's.
-    Such a supervisor may be asked by a pooled actor, too: the child is started on the spot, and nothing waits.
-    =======
-    For simple_one_for_one the second argument is a list or tuple of arguments to append to its spec's.
-    >>>>>>> main
+    For simple_one_for_one the second argument is a list or tuple of arguments to append to its spec's. Such a
+    supervisor may be asked by a pooled actor, too: the child is started on the spot, and nothing waits.
 
     Returns:
         ``Started(ref)``; ``IGNORE`` (the spec is kept, unless the child is temporary or the supervisor
@@ -956,9 +952,9 @@ def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeou
     if issubclass(supervisor.actor_class, SimpleOneForOneSupervisor) and supervisor.process._scheduler.is_current():
         assert not isinstance(spec_or_args, ChildSpec)
         actor = supervisor.process.actor
-        return (
-            actor.start_here(spec_or_args) if isinstance(actor, SimpleOneForOneSupervisor) else NotStarted(NO_PROCESS)
-        )
+        if not isinstance(actor, SimpleOneForOneSupervisor):
+            return NotStarted(NO_PROCESS)  # it has ended
+        return actor.start_here(spec_or_args)
     answer: StartAnswer = supervisor.call(StartChild(spec_or_args), timeout)
     return answer
 

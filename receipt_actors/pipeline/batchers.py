@@ -18,9 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, EntryFailure, Queues
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy, take_batch
 from receipt_actors.otp import NORMAL, Receiving, Stop
 from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Gateway, Job, ToItself
 from receipt_actors.pipeline.protocol import ChangeVisibility, Done, NoRoom, Refused

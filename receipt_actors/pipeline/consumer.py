@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from receipt_actors.domain.messages import Submission, Unanswerable, is_intact, parse_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.domain.sources import Source
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import NO_PROCESS, Crash, ExitReason, GenServer, Receive, Receiving, Reply

@@ -8,7 +8,7 @@ successor.
 A request leaves at once when it is quiet. Where many come, a batching gateway sends batches that are not full at most
 every ``pace_seconds``: the others gather meanwhile, which costs them milliseconds, and saves requests.
 
-A message whose requests fail while those of others are answered is a **suspect** (``domain.breaker``). Suspects have a
+A message whose requests fail while those of others are answered is a **suspect** (``domain.sending``). Suspects have a
 small share of the requests under way, grow no queue, and say nothing about the service. A redelivered suspect is one
 from the beginning, and is tried once; but as often as any other for a minute after a suspect was answered, for then
 the service may fail at random.
@@ -29,11 +29,8 @@ from typing import Any, ClassVar, TypeAlias
 
 import cachetools
 
-from receipt_actors.domain.breaker import Breaker, is_held_against, suspects_at_once
 from receipt_actors.domain.ports import BackgroundCalls
-from receipt_actors.domain.rate import RateLimit
-from receipt_actors.domain.retrying import RetryPolicy
-from receipt_actors.domain.turns import Waiting
+from receipt_actors.domain.sending import Breaker, InTurn, RateLimit, RetryPolicy, is_held_against, suspects_at_once
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import (
     TIMEOUT,
@@ -176,7 +173,7 @@ class Gateway(GenServer):
         self._is_finishing = False
         self._threads = CallsOnThreads(self.system.new_blocking_pool(service, concurrency))
         self._calls: BackgroundCalls = self._threads if background is None else background
-        self._ready: Waiting[Job] = deque()
+        self._ready: deque[Job] | InTurn[Job] = deque()
         self._suspects: deque[Job] = deque()  # whose pause is over
         self._kept: deque[Job] = deque()  # what failed while the breaker is open, and is no suspect
         self._under_way = 0

@@ -1,8 +1,8 @@
 """What is in flight: which messages, how many more may come in, and what becomes of each when its processor ends.
 
 ``InFlight`` owns the table of messages, their processors and their visibility timeouts; the credits, so that consumers
-never take in more than the limits allow (``domain.credits``); and the gate, which closes while a service is unavailable
-(``domain.outages``), while an operator has paused it, while the limits are lent to other nodes, or for good when the
+never take in more than the limits allow; and the gate (``domain.admission``), which closes while a service is
+unavailable, while an operator has paused it, while the limits are lent to other nodes, or for good when the
 process stops. A gate that a service keeps closed lets a single message in while nothing is in flight, and as many as a
 gateway wants to try with: otherwise it would not be known when the service is back.
 
@@ -41,17 +41,15 @@ import logging
 import random
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from receipt_actors.domain.credits import Credits, Grant
+from receipt_actors.domain.admission import Credits, Grant, Outages, Receives
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.messages import Submission, Unanswerable
-from receipt_actors.domain.outages import Outages
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.receives import Receives
-from receipt_actors.domain.retrying import hand_back_seconds, hand_back_unfinished_seconds
+from receipt_actors.domain.sending import hand_back_seconds, hand_back_unfinished_seconds
 from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     NO_REPLY,
@@ -304,7 +302,7 @@ class InFlight(GenServer):
             "limits": {field.name: getattr(limits, field.name) for field in fields(limits)},
             "is_paused": self._limits.is_paused,
             "unavailable": sorted(self._outages.closing),
-            "sources": {queue: asdict(credits) for queue, credits in self._credits.of_each_source()},
+            "sources": self._credits.of_each_source(),
             "not_heard": sorted(map(str, self._not_heard)),
         }
 
@@ -601,7 +599,8 @@ class InFlight(GenServer):
 
     def _tell(self, grant: Grant[Ref] | None) -> None:
         if grant is not None:
-            self._asking.pop(grant.consumer).reply(CreditsGranted(grant.credits))
+            consumer, credits = grant
+            self._asking.pop(consumer).reply(CreditsGranted(credits))
 
     def _look_for_progress(self) -> None:
         """Where the process stops in an outage, look in a while whether anything can be finished all the same."""

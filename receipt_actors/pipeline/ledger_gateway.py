@@ -17,8 +17,7 @@ from collections.abc import Hashable, Sequence
 from math import inf
 from typing import Any, ClassVar
 
-from receipt_actors.domain.known_claims import KnownClaims
-from receipt_actors.domain.ledger import Owned, Ownership, ownership_after_claim, ownership_after_lookup
+from receipt_actors.domain.ledger import KnownClaims, Owned, Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.ports import (
     MAX_CLAIMS,
@@ -30,7 +29,7 @@ from receipt_actors.domain.ports import (
     Standing,
     Tombstone,
 )
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.errors import BatchesRefused
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
 from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Gateway, Job

@@ -19,9 +19,8 @@ from concurrent.futures import Future
 from typing import TypeAlias
 from weakref import WeakValueDictionary
 
-from receipt_actors.domain.messages import Result, Submission, Unanswerable, result_message
+from receipt_actors.domain.messages import PostedResult, Result, Submission, Unanswerable, parse_result, result_message
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.errors import NotAnswered
 from receipt_actors.otp import ActorSystem
 

@@ -16,11 +16,10 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from receipt_actors.domain.messages import Unanswerable, dead_letter_message
+from receipt_actors.domain.messages import Unanswerable, dead_letter_message, trace_context_of
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sources import Source
-from receipt_actors.domain.trace_context import trace_context_of
 from receipt_actors.otp import (
     NO_PROCESS,
     NORMAL,

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from receipt_actors.domain.messages import PostedResult, parse_result
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
-from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import Crash, ExitReason, GenServer
 

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from receipt_actors.domain.batching import check_claims
+from receipt_actors.domain.ledger import check_claims
 from receipt_actors.domain.ports import (
     REMEMBERED_SECONDS,
     TAKEN,

@@ -30,8 +30,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from receipt_actors.domain.messages import Verdict
-from receipt_actors.domain.trace_context import TraceContext
+from receipt_actors.domain.messages import TraceContext, Verdict
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.telemetry.tracing import FinishedDelivery
 

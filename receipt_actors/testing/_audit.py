@@ -17,10 +17,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from receipt_actors.domain.messages import Verdict
+from receipt_actors.domain.messages import PostedResult, Verdict
 from receipt_actors.domain.ports import LedgerItem
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.results import PostedResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, is_name
+from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, PostedResult, is_name, parse_result
 from receipt_actors.domain.ports import ReceivedMessage
-from receipt_actors.domain.results import PostedResult, parse_result
 from receipt_actors.sandbox.load import Answered, OneOfGroup, SampleMessage
 from receipt_actors.testing import AuditReport, SentSubmission, audit
 from tests.system.worlds import Letter, World

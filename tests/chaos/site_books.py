@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from receipt_actors.domain.rate import BURST_SECONDS
+from receipt_actors.domain.sending import BURST_SECONDS
 from tests.system.worlds import SOURCE
 
 from .network import Request, most_in, under_way

@@ -15,7 +15,7 @@ import pytest
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.application import supervision_tree
 from receipt_actors.backends import Backend, open_backend
-from receipt_actors.domain.credits import MIN_RECEIVES
+from receipt_actors.domain.admission import MIN_RECEIVES
 from receipt_actors.domain.limits import BATCH_REQUESTS
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sources import source_of

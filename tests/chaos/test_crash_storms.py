@@ -10,7 +10,7 @@ import pytest
 
 from receipt_actors.cli import EXIT_WORLD_FAILED
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES
-from receipt_actors.domain.retrying import MAX_HAND_BACK_SECONDS, RECEIVES_AT_ONCE
+from receipt_actors.domain.sending import MAX_HAND_BACK_SECONDS, RECEIVES_AT_ONCE
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from tests.system.processes import Programs
 from tests.system.worlds import RESULTS, SOURCE, EmbeddedWorld, genuine_messages

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
-from receipt_actors.domain.batching import take_batch
 from receipt_actors.domain.messages import Submission, Unanswerable, dead_letter_message, parse_submission
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sending import take_batch
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, forge

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
-from receipt_actors.domain.results import PostedResult
+from receipt_actors.domain.messages import PostedResult
 from receipt_actors.sandbox.load import Kind, make_scenario
 from receipt_actors.testing import AuditReport, SentSubmission
 from tests.patience import PATIENCE_SECONDS

@@ -11,7 +11,7 @@ import pytest
 
 from receipt_actors.cli.patient_queues import HIDDEN_SECONDS, PatientQueues, QueueReader
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.sqlite import EmbeddedQueues
 

@@ -7,8 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.domain.known_claims import KnownClaims
-from receipt_actors.domain.ledger import Ownership, identity, ownership_after_claim, ownership_after_lookup
+from receipt_actors.domain.ledger import KnownClaims, Ownership, identity, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.ports import Environment, LedgerItem, Standing, Tombstone
 
 BOUND = 3

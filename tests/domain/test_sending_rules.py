@@ -11,16 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.domain.batching import take_batch
-from receipt_actors.domain.breaker import Breaker, is_held_against, suspects_at_once
-from receipt_actors.domain.rate import BURST_SECONDS, RateLimit
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.retrying import (
+from receipt_actors.domain.sending import (
+    BURST_SECONDS,
     MAX_HAND_BACK_SECONDS,
     MIN_GROUP_HAND_BACK_SECONDS,
     MIN_HAND_BACK_SECONDS,
+    Breaker,
+    RateLimit,
     RetryPolicy,
     hand_back_seconds,
+    is_held_against,
+    suspects_at_once,
+    take_batch,
 )
 
 patient = settings(deadline=None)

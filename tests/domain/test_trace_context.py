@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.domain.ports import ReceivedMessage
-from receipt_actors.domain.trace_context import (
+from receipt_actors.domain.messages import (
     TraceContext,
     parse_aws_trace_header,
     parse_traceparent,
     trace_context_of,
 )
+from receipt_actors.domain.ports import ReceivedMessage
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CONTEXT = TraceContext(int(TRACE, 16), int(SPAN, 16), is_sampled=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.domain.turns import InTurn
+from receipt_actors.domain.sending import InTurn
 
 
 def test_a_long_line_does_not_stand_before_another() -> None:

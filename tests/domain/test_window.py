@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from receipt_actors.domain.window import FIRST_SIZE, MAX_LAG_SECONDS, Window
+from receipt_actors.domain.sending import FIRST_SIZE, MAX_LAG_SECONDS, Window
 
 
 def test_it_doubles_in_each_round_trip_while_it_is_full() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from receipt_actors.domain.messages import Submission, Unanswerable
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import SHUTDOWN, Ref
 from receipt_actors.pipeline.consumer import PAUSE_SECONDS, Consumer

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors import Settings
-from receipt_actors.domain.retrying import MIN_GROUP_HAND_BACK_SECONDS
+from receipt_actors.domain.sending import MIN_GROUP_HAND_BACK_SECONDS
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
 from receipt_actors.otp import Ref, which_children
 from receipt_actors.pipeline.protocol import VALIDATORS

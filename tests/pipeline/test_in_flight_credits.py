@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from receipt_actors.domain.credits import MIN_RECEIVES
 from receipt_actors.domain.limits import Limits, LiveLimits
-from receipt_actors.domain.sources import Source, credits_kept_for_each
+from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     NORMAL,
     Name,
@@ -654,95 +650,6 @@ def test_a_restarted_in_flight_hears_of_every_sources_trouble(stage: Stage) -> N
     assert (granted(stage, first), granted(stage, second)) == ([], [])
     stage.answer(silent, ServiceAvailable("visibility of receipts-2"))
     assert (granted(stage, first), granted(stage, second)) == ([10], [1])
-
-
-class Credits(RuleBasedStateMachine):
-    """Any order of reserving, receiving, ending and dying."""
-
-    limit = 17
-    sources: Sequence[Source] = (FIRST,)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stage = Stage()
-        self.in_flight = start(self.stage, self.limit, *self.sources)
-        self.consumers: dict[Ref, int] = {}  # and how many grants were used up
-        self.waiting: set[Ref] = set()  # who has asked for credits, unless they have been granted
-        self.queues: dict[Ref, str] = {}  # of consumers and processors
-        self.processors: list[Ref] = []
-
-    def teardown(self) -> None:
-        self.stage.close()
-
-    def _granted_now(self, consumer: Ref) -> int:
-        grants = granted(self.stage, consumer)
-        return grants[-1] if len(grants) > self.consumers[consumer] else 0
-
-    @rule(count=st.integers(1, 10), which=st.integers(0, 2))
-    def reserve(self, count: int, which: int) -> None:
-        queue = self.sources[which % len(self.sources)].queue
-        consumer = reserve(self.stage, self.in_flight, count=count, queue=queue)
-        self.queues[consumer] = queue
-        self.consumers[consumer] = 0
-        self.waiting.add(consumer)
-
-    @rule(received=st.integers(0, 10), again=st.booleans(), pick=st.integers(0, 100))
-    def receive(self, received: int, again: bool, pick: int) -> None:
-        receiving = [consumer for consumer in self.consumers if self._granted_now(consumer)]
-        if receiving:
-            consumer = receiving[pick % len(receiving)]
-            queue, count = self.queues[consumer], min(received, self._granted_now(consumer))
-            taken = receive(self.stage, self.in_flight, count, consumer, queue=queue)
-            self.queues.update(dict.fromkeys(taken, queue))
-            self.processors += taken
-            self.consumers[consumer] += 1
-            self.waiting.discard(consumer)
-            if again:
-                reserve(self.stage, self.in_flight, consumer, queue=queue)
-                self.waiting.add(consumer)
-
-    @rule(pick=st.integers(0, 100))
-    def finish(self, pick: int) -> None:
-        if self.processors:
-            end(self.stage, self.processors.pop(pick % len(self.processors)))
-
-    @rule(pick=st.integers(0, 100))
-    def die(self, pick: int) -> None:
-        if self.consumers:
-            consumer = list(self.consumers)[pick % len(self.consumers)]
-            del self.consumers[consumer]
-            self.waiting.discard(consumer)
-            self.stage.crash(consumer)
-
-    @invariant()
-    def no_more_than_the_limit(self) -> None:
-        now = status(self.stage, self.in_flight)
-        assert now.in_flight == len(self.processors)
-        assert now.reserved == sum(map(self._granted_now, self.consumers))
-        assert now.in_flight + now.reserved <= self.limit
-
-    @invariant()
-    def who_has_fewer_than_are_kept_for_it_need_not_wait(self) -> None:
-        kept = credits_kept_for_each(self.limit, len(self.sources))
-        for queue in (source.queue for source in self.sources):
-            grants = {each: self._granted_now(each) for each in self.consumers if self.queues[each] == queue}
-            used = sum(grants.values()) + sum(self.queues[processor] == queue for processor in self.processors)
-            is_receiving = sum(map(bool, grants.values())) >= MIN_RECEIVES
-            if used < kept and not is_receiving:
-                assert not [each for each in grants if each in self.waiting and not grants[each]]
-
-
-class CreditsOfSeveralSources(Credits):
-    """Likewise, and none can keep another from its share."""
-
-    sources = (FIRST, SECOND, replace(SECOND, queue="receipts-3", dead_letter_queue="dead-3"))
-
-
-TestCredits = Credits.TestCase
-TestCreditsOfSeveralSources = CreditsOfSeveralSources.TestCase
-TestCredits.settings = TestCreditsOfSeveralSources.settings = settings(
-    max_examples=25, stateful_step_count=25, deadline=None
-)
 
 
 # --- for how long nothing could be received ---

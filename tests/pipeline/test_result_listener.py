@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from receipt_actors.domain.results import PostedResult
+from receipt_actors.domain.messages import PostedResult
 from receipt_actors.pipeline.result_listener import VISIBILITY_SECONDS, ResultListener
 from receipt_actors.testing import FakeQueues
 from tests.pipeline.stand_ins import Stage

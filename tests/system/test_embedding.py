@@ -21,8 +21,7 @@ import pytest
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.application import HAND_BACK_SECONDS
 from receipt_actors.backends import open_backend
-from receipt_actors.domain.messages import Verdict
-from receipt_actors.domain.results import PostedResult
+from receipt_actors.domain.messages import PostedResult, Verdict
 from receipt_actors.errors import NotAnswered
 from receipt_actors.pipeline.pending import pending_submissions_of
 from receipt_actors.sandbox.app_store import SimulatedAppStore

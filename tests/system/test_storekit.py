@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from receipt_actors import ReceiptSystem, Settings
+from receipt_actors.domain.messages import PostedResult
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
-from receipt_actors.domain.results import PostedResult
 from receipt_actors.notifications import open_handler
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.apple_ca import Flaw

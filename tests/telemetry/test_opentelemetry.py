@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.domain.messages import Result, Verdict
+from receipt_actors.domain.messages import Result, TraceContext, Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.trace_context import TraceContext
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.telemetry.opentelemetry import OpenTelemetryExporter, open_exporter
 from receipt_actors.telemetry.tracing import FinishedDelivery, tracer_of

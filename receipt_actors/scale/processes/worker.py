@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Share
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.otp import NO_REPLY, NORMAL, Crash, ExitReason, From, GenServer, Receive, Receiving
 from receipt_actors.otp import Stop as End
 from receipt_actors.pipeline.protocol import Done, ObeyLimits

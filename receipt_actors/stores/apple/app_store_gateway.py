@@ -29,7 +29,6 @@ import cachetools
 
 from receipt_actors.domain.limits import MAX_BLOCKING_CONCURRENCY, LiveLimits
 from receipt_actors.domain.ports import Environment
-from receipt_actors.domain.rate import RateLimit
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
     Genuine,
@@ -39,9 +38,7 @@ from receipt_actors.domain.receipts import (
     Unidentified,
     WrongEnvironment,
 )
-from receipt_actors.domain.retrying import RetryPolicy
-from receipt_actors.domain.turns import InTurn
-from receipt_actors.domain.window import Window
+from receipt_actors.domain.sending import InTurn, RateLimit, RetryPolicy, Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
 from receipt_actors.pipeline.calls import CallsOnThreads

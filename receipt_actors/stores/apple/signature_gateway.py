@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from receipt_actors.domain.limits import LiveLimits
-from receipt_actors.domain.retrying import RetryPolicy
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.pipeline.gateway import Gateway, Job
 from receipt_actors.pipeline.protocol import VerifySignature
 from receipt_actors.stores.apple.ports import SignedDataCalls, SignedKind

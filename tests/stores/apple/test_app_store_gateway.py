@@ -12,7 +12,7 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import OTHER_ENVIRONMENT_REFUSED, Genuine, Misconfigured, TryAgain, Unidentified
-from receipt_actors.domain.window import Window
+from receipt_actors.domain.sending import Window
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import (

@@ -26,8 +26,7 @@ from typing import Final
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.strict_json import JsonRefused, parse_object
-from receipt_actors.domain.values import json_type
+from receipt_actors.domain.values import JsonRefused, json_type, parse_object
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 

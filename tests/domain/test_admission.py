@@ -1,4 +1,4 @@
-"""Credits: how many messages may be taken in, and from which source queue the next ones."""
+"""Admission: outages, what receives tell of each queue, and credits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from receipt_actors.domain.credits import MIN_RECEIVES, Credits, Grant, SourceCredits
-from receipt_actors.domain.outages import Outages
-from receipt_actors.domain.sources import credits_kept_for_each
+from receipt_actors.domain.admission import MIN_RECEIVES, Credits, Grant, Outages, Receives, credits_kept_for_each
 
 ALL_WELL = Outages()
 LEDGER_DOWN = ALL_WELL.begun("ledger", stops_receiving=True)
@@ -25,7 +23,7 @@ def granted(credits: Credits[str], limit: int, outages: Outages = ALL_WELL) -> d
 
 def each(credits: Credits[str], limit: int, outages: Outages = ALL_WELL) -> Iterator[tuple[str, int]]:
     while (grant := credits.grant(limit, outages)) is not None:
-        yield grant.consumer, grant.credits
+        yield grant
 
 
 def asking(credits: Credits[str], *consumers: str, wanted: int = 10) -> None:
@@ -50,7 +48,7 @@ class TestOneSource:
         asking(credits, "a1", "a2", "a3")
         assert granted(credits, limit=16) == {"a1": 10, "a2": 5}
         assert (credits.in_flight, credits.reserved, credits.room(16)) == (1, 15, 0)
-        assert list(credits.of_each_source()) == [("a", SourceCredits(in_flight=1, reserved=15, waiting=1))]
+        assert credits.of_each_source() == {"a": {"in_flight": 1, "reserved": 15, "waiting": 1}}
 
     def test_what_is_finished_or_not_used_may_be_had_again(self) -> None:
         """By whoever has waited longest."""
@@ -104,29 +102,6 @@ class TestOneSource:
         credits.left("a2", "a")
         assert granted(credits, limit=10) == {"a3": 10}
 
-    def test_who_asks_twice_has_one_receive(self) -> None:
-        """What it had before is free again."""
-        credits = Credits[str]("a")
-        asking(credits, "a1")
-        granted(credits, limit=10)
-        asking(credits, "a1", wanted=3)
-        credits.took("a")
-        credits.finished("a")
-        assert granted(credits, limit=20) == {"a1": 3}
-        assert credits.reserved == 3
-
-    def test_a_message_of_nobody_knows_where_counts_too(self) -> None:
-        """And once, when its source becomes known."""
-        credits = Credits[str]("ab")
-        credits.took(None)
-        credits.took(None)
-        credits.recognised("b")
-        assert credits.in_flight == 2
-        assert dict(credits.of_each_source())["b"].in_flight == 1
-        credits.finished("b")
-        credits.finished(None)
-        assert credits.room(5) == 5
-
 
 class TestOutages:
     def test_one_message_may_come_where_none_is_in_flight(self) -> None:
@@ -160,12 +135,12 @@ class TestOutages:
         credits.took("b")
         asking(credits, "a1", "b1", "b2")
         assert granted(credits, 10, LEDGER_DOWN) == {}
-        assert credits.grant_to_try_with(10, 1, "b") == Grant("b1", 1)
+        assert credits.grant_to_try_with(10, 1, "b") == ("b1", 1)
         assert credits.grant_to_try_with(10, 1, "b") is None
         assert credits.grant_to_try_with(10, 1, None) is None
         credits.received("b1", "b", 0)
         assert credits.grant_to_try_with(1, 1, None) is None  # no room
-        assert credits.grant_to_try_with(10, 1, None) == Grant("a1", 1)
+        assert credits.grant_to_try_with(10, 1, None) == ("a1", 1)
 
 
 class TestSeveralSources:
@@ -296,18 +271,19 @@ class AnyOrder(RuleBasedStateMachine):
         queue = (*self.queues, None)[pick % (len(self.queues) + 1)]
         grant = self.credits.grant_to_try_with(self.limit, 1, queue)
         if grant is not None:
-            assert grant.credits == 1 and self.credits.room(self.limit) >= 0
+            assert grant[1] == 1 and self.credits.room(self.limit) >= 0
             self.note(grant)
 
     def note(self, grant: Grant[str]) -> None:
-        consumer, wanted = self.waiting[grant.consumer[0]].popleft()
-        assert (consumer, True) == (grant.consumer, 1 <= grant.credits <= wanted)
-        self.receiving[consumer] = grant.credits
+        granted_to, credits = grant
+        consumer, wanted = self.waiting[granted_to[0]].popleft()
+        assert (consumer, True) == (granted_to, 1 <= credits <= wanted)
+        self.receiving[consumer] = credits
 
     @rule()
     def hand_out(self) -> None:
         while (grant := self.credits.grant(self.limit, self.outages)) is not None:
-            queue = grant.consumer[0]
+            queue = grant[0][0]
             if self.outages is ALL_WELL:  # of those who may have more, who has least is the next
                 before = self.used(queue)
                 assert not [other for other in self.queues if self.used(other) < before and self.is_kept_waiting(other)]
@@ -329,10 +305,188 @@ class AnyOrder(RuleBasedStateMachine):
             return
         assert self.credits.in_flight == len(self.in_flight)
         assert self.credits.reserved == sum(self.receiving.values())
-        for queue, has in self.credits.of_each_source():
-            assert has.in_flight + has.reserved == self.used(queue)
-            assert has.waiting == len(self.waiting[queue])
+        for queue, has in self.credits.of_each_source().items():
+            assert has["in_flight"] + has["reserved"] == self.used(queue)
+            assert has["waiting"] == len(self.waiting[queue])
 
 
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+FIRST, SECOND = "First", "Second"
+CALM = Outages()
+APPLE_IS_DOWN = CALM.begun("App Store", stops_receiving=True)
+FIRST_IS_DOWN = CALM.begun("delete from First", FIRST, stops_receiving=True)
+
+
+@pytest.fixture
+def receives() -> Receives[int]:
+    """Consumers 1 to 3, of two queues, from second 0 on."""
+    return Receives([FIRST, SECOND], now_seconds=0.0)
+
+
+def test_the_beginning_and_the_end_of_failures_are_seen_once(receives: Receives[int]) -> None:
+    """Whoever met them: the first that fails begins them, the last that succeeds again, or has ended, ends them."""
+    assert [receives.failed(consumer, FIRST, 1.0) for consumer in (1, 2, 3, 1)] == [True, False, False, False]
+    assert receives.failing == {FIRST}
+    assert not receives.succeeded(1, FIRST, 0, 2.0)
+    assert not receives.left(2, FIRST)
+    assert receives.failing == {FIRST}
+    assert receives.succeeded(3, FIRST, 0, 2.0)
+    assert receives.failing == frozenset()
+    assert not receives.succeeded(3, FIRST, 0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("outages", "deaf", "is_closed", "is_unable"),
+    [
+        (CALM, (), False, False),
+        (CALM, (FIRST,), False, False),
+        (CALM, (FIRST, SECOND), True, True),
+        (APPLE_IS_DOWN, (), True, False),
+        (APPLE_IS_DOWN, (FIRST, SECOND), True, True),
+        (FIRST_IS_DOWN, (), False, False),
+        (FIRST_IS_DOWN, (FIRST,), False, False),
+        (FIRST_IS_DOWN, (SECOND,), True, True),
+    ],
+)
+def test_nothing_can_be_received_where_each_queue_fails(
+    receives: Receives[int], outages: Outages, deaf: tuple[str, ...], is_closed: bool, is_unable: bool
+) -> None:
+    """Be it receives or what else is asked of it; that nothing is taken in may also be for another service."""
+    for queue in deaf:
+        receives.failed(1, queue, 5.0)
+    receives.looked(outages, 5.0)
+    assert receives.is_closed(outages) is is_closed
+    assert receives.unable_seconds(12.0) == (7.0 if is_unable else 0.0)
+
+
+def test_one_receive_that_succeeds_ends_inability_though_others_fail(receives: Receives[int]) -> None:
+    """What another consumer met before is not true any more; it is told of as long as that one has not looked again."""
+    for queue in (FIRST, SECOND):
+        receives.failed(1, queue, 1.0)
+        receives.failed(2, queue, 1.0)
+    receives.looked(CALM, 1.0)
+    receives.succeeded(1, FIRST, 0, 4.0)
+    receives.looked(CALM, 4.0)
+    assert (receives.unable_seconds(5.0), receives.failing) == (0.0, {FIRST, SECOND})
+    receives.failed(1, FIRST, 6.0)
+    receives.looked(CALM, 6.0)
+    assert receives.unable_seconds(8.0) == 2.0
+
+
+def test_a_receive_that_succeeds_begins_it_anew_where_something_else_fails_still(receives: Receives[int]) -> None:
+    """Something could be received then, be it a single message to try with."""
+    receives.failed(1, SECOND, 1.0)
+    receives.looked(FIRST_IS_DOWN, 1.0)
+    receives.succeeded(1, FIRST, 1, 5.0)
+    receives.looked(FIRST_IS_DOWN, 5.0)
+    assert receives.unable_seconds(7.0) == 2.0
+
+
+def test_inability_lasts_whatever_its_reason_is(receives: Receives[int]) -> None:
+    """A failure that follows another one without a break is one time in which nothing came."""
+    receives.failed(1, SECOND, 1.0)
+    receives.looked(FIRST_IS_DOWN, 1.0)
+    receives.failed(1, FIRST, 2.0)
+    receives.looked(FIRST_IS_DOWN, 2.0)
+    receives.looked(CALM, 3.0)
+    assert receives.unable_seconds(4.0) == 3.0
+
+
+def test_there_is_nothing_to_do_once_each_queue_has_said_so_since_the_last_message(receives: Receives[int]) -> None:
+    """Also at the start; a receive that brings something, or fails, asks for all answers anew."""
+    assert receives.idle_seconds(9.0) == 0.0
+    receives.succeeded(1, FIRST, 0, 9.0)
+    assert receives.idle_seconds(9.0) == 0.0
+    receives.succeeded(2, SECOND, 0, 9.0)
+    assert receives.idle_seconds(10.0) == 10.0
+    receives.succeeded(2, SECOND, 3, 11.0)
+    assert receives.idle_seconds(12.0) == 0.0
+    receives.note_activity(13.0)
+    receives.succeeded(1, FIRST, 0, 14.0)
+    receives.succeeded(2, SECOND, 0, 14.0)
+    assert receives.idle_seconds(15.0) == 2.0
+    receives.failed(1, FIRST, 16.0)
+    assert receives.idle_seconds(17.0) == 0.0
+
+
+def test_a_queue_that_brings_something_may_have_more(receives: Receives[int]) -> None:
+    """Whatever became of that meanwhile: only an answer with nothing says that nothing is left."""
+    receives.succeeded(1, FIRST, 0, 1.0)
+    receives.note_activity(2.0)  # the last of ten messages has been handed back at once, before it is told of them
+    receives.succeeded(1, SECOND, 10, 3.0)
+    receives.succeeded(1, FIRST, 0, 4.0)
+    assert receives.idle_seconds(5.0) == 0.0
+    receives.succeeded(1, SECOND, 0, 6.0)
+    assert receives.idle_seconds(7.0) == 4.0
+
+
+def test_what_was_known_before_a_stop_says_nothing_after_it(receives: Receives[int]) -> None:
+    """At no moment: also not before anybody has noted that it is over."""
+    receives.succeeded(1, FIRST, 0, 1.0)
+    receives.succeeded(1, SECOND, 0, 1.0)
+    assert receives.idle_seconds(2.0) == 2.0
+    receives.stopped()
+    assert receives.idle_seconds(3.0) == 0.0
+    receives.resumed(50.0)
+    receives.succeeded(1, FIRST, 0, 51.0)
+    receives.succeeded(1, SECOND, 0, 51.0)
+    assert receives.idle_seconds(52.0) == 2.0
+    for queue in (FIRST, SECOND):
+        receives.failed(1, queue, 53.0)
+    receives.looked(CALM, 53.0)
+    receives.stopped()
+    receives.looked(CALM, 54.0)
+    assert receives.unable_seconds(60.0) == 0.0
+
+
+def test_no_outage_counts_the_time_in_which_it_was_stopped(receives: Receives[int]) -> None:
+    """It was an operator who kept everything away."""
+    receives.failed(1, SECOND, 1.0)
+    receives.looked(FIRST_IS_DOWN, 1.0)
+    receives.stopped()
+    receives.resumed(100.0)
+    receives.failed(1, SECOND, 100.0)
+    receives.looked(FIRST_IS_DOWN, 100.0)
+    assert receives.unable_seconds(101.0) == 1.0
+
+
+def test_an_outage_closes_all_sources_or_one_or_none() -> None:
+    """As whoever notices it says; each counts among the services that are unavailable."""
+    outages = (
+        Outages()
+        .begun("ledger", stops_receiving=True)
+        .begun("delete from A", "A", stops_receiving=True)
+        .begun("send to Out", stops_receiving=False)
+    )
+    assert outages.closes_all
+    assert (outages.closes("A"), outages.closes("B")) == (True, False)
+    assert dict(outages.closing) == {"ledger": None, "delete from A": "A"}
+    assert outages.services == {"ledger", "delete from A", "send to Out"}
+
+
+def test_what_was_said_last_of_a_service_is_true() -> None:
+    """It closes, closes no more while it goes on, and closes again; however often it is said."""
+    outages = Outages().begun("app_store", stops_receiving=True).begun("app_store", stops_receiving=True)
+    assert outages.closes_all
+    outages = outages.begun("app_store", stops_receiving=False)
+    assert (outages.closes_all, outages.services) == (False, {"app_store"})
+    outages = outages.begun("app_store", stops_receiving=True)
+    assert (outages.closes_all, outages.kept) == (True, frozenset())
+
+
+def test_an_outage_that_is_over_is_forgotten() -> None:
+    """And no other one with it; what was never unavailable may be said to be available."""
+    outages = Outages().begun("ledger", stops_receiving=True).begun("delete from A", "A", stops_receiving=True)
+    outages = outages.ended("ledger").ended("app_store")
+    assert (outages.closes_all, outages.services) == (False, {"delete from A"})
+    assert outages.ended("delete from A") == Outages()
+
+
+def test_one_source_may_have_two_outages() -> None:
+    """It is open when both are over."""
+    outages = (
+        Outages().begun("delete from A", "A", stops_receiving=True).begun("visibility of A", "A", stops_receiving=True)
+    )
+    assert outages.ended("delete from A").closes("A")
+    assert not outages.ended("delete from A").ended("visibility of A").closes("A")
