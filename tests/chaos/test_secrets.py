@@ -328,7 +328,7 @@ def test_words_of_aws_are_passed_on_without_what_they_quote(monkeypatch: pytest.
             fake.answer("SendMessageBatch", AwsReply({"Failed": [failed]}))
             said.append(str(queues.send(SOURCE, [OutgoingMessage(bodies[0])])))
     finally:
-        fake.stop()
+        fake.close()
     assert len(said) > 30
     assert_tells_nothing("\n".join(said), frozenset(pieces(receipt) | pieces(JWS)))
     assert any("cannot handle" in each for each in said)
