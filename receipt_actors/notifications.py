@@ -1,4 +1,4 @@
-"""Apple's server notifications (version 2): refunds that reach the ledger, and whoever got the OK.
+"""Apple's server notifications (version 2): refunds that reach the ledger, and the queue that got the OK.
 
 ``NotificationHandler`` is all of it, and knows no web framework; ``asgi_app`` and ``wsgi_app`` put it into one.
 ``open_handler`` makes a handler of settings::

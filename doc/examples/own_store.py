@@ -15,7 +15,7 @@ BUNDLE_ID = "com.example.game"
 
 
 class StagingStore:
-    """Keeps the promises of ``domain.ports.AppStore``: answers as verifyReceipt does."""
+    """Keeps the promises of ``stores.apple.ports.AppStore``: answers as verifyReceipt does."""
 
     def __init__(self, sold: Mapping[str, str]) -> None:
         self._sold = sold  # receipts, and the transaction of each

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from receipt_actors.admin.limits import HISTORY_SAMPLES, LOOK_SECONDS, SAMPLE_LOOKS
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import Overview
+from receipt_actors.telemetry.statistics import Latencies
 
 
 @dataclass(frozen=True, slots=True)

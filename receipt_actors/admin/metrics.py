@@ -16,18 +16,18 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from receipt_actors.telemetry.incidents import IncidentKind
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     NodeOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
     Usage,
 )
+from receipt_actors.telemetry.statistics import Latencies
 
 PREFIX = "receipt_actors_"
 BUCKET_SECONDS = (
@@ -165,8 +165,8 @@ def _availability(overview: Overview) -> Iterator[Row]:
 
 
 def _nodes(role: RoleOverview) -> Iterator[Row]:
-    for standing in Standing:
-        yield (standing.value,), sum(node.standing is standing for node in role.nodes)
+    for node_state in NodeState:
+        yield (node_state.value,), sum(node.state is node_state for node in role.nodes)
 
 
 def _share(role: RoleOverview) -> Iterator[Row]:
@@ -301,13 +301,13 @@ METRICS: tuple[Metric, ...] = (
         lambda role: [((), float(role.is_active))],
     ),
     _of_role(
-        "role_standing",
+        "role_state",
         "gauge",
         "1 for what this node does of its group's work, 0 for the others.",
-        lambda role: [((standing.value,), float(standing is role.standing)) for standing in Standing],
-        "standing",
+        lambda role: [((node_state.value,), float(node_state is role.state)) for node_state in NodeState],
+        "state",
     ),
-    _of_role("role_nodes", "gauge", "Nodes of the group by standing, as this one knows them.", _nodes, "standing"),
+    _of_role("role_nodes", "gauge", "Nodes of the group by state, as this one knows them.", _nodes, "state"),
     _of_role("role_share", "gauge", "How much of a limit this node may use.", _share, "limit"),
     _of_role(
         "role_whole",

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from receipt_actors.otp import BlockingPool
-from receipt_actors.transport.messages import RequestFailed, Transfers
+from receipt_actors.transport.messages import RequestFailed, Transport
 
 if TYPE_CHECKING:
     from receipt_actors.aws.connection import Client
@@ -74,7 +74,7 @@ class AwsCalls:
     application's own credentials block unseen), and methods of anything but the adapters.
     """
 
-    def __init__(self, transport: Transfers) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._pool = BlockingPool("aws", MAX_THREADS)
 

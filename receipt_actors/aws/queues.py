@@ -28,8 +28,8 @@ from receipt_actors.aws.connection import (
 )
 from receipt_actors.aws.requests import told
 from receipt_actors.domain import sqs_rules
-from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.sqs_rules import is_fifo
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 
 MAX_WAIT_SECONDS = 20  #: the longest long poll (SQS)

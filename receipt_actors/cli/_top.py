@@ -23,7 +23,7 @@ from receipt_actors.cli.admin_client import AdminClient, AdminRefused, AdminUnre
 from receipt_actors.cli.status import QUIET_SECONDS
 from receipt_actors.cli.terminal import clock_time, duration, echo, moment, number, size
 from receipt_actors.domain.values import printable
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, Standing, State
+from receipt_actors.telemetry.overview import ActorOverview, NodeState, Overview, ProcessOverview, State
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, increase
 
 LIVE_INTERVAL_SECONDS = 1.0
@@ -37,7 +37,7 @@ NODES = 8  #: of the group, the first of them
 WIDE_COLUMNS = 76  #: from which rates and latencies stand side by side
 _STEPS = ("verifying", "claiming", "replying", "moving", "deleting")  # as they follow each other
 _COLOURS = {State.CONSUMING: "green", State.STANDBY: "cyan", State.ENDED: "red"}
-_STANDING_COLOURS = {Standing.ACTIVE: "green", Standing.STANDBY: "cyan"}
+_NODE_COLOURS = {NodeState.ACTIVE: "green", NodeState.STANDBY: "cyan"}
 _TROUBLE = "yellow"
 _OF_MESSAGES = frozenset({"moved", "handed_back"})  # kinds of incidents; see telemetry.incidents
 
@@ -163,7 +163,7 @@ def _picture(
             ("process", "state", "pid", "in flight", "CPU", "memory", "threads", "files"),
             *(2, {2, 6, 7}, _processes(earlier, later, seconds)),
         ),
-        ("nodes", ("node", "standing", "share", "token", "last heard"), 2, {3}, _nodes(later)),
+        ("nodes", ("node", "state", "share", "token", "last heard"), 2, {3}, _nodes(later)),
         (
             "busiest actors",
             ("actor", *(("process",) if several else ()), "messages/s", "mailbox", "restarts"),
@@ -289,7 +289,7 @@ def _nodes(overview: Overview) -> Iterator[_Row]:
         is_quiet = node.seconds_since_heard >= QUIET_SECONDS
         yield (
             _words(node.name),
-            _words(node.standing, _STANDING_COLOURS.get(node.standing, _TROUBLE)),
+            _words(node.state, _NODE_COLOURS.get(node.state, _TROUBLE)),
             "-" if role is None or node.share is None else f"{role.part_of(node):.0%}",
             "-" if node.token is None else str(node.token),
             "this node" if is_own else f"{duration(node.seconds_since_heard)} ago" if is_quiet else "now",

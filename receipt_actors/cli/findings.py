@@ -10,12 +10,11 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Interpretation, Unidentified, WrongEnvironment
-from receipt_actors.settings import AppStoreSettings
-from receipt_actors.stores.apple import signed_transactions
-from receipt_actors.stores.apple.asking import Way, by_server_api, by_verify_receipt
+from receipt_actors.stores.apple import server_api, signed_transactions, verify_receipt
 from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signatures, signer_of
-from receipt_actors.stores.apple.ports import SignatureRefused
-from receipt_actors.stores.apple.server_api import CODE_TABLE, Answer, Signed, interpret_found
+from receipt_actors.stores.apple.ports import ReceiptApi, SignatureRefused, Signed
+from receipt_actors.stores.apple.server_api import CODE_TABLE, interpret_found
+from receipt_actors.stores.apple.settings import AppStoreSettings
 from receipt_actors.stores.apple.verify_receipt import status_row
 
 SIGNATURE = "signature"  #: of a signed transaction, which nobody has to be asked about
@@ -48,10 +47,10 @@ def find_out(settings: AppStoreSettings, receipt_data: str, policy: Policy) -> F
     if signed is not None:
         return _verified(settings, signed)
     if settings.uses_server_api:
-        with closing(open_server_api(settings)) as server_api:
-            return _asked(settings, by_server_api(server_api, policy), receipt_data, policy)
+        with closing(open_server_api(settings)) as client:
+            return _asked(settings, server_api.receipt_api(client, policy), receipt_data, policy)
     with closing(open_app_store(settings)) as app_store:
-        return _asked(settings, by_verify_receipt(app_store, policy), receipt_data, policy)
+        return _asked(settings, verify_receipt.receipt_api(app_store, policy), receipt_data, policy)
 
 
 def _verified(settings: AppStoreSettings, signed: str) -> Finding:
@@ -64,17 +63,17 @@ def _verified(settings: AppStoreSettings, signed: str) -> Finding:
     return Finding(SIGNATURE, None, None, f"signed by {signer}", signed_transactions.interpret(verified))
 
 
-def _asked(settings: AppStoreSettings, way: Way, receipt_data: str, policy: Policy) -> Finding:
+def _asked(settings: AppStoreSettings, api: ReceiptApi, receipt_data: str, policy: Policy) -> Finding:
     """Ask where one asks first, and in the other environment at most once, if Apple says so and policy allows it."""
-    question = receipt_data if way.question_of is None else way.question_of(receipt_data)
+    question = receipt_data if api.question_of is None else api.question_of(receipt_data)
     if question is None:
         missing = Unidentified(Reason.NO_TRANSACTION_ID)
         return Finding(settings.app_receipts, None, None, "no transaction id can be read in the receipt", missing)
-    asked = way.first
-    answer, meaning = _ask(way, question, asked)
+    asked = api.first
+    answer, meaning = _ask(api, question, asked)
     if isinstance(meaning, WrongEnvironment) and meaning.right in policy.environments:
         asked = meaning.right
-        answer, meaning = _ask(way, question, asked)
+        answer, meaning = _ask(api, question, asked)
     if isinstance(meaning, WrongEnvironment):
         meaning = meaning.otherwise
     if isinstance(meaning, Signed):
@@ -84,9 +83,11 @@ def _asked(settings: AppStoreSettings, way: Way, receipt_data: str, policy: Poli
     return Finding(settings.app_receipts, asked, *_status(settings, answer), meaning)
 
 
-def _ask(way: Way, question: str, environment: Environment) -> tuple[Mapping[str, object], Answer]:
-    answer = way.ask(question, environment)
-    return answer, way.interpret(answer, environment)
+def _ask(
+    api: ReceiptApi, question: str, environment: Environment
+) -> tuple[Mapping[str, object], Interpretation | Signed]:
+    answer = api.call(question, environment)
+    return answer, api.interpret(answer, environment)
 
 
 def _status(settings: AppStoreSettings, answer: Mapping[str, object]) -> tuple[int | None, str]:

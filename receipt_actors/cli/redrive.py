@@ -20,10 +20,10 @@ from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complai
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
 from receipt_actors.cli.terminal import SlowProgress
-from receipt_actors.domain.fifo import dead_letter_queue_fault, is_fifo
 from receipt_actors.domain.messages import is_intact, redriven_message, submission_id_of
 from receipt_actors.domain.ports import OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sqs_rules import dead_letter_queue_fault, is_fifo
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import QueueSettings, load_source_settings
 

@@ -185,17 +185,17 @@ def _last_incidents(overview: Overview) -> Iterator[str]:
 
 def _role_lines(role: RoleOverview) -> Iterator[str]:
     """Say what part this node has in its group, and what the others have: a line for each node."""
-    from receipt_actors.telemetry.overview import Standing
+    from receipt_actors.telemetry.overview import NodeState
 
     own = role.own
-    words = [_standing(role.standing, own)]
+    words = [_state_of(role.state, own)]
     if role.held_for_seconds is not None:
         words.append(f"its lease held for {role.held_for_seconds:.1f} s")
-    elif role.standing is Standing.CUT_OFF:
+    elif role.state is NodeState.CUT_OFF:
         words.append("its lease is over")
     yield f"{role.role} in group {role.group}: {', '.join(words)}"
     for node in role.nodes:
-        parts = ["this node" if node is own else _standing(node.standing, node)]
+        parts = ["this node" if node is own else _state_of(node.state, node)]
         if node.share is not None:
             parts.append(_shares(node.share, role.whole))
         if node.seconds_since_heard >= QUIET_SECONDS:
@@ -217,8 +217,8 @@ def _figure(value: float) -> str:
     return number(value) if value >= 10 or value == int(value) else f"{value:.2g}"
 
 
-def _standing(standing: str, node: NodeOverview | None) -> str:
-    return standing if node is None or node.token is None else f"{standing}, token {node.token}"
+def _state_of(state: str, node: NodeOverview | None) -> str:
+    return state if node is None or node.token is None else f"{state}, token {node.token}"
 
 
 # --- one actor, and all of them ---

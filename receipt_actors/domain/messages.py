@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from receipt_actors.domain.fifo import in_group
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.sqs_rules import in_group
 from receipt_actors.domain.values import (
     MAX_NAME_CHARACTERS,
     JsonRefused,

@@ -1,7 +1,7 @@
-"""What this installation accepts of what Apple vouches for: whose app, which products, which environments, and when.
+"""What this installation accepts of what Apple vouches for, and the source queues that its messages come from. Pure.
 
-A refusal is a reason, never yet a verdict: whoever got OK for a transaction keeps it, whatever the policy says by now
-(``verdicts`` asks the ledger first).
+A refusal is a reason, never yet a verdict: a submission that got OK for a transaction keeps it, whatever the policy
+says by now (``verdicts`` asks the ledger first).
 
 How often something may be had needs no rule here, for each purchase has a transaction id of its own, and an id counts
 once: a consumable once, a renewal of a subscription once a period.
@@ -9,7 +9,7 @@ once: a consumable once, a renewal of a subscription once a period.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID, uuid5
@@ -116,3 +116,45 @@ def _is_for(user_id: int, transaction: Transaction, policy: Policy) -> bool:
     if transaction.app_account_token is None:
         return not tokens.required
     return transaction.app_account_token == tokens.token_of(user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source queue and its rules. Those who work on a message are given the one that it came from."""
+
+    queue: str
+    post_queues: frozenset[str]  #: all that a message from here may name for its answer
+    dead_letter_queue: str | None  #: None: what can't be answered stays where it is
+    policy: Policy
+    answers_unidentified: bool = False  #: INVALID, rather than move what Apple refuses without a transaction id
+    is_first: bool = True  #: its actors go by plain names; those of others have the queue's in theirs
+
+
+@dataclass(frozen=True, slots=True)
+class Misuse:
+    """A queue that a source may not use so, beside the others."""
+
+    source_queue: str  #: whose setting it is
+    setting: str
+    queue: str
+    expected: str  #: instead
+
+
+def misuses(uses: Sequence[tuple[str, frozenset[str], str | None]]) -> Iterator[Misuse]:
+    """Say what can't work. ``uses`` has the source queue, post queues and dead-letter queue of each source."""
+    sources = {queue for queue, _, _ in uses}
+    posts = {post for _, post_queues, _ in uses for post in post_queues}
+    owners: dict[str, str] = {}  # of dead-letter queues
+    for source, post_queues, dead_letter_queue in uses:
+        for queue in sorted((post_queues & sources) - {source}):
+            expected = "queues that no receipts are taken from: an answer sent there would come back as a receipt"
+            yield Misuse(source, "post_queues", queue, expected)
+        if dead_letter_queue is None:
+            continue
+        owner = owners.setdefault(dead_letter_queue, source)
+        if dead_letter_queue in sources | posts:
+            expected = "a queue that is neither a source queue nor a post queue, of any source"
+            yield Misuse(source, "dead_letter_queue", dead_letter_queue, expected)
+        elif owner != source:
+            expected = f"another one than that of {owner}: nobody could tell what to redrive to which"
+            yield Misuse(source, "dead_letter_queue", dead_letter_queue, expected)

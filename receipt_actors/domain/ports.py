@@ -2,7 +2,7 @@
 
 Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists: an
 ``UnavailableError`` where trying again may help, ``QueueRefused`` and ``BatchesRefused`` where it does not. A method
-must be safe to repeat. ``AppStoreTransfers``, ``SignedDataCalls`` and ``BackgroundCalls`` block nobody. The limits are
+must be safe to repeat. ``SignedDataCalls`` and ``BackgroundCalls`` return at once. The limits are
 SQS's: 10 entries and 1 MiB (bodies and attributes together) a batch; and DynamoDB's: 25 claims a batch.
 """
 
@@ -94,7 +94,7 @@ class Queues(Protocol):
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
         """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault).
 
-        A FIFO queue confirms what it takes for a repetition (``domain.fifo``), and keeps none of it.
+        A FIFO queue confirms what it takes for a repetition (``domain.sqs_rules``), and keeps none of it.
         """
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:

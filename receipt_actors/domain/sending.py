@@ -203,23 +203,19 @@ class InTurn(Generic[T]):
         self._lines: dict[Hashable, deque[T]] = {}  # those that are not empty; the next one first
 
     def append(self, item: T, /) -> None:
-        """See ``deque``."""
         self._lines.setdefault(self._line_of(item), deque()).append(item)
 
     def appendleft(self, item: T, /) -> None:
-        """See ``deque``."""
         key = self._line_of(item)
         line = self._lines.get(key, deque())
         line.appendleft(item)
         self._lines = {key: line, **self._lines}  # the first key keeps its place
 
     def extend(self, items: Iterable[T], /) -> None:
-        """See ``deque``."""
         for item in items:
             self.append(item)
 
     def popleft(self) -> T:
-        """See ``deque``."""
         if not self._lines:
             raise IndexError("nothing waits")
         key = next(iter(self._lines))

@@ -1,15 +1,17 @@
-"""The rules of SQS that an adapter can check before it sends: names, characters, sizes. Pure; shared by both adapters.
+"""The rules of SQS: names, characters, sizes, and the two ids that a message for a FIFO queue needs. Pure.
 
-Checking here keeps one bad entry from failing a whole batch, lets the embedded queues refuse just what SQS would
-refuse, and keeps strings that are no queue name (URLs, ARNs) from ever reaching a service.
+To check here before anything is sent keeps one bad entry from failing a whole batch, lets the embedded queues refuse
+just what SQS would refuse, and keeps strings that are no queue name (URLs, ARNs) from ever reaching a service. What
+each id is made of stands in ``doc/fifo.rst``.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import (
     MAX_BATCH_BYTES,
     MAX_BATCH_ENTRIES,
@@ -17,7 +19,42 @@ from receipt_actors.domain.ports import (
     EntryFailure,
     OutgoingMessage,
 )
-from receipt_actors.domain.values import UNSENDABLE_CHARACTER, is_queue_name, md5_hex
+from receipt_actors.domain.values import UNSENDABLE_CHARACTER, is_queue_name, md5_hex, sha256_hex
+
+FIFO_SUFFIX = ".fifo"  #: of the name of every FIFO queue, and of no other (SQS)
+DEDUPLICATION_SECONDS = 5 * 60  #: for which a de-duplication id is remembered (SQS)
+
+
+def is_fifo(queue: str) -> bool:
+    """Tell whether that is the name of a FIFO queue."""
+    return queue.endswith(FIFO_SUFFIX)
+
+
+def deduplication_id(*parts: str) -> str:
+    """Return the SHA-256, in hexadecimal, of the parts; whatever they hold, others have another one."""
+    return sha256_hex(json.dumps(parts).encode())
+
+
+def in_group(message: OutgoingMessage, queue: str, group_id: str, *parts: str) -> OutgoingMessage:
+    """Give a message for a FIFO queue its group, and a de-duplication id of ``parts``; leave it as it is for others."""
+    if not is_fifo(queue):
+        return message
+    return replace(message, group_id=group_id, deduplication_id=deduplication_id(*parts))
+
+
+def dead_letter_queue_of(source_queue: str) -> str:
+    """Return what a dead-letter queue is called that nobody has named: ``NameDLQ``, ``NameDLQ.fifo``."""
+    name = source_queue.removesuffix(FIFO_SUFFIX)
+    return f"{name}DLQ{source_queue[len(name) :]}"
+
+
+def dead_letter_queue_fault(source_queue: str, dead_letter_queue: str) -> str | None:
+    """Say why a queue cannot be the dead-letter queue of another, or return None: SQS wants both to be of a kind."""
+    if is_fifo(source_queue) == is_fifo(dead_letter_queue):
+        return None
+    kind = "a FIFO queue (its name ends in .fifo)" if is_fifo(source_queue) else "a standard queue"
+    return f"expected {kind}, as {source_queue} is one: SQS wants a dead-letter queue to be of its source queue's kind"
+
 
 BATCH_REQUEST_TOO_LONG = "BatchRequestTooLong"
 TOO_MANY_ENTRIES = "TooManyEntriesInBatchRequest"

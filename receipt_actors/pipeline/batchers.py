@@ -50,7 +50,6 @@ class _Batcher(Gateway):
         self._queue = queue
 
     def take_batch(self) -> list[Job]:
-        """See ``Gateway``."""
         return take_batch(self._ready, self.size_bytes)
 
     def size_bytes(self, job: Job) -> int:
@@ -98,16 +97,13 @@ class ResultBatcher(_Batcher):
         self._requests = 0
 
     def init(self) -> None:
-        """Look out for the time when nobody needs this batcher any more."""
         self.send_after(self._idle_seconds, _EndWhenIdle(self._requests))
 
     @property
     def stops_receiving(self) -> bool:
-        """See ``Gateway``."""
         return False
 
     def accept(self, job: Job) -> None:
-        """See ``Gateway``."""
         self._requests += 1
         super().accept(job)
         self._keep_room()
@@ -125,16 +121,13 @@ class ResultBatcher(_Batcher):
             job.from_.reply(NoRoom(f"{self.service}: down, and {max_parked} wait for it already"))
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
-        """See ``Gateway``."""
         return self._queues.send, (self._queue, [job.request.message for job in batch])
 
     def size_bytes(self, job: Job) -> int:
-        """See ``_Batcher``."""
         size: int = job.request.message.size_bytes
         return size
 
     def handle_info(self, message: Any) -> Any:
-        """End when idle. A request that comes in at that moment is refused, and its sender starts a new batcher."""
         if not isinstance(message, _EndWhenIdle):
             return super().handle_info(message)
         if self._requests == message.requests and self.is_idle:
@@ -144,8 +137,6 @@ class ResultBatcher(_Batcher):
 
 
 class DeleteBatcher(_Batcher):
-    """See the module."""
-
     def __init__(
         self,
         queues: Queues,
@@ -158,13 +149,10 @@ class DeleteBatcher(_Batcher):
         self.source_queue = queue
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
-        """See ``Gateway``."""
         return self._queues.delete, (self._queue, [job.request.receipt_handle for job in batch])
 
 
 class VisibilityBatcher(_Batcher):
-    """See the module."""
-
     drops_unwanted: ClassVar[bool] = False  # ``in_flight`` ends before its last hand-backs are done
     finishes_on_shutdown: ClassVar[bool] = True
 
@@ -187,6 +175,5 @@ class VisibilityBatcher(_Batcher):
         return super()._finish()
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
-        """See ``Gateway``."""
         changes = [(job.request.receipt_handle, job.request.seconds) for job in batch]
         return self._queues.change_visibility, (self._queue, changes)

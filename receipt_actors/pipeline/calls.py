@@ -22,8 +22,6 @@ class CallsOnThreads:
         keywords: Mapping[str, object],
         done: Callable[[Any], object],
     ) -> None:
-        """See ``BackgroundCalls``."""
-
         def call() -> None:
             try:
                 outcome = method(*args, **keywords)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from receipt_actors.domain.messages import Submission, Unanswerable, is_intact, parse_submission
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, BackgroundCalls, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sending import RetryPolicy
-from receipt_actors.domain.sources import Source
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import NO_PROCESS, Crash, ExitReason, GenServer, Receive, Receiving, Reply
 from receipt_actors.pipeline.calls import CallsOnThreads
@@ -37,8 +37,6 @@ class _PauseOver:
 
 
 class Consumer(GenServer):
-    """See the module."""
-
     trap_exit: ClassVar[bool] = True  # so that a receive under way is finished
 
     def __init__(
@@ -65,11 +63,9 @@ class Consumer(GenServer):
         self._receive_began_at: float | None = None  # monotonic; while a receive is under way
 
     def init(self) -> None:
-        """Ask for credits."""
         self._ask(self._wish())
 
     def outside_view(self) -> dict[str, object]:
-        """See ``Actor``."""
         began_at = self._receive_began_at
         return {
             "is_receiving": began_at is not None,
@@ -78,7 +74,6 @@ class Consumer(GenServer):
         }
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``."""
         return self.outside_view()
 
     def _wish(self) -> ReserveCredits:
@@ -88,14 +83,12 @@ class Consumer(GenServer):
         self.send_request(IN_FLIGHT, request, request)
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over."""
         if not isinstance(message, _PauseOver):
             return super().handle_info(message)
         self._ask(message.request)
         return None
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """A receive is over, there are credits for one, or what came is taken in and a pause begins."""
         if label == _RECEIVE:
             self._received(value)
         elif isinstance(value, CreditsGranted):
@@ -104,7 +97,6 @@ class Consumer(GenServer):
             self.send_after(self._pause_seconds, _PauseOver(self._wish()))
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """A receive brought nothing, or ``in_flight`` has ended; what a client never should raise is a crash."""
         if label != _RECEIVE:
             # What has never got there is sent once more; what the one before had got is in the table.
             self.send_after(PAUSE_SECONDS, _PauseOver(label if reason is NO_PROCESS else self._wish()))
@@ -174,7 +166,6 @@ class Consumer(GenServer):
             self._tracer.emit(event, {**known, **about})
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
-        """Finish a receive under way, unless this is a crash."""
         if self._receive_began_at is not None and not isinstance(reason, Crash):
             return self._finish(self._receive_began_at)
         self._threads.close()

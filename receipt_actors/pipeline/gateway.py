@@ -112,11 +112,9 @@ class ToItself(From):
         self._take = take
 
     def is_wanted(self) -> bool:
-        """See ``From``."""
         return True
 
     def reply(self, value: object) -> None:
-        """See ``From``."""
         self._take(value)
 
 
@@ -245,11 +243,9 @@ class Gateway(GenServer):
     # --- life ---
 
     def init(self) -> Any:
-        """Open the gate, which a gateway before this one may have left closed."""
         self.cast(IN_FLIGHT, ServiceAvailable(self.service))
 
     def terminate(self, reason: ExitReason) -> Receiving | None:
-        """End the I/O threads; finish first, where that is promised and this is no crash."""
         if self.finishes_on_shutdown and not isinstance(reason, Crash):
             return self._finish()
         self._threads.close()
@@ -278,7 +274,6 @@ class Gateway(GenServer):
         return not self.ref.process.unanswered_calls
 
     def outside_view(self) -> ServiceOverview:
-        """See ``Actor``: lengths, numbers and a breaker that is replaced and never changed."""
         is_available = self._breaker.is_closed
         return ServiceOverview(
             self.service,
@@ -290,7 +285,6 @@ class Gateway(GenServer):
         )
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``."""
         return {
             **super().describe_state(),
             "breaker": "closed" if self._breaker.is_closed else "open",
@@ -303,7 +297,6 @@ class Gateway(GenServer):
     # --- requests in ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Take a request; the answer follows."""
         if isinstance(request, DescribeService):
             is_available = self._breaker.is_closed
             return IdleTimeout(0, ServiceAvailable(self.service) if is_available else self._outage())
@@ -408,7 +401,6 @@ class Gateway(GenServer):
     # --- answers ---
 
     def handle_reply(self, label: Any, value: Any) -> Any:
-        """The service answered a batch."""
         self._is_back(label)
         trouble = self.trouble_in(value)
         if trouble is not None:
@@ -421,7 +413,6 @@ class Gateway(GenServer):
         return DISPATCH
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        """A batch got no answer."""
         self._is_back(label)
         error = reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
         match error:
@@ -527,7 +518,6 @@ class Gateway(GenServer):
         job.from_.reply(answer)
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over."""
         match message:
             case _Retry(job):
                 if job in self._pausing:  # else an outage was over before

@@ -1,23 +1,19 @@
-"""What is in flight: which messages, how many more may come in, and what becomes of each when its processor ends.
+"""``InFlight``: which messages are in flight, how many more may come in, and what becomes of each.
 
-``InFlight`` owns the table of messages, their processors and their visibility timeouts; the credits, so that consumers
-never take in more than the limits allow; and the gate (``domain.admission``), which closes while a service is
-unavailable, while an operator has paused it, while the limits are lent to other nodes, or for good when the
-process stops. A gate that a service keeps closed lets a single message in while nothing is in flight, and as many as a
-gateway wants to try with: otherwise it would not be known when the service is back.
+It owns the table of messages, their processors and their visibility timeouts; the credits, so that consumers never take
+in more than the limits allow; and the gate (``domain.admission``), which closes while a service is unavailable, while
+an operator has paused it, while the limits are lent to other nodes, or for good when the process stops.
 
 It has a processor started for each message that a consumer hands over. Of one group of a FIFO queue one message at a
-time has a processor; the others wait in the table. The next one begins when the one before is deleted or moved. When
-that is handed back, those behind it are handed back as well: they are visible at once, but the queue gives none of them
-before the one that is hidden, so the order is kept.
+time has a processor; the others wait in the table. When that one is handed back, those behind it are handed back as
+well: they are visible at once, but the queue gives none of them before the one that is hidden, so the order is kept.
 
-From half of its visibility timeout on a message is extended, in batches, for as long as it is in the table (12 h at
-most, says SQS). What a processor's end means:
+What a processor's end means:
 
 ======================  ============================================================================================
 it ended                then the message
 ======================  ============================================================================================
-``normal``              is deleted or moved; nothing is to be done
+``normal``              is deleted or moved, and the next one of its group begins
 ``shutdown: HandBack``  is handed back later: the more often it was received, the later
 ``shutdown``            is handed back at once, for another process, or the node that does the work now, to take;
                         later, if it was received often already: a pipeline that is restarted again and again must not
@@ -26,13 +22,10 @@ crash, killed           is counted and logged with its id, and handed back later
                         and less often and ends in the dead-letter queue, while no other is disturbed
 ======================  ============================================================================================
 
-A message whose extension fails is *lost*: it may be with another worker by now. Nothing more is done about it, for the
-newest receive decides; its processor goes on, and its claim protects it.
-
 A crash forgets all of it but the table, which its successor takes over. The outages are asked for at the gateways, and
 nothing is granted before they have answered. Until the receives are over, up to 10 messages a consumer too many may
-come in; nothing is idle, or out of reach, before the consumers have told it again. If it is told to end before the
-processors (its supervisor gives up, and the pipeline ends them next) it hands back what is still in flight.
+come in. If it is told to end before the processors (its supervisor gives up, and the pipeline ends them next) it hands
+back what is still in flight.
 """
 
 from __future__ import annotations
@@ -47,10 +40,10 @@ from typing import Any, TypeAlias
 from receipt_actors.domain.admission import Credits, Grant, Outages, Receives
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.messages import Submission, Unanswerable
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sending import hand_back_seconds, hand_back_unfinished_seconds
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     NO_REPLY,
     SHUTDOWN,
@@ -162,8 +155,6 @@ def _seconds_later(entry: Entry, why: Reason, rng: random.Random) -> int:
 
 
 class InFlight(GenServer):
-    """See the module."""
-
     trap_exit = True  # so that the ends of processors that wait in the mailbox are handled before its own
 
     def __init__(
@@ -202,12 +193,10 @@ class InFlight(GenServer):
     # --- after a restart ---
 
     def init(self) -> Continue:
-        """Take over what is in the table, in case this is a restart."""
         self._tick_later()
         return Continue()
 
     def handle_continue(self, term: Any) -> None:
-        """Watch the processors that live, and ask the gateways and batchers for outages."""
         for entry in self._table:
             self._credits.took(entry.source.queue)
             if entry.group is not None:
@@ -221,9 +210,9 @@ class InFlight(GenServer):
             self.send_request(name, DescribeService(), name)
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """Note what a gateway knows, or that an extension failed. (A hand-back that fails comes back.)"""
         if isinstance(label, Entry):
             if isinstance(value, Refused | GaveUp) and label in self._table:
+                # The newest receive decides what becomes of it. Its processor goes on, and its claim protects it.
                 label.is_lost = True
                 logger.warning(
                     "message %s could not be extended and may be with another worker by now: %s",
@@ -236,7 +225,6 @@ class InFlight(GenServer):
             self._heard(label)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """There is no such actor yet, which will announce itself; or the batcher ended: the message comes back."""
         if label in self._not_heard:
             self._heard(label)
 
@@ -247,7 +235,6 @@ class InFlight(GenServer):
     # --- what others ask ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Take messages in, grant credits, describe what is in flight, pause, or close for good."""
         match request:
             case Received():
                 self._received(request)
@@ -277,7 +264,6 @@ class InFlight(GenServer):
         return NO_REPLY
 
     def outside_view(self) -> InFlightStatus:
-        """Describe what is in flight. On any thread: what is not replaced is copied at one stroke."""
         is_paused, outages, receives = self._limits.is_paused, self._outages, self._receives
         now, taken = self.clock.monotonic(), list(self._table)
         # Who was told to wait, by an operator or by other nodes, has something to do; no outage is why it is not done.
@@ -295,7 +281,6 @@ class InFlight(GenServer):
         )
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``."""
         limits = self._limits.current
         return {
             **super().describe_state(),
@@ -309,7 +294,6 @@ class InFlight(GenServer):
     # --- what others tell ---
 
     def handle_cast(self, request: Any) -> Any:
-        """Open and close."""
         match request:
             case ServiceUnavailable():
                 self._note_outage(request)
@@ -331,7 +315,6 @@ class InFlight(GenServer):
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A processor or a consumer has ended, or it is time to look at something."""
         match message:
             case _LookForProgress(finished):
                 self._looks_for_progress = False
@@ -485,41 +468,33 @@ class InFlight(GenServer):
         self._hand_back(entry, Reason.CRASHED, seconds)
 
     def _hand_back_unfinished(self, entry: Entry, detail: str) -> None:
-        self._tell_handed_back(entry, Reason.DRAINED, detail)
-        self._hand_back(entry, Reason.DRAINED, hand_back_unfinished_seconds(entry.receive_count, self._rng))
+        seconds = hand_back_unfinished_seconds(entry.receive_count, self._rng)
+        self._hand_back(entry, Reason.DRAINED, seconds, detail)
 
     def _hand_back_behind(self, entry: Entry) -> None:
-        self._tell_handed_back(entry, Reason.GROUP_HANDED_BACK, "one before it in its group comes again")
-        self._hand_back(entry, Reason.GROUP_HANDED_BACK, 0)
+        self._hand_back(entry, Reason.GROUP_HANDED_BACK, 0, "one before it in its group comes again")
 
-    def _hand_back(self, entry: Entry, why: Reason, seconds: int) -> None:
+    def _hand_back(self, entry: Entry, why: Reason, seconds: int, detail: str | None = None) -> None:
+        """Hand a message back, and log and trace it with a detail, unless its processor has done so."""
         if not entry.is_lost:
             self._change(entry, seconds, entry.message_id)
         logger.debug("message %s handed back for %d s: %s", entry.message_id, seconds, why)
         was_here_seconds = self.clock.monotonic() - entry.received_at_seconds
         self._statistics.message_finished("handed_back", why, was_here_seconds)
-
-    def _tell_handed_back(self, entry: Entry, why: Reason, detail: str) -> None:
-        """Tell of it, where the processor could not do so itself."""
-        waited_seconds = self.clock.monotonic() - entry.received_at_seconds
-        log_handed_back(entry.message_id, why, detail, waited_seconds)
-        self._trace_handed_back(entry, why)
+        if detail is not None:
+            log_handed_back(entry.message_id, why, detail, was_here_seconds)
+            self._trace_handed_back(entry, why)
 
     def _trace_handed_back(self, entry: Entry, why: Reason) -> None:
         if self._tracer.is_on and self._tracer.wants("handed_back"):
-            known = {
-                "message_id": entry.message_id,
-                "receive_count": entry.receive_count,
-                "source_queue": entry.source.queue,
-            }
-            self._tracer.emit("handed_back", {**known, "reason": why}, entry.received_at_seconds)
+            about = {"message_id": entry.message_id, "receive_count": entry.receive_count, "reason": why}
+            self._tracer.emit("handed_back", {**about, "source_queue": entry.source.queue}, entry.received_at_seconds)
 
     def _change(self, entry: Entry, seconds: int, label: object) -> None:
         batcher = visibility_batcher_of(entry.source)
         self.send_request(batcher, ChangeVisibility(entry.receipt_handle, seconds), label)
 
     def terminate(self, reason: ExitReason) -> None:
-        """Hand back what is in flight, unless it was this actor alone that crashed."""
         if not isinstance(reason, Crash):
             for entry in self._table:
                 self._trace_handed_back(entry, Reason.CRASHED)
@@ -543,9 +518,7 @@ class InFlight(GenServer):
     # --- outages and receives ---
 
     def _note_outage(self, outage: ServiceUnavailable) -> None:
-        """Close the gate or leave it open, as the gateway says now; it may have said otherwise of the same outage."""
-        stops_receiving = outage.stops_receiving
-        self._outages = self._outages.begun(outage.service, outage.source_queue, stops_receiving=stops_receiving)
+        self._outages = self._outages.begun(outage.service, outage.source_queue, stops_receiving=outage.stops_receiving)
 
     def _receive_over(self, received: Received) -> None:
         """Take back what was reserved; tell once that receives fail, and once that they do not any more."""
@@ -555,16 +528,15 @@ class InFlight(GenServer):
             self._credits.received(consumer, source_queue, count)
             if self._receives.succeeded(consumer, source_queue, count, now):
                 told = f"receives from {source_queue} succeed again"
-                logger.warning("%s", told)
-                self._notice(IncidentKind.RECOVERED, source_queue, told)
+                self._notice(IncidentKind.RECOVERED, logging.WARNING, source_queue, told)
             return
         self._credits.failed(consumer, source_queue)
         if self._receives.failed(consumer, source_queue, now):
             told = f"receives fail, and are tried again: {failure}"
-            logger.error("%s", told)
-            self._notice(IncidentKind.OUTAGE, source_queue, told)
+            self._notice(IncidentKind.OUTAGE, logging.ERROR, source_queue, told)
 
-    def _notice(self, kind: IncidentKind, source_queue: str, summary: str) -> None:
+    def _notice(self, kind: IncidentKind, level: int, source_queue: str, summary: str) -> None:
+        logger.log(level, "%s", summary)
         self.cast(INCIDENTS, Noticed(kind, f"receive from {source_queue}", summary))
 
     # --- what follows ---

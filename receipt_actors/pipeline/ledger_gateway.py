@@ -54,8 +54,6 @@ class _LedgerJob(Job):
 
 
 class LedgerGateway(Gateway):
-    """See the module."""
-
     isolates: ClassVar[bool] = True
     batch_entries: ClassVar[int] = MAX_CLAIMS
     pace_seconds: ClassVar[float] = PACE_SECONDS
@@ -72,11 +70,9 @@ class LedgerGateway(Gateway):
 
     @property
     def concurrency(self) -> int:
-        """See ``Gateway``."""
         return self._limits.current.ledger_concurrency if self._limits.are_held(self.clock.boottime()) else 0
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Claim or look up, unless it is known that the transaction is somebody else's."""
         if not isinstance(request, (ClaimTransaction, LookUpTransaction)):
             return super().handle_call(request, from_)
         obstacle = self._known.obstacle(request.item)
@@ -86,12 +82,10 @@ class LedgerGateway(Gateway):
         return DISPATCH
 
     def message_of(self, job: Job) -> Hashable:
-        """See ``Gateway``."""
         message_id: str = job.request.item.message_id
         return message_id
 
     def leaves_at_once(self) -> bool:
-        """See ``Gateway``."""
         return self._goes_alone(self._ready[0]) or super().leaves_at_once()
 
     def take_batch(self) -> list[Job]:
@@ -168,7 +162,6 @@ class LedgerGateway(Gateway):
         job.from_.reply(owner if isinstance(owner, Tombstone) else owned)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        """A ledger that takes no batches is asked claim by claim; everything else is a failure like any gateway's."""
         if not isinstance(reason, Crash) or not isinstance(reason.exception, BatchesRefused):
             return super().handle_failure(label, reason)
         self._batches_refused(reason.exception)

@@ -7,14 +7,12 @@ No validator is started for such a message (not JSON, fields missing, ...), but 
 from __future__ import annotations
 
 from receipt_actors.domain.messages import Unanswerable
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import ReceivedMessage
-from receipt_actors.domain.sources import Source
 from receipt_actors.pipeline.processor import Processor, Work
 
 
 class Mover(Processor):
-    """See the module."""
-
     def __init__(
         self,
         source: Source,

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from receipt_actors.domain.messages import Unanswerable, dead_letter_message, trace_context_of
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
-    NO_PROCESS,
     NORMAL,
     Continue,
     Crash,
@@ -29,8 +28,8 @@ from receipt_actors.otp import (
     GenServer,
     Name,
     Shutdown,
-    StartChild,
     Stop,
+    start_child,
 )
 from receipt_actors.pipeline.protocol import (
     RESULT_BATCHERS,
@@ -80,13 +79,6 @@ class _AskAgain:
     question: Question
 
 
-@dataclass(frozen=True, slots=True)
-class _BatcherWanted:
-    """Label of the request to start the result batcher that the question needs."""
-
-    question: Question
-
-
 class Processor(GenServer):
     """See the module. A subclass says what is done, in ``work``."""
 
@@ -122,7 +114,6 @@ class Processor(GenServer):
         return self.delivery
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``: which message it is about, and what it waits for."""
         step, began_at = self._steps[-1] if self._steps else ("none", self._since_seconds)
         now = self.clock.monotonic()
         return {
@@ -149,12 +140,10 @@ class Processor(GenServer):
     # --- steps ---
 
     def init(self) -> Continue | None:
-        """Begin."""
         how = self._begin(self.work())
         return None if how is None else Continue(how)  # it ends at once, but it has started
 
     def handle_continue(self, term: Any) -> Any:
-        """End."""
         return term
 
     def enter(self, step: str) -> None:
@@ -261,9 +250,6 @@ class Processor(GenServer):
         return None
 
     def handle_reply(self, label: Any, value: Any) -> Any:
-        """Go on once everything that was asked has been answered."""
-        if isinstance(label, _BatcherWanted):
-            return self._batcher_started(label)
         if label not in self._open:
             return None
         if isinstance(value, GatewayFailure) and not isinstance(label.request, DeleteMessage):
@@ -289,19 +275,15 @@ class Processor(GenServer):
                 return self.hand_back(Reason.POST_QUEUE_UNAVAILABLE, detail)
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        """Ask the successor of the actor that ended, after a pause."""
-        question = label.question if isinstance(label, _BatcherWanted) else label
-        if question not in self._open:
+        if label not in self._open:
             return None
-        question.tries += 1
-        if question.tries > MAX_TRIES:
-            return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {question.destination}")
-        # The first time there is most likely only no batcher for this queue yet.
-        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (question.tries - 1), _AskAgain(question))
+        label.tries += 1
+        if label.tries > MAX_TRIES:
+            return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {label.destination}")
+        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (label.tries - 1), _AskAgain(label))
         return None
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over."""
         if not isinstance(message, _AskAgain):
             return super().handle_info(message)
         if message.question in self._open:
@@ -309,7 +291,6 @@ class Processor(GenServer):
         return None
 
     def terminate(self, reason: ExitReason) -> None:
-        """Export a delivery that ends in a crash: ``in_flight`` hands the message back."""
         if self.tracer.exporter is not None and isinstance(reason, Crash):
             self._tell_exporter("handed_back", Reason.CRASHED)
 
@@ -318,18 +299,10 @@ class Processor(GenServer):
         if isinstance(question.request, SendMessage) and self.system.whereis(destination) is None:
             assert isinstance(destination, tuple)
             _kind, queue = destination
-            self.send_request(RESULT_BATCHERS, StartChild((queue,)), _BatcherWanted(question))
-        else:
-            self.send_request(destination, question.request, question)
-
-    def _batcher_started(self, label: _BatcherWanted) -> Any:
-        question = label.question
-        if question not in self._open:
-            return None
-        if self.system.whereis(question.destination) is None:
-            return self.handle_failure(label, NO_PROCESS)  # it did not start, or has ended already
-        self._send(question)
-        return None
+            supervisor = self.system.whereis(RESULT_BATCHERS)
+            if supervisor is not None:
+                start_child(supervisor, (queue,))  # where it does not start, the question is put again later
+        self.send_request(destination, question.request, question)
 
     def _finish(self) -> Stop:
         moved_for = self._moved_for

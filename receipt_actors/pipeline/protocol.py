@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from receipt_actors.domain.messages import Submission, Unanswerable
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import Name, Ref
 
 # --- names ---

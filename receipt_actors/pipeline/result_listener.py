@@ -27,8 +27,6 @@ _DELETE = "delete"
 
 
 class ResultListener(GenServer):
-    """See the module."""
-
     trap_exit: ClassVar[bool] = True
 
     def __init__(
@@ -44,11 +42,9 @@ class ResultListener(GenServer):
         self._handed_over: list[str] = []  # receipt handles
 
     def init(self) -> None:
-        """Begin to receive."""
         self._receive()
 
     def terminate(self, reason: ExitReason) -> None:
-        """Let the I/O thread end after the call that it is in."""
         self._pool.close()
 
     def _receive(self) -> None:
@@ -64,7 +60,6 @@ class ResultListener(GenServer):
         )
 
     def handle_reply(self, label: Any, value: Any) -> None:
-        """Go on: hand over what was received, then delete it, then receive again."""
         if label == _DELETE:
             self._receive()
             return
@@ -78,7 +73,6 @@ class ResultListener(GenServer):
         self._next()
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
-        """A receive failed, or the function did: in both cases the answers come back."""
         error = reason.exception if isinstance(reason, Crash) else None
         if label in (_RECEIVE, _DELETE):
             if not isinstance(error, QueueUnavailable | QueueRefused):
@@ -93,7 +87,6 @@ class ResultListener(GenServer):
         self._next()
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over."""
         if message != _RECEIVE:
             return super().handle_info(message)
         self._receive()

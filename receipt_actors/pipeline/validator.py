@@ -23,6 +23,7 @@ from typing import TypeAlias
 
 from receipt_actors.domain.ledger import OursElsewhere, Ownership, ledger_item
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, around_receipt, result_message
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import ReceivedMessage, Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
@@ -33,7 +34,6 @@ from receipt_actors.domain.receipts import (
     Unidentified,
     WrongEnvironment,
 )
-from receipt_actors.domain.sources import Source
 from receipt_actors.domain.verdicts import AskLedger, Plan, Said, make_plan
 from receipt_actors.pipeline.pending import pending_submissions_of
 from receipt_actors.pipeline.processor import Processor, Question, Work
@@ -77,8 +77,6 @@ def _traced_result(result: Result) -> dict[str, object]:
 
 
 class Validator(Processor):
-    """See the module."""
-
     def __init__(
         self,
         source: Source,
@@ -173,21 +171,17 @@ class Validator(Processor):
         return None
 
     def not_answered(self, why: Unanswerable) -> None:
-        """See ``Processor``."""
         pending_submissions_of(self.system).not_answered(self._submission, self.source.queue, why)
 
     def log_answered(self, seconds: float) -> None:
-        """See ``Processor``."""
         log_answered(self.delivery.message_id, self._submission.user_id, self._results, seconds)
 
     def whole_delivery(self) -> ReceivedMessage:
-        """See ``Processor``."""
         if self._around_receipt is None:
             return self.delivery
         return replace(self.delivery, body=self._submission.receipt_data.join(self._around_receipt))
 
     def traced_fields(self) -> dict[str, object]:
-        """See ``Processor``."""
         submission = self._submission
         return {
             **super().traced_fields(),
@@ -197,7 +191,6 @@ class Validator(Processor):
         }
 
     def finished(self, delivery: FinishedDelivery) -> FinishedDelivery:
-        """See ``Processor``."""
         submission = self._submission
         return replace(
             delivery,

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from receipt_actors.domain import sqs_rules
-from receipt_actors.domain.fifo import DEDUPLICATION_SECONDS, is_fifo
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, EntryFailure
+from receipt_actors.domain.sqs_rules import DEDUPLICATION_SECONDS, is_fifo
 
 Content = TypeVar("Content")
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from receipt_actors.domain import sqs_rules
-from receipt_actors.domain.fifo import DEDUPLICATION_SECONDS, dead_letter_queue_fault, is_fifo
 from receipt_actors.domain.ports import (
     MAX_BATCH_ENTRIES,
     MAX_VISIBILITY_SECONDS,
@@ -29,6 +28,7 @@ from receipt_actors.domain.ports import (
     OutgoingMessage,
     ReceivedMessage,
 )
+from receipt_actors.domain.sqs_rules import DEDUPLICATION_SECONDS, dead_letter_queue_fault, is_fifo
 from receipt_actors.errors import ConfigurationError, QueueRefused, QueueUnavailable
 from receipt_actors.sqlite.database import Database
 

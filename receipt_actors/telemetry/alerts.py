@@ -20,9 +20,9 @@ from typing import Any, ClassVar
 
 import pykka
 
-from receipt_actors.domain.fifo import in_group
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, Queues
 from receipt_actors.domain.sending import RetryPolicy
+from receipt_actors.domain.sqs_rules import in_group
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import ChildSpec, Crash, ExitReason, GenServer, Name, Receive, Receiving, Reply, Start, Timer
 from receipt_actors.telemetry.alert_book import Alert, AlertBook, AlertKind, Origin

@@ -13,10 +13,9 @@ from typing import Any, TypeAlias
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.telemetry.control import SystemControl, Watcher
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.logs import LogWriter
 from receipt_actors.telemetry.overview import Overview, State
-from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot, increase
+from receipt_actors.telemetry.statistics import Latencies, ServiceCalls, StatisticsSnapshot, increase
 
 NAMESPACE = "ReceiptActors"
 SOURCE_QUEUE_DIMENSION = "SourceQueue"

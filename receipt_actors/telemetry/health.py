@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, Standing, State
+from receipt_actors.telemetry.overview import ActorOverview, NodeState, Overview, ProcessOverview, State
 
 MOMENT_SECONDS = 10.0  #: for which an actor, or a whole process, may be missing while it is restarted
 
@@ -62,7 +62,7 @@ class HealthWatch:
         why += [f"{name} is missing for more than {MOMENT_SECONDS:g} s" for name in too_long]
         services = sorted({service for process in overview.processes for service in process.unavailable})
         why += [f"{service} is unavailable" for service in services]
-        if overview.role is not None and overview.role.standing is Standing.CUT_OFF:
+        if overview.role is not None and overview.role.state is NodeState.CUT_OFF:
             why.append("the table of roles does not answer")
         return Health(overview.state, not has_ended and not too_long, _is_ready(overview), tuple(why))
 

@@ -23,7 +23,7 @@ from receipt_actors.domain.values import printable
 #: What a record may have beside its words: a decision's facts, an answer's.
 FIELDS = (
     *("event", "fate", "message_id", "user_id", "results", "reason", "seconds", "service", "queue"),
-    *("group", "node", "standing"),  # of a node's place in its group
+    *("group", "node", "state"),  # of a node's place in its group
 )
 _PLAIN = (str, int, float, list)
 MAX_FLOODS = 1_000  #: different lines that are remembered at a time; the oldest is summed up early for another one

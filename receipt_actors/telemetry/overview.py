@@ -104,7 +104,7 @@ class ProcessOverview(JsonValue):
     unable_seconds: float = 0.0  #: for how long no source queue could be received from, without a break
 
 
-class Standing(enum.StrEnum):
+class NodeState(enum.StrEnum):
     """What a node does of its group's work."""
 
     ACTIVE = "active"  #: it has a share of the limits
@@ -118,7 +118,7 @@ class NodeOverview(JsonValue):
     """A node of the group, as one of them knows it."""
 
     name: str
-    standing: Standing  #: what the others do is known as of their last sign
+    state: NodeState  #: what the others do is known as of their last sign
     token: int | None  #: of an active node: the one before it has a lower one
     share: Mapping[str, float | None] | None  #: by the names of ``Limits``; None: nothing
     processes: int
@@ -132,7 +132,7 @@ class RoleOverview(JsonValue):
     role: str
     group: str
     node: str  #: the one that says so
-    standing: Standing
+    state: NodeState
     lease_seconds: float
     held_for_seconds: float | None  #: how long it may go on without another renewal; None: it may not
     whole: Mapping[str, float | None] | None  #: what all nodes share
@@ -146,7 +146,7 @@ class RoleOverview(JsonValue):
     @property
     def is_active(self) -> bool:
         """Whether this node may begin something new."""
-        return self.standing is Standing.ACTIVE
+        return self.state is NodeState.ACTIVE
 
     def part_of(self, node: NodeOverview) -> float:
         """Tell which part of the whole a node has, from 0 to 1: of the requests to the ledger, which all share."""

@@ -58,7 +58,7 @@ Around: TypeAlias = Callable[[PortCall], Any]
 def intercept(backend: Backend, around: Around) -> Backend:
     """Return the same backend with ``around`` around each call of its ports; it is called from many threads.
 
-    Each call blocks: the App Store is asked by ``verify_receipt``, also where the client has ``AppStoreTransfers``.
+    Each call blocks: the App Store is asked by ``verify_receipt``, even if the client has ``begin``.
     What Apple signed is verified without a word to the world, and left alone.
     """
     queues: Any = _Intercepted(
@@ -80,7 +80,7 @@ def intercept(backend: Backend, around: Around) -> Backend:
 class _Intercepted:
     """A client of which some methods go through ``around``, some are ``left_alone``, and no others can be called.
 
-    So a client that has another way to be asked (``AppStoreTransfers``) is asked by these methods all the same.
+    So a client that has ``begin`` as well is asked by these methods all the same.
     """
 
     def __init__(self, client: Any, around: Around, *, calls: str, batches: str = "", left_alone: str = "") -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from receipt_actors.domain import sqs_rules
-from receipt_actors.domain.fifo import is_fifo
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.sqs_rules import is_fifo
 from receipt_actors.domain.values import md5_hex
 from receipt_actors.errors import QueueRefused
 from receipt_actors.otp import Clock, SystemClock

@@ -10,9 +10,9 @@ from typing import Any
 
 from receipt_actors.application import HAND_BACK_SECONDS
 from receipt_actors.backends import Backend
-from receipt_actors.domain.fifo import dead_letter_queue_of, is_fifo
 from receipt_actors.domain.messages import PostedResult, parse_result, submission_id_of
 from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.domain.sqs_rules import dead_letter_queue_of, is_fifo
 from receipt_actors.otp import ActorSystem, Clock, ManualClock
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.sandbox.store import Store

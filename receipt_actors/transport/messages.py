@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
@@ -71,18 +72,32 @@ Outcome: TypeAlias = HttpResponse | RequestFailed | Exception
 class Transport(Protocol):
     """Makes requests. Any number of threads may use it."""
 
-    def exchange(self, request: HttpRequest, read: Callable[[HttpResponse | RequestFailed], T]) -> T:
-        """Make a request, wait, and return what ``read`` makes of its outcome."""
+    blocks: bool  #: whether ``begin`` returns only when ``done`` has been called
+
+    def begin(self, request: HttpRequest, done: Callable[[Outcome], object]) -> None:
+        """Begin a request; ``done`` is called exactly once, on whatever thread.
+
+        The response keeps its memory until ``done`` returns.
+        """
 
     def close(self) -> None:
         """Close the connections. May be called twice."""
 
 
-class Transfers(Transport, Protocol):
-    """Makes them without a thread that waits, too."""
+def wait_for(begin: Callable[[Callable[[T | Exception], object]], object]) -> T:
+    """Return what ``begin(done)`` calls ``done`` with; raise that if it is an exception.
 
-    def begin(self, request: HttpRequest, done: Callable[[Outcome], object]) -> None:
-        """Begin a request, and return at once; ``done`` is called exactly once, on whatever thread."""
+    Not to be called on a scheduler, which would wait for itself.
+    """
+    outcomes: SimpleQueue[T | Exception] = SimpleQueue()
+    begin(outcomes.put)
+    outcome = outcomes.get()
+    if not isinstance(outcome, Exception):
+        return outcome
+    try:
+        raise outcome
+    finally:
+        del outcome  # else only a garbage collection frees it
 
 
 class SharedMemory:

@@ -16,7 +16,6 @@ from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
@@ -26,7 +25,7 @@ from receipt_actors.telemetry.overview import (
     State,
     Usage,
 )
-from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from receipt_actors.telemetry.statistics import Latencies, ServiceCalls, StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import StandInSystem
 

@@ -11,18 +11,17 @@ from prometheus_client import parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from receipt_actors.admin.metrics import METRICS, exposition
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     NodeOverview,
+    NodeState,
     Overview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
     Usage,
 )
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import Latencies, StatisticsSnapshot
 
 from .conftest import STATISTICS, Client, a_process, an_overview, latencies
 
@@ -192,25 +191,23 @@ def test_a_process_of_which_nothing_is_known_has_no_values() -> None:
     assert not [key for key in samples(overview) if dict(key[1]).get("process") == "worker-2"]
 
 
-def a_role(standing: Standing, token: int | None = 5) -> RoleOverview:
+def a_role(state: NodeState, token: int | None = 5) -> RoleOverview:
     share = {"ledger_concurrency": 20.0, "app_store_rate_per_second": None} if token is not None else None
-    mine = NodeOverview("a-1", standing, token, share, 2, 0.0)
-    other = NodeOverview("b-1", Standing.ACTIVE, 3, {"ledger_concurrency": 30.0}, 2, 0.7)
-    held = 7.5 if standing is Standing.ACTIVE else None
+    mine = NodeOverview("a-1", state, token, share, 2, 0.0)
+    other = NodeOverview("b-1", NodeState.ACTIVE, 3, {"ledger_concurrency": 30.0}, 2, 0.7)
+    held = 7.5 if state is NodeState.ACTIVE else None
     whole = {"ledger_concurrency": 50.0, "app_store_rate_per_second": None}
-    return RoleOverview("load-balanced", "ReceiptsSQS", "a-1", standing, 10.0, held, whole, (mine, other))
+    return RoleOverview("load-balanced", "ReceiptsSQS", "a-1", state, 10.0, held, whole, (mine, other))
 
 
 def test_who_shares_the_work_is_told() -> None:
-    """Its role, its standing, its share of the whole, its lease, and who else there is."""
-    overview = an_overview(role=a_role(Standing.ACTIVE))
+    """Its role, its state, its share of the whole, its lease, and who else there is."""
+    overview = an_overview(role=a_role(NodeState.ACTIVE))
     assert value(overview, "role_info", role="load-balanced", group="ReceiptsSQS", node="a-1") == 1
     assert value(overview, "role_active") == 1
-    assert [standing for standing in Standing if value(overview, "role_standing", standing=standing.value)] == [
-        "active"
-    ]
-    assert value(overview, "role_nodes", standing="active") == 2
-    assert value(overview, "role_nodes", standing="standby") == 0
+    assert [state for state in NodeState if value(overview, "role_state", state=state.value)] == ["active"]
+    assert value(overview, "role_nodes", state="active") == 2
+    assert value(overview, "role_nodes", state="standby") == 0
     assert value(overview, "role_share", limit="ledger_concurrency") == 20
     assert value(overview, "role_whole", limit="ledger_concurrency") == 50
     assert value(overview, "role_whole", limit="app_store_rate_per_second") is None  # there is no limit
@@ -219,10 +216,10 @@ def test_who_shares_the_work_is_told() -> None:
     assert value(overview, "incidents_total", kind="node_lost") == 0
 
 
-@pytest.mark.parametrize(("standing", "token"), [(Standing.STANDBY, None), (Standing.CUT_OFF, 5)])
-def test_who_may_not_work_has_no_share(standing: Standing, token: int | None) -> None:
+@pytest.mark.parametrize(("state", "token"), [(NodeState.STANDBY, None), (NodeState.CUT_OFF, 5)])
+def test_who_may_not_work_has_no_share(state: NodeState, token: int | None) -> None:
     """One that stands by has no token either; one that is cut off has it, and its lease is over."""
-    overview = an_overview(role=a_role(standing, token))
+    overview = an_overview(role=a_role(state, token))
     assert value(overview, "role_active") == 0
     assert value(overview, "role_share", limit="ledger_concurrency") == 0
     assert value(overview, "role_lease_held_seconds") == 0

@@ -10,7 +10,6 @@ from typing import Any
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.telemetry.control import TraceRequest
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
@@ -20,7 +19,7 @@ from receipt_actors.telemetry.overview import (
     State,
     Usage,
 )
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.statistics import Latencies, StatisticsSnapshot
 from tests import stand_in_system
 
 VERSION = importlib.metadata.version("receipt-actors")

@@ -26,11 +26,11 @@ from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
     NodeOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
 )
 from tests.patience import PATIENCE_SECONDS
@@ -81,17 +81,17 @@ def with_process(number: int, **changes: Any) -> Overview:
     return replace(overview, processes=(replace(overview.processes[0], **changes),))
 
 
-def role_of(standing: Standing, **changes: Any) -> RoleOverview:
+def role_of(state: NodeState, **changes: Any) -> RoleOverview:
     """Describe a group of three, of which ``node-a`` is asked."""
     share = {"ledger_concurrency": 30, "app_store_rate_per_second": 7.5, "max_in_flight": 2000}
     whole = {"ledger_concurrency": 50, "app_store_rate_per_second": 12.5, "max_in_flight": 4000}
-    is_active = standing is Standing.ACTIVE
+    is_active = state is NodeState.ACTIVE
     nodes = (
-        NodeOverview("node-a", standing, 4 if is_active else None, share if is_active else None, 1, 0.0),
-        NodeOverview("node-b", Standing.ACTIVE, 7, {**share, "ledger_concurrency": 20}, 1, 0.4),
-        NodeOverview("node-c", Standing.STANDBY, None, None, 2, 7.2),
+        NodeOverview("node-a", state, 4 if is_active else None, share if is_active else None, 1, 0.0),
+        NodeOverview("node-b", NodeState.ACTIVE, 7, {**share, "ledger_concurrency": 20}, 1, 0.4),
+        NodeOverview("node-c", NodeState.STANDBY, None, None, 2, 7.2),
     )
-    role = RoleOverview("load-balanced", "Q", "node-a", standing, 10.0, 8.25 if is_active else None, whole, nodes)
+    role = RoleOverview("load-balanced", "Q", "node-a", state, 10.0, 8.25 if is_active else None, whole, nodes)
     return replace(role, **changes)
 
 
@@ -146,8 +146,8 @@ class TestStatus:
         assert cli("status", "--alive", "--admin", admin).code == (1 if state is State.ENDED else 0)
 
     def test_who_shares_the_work_has_a_line_each(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        """Standing, token, lease and share of this node and of the others, and who has not been heard of lately."""
-        system.overview_at = lambda look: overview_of(look, role=role_of(Standing.ACTIVE))
+        """State, token, lease and share of this node and of the others, and who has not been heard of lately."""
+        system.overview_at = lambda look: overview_of(look, role=role_of(NodeState.ACTIVE))
         lines = cli("status", "--admin", listen(system)).out.splitlines()
         begin = lines.index("load-balanced in group Q: active, token 4, its lease held for 8.2 s")
         assert lines[begin + 1 : begin + 4] == [
@@ -157,18 +157,18 @@ class TestStatus:
         ]
 
     @pytest.mark.parametrize(
-        ("standing", "words"),
+        ("state", "words"),
         [
-            (Standing.STANDBY, "load-balanced in group Q: standby"),
-            (Standing.WAITING, "load-balanced in group Q: waiting"),
-            (Standing.CUT_OFF, "load-balanced in group Q: cut off, its lease is over"),
+            (NodeState.STANDBY, "load-balanced in group Q: standby"),
+            (NodeState.WAITING, "load-balanced in group Q: waiting"),
+            (NodeState.CUT_OFF, "load-balanced in group Q: cut off, its lease is over"),
         ],
     )
     def test_who_has_no_share_says_so(
-        self, cli: Cli, system: StandInSystem, listen: Listen, standing: Standing, words: str
+        self, cli: Cli, system: StandInSystem, listen: Listen, state: NodeState, words: str
     ) -> None:
         """And one that is alone says nothing of others."""
-        system.overview_at = lambda look: overview_of(look, role=role_of(standing))
+        system.overview_at = lambda look: overview_of(look, role=role_of(state))
         assert words in cli("status", "--admin", listen(system)).out.splitlines()
         system.overview_at = overview_of
         assert "group" not in cli("status", "--admin", listen(system)).out
@@ -428,13 +428,13 @@ class TestTop:
         assert lines[-1].endswith("crash intake crashed while handling Tick: KeyError (3 times)")
 
     def test_nodes_that_share_the_work_are_shown(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
-        """Each with its standing, its part of the whole, its token, and when it was last heard of; a few of many."""
-        many = role_of(Standing.ACTIVE)
+        """Each with its state, its part of the whole, its token, and when it was last heard of; a few of many."""
+        many = role_of(NodeState.ACTIVE)
         many = replace(many, nodes=many.nodes + tuple(replace(many.nodes[2], name=f"more-{n}") for n in range(40)))
         system.overview_at = lambda look: overview_of(look, role=many)
         out = cli("status", "--live", "--once", "--interval", "0.2", "--admin", listen(system)).out
         lines = [" ".join(line.split()) for line in out.splitlines()]
-        begin = lines.index("node standing share token last heard")
+        begin = lines.index("node state share token last heard")
         assert lines[begin + 1 : begin + 4] == [
             "node-a active 60% 4 this node",
             "node-b active 40% 7 now",
@@ -554,7 +554,7 @@ class TestLiveTop:
 
     def test_a_narrow_terminal_shows_every_number(self, system: StandInSystem, listen: Listen) -> None:
         """Rates stand above latencies, and words are shortened rather than numbers."""
-        system.overview_at = lambda look: overview_of(1234, processes=2, role=role_of(Standing.ACTIVE))
+        system.overview_at = lambda look: overview_of(1234, processes=2, role=role_of(NodeState.ACTIVE))
         admin = listen(system)
         with closing(
             Terminal("status", "--live", "--interval", "0.2", "--admin", admin, columns=40, lines=60)
@@ -618,10 +618,10 @@ def test_a_terminal_is_never_obeyed_into(
         processes=(process, replace(process, pid=1)),
         incidents=(Incident(1.0, HOSTILE, HOSTILE, process=HOSTILE),),
         role=replace(
-            role_of(Standing.ACTIVE),
+            role_of(NodeState.ACTIVE),
             role=HOSTILE,
             group=HOSTILE,
-            nodes=(NodeOverview(HOSTILE, Standing.ACTIVE, 1, None, 1, 9.0),),
+            nodes=(NodeOverview(HOSTILE, NodeState.ACTIVE, 1, None, 1, 9.0),),
         ),
     )
     system.events = [{"event": HOSTILE, HOSTILE: HOSTILE}]

@@ -42,7 +42,6 @@ def bring(credits: Credits[str], consumer: str, messages: int) -> None:
 
 class TestOneSource:
     def test_no_more_than_the_limit_is_handed_out(self) -> None:
-        """Messages in flight and receives under way count alike; who comes too late waits."""
         credits = Credits[str]("a")
         credits.took("a")
         asking(credits, "a1", "a2", "a3")
@@ -51,7 +50,6 @@ class TestOneSource:
         assert credits.of_each_source() == {"a": {"in_flight": 1, "reserved": 15, "waiting": 1}}
 
     def test_what_is_finished_or_not_used_may_be_had_again(self) -> None:
-        """By whoever has waited longest."""
         credits = Credits[str]("a")
         asking(credits, "a1", "a2", "a3")
         assert granted(credits, limit=10) == {"a1": 10}
@@ -62,7 +60,6 @@ class TestOneSource:
         assert granted(credits, limit=10) == {"a3": 1}
 
     def test_a_smaller_limit_is_waited_for(self) -> None:
-        """What is out already is not taken away."""
         credits = Credits[str]("a")
         asking(credits, "a1", "a2")
         granted(credits, limit=10)
@@ -70,7 +67,6 @@ class TestOneSource:
         assert granted(credits, limit=4) == {}
 
     def test_full_receives_make_room_for_more_at_once(self) -> None:
-        """One more after each full one, up to all consumers; one fewer after each that was half empty."""
         credits = Credits[str]("a")
         asking(credits, "a1", "a2", "a3", "a4")
         assert set(granted(credits, limit=100)) == {"a1", "a2"}
@@ -83,7 +79,6 @@ class TestOneSource:
         assert granted(credits, limit=100) == {"a2": 10}
 
     def test_a_receive_that_failed_says_nothing_of_what_there_is(self) -> None:
-        """As many may receive at once as before."""
         credits = Credits[str]("a")
         asking(credits, "a1", "a2", "a3")
         granted(credits, limit=100)
@@ -94,7 +89,6 @@ class TestOneSource:
         assert granted(credits, limit=100) == {"a2": 10}
 
     def test_a_consumer_that_ended_leaves_nothing_behind(self) -> None:
-        """Neither the credits of its receive nor its place among those who wait."""
         credits = Credits[str]("a")
         asking(credits, "a1", "a2", "a3")
         granted(credits, limit=10)
@@ -105,7 +99,6 @@ class TestOneSource:
 
 class TestOutages:
     def test_one_message_may_come_where_none_is_in_flight(self) -> None:
-        """To find out whether the service is back."""
         credits = Credits[str]("a")
         asking(credits, "a1", "a2")
         assert granted(credits, 10, LEDGER_DOWN) == {"a1": 1}
@@ -115,7 +108,6 @@ class TestOutages:
         assert granted(credits, 10) == {"a2": 9}
 
     def test_each_source_has_its_turn_to_try(self) -> None:
-        """One of them may be empty."""
         credits = Credits[str]("ab")
         asking(credits, "a1", "b1")
         for consumer in "a1", "b1", "a1":
@@ -123,7 +115,6 @@ class TestOutages:
             bring(credits, consumer, 0)
 
     def test_trouble_of_one_source_is_no_other_ones(self) -> None:
-        """A single message of it may come, while the others go on."""
         credits = Credits[str]("ab")
         asking(credits, "a1", "a2", "b1")
         outages = ALL_WELL.begun("delete from a", "a", stops_receiving=True)
@@ -145,7 +136,6 @@ class TestOutages:
 
 class TestSeveralSources:
     def test_half_of_all_is_kept_for_each_its_share(self) -> None:
-        """However much the other one could use."""
         credits = Credits[str]("ab")
         asking(credits, "a1", "a2", "a3", "a4")
         for _ in range(20):
@@ -156,7 +146,6 @@ class TestSeveralSources:
         assert granted(credits, limit=100) == {"b1": 10, "b2": 10}
 
     def test_idle_sources_hold_no_more_than_their_shares(self) -> None:
-        """Their long polls would else take what others have a use for."""
         queues = "abcdefghij"
         credits = Credits[str](queues)
         asking(credits, *(f"{queue}{number}" for queue in queues for number in range(4)))
@@ -164,7 +153,6 @@ class TestSeveralSources:
 
     @pytest.mark.parametrize("limit", [3, 6, 100])
     def test_another_limit_is_another_share(self, limit: int) -> None:
-        """From the next decision on."""
         credits = Credits[str]("abc")
         asking(credits, "a1")
         granted(credits, limit=50)
@@ -375,7 +363,6 @@ def test_one_receive_that_succeeds_ends_inability_though_others_fail(receives: R
 
 
 def test_a_receive_that_succeeds_begins_it_anew_where_something_else_fails_still(receives: Receives[int]) -> None:
-    """Something could be received then, be it a single message to try with."""
     receives.failed(1, SECOND, 1.0)
     receives.looked(FIRST_IS_DOWN, 1.0)
     receives.succeeded(1, FIRST, 1, 5.0)
@@ -394,7 +381,6 @@ def test_inability_lasts_whatever_its_reason_is(receives: Receives[int]) -> None
 
 
 def test_there_is_nothing_to_do_once_each_queue_has_said_so_since_the_last_message(receives: Receives[int]) -> None:
-    """Also at the start; a receive that brings something, or fails, asks for all answers anew."""
     assert receives.idle_seconds(9.0) == 0.0
     receives.succeeded(1, FIRST, 0, 9.0)
     assert receives.idle_seconds(9.0) == 0.0
@@ -411,7 +397,6 @@ def test_there_is_nothing_to_do_once_each_queue_has_said_so_since_the_last_messa
 
 
 def test_a_queue_that_brings_something_may_have_more(receives: Receives[int]) -> None:
-    """Whatever became of that meanwhile: only an answer with nothing says that nothing is left."""
     receives.succeeded(1, FIRST, 0, 1.0)
     receives.note_activity(2.0)  # the last of ten messages has been handed back at once, before it is told of them
     receives.succeeded(1, SECOND, 10, 3.0)
@@ -422,7 +407,6 @@ def test_a_queue_that_brings_something_may_have_more(receives: Receives[int]) ->
 
 
 def test_what_was_known_before_a_stop_says_nothing_after_it(receives: Receives[int]) -> None:
-    """At no moment: also not before anybody has noted that it is over."""
     receives.succeeded(1, FIRST, 0, 1.0)
     receives.succeeded(1, SECOND, 0, 1.0)
     assert receives.idle_seconds(2.0) == 2.0
@@ -441,7 +425,6 @@ def test_what_was_known_before_a_stop_says_nothing_after_it(receives: Receives[i
 
 
 def test_no_outage_counts_the_time_in_which_it_was_stopped(receives: Receives[int]) -> None:
-    """It was an operator who kept everything away."""
     receives.failed(1, SECOND, 1.0)
     receives.looked(FIRST_IS_DOWN, 1.0)
     receives.stopped()
@@ -452,7 +435,6 @@ def test_no_outage_counts_the_time_in_which_it_was_stopped(receives: Receives[in
 
 
 def test_an_outage_closes_all_sources_or_one_or_none() -> None:
-    """As whoever notices it says; each counts among the services that are unavailable."""
     outages = (
         Outages()
         .begun("ledger", stops_receiving=True)
@@ -466,7 +448,6 @@ def test_an_outage_closes_all_sources_or_one_or_none() -> None:
 
 
 def test_what_was_said_last_of_a_service_is_true() -> None:
-    """It closes, closes no more while it goes on, and closes again; however often it is said."""
     outages = Outages().begun("app_store", stops_receiving=True).begun("app_store", stops_receiving=True)
     assert outages.closes_all
     outages = outages.begun("app_store", stops_receiving=False)
@@ -476,7 +457,6 @@ def test_what_was_said_last_of_a_service_is_true() -> None:
 
 
 def test_an_outage_that_is_over_is_forgotten() -> None:
-    """And no other one with it; what was never unavailable may be said to be available."""
     outages = Outages().begun("ledger", stops_receiving=True).begun("delete from A", "A", stops_receiving=True)
     outages = outages.ended("ledger").ended("app_store")
     assert (outages.closes_all, outages.services) == (False, {"delete from A"})
@@ -484,7 +464,6 @@ def test_an_outage_that_is_over_is_forgotten() -> None:
 
 
 def test_one_source_may_have_two_outages() -> None:
-    """It is open when both are over."""
     outages = (
         Outages().begun("delete from A", "A", stops_receiving=True).begun("visibility of A", "A", stops_receiving=True)
     )

@@ -189,7 +189,6 @@ def test_a_known_limit_of_apple_takes_its_place() -> None:
 
 @pytest.mark.parametrize(("rate", "fits"), [(250, True), (1000, True), (2900, False)])
 def test_fifo_queues_bound_the_requests_of_a_kind(rate: float, fits: bool) -> None:
-    """300 of them a second, ten entries each at best; what paces its batches sends more of them."""
     load = Load(rate, task=ONE_VCPU, spare_tasks=0, fifo=True)
     capacity = plan_capacity(load, CURL)
     (reached,) = (each for each in capacity.reached if each.limit is limits.SQS_FIFO_REQUESTS)
@@ -200,7 +199,6 @@ def test_fifo_queues_bound_the_requests_of_a_kind(rate: float, fits: bool) -> No
 
 
 def test_bigger_messages_fill_more_than_one_billed_part() -> None:
-    """SQS bills every 64 KB of a request: receives of ten 20 KB messages count as four."""
     load = Load(100_000, message_bytes=20 * 1024, queue_seconds=1.0, task=ONE_VCPU, utilisation=0.9)
     small, big = plan_capacity(replace(load, message_bytes=5 * 1024), EVEN), plan_capacity(load, EVEN)
     parts = of(big, Call.RECEIVE).billed_per_month / of(small, Call.RECEIVE).billed_per_month
@@ -208,7 +206,6 @@ def test_bigger_messages_fill_more_than_one_billed_part() -> None:
 
 
 def test_every_limit_and_price_is_told_whole() -> None:
-    """Each has a source and a unit, and a limit says what to do about it; none is told twice."""
     assert len({(each.service, each.what) for each in limits.LIMITS}) == len(limits.LIMITS)
     for each in limits.LIMITS:
         assert all((each.service, each.what, each.unit, each.source, each.remedy))
@@ -217,7 +214,6 @@ def test_every_limit_and_price_is_told_whole() -> None:
 
 
 def test_what_takes_no_time_has_no_limit() -> None:
-    """Neither connections nor messages in flight are reached by what is over at once."""
     at_once = Load(1_000, apple_seconds=0.0, ledger_seconds=0.0, queue_seconds=0.0, pace_seconds=0.0)
     capacity = plan_capacity(at_once, EVEN)
     assert capacity.bound_by == "CPU"
@@ -226,7 +222,6 @@ def test_what_takes_no_time_has_no_limit() -> None:
 
 @pytest.mark.parametrize("tasks", [1, 3, 8, 20])
 def test_an_item_of_roles_is_paid_for_by_its_size(tasks: int) -> None:
-    """Each task renews five times in a lease, and the item of the group grows with the tasks."""
     taken = roles_taken(Load(1.0, role=Role.LOAD_BALANCED, lease_seconds=30.0), tasks)
     assert taken is not None
     limit = Limits(20_000, 500, 10_000, 12_345.678)

@@ -10,13 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.domain.fifo import (
-    dead_letter_queue_fault,
-    dead_letter_queue_of,
-    deduplication_id,
-    in_group,
-    is_fifo,
-)
 from receipt_actors.domain.messages import (
     Result,
     Submission,
@@ -31,7 +24,14 @@ from receipt_actors.domain.messages import (
 )
 from receipt_actors.domain.ports import Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.sqs_rules import check_send_batch
+from receipt_actors.domain.sqs_rules import (
+    check_send_batch,
+    dead_letter_queue_fault,
+    dead_letter_queue_of,
+    deduplication_id,
+    in_group,
+    is_fifo,
+)
 
 FIFO = "queue.fifo"
 SUBMISSION = Submission("s-1", "m-1", -42, "MII", "ab" * 32, FIFO, None, None, 0.0)
@@ -52,7 +52,6 @@ def test_ids_of_different_parts_differ(one: list[str], other: list[str]) -> None
 
 
 def test_a_lone_surrogate_has_an_id() -> None:
-    """A body may hold one, in a fake; nobody stumbles over it."""
     assert deduplication_id("\ud800") != deduplication_id("?")
 
 
@@ -86,7 +85,6 @@ def test_an_answer_is_made_for_the_queue_that_it_goes_to(named: str, of_claim: s
     ],
 )
 def test_another_answer_is_not_swallowed(submission: Submission, result: Result) -> None:
-    """Another submission, transaction or status is another answer, within 5 minutes as well."""
     ids = {result_message(SUBMISSION, OK).deduplication_id, result_message(submission, result).deduplication_id}
     assert len(ids) == 2
 
@@ -114,7 +112,6 @@ def test_a_dead_letter_keeps_its_group() -> None:
 
 
 def test_a_letter_without_a_group_is_a_group_of_its_own() -> None:
-    """Nothing has to wait for it."""
     assert dead_letter_message(replace(LETTER, group_id=None), WHY, FIFO).group_id == "m-1"
 
 
@@ -171,7 +168,6 @@ def test_ids_that_sqs_refuses_fail_alone(group_id: str | None, deduplication_id:
 
 
 def test_a_name_tells() -> None:
-    """It ends in .fifo, or it is a standard queue."""
     assert is_fifo("a.fifo")
     assert not is_fifo("a.FIFO") and not is_fifo("afifo")
 

@@ -74,7 +74,6 @@ def test_a_receipt_counts_for_our_apps_and_environments(
 def test_a_transaction_counts_unless_refunded_expired_or_foreign(
     transaction: Transaction, policy: Policy, refusal: Reason | None
 ) -> None:
-    """Refunds, ended subscriptions and products that are not listed are refused."""
     assert refusal_of_transaction(transaction, policy, sent_at_seconds=500.0, user_id=42) is refusal
 
 
@@ -141,7 +140,6 @@ def test_what_was_left_for_a_better_subscription_never_counts() -> None:
 def test_a_token_binds_a_purchase_to_its_user(
     token: str | None, tokens: AccountTokens | None, refusal: Reason | None
 ) -> None:
-    """Ignored, or refused where it is another user's, or (required) where there is none."""
     transaction = replace(COINS, app_account_token=token)
     assert refusal_of_transaction(transaction, Policy(None, account_tokens=tokens), 150.0, 42) is refusal
 
@@ -149,7 +147,6 @@ def test_a_token_binds_a_purchase_to_its_user(
 @given(USER_IDS, USER_IDS)
 @pytest.mark.parametrize("rule", [BY_NUMBER, BY_NAME])
 def test_no_two_users_have_the_same_token(rule: TokenRule, one: int, other: int) -> None:
-    """By either rule; a token is a UUID in lower case, and the same one every time."""
     token = rule(one)
     assert token == rule(one)
     if token is not None:

@@ -73,7 +73,6 @@ class TestAllOfAReceipt:
     """A message that names nothing is about all that the receipt holds."""
 
     def test_everything_is_claimed_at_once_and_answered(self) -> None:
-        """One round of claims, one OK each, with what is known of the purchase."""
         made = plan(OLD, NEWEST)
         assert asked(made, {}) == ({"1", "3"}, set())
         known = {"1": OURS, "3": NEW}
@@ -91,12 +90,10 @@ class TestAllOfAReceipt:
         [(OTHER_USER, Reason.CLAIMED_BY_ANOTHER_USER), (REFUNDED, Reason.REFUNDED)],
     )
     def test_what_another_user_owns_or_was_refunded_is_invalid(self, ownership: Ownership, reason: Reason) -> None:
-        """Beside an OK for what is new."""
         known = {"1": ownership, "3": NEW}
         assert answered(plan(OLD, NEWEST), known) == [("1", INVALID, reason), ("3", OK, Reason.CLAIMED)]
 
     def test_earlier_purchases_of_the_same_user_are_skipped(self) -> None:
-        """A receipt repeats them, and they were answered when they were new."""
         assert answered(plan(OLD, MIDDLE, NEWEST), {"1": SAME_USER, "2": SAME_USER, "3": NEW}) == [
             ("3", OK, Reason.CLAIMED)
         ]
@@ -108,7 +105,6 @@ class TestAllOfAReceipt:
         ]
 
     def test_a_purchase_without_a_date_is_the_oldest_and_equal_dates_go_by_id(self) -> None:
-        """A redelivery may list them in another order, and must name the same one."""
         undated = replace(OLD, transaction_id="999", purchased_at_seconds=None)
         longer = replace(NEWEST, transaction_id="10")
         known = dict.fromkeys(["999", "3", "10"], SAME_USER)
@@ -121,7 +117,6 @@ class TestQuantities:
     """How many were bought, and how much of it was taken back."""
 
     def test_every_answer_about_a_purchase_says_how_many_were_bought(self) -> None:
-        """New, repeated or refused."""
         made = plan(replace(OLD, quantity=3))
         for ownership in (NEW, OURS, OTHER_USER, REFUNDED, SAME_USER):
             step = made.next_step({"1": ownership})
@@ -129,7 +124,6 @@ class TestQuantities:
             assert [each.quantity for each in step.results] == [3]
 
     def test_what_was_refunded_before_any_claim_says_how_much(self) -> None:
-        """As Apple's answer has it, or as a tombstone does: a game may give the rest."""
         part = replace(OLD, cancelled=True, revocation_type="REFUND_PRORATED", revocation_percentage=33333)
         tombstone = Tombstone("1", 5.0, "REFUND_PRORATED", 66666)
         for transaction, said, share in ((part, FREE, 33333), (OLD, tombstone, 66666), (part, tombstone, 66666)):
@@ -155,7 +149,6 @@ class TestRefusals:
     REFUNDED_NOW = replace(OLD, cancelled=True)
 
     def test_a_refused_transaction_is_looked_up_while_the_others_are_claimed(self) -> None:
-        """One round of questions for both."""
         assert asked(plan(self.REFUNDED_NOW, NEWEST), {}) == ({"3"}, {"1"})
 
     @pytest.mark.parametrize(
@@ -171,7 +164,6 @@ class TestRefusals:
     def test_what_the_ledger_says_goes_before_the_refusal(
         self, ownership: Ownership, expected: tuple[str, Verdict, Reason]
     ) -> None:
-        """Above all, an OK of this submission is repeated after a refund."""
         assert answered(plan(self.REFUNDED_NOW), {"1": ownership}) == [expected]
 
     @pytest.mark.parametrize(
@@ -185,7 +177,6 @@ class TestRefusals:
         ],
     )
     def test_each_refusal_has_its_reason(self, transaction: Transaction, policy: Policy, reason: Reason) -> None:
-        """Looked up first, then INVALID with the policy's own reason."""
         made = plan(transaction, policy=policy)
         assert asked(made, {}) == (set(), {"1"})
         assert answered(made, {"1": FREE}) == [("1", INVALID, reason)]
@@ -194,13 +185,11 @@ class TestRefusals:
     def test_an_ok_is_repeated_whatever_policy_says_by_now(
         self, transaction: Transaction, policy: Policy, reason: Reason
     ) -> None:
-        """It was given when the player had not upgraded yet, or under another policy."""
         made = plan(transaction, policy=policy)
         assert answered(made, {"1": OURS}) == [("1", OK, Reason.ALREADY_OURS)]
         assert answered(made, {"1": OTHER_USER}) == [("1", INVALID, Reason.CLAIMED_BY_ANOTHER_USER)]
 
     def test_a_token_is_compared_with_the_user_of_the_message(self) -> None:
-        """The same purchase counts for one user, and for no other."""
         bought_for_42 = replace(OLD, app_account_token=token_by_number(42))
         policy = Policy(None, account_tokens=AccountTokens(token_by_number, required=True))
         assert asked(plan(bought_for_42, policy=policy), {}) == ({"1"}, set())
@@ -208,7 +197,6 @@ class TestRefusals:
         assert answered(made, {"1": FREE}) == [("1", INVALID, Reason.FOREIGN_ACCOUNT)]
 
     def test_every_refused_transaction_of_an_accepted_receipt_is_answered(self) -> None:
-        """Two expired periods of a subscription are two verdicts."""
         expired = [replace(each, expires_at_seconds=each.purchased_at_seconds) for each in (OLD, MIDDLE)]
         assert answered(plan(*expired, NEWEST), {"1": FREE, "2": FREE, "3": NEW}) == [
             ("1", INVALID, Reason.EXPIRED),
@@ -217,7 +205,6 @@ class TestRefusals:
         ]
 
     def test_a_refused_receipt_is_answered_once_however_much_it_holds(self) -> None:
-        """A foreign app's receipt must not make us send a message a purchase; earlier OKs are repeated."""
         made = plan(OLD, MIDDLE, NEWEST, policy=Policy(frozenset({"com.example.other"})))
         assert asked(made, {}) == (set(), {"1", "2", "3"})
         assert answered(made, dict.fromkeys("123", FREE)) == [("3", INVALID, Reason.FOREIGN_BUNDLE)]
@@ -234,7 +221,6 @@ class TestPostQueueOfAClaim:
     ELSEWHERE = OursElsewhere("elsewhere")
 
     def test_only_the_ok_of_that_claim_goes_there(self) -> None:
-        """Beside what is new, what is another's and what policy refuses."""
         refused = replace(OLD, transaction_id="4", cancelled=True)
         made = plan(OLD, MIDDLE, NEWEST, refused)
         step = made.next_step({"1": self.ELSEWHERE, "2": NEW, "3": OTHER_USER, "4": FREE})
@@ -248,7 +234,6 @@ class TestPostQueueOfAClaim:
 
     @pytest.mark.parametrize("submission", [SUBMISSION, ABOUT_COINS, replace(SUBMISSION, transaction_id="1")])
     def test_it_is_repeated_whatever_policy_says_by_now(self, submission: Submission) -> None:
-        """Like any OK of this submission; a message about a product claims no other of its purchases."""
         made = plan(replace(OLD, cancelled=True), submission=submission)
         assert answered(made, {"1": self.ELSEWHERE}) == [("1", OK, Reason.ALREADY_OURS)]
         if submission is ABOUT_COINS:
@@ -272,7 +257,6 @@ class TestNamedTransaction:
     ABOUT_OLD = replace(SUBMISSION, transaction_id="1")
 
     def test_only_that_one_is_claimed_and_answered(self) -> None:
-        """Whatever else the receipt holds."""
         made = plan(OLD, NEWEST, submission=self.ABOUT_OLD)
         assert asked(made, {}) == ({"1"}, set())
         assert answered(made, {"1": NEW}) == [("1", OK, Reason.CLAIMED)]
@@ -283,7 +267,6 @@ class TestNamedTransaction:
         assert refusal(NEWEST, submission=self.ABOUT_OLD) is Reason.TRANSACTION_NOT_IN_RECEIPT
 
     def test_it_must_be_of_the_named_product_if_both_are_named(self) -> None:
-        """And then it is the transaction that counts, not the newest of the product."""
         both = replace(self.ABOUT_OLD, product_id="coins")
         assert asked(plan(OLD, NEWEST, submission=both), {}) == ({"1"}, set())
         assert refusal(replace(OLD, product_id="gems"), NEWEST, submission=both) is Reason.PRODUCT_NOT_IN_RECEIPT
@@ -296,21 +279,18 @@ class TestNamedProduct:
     GEMS = replace(NEWEST, transaction_id="4", product_id="gems", purchased_at_seconds=400.0)
 
     def test_all_of_the_product_are_looked_up_before_any_is_claimed(self) -> None:
-        """A redelivery may show a newer purchase than the one that got OK."""
         made = plan(OLD, NEWEST, self.GEMS, submission=ABOUT_COINS)
         assert asked(made, {}) == (set(), {"1", "3"})
         assert asked(made, {"3": FREE}) == (set(), {"1"})
         assert answered(made, {"1": OURS, "3": FREE}) == [("1", OK, Reason.ALREADY_OURS)]
 
     def test_the_newest_free_one_is_claimed_and_the_next_if_the_race_is_lost(self) -> None:
-        """One at a time, so that one message never takes two."""
         made = plan(OLD, MIDDLE, NEWEST, submission=ABOUT_COINS)
         assert asked(made, dict.fromkeys("123", FREE)) == ({"3"}, set())
         assert asked(made, {"1": FREE, "2": FREE, "3": SAME_USER}) == ({"2"}, set())
         assert answered(made, {"1": FREE, "2": NEW, "3": SAME_USER}) == [("2", OK, Reason.CLAIMED)]
 
     def test_a_refused_one_is_passed_over(self) -> None:
-        """The newest that counts is claimed."""
         made = plan(OLD, replace(NEWEST, cancelled=True), submission=ABOUT_COINS)
         assert asked(made, {"1": FREE, "3": FREE}) == ({"1"}, set())
 
@@ -323,21 +303,17 @@ class TestNamedProduct:
         ],
     )
     def test_when_none_can_be_claimed_the_newest_tells_why(self, ownership: Ownership, reason: Reason) -> None:
-        """One INVALID, with what stands in the way of the newest."""
         made = plan(OLD, NEWEST, submission=ABOUT_COINS)
         assert answered(made, {"1": SAME_USER, "3": ownership}) == [("3", INVALID, reason)]
 
     def test_when_policy_stands_in_the_way_it_says_so(self) -> None:
-        """A free purchase that is refused is INVALID with the refusal."""
         made = plan(replace(OLD, cancelled=True), submission=ABOUT_COINS)
         assert answered(made, {"1": FREE}) == [("1", INVALID, Reason.REFUNDED)]
 
     def test_the_product_must_be_in_the_receipt(self) -> None:
-        """A receipt without it says nothing about it."""
         assert refusal(self.GEMS, submission=ABOUT_COINS) is Reason.PRODUCT_NOT_IN_RECEIPT
 
     def test_two_that_are_ours_are_both_repeated(self) -> None:
-        """Two deliveries at once may each have claimed one; neither OK may be taken back."""
         assert answered(plan(OLD, NEWEST, submission=ABOUT_COINS), {"1": OURS, "3": NEW}) == [
             ("1", OK, Reason.ALREADY_OURS),
             ("3", OK, Reason.CLAIMED),
@@ -349,7 +325,6 @@ class TestLimits:
 
     @pytest.mark.parametrize("submission", [SUBMISSION, ABOUT_COINS, replace(SUBMISSION, transaction_id="1")])
     def test_a_receipt_in_which_nothing_was_bought_is_unanswerable(self, submission: Submission) -> None:
-        """There is nothing on which a verdict could be given."""
         assert refusal(submission=submission) is Reason.NO_TRANSACTION
 
     def test_a_receipt_that_names_no_app_is_unanswerable_where_the_app_matters(self) -> None:
@@ -361,7 +336,6 @@ class TestLimits:
         assert isinstance(make_plan(SUBMISSION, nameless, ANYTHING), Plan)
 
     def test_more_than_a_hundred_are_too_many_unless_the_message_names_one(self) -> None:
-        """The limit holds for what the message is about, not for what the receipt holds."""
         many = [replace(OLD, transaction_id=str(number)) for number in range(1, MAX_TRANSACTIONS + 2)]
         assert refusal(*many) is Reason.TOO_MANY_TRANSACTIONS
         assert refusal(*many, submission=ABOUT_COINS) is Reason.TOO_MANY_TRANSACTIONS

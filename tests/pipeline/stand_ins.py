@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.messages import Submission, parse_submission
-from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.policy import Policy, Source
 from receipt_actors.domain.ports import Environment, LedgerItem, ReceivedMessage
 from receipt_actors.domain.sending import RetryPolicy
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import (
     NO_REPLY,
     SIMPLE_ONE_FOR_ONE,

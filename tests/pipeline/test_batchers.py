@@ -84,7 +84,6 @@ def house(stage: Stage, request: pytest.FixtureRequest) -> House:
 
 
 def test_an_entry_leaves_at_once_while_a_slot_is_free(house: House) -> None:
-    """Batching costs no latency when it is quiet: nothing is waited for."""
     batcher = house.sender()
     with house.queues.hold("send"):
         house.send(batcher, "1", "2")
@@ -103,7 +102,6 @@ def test_entries_gather_where_many_come(house: House) -> None:
 
 
 def test_entries_gather_while_all_slots_are_busy(house: House) -> None:
-    """Twenty-five wait for two slots; then they go as ten, ten and five."""
     batcher = house.sender()
     hold = house.queues.hold("send", times=2)
     house.send(batcher, "a", "b")
@@ -118,7 +116,6 @@ def test_entries_gather_while_all_slots_are_busy(house: House) -> None:
 
 
 def test_a_batch_stays_within_a_mebibyte(house: House) -> None:
-    """Three entries of 400 KiB take two requests, though ten entries would be allowed."""
     batcher = house.sender(concurrency=1)
     hold = house.queues.hold("send", times=1)
     house.send(batcher, "first")
@@ -131,7 +128,6 @@ def test_a_batch_stays_within_a_mebibyte(house: House) -> None:
 
 
 def test_only_failed_entries_are_sent_again(house: House) -> None:
-    """The confirmed ones are answered at once, and are on the queue once."""
     batcher = house.sender(concurrency=1)
     hold = house.queues.hold("send", times=1)
     house.send(batcher, "first")
@@ -145,7 +141,6 @@ def test_only_failed_entries_are_sent_again(house: House) -> None:
 
 
 def test_an_entry_that_never_passes_is_given_up_alone(house: House) -> None:
-    """After its attempts; an entry that is itself wrong at once."""
     batcher = house.sender()
     house.queues.fail_entries("send", befalls=lambda message: message.body == "unlucky", times=None)
     unlucky, wrong, fine = house.send(batcher, "unlucky", "wrong \x00", "fine")
@@ -155,7 +150,6 @@ def test_an_entry_that_never_passes_is_given_up_alone(house: House) -> None:
 
 
 def test_entries_that_fail_are_no_outage(house: House) -> None:
-    """The service has answered."""
     batcher = house.deleter()
     handles = house.receive(*"abcdefgh")
     house.queues.fail_entries("delete", failure=SERVER_FAULT, times=12)
@@ -166,7 +160,6 @@ def test_entries_that_fail_are_no_outage(house: House) -> None:
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_batch_that_fails_is_sent_again(house: House, lost: bool) -> None:
-    """Where its answer was lost it is there twice, with the same content; lost it is never."""
     batcher = house.sender(concurrency=1)
     (house.queues.lose_answer if lost else house.queues.fail)("send", QueueUnavailable("time-out"))
     asking = house.send(batcher, "a")
@@ -191,7 +184,6 @@ def test_one_failed_batch_is_no_outage(house: House) -> None:
 
 
 def test_deletes_are_safe_to_repeat(house: House) -> None:
-    """A delete whose answer was lost is asked for again, and confirmed."""
     batcher = house.deleter()
     (handle,) = house.receive("body")
     house.queues.lose_answer("delete", QueueUnavailable("time-out"))
@@ -203,7 +195,6 @@ def test_deletes_are_safe_to_repeat(house: House) -> None:
 
 @pytest.mark.parametrize("kind", ["sender", "deleter"])
 def test_whose_outage_closes_the_gate(house: House, kind: str) -> None:
-    """The source queue's does; a post queue's parks its own messages only."""
     batcher = house.deleter() if kind == "deleter" else house.sender()
     operation = "delete" if kind == "deleter" else "send"
     house.queues.fail(operation, QueueUnavailable("503"), times=None)
@@ -222,7 +213,6 @@ def test_whose_outage_closes_the_gate(house: House, kind: str) -> None:
 
 
 def test_a_queue_that_does_not_exist_is_a_value(house: House) -> None:
-    """Its messages are refused, one and all; the batcher lives."""
     batcher = house.sender()
     house.queues.delete_queue(POST)
     assert {type(answer) for answer in house.answers(house.send(batcher, "a", "b", "c"))} == {Refused}
@@ -233,7 +223,6 @@ def test_a_queue_that_does_not_exist_is_a_value(house: House) -> None:
 
 
 def test_an_idle_result_batcher_ends(house: House) -> None:
-    """Between one and two times its idle time after its last request; a request in between keeps it."""
     batcher = house.sender()
     house.stage.advance(IDLE_SECONDS / 2)
     house.send(batcher, "a")
@@ -245,7 +234,6 @@ def test_an_idle_result_batcher_ends(house: House) -> None:
 
 
 def test_a_result_batcher_with_something_to_do_is_not_idle(house: House) -> None:
-    """However long its queue is unavailable."""
     batcher = house.sender()
     house.queues.fail("send", QueueUnavailable("503"), times=None)
     asking = house.send(batcher, *"abcde")
@@ -259,7 +247,6 @@ def test_a_result_batcher_with_something_to_do_is_not_idle(house: House) -> None
 
 
 def test_a_request_to_a_batcher_that_has_ended_fails(house: House) -> None:
-    """Whoever sent it learns of it, and can have a new one started."""
     batcher = house.sender()
     house.stage.advance(IDLE_SECONDS)
     (asking,) = house.send(batcher, "late")
@@ -270,7 +257,6 @@ def test_a_request_to_a_batcher_that_has_ended_fails(house: House) -> None:
 
 
 def test_hand_backs_are_finished_before_the_end(house: House) -> None:
-    """Also those that still wait for a slot, and those whose keeper has ended meanwhile."""
     batcher = house.extender(concurrency=1)
     handles = [handle for _ in range(3) for handle in house.receive(*"abcdefghij")]
     hold = house.queues.hold("change_visibility", times=1)
@@ -288,7 +274,6 @@ def test_hand_backs_are_finished_before_the_end(house: House) -> None:
 
 
 def test_an_outage_does_not_hold_up_the_end(house: House) -> None:
-    """What cannot be handed back now comes back by its visibility timeout."""
     batcher = house.extender()
     house.queues.fail("change_visibility", QueueUnavailable("503"), times=None)
     for handle in house.receive(*"abcdefghij"):
@@ -299,7 +284,6 @@ def test_an_outage_does_not_hold_up_the_end(house: House) -> None:
 
 
 def test_other_batchers_end_at_once(house: House) -> None:
-    """What they were to send is asked for again by another process."""
     batcher = house.sender(concurrency=1)
     with house.queues.hold("send", times=1):
         house.send(batcher, "under way", "waiting")
@@ -310,6 +294,5 @@ def test_other_batchers_end_at_once(house: House) -> None:
 
 
 def test_a_new_batcher_greets_in_flight(house: House) -> None:
-    """An outage that the one before it announced is over, as far as anybody knows."""
     house.deleter()
     assert house.stage.told(house.in_flight, ServiceAvailable) == [ServiceAvailable(f"delete from {SOURCE}")]

@@ -86,7 +86,6 @@ def test_what_came_is_handed_over_and_the_next_credits_are_asked_for(house: Hous
 
 
 def test_a_corrupt_copy_is_left_alone_and_counted(house: House) -> None:
-    """MD5 wrong: nothing is done about it but told; the message comes back as it was."""
     house.put(1, 2)
     house.queues.corrupt_next()
     house.grant()
@@ -133,7 +132,6 @@ def test_a_failing_receive_is_tried_again_later_and_later(house: House, error: E
 
 
 def test_receives_that_are_empty_at_once_do_not_spin(house: House) -> None:
-    """A queue that does not do long polls is asked a few times a second, no more."""
     house.grant()
     house.queues.interrupt()
     assert (len(house.received()), house.requests()) == (1, 1)
@@ -142,7 +140,6 @@ def test_receives_that_are_empty_at_once_do_not_spin(house: House) -> None:
 
 
 def test_the_successor_of_in_flight_is_asked(house: House) -> None:
-    """However long its restart takes; for credits once, whatever the consumer was at."""
     house.stage.crash(house.in_flight)
     house.stage.advance(5)
     house.start_in_flight()
@@ -164,7 +161,6 @@ def test_what_was_received_while_in_flight_was_away_gets_to_its_successor(house:
 
 
 def test_what_in_flight_had_got_is_not_handed_over_twice(house: House) -> None:
-    """Its table has it: the successor is asked for credits only."""
     house.put(1)
     house.grant()
     house.stage.crash(house.in_flight)

@@ -47,7 +47,6 @@ def finish(tree: Tree) -> None:
 @pytest.mark.parametrize("how", ["crash", "kill"])
 @pytest.mark.parametrize("who", WORKERS)
 def test_any_worker_may_die_at_any_step(tree: Tree, who: str, how: str, step: tuple[str, str, bool]) -> None:
-    """The message is answered OK, perhaps again, is deleted after that, and the tree is whole."""
     tree.hold(*step)
     submit(tree)
     getattr(tree, how)(who)
@@ -58,7 +57,6 @@ def test_any_worker_may_die_at_any_step(tree: Tree, who: str, how: str, step: tu
 @pytest.mark.parametrize("step", STEPS[3:], ids=STEP_IDS[3:])
 @pytest.mark.parametrize("how", ["crash", "kill"])
 def test_a_result_batcher_may_die_at_any_step(tree: Tree, how: str, step: tuple[str, str, bool]) -> None:
-    """Before the send, or after it and before its confirmation: the answer is handed over again."""
     tree.hold(*step)
     submit(tree)
     getattr(tree, how)("result_batcher")
@@ -90,7 +88,6 @@ def test_the_process_may_die_at_any_step(tree: Tree, step: tuple[str, str, bool]
 
 @pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
 def test_the_process_may_die_at_every_step_in_turn(tree: Tree, step: tuple[str, str, bool]) -> None:
-    """Three processes in a row die at the same point; the fourth one finishes what they began."""
     tree.services.submit(tree.services.app_store.sell("t-1"), user_id=7)
     for _ in range(3):
         tree.hold(*step)
@@ -104,7 +101,6 @@ def test_the_process_may_die_at_every_step_in_turn(tree: Tree, step: tuple[str, 
 
 @pytest.mark.parametrize("who", ["validator", "in_flight", "ledger_gateway"])
 def test_a_storm_of_crashes_is_survived(tree: Tree, who: str) -> None:
-    """Spread over time, as a supervisor allows; the message is answered all the same."""
     hold = tree.hold("app_store", "verify_receipt", False)
     submit(tree)
     for _ in range(5):
@@ -152,7 +148,6 @@ def test_many_poisonous_messages_at_once_disturb_nobody(tree: Tree) -> None:
 
 
 def test_a_consumer_may_die_in_a_receive(tree: Tree) -> None:
-    """What it was given comes back by its visibility timeout, and its credits by its end."""
     tree.services.queues.interrupt()  # all polls begin anew
     tree.advance(0.1)
     hold = tree.services.queues.hold_answer("receive", then=ZeroDivisionError("a bug"))
@@ -166,7 +161,6 @@ def test_a_consumer_may_die_in_a_receive(tree: Tree) -> None:
 
 
 def test_a_consumer_may_be_killed_in_a_receive(tree: Tree) -> None:
-    """Python cannot end its thread: what that still receives is answered once, and leaks no credit."""
     tree.kill("consumer-1")
     tree.kill("consumer-2")
     submit(tree)
@@ -176,7 +170,6 @@ def test_a_consumer_may_be_killed_in_a_receive(tree: Tree) -> None:
 
 @pytest.mark.parametrize("who", ["in_flight", "validators"])
 def test_neighbours_of_a_consumer_may_die_during_its_receive(tree: Tree, who: str) -> None:
-    """It finds their successors when it comes back."""
     tree.crash(who)
     submit(tree)
     finish(tree)
@@ -184,7 +177,6 @@ def test_neighbours_of_a_consumer_may_die_during_its_receive(tree: Tree, who: st
 
 
 def test_messages_in_flight_survive_a_restart_of_in_flight(tree: Tree) -> None:
-    """They are counted again, and no more come in than there is room for."""
     with tree.hold("app_store", "verify_receipt", False):
         for number in range(70):
             tree.services.submit(tree.services.app_store.sell(f"t-{number}"), user_id=number)
@@ -211,7 +203,6 @@ def test_messages_in_flight_are_extended_after_a_restart_of_in_flight(tree: Tree
 
 
 def test_a_restarted_gateway_does_not_leave_the_gate_closed(tree: Tree) -> None:
-    """An outage that a gateway announced ends with it; full speed again, not one message at a time."""
     tree.services.app_store.fail("verify_receipt", AppStoreUnavailable("503"), times=None)
     for number in range(6):
         tree.services.submit(tree.services.app_store.sell(f"t-{number}"), user_id=number)
@@ -226,8 +217,6 @@ def test_a_restarted_gateway_does_not_leave_the_gate_closed(tree: Tree) -> None:
 
 
 def test_the_children_of_every_supervisor_stay_in_order(tree: Tree) -> None:
-    """After any restart the tree is drawn as before."""
-
     def drawn(name: str = "pipeline") -> list[object]:
         children = which_children(tree.find(name), 10)
         return [

@@ -114,7 +114,6 @@ def finish(tree: FifoTree) -> None:
 
 
 def test_answers_come_in_the_order_of_the_submissions(tree: FifoTree) -> None:
-    """Each user's own; once, for his group, with an id of its own."""
     for user_id in (1, 2, 3, 1, 2, 1):
         tree.submit(user_id, 4)
     tree.advance(5)
@@ -124,7 +123,6 @@ def test_answers_come_in_the_order_of_the_submissions(tree: FifoTree) -> None:
 
 
 def test_one_of_a_user_is_worked_on_and_the_others_wait(tree: FifoTree) -> None:
-    """They were received with it and hold their credits; other users' go on meanwhile."""
     hold = tree.hold("app_store", "verify_receipt", False)
     tree.system.pause()  # so that one receive brings all of them: a queue gives no more of a group that it has given of
     tree.submit(1, 5)
@@ -141,7 +139,6 @@ def test_one_of_a_user_is_worked_on_and_the_others_wait(tree: FifoTree) -> None:
 
 
 def test_the_next_one_begins_when_the_one_before_is_deleted(tree: FifoTree) -> None:
-    """Answered is not enough: until it is deleted it may come again."""
     hold = tree.hold("queues", "delete", False)
     tree.submit(1, 2)
     tree.advance(0.1)
@@ -169,7 +166,6 @@ def test_what_is_behind_one_that_is_handed_back_comes_again_after_it(tree: FifoT
 
 
 def test_one_that_cannot_be_answered_lets_the_next_one_through(tree: FifoTree) -> None:
-    """It is moved, to its group; that is an end like any other."""
     tree.submit(1, 1)
     tree.services.queues.put(SOURCE, "no json", {"submission_id": "odd"}, "1")
     tree.submit(1, 2)
@@ -181,7 +177,6 @@ def test_one_that_cannot_be_answered_lets_the_next_one_through(tree: FifoTree) -
 
 
 def test_what_is_behind_a_corrupt_copy_comes_after_it(tree: FifoTree) -> None:
-    """The corrupt copy is left for redelivery; nothing passes it meanwhile."""
     tree.services.queues.interrupt()
     hold = tree.hold("queues", "receive", False)
     tree.services.queues.interrupt()
@@ -211,7 +206,6 @@ def test_a_submission_id_that_was_given_twice_costs_nobody_an_answer(tree: FifoT
 @pytest.mark.parametrize("how", ["crash", "kill"])
 @pytest.mark.parametrize("who", WORKERS)
 def test_any_worker_may_die_at_any_step(tree: FifoTree, who: str, how: str, step: tuple[str, str, bool]) -> None:
-    """Of three of a user one is at that step; all are answered, in order, perhaps again."""
     tree.hold(*step)
     tree.submit(1, 3)
     tree.settle()
@@ -231,7 +225,6 @@ def test_any_worker_may_die_at_any_step(tree: FifoTree, who: str, how: str, step
 @pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
 @pytest.mark.parametrize("who", SUPERVISORS)
 def test_any_supervisor_may_die_at_any_step(tree: FifoTree, who: str, step: tuple[str, str, bool]) -> None:
-    """Likewise."""
     tree.hold(*step)
     tree.submit(1, 3)
     tree.settle()

@@ -105,7 +105,6 @@ def is_answered(house: House, *asking: Ref) -> list[bool]:
 
 
 def test_requests_under_way_are_bounded(house: House) -> None:
-    """Of ten requests three go, and the next as soon as one is back."""
     house.gateway.kill()
     house.gateway = house.start(concurrency=3)
     first = house.ledger.hold("get", times=3)
@@ -138,7 +137,6 @@ def test_a_smaller_limit_holds_for_the_next_requests(house: House) -> None:
 
 
 def test_a_wider_limit_lets_what_waits_go_at_once(house: House) -> None:
-    """It need not wait for an answer to come."""
     house.limits.change(Limits(20, 1, 20))
     with house.ledger.hold("get", times=3):
         asking = [house.look_up(number) for number in range(3)]
@@ -158,7 +156,6 @@ class Limited(LedgerGateway):
 
 
 def test_the_rate_is_kept(stage: Stage) -> None:
-    """Twenty requests at ten a second take two seconds, less the burst."""
     ledger: FakeLedger = stage.with_fake(FakeLedger())
     gateway = stage.actors.start(Limited, ledger, 10)
     for number in range(20):
@@ -171,7 +168,6 @@ def test_the_rate_is_kept(stage: Stage) -> None:
 
 
 def test_a_suspect_waits_for_the_rate(stage: Stage) -> None:
-    """It is sent when the next slot comes, not before."""
     house = House(stage)
     house.gateway.kill()
     house.gateway = stage.actors.start(Limited, house.ledger, 0.1)
@@ -198,7 +194,6 @@ def _seconds_of_next(house: House) -> float:
 
 
 def test_what_tries_in_an_outage_waits_for_the_rate(stage: Stage) -> None:
-    """Of many new requests one is made in ten seconds, however often what is kept is tried."""
     house = House(stage)
     house.gateway.kill()
     house.gateway = stage.actors.start(Limited, house.ledger, 0.1)
@@ -234,7 +229,6 @@ def test_what_is_not_sent_takes_nothing_of_the_rate(stage: Stage) -> None:
 
 
 def test_requests_of_the_dead_are_not_made(house: House) -> None:
-    """Whoever ended while waiting wants no answer; those behind it do."""
     house.gateway.kill()
     house.gateway = house.start(concurrency=1)
     with house.ledger.hold("get"):
@@ -250,7 +244,6 @@ def test_requests_of_the_dead_are_not_made(house: House) -> None:
 
 
 def test_a_failed_request_is_tried_again(house: House) -> None:
-    """After a pause, and the one who asked never knows."""
     house.ledger.fail("get", DOWN, times=2)
     asking = house.look_up(1)
     assert (house.ledger.count("get"), is_answered(house, asking)) == (1, [False])
@@ -261,7 +254,6 @@ def test_a_failed_request_is_tried_again(house: House) -> None:
 
 
 def test_attempts_are_counted(house: House) -> None:
-    """Three in all, then the request is given up for this delivery."""
     house.ledger.fail("get", DOWN, times=None)
     asking = house.look_up(1)
     house.stage.advance(60)
@@ -270,7 +262,6 @@ def test_attempts_are_counted(house: House) -> None:
 
 
 def test_the_service_may_ask_for_patience(house: House) -> None:
-    """``Retry-After`` is waited for, though our own pause would be shorter."""
     house.ledger.fail("get", LedgerUnavailable("503", retry_after_seconds=45))
     asking = house.look_up(1)
     house.stage.advance(44.9)
@@ -290,7 +281,6 @@ def test_a_bug_of_the_client_is_the_askers_affair(house: House, error: BaseExcep
 
 
 def test_a_refusal_is_final(house: House) -> None:
-    """What an operator has to put right is not tried again."""
     house.ledger.fail("get", QueueRefused("q", "deleted"))
     asking = house.look_up(1)
     assert house.stage.reply_to(asking) == Refused("queue 'q': deleted")
@@ -302,7 +292,6 @@ def test_a_refusal_is_final(house: House) -> None:
 
 
 def test_one_poisonous_message_does_not_stop_the_others(house: House) -> None:
-    """Its requests fail, all of them, again and again; the others' are made."""
     house.ledger.fail("get", DOWN, times=8)
     poison = [house.look_up(666) for _ in range(8)]
     assert house.stage.reply_to(house.look_up(1)) is Ownership.FREE
@@ -312,7 +301,6 @@ def test_one_poisonous_message_does_not_stop_the_others(house: House) -> None:
 
 
 def test_failures_of_several_messages_close_the_gate(house: House) -> None:
-    """Some seconds long without an answer: in_flight hears of it, and what was tried already is kept."""
     house.trip()
     assert house.announced() == [ServiceUnavailable]
     sent = house.ledger.count("get")
@@ -357,7 +345,6 @@ def test_an_outage_is_tried_ever_more_seldom(house: House) -> None:
 
 
 def test_a_straggler_that_fails_says_nothing_new(house: House) -> None:
-    """A request from before the outage that fails late is kept as the others are."""
     straggling = house.ledger.hold("get", times=1, then=DOWN)
     slow = house.look_up(1)
     tripped = house.trip()
@@ -369,7 +356,6 @@ def test_a_straggler_that_fails_says_nothing_new(house: House) -> None:
 
 
 def test_a_try_that_hangs_does_not_stop_the_next(house: House) -> None:
-    """It may be about the very message that the service chokes on; and the limits are kept."""
     house.gateway.kill()
     house.gateway = house.start(concurrency=7)
     house.trip()
@@ -383,7 +369,6 @@ def test_a_try_that_hangs_does_not_stop_the_next(house: House) -> None:
 
 
 def test_a_straggler_that_succeeds_ends_the_outage(house: House) -> None:
-    """Any answer says that the service is there."""
     with house.ledger.hold("get", times=1) as straggling:
         slow = house.look_up(1)
         house.ledger.fail("get", DOWN, times=None)
@@ -414,7 +399,6 @@ def test_a_new_message_is_tried_before_those_that_are_kept(house: House) -> None
 
 
 def test_few_new_messages_are_tried_at_a_time(house: House) -> None:
-    """In a real outage the others wait, as all do."""
     house.trip()
     house.ledger.fail("get", DOWN, times=None)
     house.stage.advance(60)
@@ -439,7 +423,6 @@ def test_few_who_try_get_company_at_once(house: House) -> None:
 
 
 def test_the_end_of_an_outage_ends_every_pause(house: House) -> None:
-    """Whoever was told to wait for five minutes at its beginning does not wait them out."""
     house.ledger.fail("get", LedgerUnavailable("503", retry_after_seconds=300), times=4)
     waiting = [house.look_up(number) for number in range(4)]
     house.stage.settle()
@@ -454,7 +437,6 @@ def test_the_end_of_an_outage_ends_every_pause(house: House) -> None:
 
 
 def test_a_gateway_says_what_it_knows(house: House) -> None:
-    """For an in_flight that is new and knows of no outage."""
     assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceAvailable("ledger")
     house.trip()
     assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceUnavailable("ledger")
@@ -468,7 +450,6 @@ def test_a_gateway_says_what_it_knows(house: House) -> None:
 def test_a_probe_that_ends_in_another_way_is_not_the_last(
     house: House, error: Exception, answer: type, is_back: bool
 ) -> None:
-    """A refusal is an answer, so the service is back; a bug says nothing, so the next request tries."""
     tripped = house.trip()
     house.ledger.fail("get", error)
     house.stage.advance(0.2)
@@ -507,7 +488,6 @@ def test_messages_that_fail_while_others_are_answered_close_no_gate(house: House
 
 
 def test_suspects_have_a_small_share_of_the_requests(house: House) -> None:
-    """Where the service never answers them, others have room all the time."""
     house.gateway.kill()
     house.gateway = house.start(concurrency=20)
     house.ledger.poison_with(*range(1000, 1015))
@@ -555,7 +535,6 @@ def test_where_suspects_are_answered_one_that_comes_again_is_tried_as_often_as_e
 
 
 def test_a_suspect_that_comes_again_is_tried_once(house: House) -> None:
-    """In its next deliveries it is a suspect from the beginning; the first answer is the end of that."""
     house.ledger.poison_with(666)
     first = house.look_up(666)
     for second in range(10):
@@ -575,7 +554,6 @@ def test_a_suspect_that_comes_again_is_tried_once(house: House) -> None:
 
 
 def test_an_outage_is_seen_though_there_are_suspects_and_costs_them_no_attempt(house: House) -> None:
-    """They say nothing about the service, neither then nor before; they are answered with the others."""
     house.ledger.poison_with(666)
     suspect = house.look_up(666)
     house.look_up(1)
@@ -613,7 +591,6 @@ def test_who_lends_all_limits_to_others_forgets_the_outage(house: House) -> None
 
 
 def test_who_waits_learns_of_a_crash(house: House) -> None:
-    """Requests under way and those kept: nobody is left without a word."""
     with house.ledger.hold("get"):
         asking = [house.look_up(number) for number in range(3)]
         house.stage.crash(house.gateway)
@@ -621,7 +598,6 @@ def test_who_waits_learns_of_a_crash(house: House) -> None:
 
 
 def test_a_restarted_gateway_opens_the_gate(house: House) -> None:
-    """It knows of no outage, and the one before it can't take back what it said."""
     house.trip()
     assert house.announced() == [ServiceUnavailable]
     house.stage.crash(house.gateway)
@@ -630,7 +606,6 @@ def test_a_restarted_gateway_opens_the_gate(house: House) -> None:
 
 
 def test_io_threads_end_with_their_gateway(house: House) -> None:
-    """By shutdown or by crash; the system finds nothing left to wait for."""
     for ending in range(2):
         gateway = house.gateway = house.start()
         assert house.stage.reply_to(house.look_up(ending)) is Ownership.FREE

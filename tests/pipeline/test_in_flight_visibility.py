@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from receipt_actors.domain.limits import Limits, LiveLimits
+from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.sources import Source
 from receipt_actors.otp import NORMAL, SHUTDOWN, ExitReason, Ref, Shutdown, Stop
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.protocol import (
@@ -102,7 +102,6 @@ def test_a_message_is_extended_from_half_its_time_on(house: House) -> None:
 
 
 def test_no_message_is_ever_close_to_its_end(house: House) -> None:
-    """Whenever a message comes in, it is extended with a third of its timeout to spare."""
     hidden_until: dict[str, float] = {}
     for number in range(20):
         house.take(f"m-{number}")
@@ -120,7 +119,6 @@ def test_no_message_is_ever_close_to_its_end(house: House) -> None:
 
 
 def test_extensions_end_after_twelve_hours(house: House) -> None:
-    """SQS counts them from the receive; an extension beyond would be refused."""
     house.take()
     house.stage.advance(MAX_VISIBILITY_SECONDS - TIMEOUT)
     extensions = len(house.changes())
@@ -130,7 +128,6 @@ def test_extensions_end_after_twelve_hours(house: House) -> None:
 
 
 def test_a_message_that_is_done_is_left(house: House) -> None:
-    """It is deleted or moved: there is nothing to hand back."""
     house.end(house.take())
     assert (house.changes(), house.counted()) == ([], [])
 
@@ -158,7 +155,6 @@ def test_one_that_is_ended_before_the_processors_hands_back(house: House) -> Non
 
 
 def test_one_that_crashes_alone_hands_nothing_back(house: House) -> None:
-    """The processors live, and its successor watches them."""
     house.take()
     house.in_flight.cast(object())
     house.stage.settle()
@@ -168,7 +164,6 @@ def test_one_that_crashes_alone_hands_nothing_back(house: House) -> None:
 
 @pytest.mark.parametrize(("receives", "seconds"), [(1, 30), (2, 60), (4, 240), (6, 900), (19, 900)])
 def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receives: int, seconds: int) -> None:
-    """30 s x 2^n, at most 15 minutes, up to a fifth less, and counted under its reason."""
     processor = house.take(receives=receives)
     assert house.changes() == []
     house.end(processor, Shutdown(HandBack(Reason.GAVE_UP_FOR_NOW)))
@@ -179,14 +174,12 @@ def test_what_gives_up_is_handed_back_the_later_the_oftener(house: House, receiv
 
 
 def test_what_was_shut_down_is_handed_back_at_once(house: House) -> None:
-    """For another process to take."""
     house.end(house.take(receives=7), SHUTDOWN)
     assert house.changes() == [("m-1/handle", 0)]
     assert house.counted() == [("handed_back", Reason.DRAINED)]
 
 
 def test_what_crashed_is_handed_back_later_and_reported(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """A poisonous message comes round ever more seldom; the log has its id."""
     house.stage.crash(house.take("m-666", receives=3))
     ((handle, seconds),) = house.changes()
     assert (handle, 96 <= seconds <= 120) == ("m-666/handle", True)
@@ -195,7 +188,6 @@ def test_what_crashed_is_handed_back_later_and_reported(house: House, caplog: py
 
 
 def test_what_was_killed_counts_as_crashed(house: House) -> None:
-    """It had no chance to say anything."""
     house.take().kill()
     assert [24 <= seconds <= 30 for _, seconds in house.changes()] == [True]
     assert house.counted() == [("handed_back", Reason.CRASHED)]
@@ -239,14 +231,12 @@ def test_a_message_whose_extension_fails_is_lost(
 
 
 def test_a_batcher_that_is_away_is_survived(house: House) -> None:
-    """The message comes back by its visibility timeout."""
     house.batcher.kill()
     house.end(house.take(), SHUTDOWN)
     assert house.in_flight.is_alive()
 
 
 def test_a_new_in_flight_goes_on_with_the_table(house: House) -> None:
-    """Extensions go on, ends are seen, also those that nobody has seen, and a group keeps its order."""
     validating, ending = house.take("m-1"), house.take("m-2")
     (first,) = house.receive(*of_group("a", "a1", "a2"), source=FIFO)
     house.stage.crash(house.in_flight)
@@ -269,7 +259,6 @@ def test_a_new_in_flight_goes_on_with_the_table(house: House) -> None:
 
 
 def test_what_gets_no_processor_is_handed_back_and_those_behind_it(house: House) -> None:
-    """At once where the supervisor starts nothing; later where the processor crashes at its start."""
     validators = house.stage.actors.whereis(VALIDATORS)
     assert validators is not None
     otp_sys.suspend(validators)
@@ -298,7 +287,6 @@ def test_what_a_consumer_brings_at_its_end_is_handed_back_at_once(house: House) 
 
 
 def test_one_of_a_group_has_a_processor_at_a_time(house: House) -> None:
-    """The next one when it is finished; all of them are extended meanwhile. Others go on."""
     a, b = of_group("a", "a1", "a2"), of_group("b", "b1")
     first, other = house.receive(*a, *b, source=FIFO)
     house.take("alone")
@@ -332,7 +320,6 @@ def test_one_that_is_not_finished_has_those_behind_it_handed_back(house: House, 
 
 
 def test_what_is_behind_a_corrupt_copy_is_handed_back(house: House) -> None:
-    """The corrupt one is left as it is; until it comes back its group gives nothing."""
     (copy, _), behind = of_group("a", "a1", "a2")
     house.receive((copy, None), behind, *of_group("b", "b1"), source=FIFO)
     assert house.begun() == ["b1"]

@@ -58,13 +58,11 @@ def house(stage: Stage) -> House:
 
 
 def test_the_first_claim_is_new(house: House) -> None:
-    """It is put, and stands."""
     assert house.claim(item()) is Ownership.NEW
     assert house.ledger.items == {"t-1": item()}
 
 
 def test_the_owner_is_recognised_by_the_ledger_each_time(house: House) -> None:
-    """The map is never used for its owner: it might be wrong, and the ledger is not."""
     house.claim(item())
     assert house.claim(item()) is Ownership.OURS
     assert house.look_up(1) is Ownership.OURS
@@ -73,14 +71,12 @@ def test_the_owner_is_recognised_by_the_ledger_each_time(house: House) -> None:
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_claim_whose_answer_was_lost_is_our_own(house: House, times: int) -> None:
-    """A retry meets the first write and knows it."""
     house.ledger.lose_answer("claim", TIME_OUT, times=times)
     assert house.claim(item()) is Ownership.OURS
     assert house.ledger.count("claim") == times + 1
 
 
 def test_a_claim_whose_answers_were_all_lost_is_our_own_at_the_next_delivery(house: House) -> None:
-    """Nothing is said this time; nothing that was not confirmed is in the map, either."""
     house.ledger.lose_answer("claim", TIME_OUT, times=3)
     assert isinstance(house.claim(item()), GaveUp)
     assert house.claim(item()) is Ownership.OURS
@@ -96,7 +92,6 @@ def test_replays_of_others_are_refused_without_a_call(house: House) -> None:
 
 
 def test_the_map_learns_from_refusals_and_look_ups(house: House) -> None:
-    """What stood in the way of one stands in the way of all others but its owner."""
     house.ledger.claim(item(user=1))
     assert house.claim(item(user=2)) is Ownership.OTHER_USER
     assert house.claim(item(user=3)) is Ownership.OTHER_USER
@@ -108,14 +103,12 @@ def test_the_map_learns_from_refusals_and_look_ups(house: House) -> None:
 
 
 def test_a_free_transaction_is_not_remembered(house: House) -> None:
-    """It may be claimed at any moment."""
     assert house.look_up(1) is Ownership.FREE
     house.ledger.claim(item(user=2))
     assert house.look_up(1) is Ownership.OTHER_USER
 
 
 def test_a_claim_that_failed_is_not_remembered(house: House) -> None:
-    """Nobody knows whether it was made; the next one to ask is told by the ledger."""
     house.ledger.fail("claim", TIME_OUT, times=3)
     house.claim(item(user=1))
     assert house.claim(item(user=2)) is Ownership.NEW
@@ -170,7 +163,6 @@ def test_a_refund_before_its_claim_is_told_until_it_is_taken_back(house: House) 
 
 
 def test_the_map_forgets_the_oldest(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is bounded; what it has forgotten the ledger still knows."""
     monkeypatch.setattr(ledger_gateway, "KNOWN_CLAIMS", 2)
     house.gateway = house.start()
     for transaction_id in ("t-1", "t-2", "t-3"):
@@ -182,7 +174,6 @@ def test_the_map_forgets_the_oldest(house: House, monkeypatch: pytest.MonkeyPatc
 
 
 def test_of_many_that_claim_at_once_one_wins(house: House) -> None:
-    """All are under way together; the others are told whose it is, most of them without a call."""
     with house.ledger.hold("claim"):
         rivals = [house.stage.ask(house.gateway, ClaimTransaction(item(user=user))) for user in range(200)]
     house.stage.advance(PACE_SECONDS)
@@ -195,20 +186,17 @@ def test_of_many_that_claim_at_once_one_wins(house: House) -> None:
 
 
 def test_a_claim_leaves_at_once_when_it_is_quiet(house: House) -> None:
-    """No time passes on the clock: batching costs nothing at low load."""
     asking = house.stage.ask(house.gateway, ClaimTransaction(item()))
     assert house.stage.reply_to(asking) is Ownership.NEW
 
 
 def test_claims_gather_where_many_come(house: House) -> None:
-    """Sixty behind one go as twenty-five, twenty-five and ten."""
     wanted = [item(f"t-{number}", user=number) for number in range(60)]
     assert house.claim_together(*wanted) == [Ownership.NEW] * 60
     assert (house.ledger.count("claim"), house.ledger.count("claim_all")) == (1, 3)
 
 
 def test_a_batch_never_decides_whose_a_taken_transaction_is(house: House) -> None:
-    """Each that was not put is asked for alone: it may be the submission's own, after a lost answer."""
     house.ledger.claim(item("t-1", user=1))
     house.ledger.claim(item("t-2", user=9))
     calls = house.ledger.count("claim")
@@ -224,7 +212,6 @@ def test_the_same_transaction_is_once_in_a_batch(house: House) -> None:
 
 
 def test_look_ups_wait_for_nobody(house: House) -> None:
-    """There is no batch for them; claims that gather do not hold them up."""
     with house.ledger.hold("claim", times=1):
         house.stage.ask(house.gateway, ClaimTransaction(item("t-first")))
         house.stage.ask(house.gateway, ClaimTransaction(item("t-1")))
@@ -234,7 +221,6 @@ def test_look_ups_wait_for_nobody(house: House) -> None:
 
 
 def test_what_failed_in_a_batch_is_tried_again_alone(house: House) -> None:
-    """Whichever of them spoilt it, the next tries are no longer each other's affair."""
     house.ledger.lose_answer("claim_all", TIME_OUT)
     assert house.claim_together(item("t-1"), item("t-2")) == [Ownership.OURS] * 2
     assert (house.ledger.count("claim"), house.ledger.count("claim_all")) == (1 + 2, 1)
@@ -242,7 +228,6 @@ def test_what_failed_in_a_batch_is_tried_again_alone(house: House) -> None:
 
 @pytest.mark.parametrize(("sender_fault", "answer"), [(False, Ownership.NEW), (True, Refused("Odd: words"))])
 def test_an_entry_that_fails_fails_alone(house: House, sender_fault: bool, answer: object) -> None:
-    """Throttled it is tried again; refused it is not."""
     failure = EntryFailure("Odd", "words", sender_fault)
     house.ledger.fail_entries("claim_all", befalls=lambda each: each.transaction_id == "t-1", failure=failure)
     assert house.claim_together(item("t-1"), item("t-2")) == [answer, Ownership.NEW]

@@ -102,7 +102,6 @@ def test_everything_can_be_seen(tree: Tree) -> None:
 
 
 def test_what_is_in_flight_is_seen_with_its_actors(tree: Tree) -> None:
-    """Twenty validators are listed, the others counted; each can be asked what it is at."""
     tree.services.app_store.hold("verify_receipt")
     for number in range(25):
         submit(tree, number)
@@ -138,7 +137,6 @@ def test_an_outage_is_seen(tree: Tree) -> None:
 
 
 def test_restarts_are_seen(tree: Tree) -> None:
-    """Of the actor that crashed, however it goes on."""
     tree.crash(IN_FLIGHT)
     tree.crash(IN_FLIGHT)
     found = actors(look(tree))
@@ -146,7 +144,6 @@ def test_restarts_are_seen(tree: Tree) -> None:
 
 
 def test_queues_are_looked_at_seldom(tree: Tree) -> None:
-    """However often somebody looks at the system; and never for nobody."""
     asked = tree.services.queues.count
     assert asked("approximate_number_of_messages") == 0
     for _ in range(5):
@@ -158,7 +155,6 @@ def test_queues_are_looked_at_seldom(tree: Tree) -> None:
 
 
 def test_a_queue_that_does_not_answer_holds_up_nobody(tree: Tree) -> None:
-    """Its depth is not known; the others' neither, as long as the one look is under way."""
     hold = tree.services.queues.hold("approximate_number_of_messages")
     assert set(look(tree).queues.values()) == {None}
     hold.release()
@@ -226,14 +222,12 @@ def test_a_pause_is_begun_without_a_wait(tree: Tree) -> None:
 
 
 def test_a_paused_system_drains(tree: Tree) -> None:
-    """It has nothing to wait for."""
     tree.system.pause()
     assert tree.system.drain(5.0) == 0
     assert tree.system.overview().state is State.ENDED
 
 
 def test_an_outage_lets_nothing_in_while_it_is_paused(tree: Tree) -> None:
-    """Not even the one message that would find out whether the service is back."""
     begin_outage(tree)
     tree.system.pause()
     submit(tree, 100)
@@ -243,7 +237,6 @@ def test_an_outage_lets_nothing_in_while_it_is_paused(tree: Tree) -> None:
 
 
 def test_a_system_that_has_ended_can_be_looked_at(tree: Tree) -> None:
-    """With what was counted; there is no tree any more."""
     submit(tree)
     tree.advance(1)
     tree.system.drain(5.0)
@@ -255,7 +248,6 @@ def test_a_system_that_has_ended_can_be_looked_at(tree: Tree) -> None:
 
 
 def test_the_state_of_an_actor_is_told_without_secrets(tree: Tree) -> None:
-    """Whichever actor; and none that is not there."""
     for name in actors(look(tree)):
         described = json.loads(json.dumps(tree.system.actor_state(name)))
         assert (described["name"], described["state"] is None) == (name, False)
@@ -264,7 +256,6 @@ def test_the_state_of_an_actor_is_told_without_secrets(tree: Tree) -> None:
 
 
 def test_an_actor_that_does_not_answer_is_described_all_the_same(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that blocks says where it is, and what can be seen from outside."""
     monkeypatch.setattr("receipt_actors.inspection.STATE_SECONDS", 0.01)
     over = threading.Event()
     monkeypatch.setattr(Consumer, "describe_state", lambda _consumer: {"was": over.wait(PATIENCE_SECONDS)})
@@ -279,7 +270,6 @@ def test_an_actor_that_does_not_answer_is_described_all_the_same(tree: Tree, mon
 
 
 def test_a_suspended_actor_is_seen_as_one(tree: Tree) -> None:
-    """Somebody has stopped it by hand, and may have forgotten that."""
     ref = tree.find(QUEUE_DEPTHS)
     otp_sys.suspend(ref)
     assert actors(look(tree))[QUEUE_DEPTHS].status == "suspended"
@@ -301,7 +291,6 @@ def test_the_crash_of_a_validator_is_told_with_its_message(tree: Tree) -> None:
 
 
 def test_an_outage_and_its_end_are_incidents(tree: Tree) -> None:
-    """Of the same service."""
     begin_outage(tree)
     tree.services.recover()
     tree.advance(30)
@@ -314,7 +303,6 @@ def test_an_outage_and_its_end_are_incidents(tree: Tree) -> None:
 
 
 def test_an_answer_that_is_none_is_an_incident(tree: Tree) -> None:
-    """With the message that it was about; it is asked again, and answered."""
     strange = AppStoreUnavailable("answered HTTP 200, but no JSON: '<html>'", is_unknown_answer=True)
     tree.services.app_store.fail("verify_receipt", strange)
     message_id = tree.services.submit(tree.services.app_store.sell("t-1"), user_id=1)
@@ -334,7 +322,6 @@ def test_an_answer_that_is_none_is_an_incident(tree: Tree) -> None:
     ids=["unknown", "misconfigured"],
 )
 def test_what_apple_should_not_answer_is_an_incident(tree: Tree, answer: dict[str, int], kind: str, text: str) -> None:
-    """With the message that it was about."""
     receipt = tree.services.app_store.sell("t-1")
     tree.services.app_store.script(receipt, answer)
     message_id = tree.services.submit(receipt, user_id=1)
@@ -345,7 +332,6 @@ def test_what_apple_should_not_answer_is_an_incident(tree: Tree, answer: dict[st
 
 
 def test_a_message_that_is_moved_is_an_incident(tree: Tree) -> None:
-    """With its reason."""
     message_id = tree.services.queues.put(SOURCE, "no JSON")
     tree.advance(1)
     (moved,) = look(tree).incidents
@@ -353,14 +339,12 @@ def test_a_message_that_is_moved_is_an_incident(tree: Tree) -> None:
 
 
 def test_a_drain_that_gives_up_is_an_incident(tree: Tree) -> None:
-    """It is there to be seen, and told, after the end."""
     begin_outage(tree)
     assert tree.system.drain(5.0) == 10
     assert "abandoned" in [incident.kind for incident in tree.system.overview().incidents]
 
 
 def test_a_message_can_be_followed(tree: Tree) -> None:
-    """The steps of one user's message, and nobody else's."""
     events: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
     ends: SimpleQueue[str] = SimpleQueue()
     control: SystemControl = tree.system
@@ -376,7 +360,6 @@ def test_a_message_can_be_followed(tree: Tree) -> None:
 
 
 def test_the_end_of_the_system_is_the_end_of_a_trace(tree: Tree) -> None:
-    """None can be begun then, and none that can't be understood at any time."""
     ends: SimpleQueue[str] = SimpleQueue()
     tree.system.trace(TraceRequest({"event": ["received"]}), print, ends.put)
     with pytest.raises(TraceRefused):

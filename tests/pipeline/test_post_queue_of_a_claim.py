@@ -64,7 +64,6 @@ def dead(tree: Tree, source_queue: str) -> list[str]:
 
 
 def test_by_the_same_way_it_gets_the_same_ok(tree: Tree) -> None:
-    """However often it is sent."""
     for _ in range(3):
         send(tree, FIRST, OUT)
     assert answers(tree) == {OUT: [OK] * 3}
@@ -97,7 +96,6 @@ def test_a_queue_that_got_ok_gets_no_invalid_by_whatever_source(tree: Tree) -> N
 
 
 def test_another_user_gets_no_ok_by_any_way(tree: Tree) -> None:
-    """The id alone makes no submission."""
     send(tree, FIRST, SHARED)
     for source, post in ((FIRST, SHARED), (FIRST, OTHER), (SECOND, SHARED), (SECOND, OUT2)):
         send(tree, source, post, user_id=2)

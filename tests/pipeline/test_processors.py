@@ -11,12 +11,22 @@ import pytest
 
 from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Unanswerable, Verdict
-from receipt_actors.domain.policy import Policy
+from receipt_actors.domain.policy import Policy, Source
 from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
-from receipt_actors.domain.sources import Source
-from receipt_actors.otp import NORMAL, SHUTDOWN, AlreadyStarted, Crash, NotStarted, Ref, StartChild, Started
+from receipt_actors.otp import (
+    NORMAL,
+    TEMPORARY,
+    ChildSpec,
+    Crash,
+    Name,
+    Ref,
+    SimpleOneForOneSupervisor,
+    Start,
+    Starting,
+    StartResult,
+)
 from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.processor import MAX_TRIES
 from receipt_actors.pipeline.protocol import (
@@ -37,8 +47,8 @@ from receipt_actors.pipeline.protocol import (
     result_batcher_name,
 )
 from receipt_actors.pipeline.validator import Validator
-from receipt_actors.telemetry.latencies import Latencies
-from tests.pipeline.stand_ins import DEAD, POST, SILENT, SOURCE, Stage, delivery, submission
+from receipt_actors.telemetry.statistics import Latencies
+from tests.pipeline.stand_ins import DEAD, POST, SOURCE, Stage, StandIn, delivery, submission
 
 POLICY = Policy(frozenset({"com.example.game"}), frozenset({"coins"}))
 
@@ -77,6 +87,12 @@ class House:
         self.processor = self.stage.actors.start(Mover, self.source, delivery(1, body="no json"), unanswerable, 0.0)
         self.stage.settle()
         return self.processor
+
+    def find(self, name: Name) -> Ref:
+        self.stage.settle()
+        ref = self.stage.actors.whereis(name)
+        assert ref is not None
+        return ref
 
     def answer(self, who: Ref, value: object, call: int = -1) -> None:
         self.stage.answer(who, value, call)
@@ -143,7 +159,6 @@ def house(stage: Stage) -> House:
 
 
 def test_one_step_after_the_other(house: House) -> None:
-    """Verified, claimed, posted, and only then deleted; then it ends, and is counted."""
     house.validate()
     assert house.stage.calls(house.apple, VerifyReceipt) == [VerifyReceipt(submission(1), SOURCE)]
     assert (house.claims(), house.posted(), house.deleted()) == ([], [], [])
@@ -161,7 +176,6 @@ def test_one_step_after_the_other(house: House) -> None:
 
 
 def test_the_claim_says_everything_about_its_owner(house: House) -> None:
-    """The item that a redelivery will be compared with."""
     house.validate()
     house.answer(house.apple, genuine())
     (claim,) = house.stage.calls(house.ledger, ClaimTransaction)
@@ -172,7 +186,6 @@ def test_the_claim_says_everything_about_its_owner(house: House) -> None:
 
 
 def test_a_message_takes_as_long_as_it_was_here(house: House) -> None:
-    """From when it came in, before its processor was started."""
     house.stage.advance(1)
     house.validate()
     house.stage.advance(1)
@@ -196,7 +209,6 @@ def test_a_message_takes_as_long_as_it_was_here(house: House) -> None:
     ],
 )
 def test_the_ledger_decides(house: House, ownership: Ownership, status: str, reason: Reason) -> None:
-    """Whose the transaction is makes the verdict, and the reason travels with it."""
     house.validate()
     house.answer(house.apple, genuine())
     house.answer(house.ledger, ownership)
@@ -205,7 +217,6 @@ def test_the_ledger_decides(house: House, ownership: Ownership, status: str, rea
 
 
 def test_what_policy_refuses_is_looked_up_first(house: House) -> None:
-    """It is not claimed, and its own earlier OK is repeated."""
     house.validate()
     house.answer(house.apple, genuine(bundle_id="com.example.other"))
     assert (house.claims(), house.look_ups()) == ([], ["t-1"])
@@ -214,7 +225,6 @@ def test_what_policy_refuses_is_looked_up_first(house: House) -> None:
 
 
 def test_many_transactions_are_answered_one_by_one(house: House) -> None:
-    """All are claimed at once; all answers are posted before the one delete."""
     house.validate()
     house.answer(house.apple, genuine(*[transaction(f"t-{number}", purchased_at=number) for number in range(3)]))
     assert house.claims() == ["t-2", "t-1", "t-0"]
@@ -230,7 +240,6 @@ def test_many_transactions_are_answered_one_by_one(house: House) -> None:
 
 
 def test_one_of_a_product_is_looked_up_then_claimed(house: House) -> None:
-    """All of the product are looked up before the newest free one is claimed, under the same label."""
     house.validate(product_id="coins")
     house.answer(house.apple, genuine(transaction("old", purchased_at=1), transaction("new", purchased_at=2)))
     assert (house.look_ups(), house.claims()) == (["new", "old"], [])
@@ -247,7 +256,6 @@ def test_one_of_a_product_is_looked_up_then_claimed(house: House) -> None:
 
 
 def test_a_dead_letter_keeps_the_spelling_of_its_receipt(house: House) -> None:
-    """A receipt may be written with JSON's escapes; the copy is the body as it came."""
     body = delivery(1).body
     receipt_data = json.loads(body)["receipt"]
     escaped = body.replace(receipt_data, "".join(f"\\u{ord(character):04x}" for character in receipt_data))
@@ -267,7 +275,6 @@ def test_a_dead_letter_keeps_the_spelling_of_its_receipt(house: House) -> None:
     ids=["unidentified", "malformed", "nothing bought"],
 )
 def test_what_cannot_be_answered_is_moved(house: House, meaning: object, reason: Reason) -> None:
-    """Sent to the dead-letter queue with its reason, then deleted, never answered."""
     house.validate()
     house.answer(house.apple, meaning)
     (message,) = house.posted(house.dead_letters)
@@ -281,7 +288,6 @@ def test_what_cannot_be_answered_is_moved(house: House, meaning: object, reason:
 
 
 def test_what_is_not_identified_may_be_answered(house: House) -> None:
-    """Where the settings say so: INVALID, with an empty transaction id."""
     house.validate(replies_unidentified=True)
     house.answer(house.apple, Unidentified(Reason.NOT_AUTHENTIC))
     assert house.verdicts() == [("", "INVALID")]
@@ -291,7 +297,6 @@ def test_what_is_not_identified_may_be_answered(house: House) -> None:
 
 
 def test_a_post_queue_that_takes_nothing_makes_a_message_unanswerable(house: House) -> None:
-    """The claim keeps for when an operator redrives it."""
     house.go_to("replying")
     house.answer(house.results, Refused("no such queue"))
     (message,) = house.posted(house.dead_letters)
@@ -303,7 +308,6 @@ def test_a_post_queue_that_takes_nothing_makes_a_message_unanswerable(house: Hou
 
 @pytest.mark.parametrize("other", [Done(), Refused("gone")], ids=type)
 def test_of_several_refused_answers_the_first_moves_the_message(house: House, other: object) -> None:
-    """It is moved once, and deleted once that is confirmed, whatever becomes of the other answers."""
     house.validate()
     house.answer(house.apple, genuine(transaction("t-1"), transaction("t-2")))
     house.answer(house.ledger, Ownership.NEW, call=0)
@@ -316,7 +320,6 @@ def test_of_several_refused_answers_the_first_moves_the_message(house: House, ot
 
 
 def test_a_mover_moves(house: House) -> None:
-    """Sent, then deleted, then counted."""
     house.move()
     (message,) = house.posted(house.dead_letters)
     assert (message.body, message.attributes["reason"]) == ("no json", Reason.NOT_JSON)
@@ -327,7 +330,6 @@ def test_a_mover_moves(house: House) -> None:
 
 
 def test_without_a_dead_letter_queue_a_message_is_left(house: House) -> None:
-    """Handed back, neither sent anywhere nor deleted."""
     house.move(dead=None)  # it has nothing to do, and ends at once
     assert (house.handed_back(), house.deleted()) == ([Reason.NO_DEAD_LETTER_QUEUE], [])
     house.validate(dead=None)
@@ -338,7 +340,6 @@ def test_without_a_dead_letter_queue_a_message_is_left(house: House) -> None:
 
 @pytest.mark.parametrize("failure", [Refused("no such queue"), GaveUp("503")], ids=type)
 def test_what_cannot_be_moved_is_handed_back(house: House, failure: object) -> None:
-    """A dead-letter queue that takes nothing loses nothing."""
     house.move()
     house.answer(house.dead_letters, failure)
     assert (house.handed_back(), house.deleted(), house.ended) == ([Reason.GAVE_UP_FOR_NOW], [], NORMAL)
@@ -357,7 +358,6 @@ def test_what_cannot_be_moved_is_handed_back(house: House, failure: object) -> N
     ids=["temporary", "misconfigured", "gave up"],
 )
 def test_trouble_at_apples_is_no_verdict(house: House, meaning: object, reason: Reason) -> None:
-    """The message is handed back, and nobody is told anything."""
     house.validate()
     house.answer(house.apple, meaning)
     assert (house.handed_back(), house.ended) == ([reason], NORMAL)
@@ -366,7 +366,6 @@ def test_trouble_at_apples_is_no_verdict(house: House, meaning: object, reason: 
 
 @pytest.mark.parametrize("step", ["claiming", "replying"])
 def test_trouble_later_on_is_no_verdict_either(house: House, step: str) -> None:
-    """What the ledger or the post queue could not do this time comes back with the message."""
     house.go_to(step)
     house.answer(house.ledger if step == "claiming" else house.results, GaveUp("503"))
     assert (house.handed_back(), house.ended) == ([Reason.GAVE_UP_FOR_NOW], NORMAL)
@@ -375,7 +374,6 @@ def test_trouble_later_on_is_no_verdict_either(house: House, step: str) -> None:
 
 @pytest.mark.parametrize("failure", [GaveUp("503"), Refused("handle"), Broken(ZeroDivisionError())], ids=type)
 def test_an_answered_message_that_cannot_be_deleted_is_answered(house: House, failure: object) -> None:
-    """It comes back by itself, and gets the same answer again."""
     house.go_to("deleting")
     house.answer(house.deleter, failure)
     assert (house.ended, house.fates(), house.handed_back()) == (NORMAL, [("answered", None)], [])
@@ -383,7 +381,6 @@ def test_an_answered_message_that_cannot_be_deleted_is_answered(house: House, fa
 
 @pytest.mark.parametrize("step", ["verifying", "claiming", "replying"])
 def test_a_bug_in_a_client_crashes_who_asked(house: House, step: str) -> None:
-    """Where ``in_flight`` sees it, and hands the message back with a growing visibility timeout."""
     house.go_to(step)
     who = {"verifying": house.apple, "claiming": house.ledger, "replying": house.results}[step]
     house.answer(who, Broken(ZeroDivisionError("bug")))
@@ -392,7 +389,6 @@ def test_a_bug_in_a_client_crashes_who_asked(house: House, step: str) -> None:
 
 
 def test_one_unanswered_claim_of_many_answers_nothing(house: House) -> None:
-    """All or nothing: a half answer would be repeated in another way."""
     house.validate()
     house.answer(house.apple, genuine(transaction("t-1"), transaction("t-2")))
     house.answer(house.ledger, Ownership.NEW, call=0)
@@ -405,7 +401,6 @@ def test_one_unanswered_claim_of_many_answers_nothing(house: House) -> None:
 
 @pytest.mark.parametrize(("step", "who"), [("verifying", "apple"), ("claiming", "ledger"), ("deleting", "deleter")])
 def test_the_successor_of_who_ended_is_asked(house: House, step: str, who: str) -> None:
-    """Again, the same question; the answer goes on from there."""
     house.go_to(step)
     asked = getattr(house, who).process.actor.calls[:]
     successor = house.restart(who)
@@ -414,7 +409,6 @@ def test_the_successor_of_who_ended_is_asked(house: House, step: str, who: str) 
 
 
 def test_nobody_to_ask_is_waited_for(house: House) -> None:
-    """Some fifty seconds; then the message is handed back."""
     house.validate()
     house.stage.crash(house.apple)
     longest = 0.05 * 2**MAX_TRIES
@@ -425,7 +419,6 @@ def test_nobody_to_ask_is_waited_for(house: House) -> None:
 
 
 def test_a_neighbour_that_is_back_in_time_is_enough(house: House) -> None:
-    """However late within those fifty seconds."""
     house.stage.crash(house.apple)
     house.validate()
     house.stage.advance(20)
@@ -435,53 +428,40 @@ def test_a_neighbour_that_is_back_in_time_is_enough(house: House) -> None:
     assert house.claims() == ["t-1"]
 
 
+def start_result_batchers(stage: Stage) -> None:
+    """Start the supervisor of result batchers that keep what they get."""
+
+    def start(queue: str) -> StartResult | Starting:
+        return Start(StandIn, name=result_batcher_name(queue))()
+
+    spec = ChildSpec("result_batcher", start, TEMPORARY)
+    stage.actors.start(SimpleOneForOneSupervisor, spec, name=RESULT_BATCHERS)
+
+
 def test_a_result_batcher_is_started_on_demand(house: House) -> None:
-    """Where none lives for the post queue, its supervisor is asked for one; then it gets the answer."""
+    """And its successor, when it ends; confirmed answers are not sent again."""
     house.stage.crash(house.results)
-    house.go_to("claiming")
-    batchers = house.stage.stand_in(RESULT_BATCHERS)
-    house.answer(house.ledger, Ownership.NEW)
-    assert house.stage.calls(batchers, StartChild) == [StartChild((POST,))]
-    house.results = house.stage.stand_in(result_batcher_name(POST))
-    house.answer(batchers, Started(house.results))
-    assert house.verdicts() == [("t-1", "OK")]
-
-
-def test_two_that_want_the_same_batcher_share_it(house: House) -> None:
-    """The second is told that it runs already, and uses it."""
-    house.stage.crash(house.results)
-    house.go_to("claiming")
-    batchers = house.stage.stand_in(RESULT_BATCHERS)
-    house.answer(house.ledger, Ownership.NEW)
-    house.results = house.stage.stand_in(result_batcher_name(POST))
-    house.answer(batchers, NotStarted(AlreadyStarted(house.results)))
-    assert house.verdicts() == [("t-1", "OK")]
-
-
-def test_a_result_batcher_that_does_not_start_is_asked_for_again(house: House) -> None:
-    """And if it never does, the message is handed back."""
-    house.stage.crash(house.results)
-    house.go_to("claiming")
-    batchers = house.stage.stand_in(RESULT_BATCHERS, lambda _: NotStarted(SHUTDOWN))
-    house.answer(house.ledger, Ownership.NEW)
-    house.stage.advance(0.05 * 2**MAX_TRIES)
-    assert len(house.stage.calls(batchers, StartChild)) == MAX_TRIES + 1
-    assert (house.ended, house.handed_back()) == (NORMAL, [Reason.GAVE_UP_FOR_NOW])
-
-
-def test_a_result_batcher_that_ends_gets_its_answers_handed_over_again(house: House) -> None:
-    """To its successor, which is asked for; confirmed answers are not sent again."""
+    start_result_batchers(house.stage)
     house.validate()
     house.answer(house.apple, genuine(transaction("t-1"), transaction("t-2")))
     house.answer(house.ledger, Ownership.NEW, call=0)
     house.answer(house.ledger, Ownership.NEW, call=1)
-    house.answer(house.results, Done(), call=0)
-    (_, unconfirmed) = house.posted()
-    batchers = house.stage.stand_in(RESULT_BATCHERS, lambda _: SILENT)
-    house.stage.crash(house.results)
+    first = house.find(result_batcher_name(POST))
+    (_, unconfirmed) = house.posted(first)
+    house.answer(first, Done(), call=0)
+    house.stage.crash(first)
     house.stage.advance(0.05)
-    house.results = house.stage.stand_in(result_batcher_name(POST))
-    house.answer(batchers, Started(house.results))
-    assert house.posted() == [unconfirmed]
-    house.answer(house.results, Done())
+    successor = house.find(result_batcher_name(POST))
+    assert house.posted(successor) == [unconfirmed]
+    house.answer(successor, Done())
     assert len(house.deleted()) == 1
+
+
+def test_a_result_batcher_that_does_not_start_is_asked_for_again(house: House) -> None:
+    house.stage.crash(house.results)
+    house.go_to("claiming")
+    house.answer(house.ledger, Ownership.NEW)
+    house.stage.advance(1)
+    start_result_batchers(house.stage)
+    house.stage.advance(2)
+    assert len(house.posted(house.find(result_batcher_name(POST)))) == 1

@@ -71,7 +71,6 @@ def dead(tree: Tree, queue: str) -> list[str]:
 
 
 def test_a_message_is_judged_by_the_rules_of_its_own_queue(tree: Tree) -> None:
-    """Whose app, and where the answer goes: the same receipt is another matter on the other queue."""
     submit(tree, "t-1", 1)
     submit(tree, "t-2", 2, SECOND)
     submit(tree, "t-3", 3, bundle_id=TWO)
@@ -92,7 +91,6 @@ def test_a_message_is_judged_by_the_rules_of_its_own_queue(tree: Tree) -> None:
 
 
 def test_a_transaction_counts_once_whatever_queue_it_comes_by() -> None:
-    """There is one ledger."""
     tree = Tree(settings_of({"bundle_ids": "*"}))
     submit(tree, "t-1", 1, bundle_id=ONE)
     tree.advance(1)
@@ -104,7 +102,6 @@ def test_a_transaction_counts_once_whatever_queue_it_comes_by() -> None:
 
 @pytest.mark.parametrize("replies", [FIRST, SECOND])
 def test_what_apple_refuses_is_answered_or_moved_as_the_source_says(replies: str) -> None:
-    """``unidentified`` may differ."""
     first, second = ("reply" if replies == queue else "dead-letter" for queue in (FIRST, SECOND))
     tree = Tree(settings_of({"unidentified": second}, unidentified=first))
     nonsense = receipt_data_of("made up")
@@ -120,7 +117,6 @@ def test_what_apple_refuses_is_answered_or_moved_as_the_source_says(replies: str
 
 
 def test_a_receipt_is_redirected_only_where_its_source_takes_the_sandbox() -> None:
-    """The other's is refused, without a request to the sandbox."""
     tree = Tree(settings_of({"environments": "Production,Sandbox"}))
     store = tree.services.app_store
     receipts = [receipt_data_of(f"sandbox {number}") for number in (1, 2)]
@@ -186,7 +182,6 @@ def test_trouble_with_one_queue_does_not_stop_the_other(
 
 
 def test_both_in_trouble_is_a_system_that_waits(tree: Tree) -> None:
-    """As one with a single source is, then."""
     tree.services.queues.fail("receive", QueueUnavailable("503"), times=None)
     tree.advance(30)
     overview = tree.system.overview()
@@ -212,7 +207,6 @@ def test_a_backlog_of_thousands_does_not_hold_up_the_other() -> None:
 
 
 def test_in_an_outage_of_apples_both_are_kept_and_finished(tree: Tree) -> None:
-    """What is everybody's trouble closes the gate for everybody."""
     tree.services.app_store.fail("verify_receipt", AppStoreUnavailable("503"), times=None)
     for number in range(5):
         submit(tree, f"f-{number}", number)
@@ -226,7 +220,6 @@ def test_in_an_outage_of_apples_both_are_kept_and_finished(tree: Tree) -> None:
 
 
 def test_a_users_group_on_one_fifo_queue_is_not_that_on_another() -> None:
-    """What waits for its turn on one queue holds up nothing of the same user on the other."""
     table = {"bundle_ids": TWO, "post_queues": "Out2.fifo"}
     top = {"source_queue": "One.fifo", "post_queues": "Out.fifo"}
     tree = Tree(settings_of(**top, sources={"Two.fifo": table}))
@@ -248,7 +241,6 @@ def test_a_users_group_on_one_fifo_queue_is_not_that_on_another() -> None:
     [IN_FLIGHT, (DELETE_BATCHER, SECOND), (VISIBILITY_BATCHER, SECOND), ("consumer-1", SECOND)],
 )
 def test_whoever_crashes_nothing_is_lost(tree: Tree, name: Any) -> None:
-    """Each actor of a source is restarted alone, under its own name, and its messages are answered."""
     sent = []
     for number in range(20):
         for queue in (FIRST, SECOND):
@@ -314,7 +306,6 @@ def test_sources_that_share_a_dead_letter_queue_are_refused() -> None:
 
 
 def test_source_queues_are_looked_at_together() -> None:
-    """A start waits for the slowest, not for one after the other."""
     services = FakeServices(settings_of())
     all_are_asked = threading.Barrier(2, timeout=PATIENCE_SECONDS)
 
@@ -329,7 +320,6 @@ def test_source_queues_are_looked_at_together() -> None:
 
 
 def test_a_source_queue_that_is_not_there_is_told_at_the_start() -> None:
-    """Of either source."""
     services = FakeServices(settings_of())
     services.queues.delete_queue(SECOND)
     with pytest.raises(QueueRefused, match=SECOND):
@@ -359,7 +349,6 @@ def test_a_replacement_starts_without_a_queue_that_is_gone() -> None:
 
 
 def test_a_program_may_submit_to_either_queue(tree: Tree) -> None:
-    """And is told of a queue that is none."""
     system: ReceiptSystem = tree.system
     receipt = tree.services.app_store.sell("t-1", bundle_id=TWO)
     system.submit(receipt, 7, source_queue=SECOND)

@@ -77,7 +77,6 @@ def test_an_answer_that_is_lost_changes_nothing(tree: Tree, operation: str, time
 @pytest.mark.parametrize("carried_out", [False, True])
 @pytest.mark.parametrize("operation", ["send", "delete"])
 def test_entries_that_are_not_confirmed_are_done_again(tree: Tree, operation: str, carried_out: bool) -> None:
-    """Alone; the other messages are not answered twice."""
     failure = EntryFailure("InternalError", "odd", sender_fault=False)
     hits = iter([True, False, True, True])
     tree.services.queues.fail_entries(
@@ -93,7 +92,6 @@ def test_entries_that_are_not_confirmed_are_done_again(tree: Tree, operation: st
 
 @pytest.mark.parametrize("times", [1, 2, 7])
 def test_a_batch_of_claims_whose_answer_is_lost_changes_nothing(tree: Tree, times: int) -> None:
-    """Each claim is recognised as its own submission's: everybody gets OK, once."""
     tree.services.ledger.lose_answer("claim_all", ERRORS["claim_all"], times=times)
     with tree.hold("app_store", "verify_receipt", False):
         submit(tree, *range(20))
@@ -106,7 +104,6 @@ def test_a_batch_of_claims_whose_answer_is_lost_changes_nothing(tree: Tree, time
 
 @pytest.mark.parametrize("carried_out", [False, True])
 def test_claims_of_a_batch_that_fail_alone_are_made_alone(tree: Tree, carried_out: bool) -> None:
-    """Throttled entries do not hold up the others, and change nobody's verdict."""
     hits = iter([True, False, True, True])
     tree.services.ledger.fail_entries(
         "claim_all", times=None, befalls=lambda _: next(hits, False), failure=THROTTLED, carried_out=carried_out
@@ -175,7 +172,6 @@ def two_post_queues() -> Iterator[Tree]:
 
 
 def test_trouble_with_a_post_queue_parks_its_own_messages(two_post_queues: Tree) -> None:
-    """The others are answered at once."""
     tree = two_post_queues
     services = tree.services
     services.queues.fail_entries("send", times=None, befalls=lambda message: '"user_id":1' in message.body)
@@ -227,7 +223,6 @@ def test_a_post_queue_that_is_down_leaves_room_for_the_others() -> None:
 
 
 def test_a_post_queue_that_does_not_exist_makes_its_messages_unanswerable(two_post_queues: Tree) -> None:
-    """They are moved with their reason and claim; made again and redriven they get their OK."""
     tree = two_post_queues
     services = tree.services
     services.queues.delete_queue("Others")
@@ -264,7 +259,6 @@ def test_a_policy_that_changes_leaves_an_earlier_ok(tree: Tree, update: dict[str
 
 @pytest.mark.parametrize("now", [genuine("t-7", cancellation_date_ms="1"), genuine("t-7", bundle_id="com.example.x")])
 def test_a_status_that_changes_leaves_an_earlier_ok(tree: Tree, now: dict[str, object]) -> None:
-    """Refunded, or said to be another app's, between answer and redelivery."""
     tree.hold("queues", "delete", False, then=QueueUnavailable("time-out"))
     submit(tree, 7)
     tree.settle()
@@ -277,7 +271,6 @@ def test_a_status_that_changes_leaves_an_earlier_ok(tree: Tree, now: dict[str, o
 
 
 def test_a_submission_that_comes_in_two_messages_gets_ok_in_both(tree: Tree) -> None:
-    """A producer's retried send, or a redrive, has a new message id, but the same submission id."""
     receipt = tree.services.app_store.sell("t-1")
     for _ in range(2):
         tree.services.submit(receipt, 7, submission_id="s-1")
@@ -298,7 +291,6 @@ def test_a_submission_id_alone_owns_nothing(tree: Tree) -> None:
 
 
 def test_of_many_rivals_at_once_one_gets_ok(tree: Tree) -> None:
-    """Forty users with one receipt, all in flight together."""
     receipt = tree.services.app_store.sell("t-1")
     with tree.hold("ledger", "claim", False):
         for user_id in range(40):
@@ -310,7 +302,6 @@ def test_of_many_rivals_at_once_one_gets_ok(tree: Tree) -> None:
 
 
 def test_a_message_delivered_twice_at_once_is_answered_alike(tree: Tree) -> None:
-    """Its visibility was not extended, and two validators have it: both say OK."""
     tree.services.queues.fail("change_visibility", QueueUnavailable("503"), times=None)
     with tree.hold("app_store", "verify_receipt", False):
         submit(tree, 7)
@@ -326,7 +317,6 @@ def test_a_message_delivered_twice_at_once_is_answered_alike(tree: Tree) -> None
 
 @pytest.mark.parametrize("body", ["", "no json", "[]", '{"user_id": 1}', '{"a": ' * 1000, "\ud800", '"' * 10000])
 def test_nothing_that_a_message_contains_brings_the_tree_down(tree: Tree, body: str) -> None:
-    """It ends in the dead-letter queue, or stays; the next message is answered."""
     tree.services.queues.put(SETTINGS.source_queue, body or " ")
     submit(tree, 7)
     tree.advance(1)
@@ -335,7 +325,6 @@ def test_nothing_that_a_message_contains_brings_the_tree_down(tree: Tree, body: 
 
 @pytest.mark.parametrize("status", [21002, 21003, 21010, 21100, 4711, -1, 10**30])
 def test_no_status_brings_the_tree_down(tree: Tree, status: int) -> None:
-    """Nor leaks a credit: fifty such messages fill the house, and the next ones are answered."""
     for number in range(60):
         receipt = tree.services.app_store.sell(f"odd-{number}")
         tree.services.app_store.script(receipt, {"status": status})
@@ -361,7 +350,6 @@ def test_a_wrong_secret_answers_nobody(tree: Tree) -> None:
 
 
 def test_without_a_dead_letter_queue_a_message_is_left() -> None:
-    """It comes back ever more seldom; nothing is sent and nothing deleted."""
     settings = SETTINGS
     tree = Tree(settings)
     tree.close()
@@ -379,7 +367,6 @@ def test_without_a_dead_letter_queue_a_message_is_left() -> None:
 
 
 def test_a_corrupt_copy_is_left_for_redelivery(tree: Tree) -> None:
-    """The message is fine, and is answered when it comes again."""
     tree.services.queues.corrupt_next()
     submit(tree, 7)
     tree.advance(1)
@@ -403,7 +390,6 @@ def slow_tree() -> Iterator[Tree]:
 
 @pytest.mark.parametrize("ending", ["drain", "stop"])
 def test_what_is_in_flight_at_the_end_is_handed_back_at_once(slow_tree: Tree, ending: str) -> None:
-    """All of it, also what has to wait for a slot; another process can take it in the same moment."""
     tree = slow_tree
     submit(tree, *range(51))
     tree.settle()
@@ -420,7 +406,6 @@ def test_what_is_in_flight_at_the_end_is_handed_back_at_once(slow_tree: Tree, en
 
 @pytest.mark.parametrize("ending", ["drain", "stop"])
 def test_the_end_does_not_wait_for_long_polls(ending: str) -> None:
-    """They are interrupted, no consumer begins a new one, and no thread is left behind."""
     before = set(threading.enumerate())
     tree = Tree()
     submit(tree, 7)
@@ -453,7 +438,6 @@ def test_a_drain_does_not_wait_for_the_end_of_an_outage(tree: Tree, operation: s
 
 
 def test_a_drain_finishes_what_is_in_flight(tree: Tree) -> None:
-    """And takes nothing in meanwhile."""
     hold = tree.hold("app_store", "verify_receipt", False)
     submit(tree, 7)
     tree.settle()
@@ -537,7 +521,6 @@ def test_chaos(tree: Tree, seed: int) -> None:
 
 
 def test_settings_of_the_sandbox_are_obeyed() -> None:
-    """A sandbox receipt is answered where its environment counts, and moved where it does not."""
     for environments, answered in (((Environment.PRODUCTION,), 0), (tuple(Environment), 1)):
         tree = Tree(Settings(**{**SETTINGS.model_dump(exclude_none=True), "environments": environments}))
         receipt = tree.services.app_store.sell("t-1")
@@ -553,16 +536,13 @@ def test_settings_of_the_sandbox_are_obeyed() -> None:
 
 @pytest.mark.parametrize(("receipts", "at_most"), [(1, 16), (100, 11)])
 def test_a_receipt_costs_few_messages(tree: Tree, receipts: int, at_most: int) -> None:
-    """From the queue to its deletion: those of a lone one, and of each where many come at once."""
-    submit(tree, 1000)  # for the result batcher to be there
-    tree.advance(1)
     kinds = otp_sys.EventKind
     messages: list[otp_sys.Event] = []
     delivered = (kinds.CALL, kinds.CAST, kinds.INFO, kinds.REPLY)
     otp_sys.install_everywhere(tree.actors, "count", lambda _: messages.append, delivered)
     submit(tree, *range(receipts))
     tree.advance(1)
-    assert len(tree.results()) == receipts + 1
+    assert len(tree.results()) == receipts
     # A supervisor gets the normal end of a child as a message only where it is watched.
     costs = [each for each in messages if each.content is not TIMEOUT and not isinstance(each.content, Exit)]
     assert len(costs) <= at_most * receipts, "\n".join(map(str, costs[:30]))

@@ -19,7 +19,7 @@ from math import inf
 from typing import Any, ClassVar
 
 from receipt_actors.domain.limits import Limits, Share, divide
-from receipt_actors.domain.places import MAX_WRITES, Place, Read, Step, Wait, Write
+from receipt_actors.domain.places import Place, Read, Step, Wait, Write
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import Group, Lease, Node, Role, StepDown, Work
@@ -82,7 +82,6 @@ class SimulatedNode:
         self.is_running = True
         self.is_paused = False
         self.is_cut = False
-        self.is_leaving = False
         self.obey_seconds = 0.1  # how long those who work take to give something back
         self.unable_since_seconds: float | None = None  # by its clock; an outage keeps everything away
         self.answered = 0
@@ -195,7 +194,7 @@ class SimulatedNode:
         """Do something later, unless the node is stopped then: it does it when it goes on."""
 
         def happen() -> None:
-            if not self.is_running or self.is_leaving:
+            if not self.is_running:
                 return
             if self.is_paused:
                 self._put_off.append(happen)
@@ -232,25 +231,6 @@ class SimulatedNode:
     def kill(self) -> None:
         self.is_running = False
         self.world.nodes.remove(self)
-
-    def leave(self) -> None:
-        """Stop using anything, then take leave; it ends, whatever becomes of that."""
-        if self.is_paused:
-            return
-        self.is_leaving = True
-        self.world.nodes.remove(self)
-        fault = self.faults.pop(0) if self.faults else Fault()
-
-        def take_leave(attempt: int = 1) -> None:
-            if self.lease.me is None or self.is_cut or not fault.is_carried_out or attempt > MAX_WRITES:
-                return
-            left = self.lease.leave()
-            seen = self.world.write(left, self.lease.stored, self.lease.group, self.epoch)
-            if (seen.version, seen.text) != (left.version, record_of(left).content) and fault.is_answered:
-                self.epoch, self.place.lease = seen.epoch, self.lease.looked(seen.group, self.now())
-                self.world.later(LATENCY_SECONDS, lambda: take_leave(attempt + 1))
-
-        self.world.later(LATENCY_SECONDS + fault.delay_seconds, take_leave)
 
     # --- as the observer sees it ---
 

@@ -71,16 +71,6 @@ def test_nothing_is_given_back_as_a_whole() -> None:
     assert orders["a"].told == Limits(4, 4, 4, 6.0)
 
 
-def test_who_stands_by_gives_back_and_gets_nothing() -> None:
-    division, _ = Division(Limits(12, 12, 12)).joined("a")
-    division = replace(division, standing_by=frozenset("a"))
-    division, orders = division.joined("b")
-    assert orders["a"].told == Limits(0, 0, 0)
-    division, orders = division.confirmed("a", orders["a"].number)
-    assert {name: share.told for name, share in orders.items()} == {"b": Limits(12, 12, 12)}
-    assert division.shares["a"] is None
-
-
 def test_a_number_is_given_once() -> None:
     division, orders = Division(Limits(4, 4, 4)).joined("a")
     numbers = [orders["a"].number]

@@ -18,7 +18,7 @@ from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Star
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MEMBERSHIP, Membership
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
-from receipt_actors.telemetry.overview import RoleOverview, Standing
+from receipt_actors.telemetry.overview import NodeState, RoleOverview
 from receipt_actors.testing import FakeRoles, ManualClock
 from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.stand_ins import SILENT, Stage
@@ -42,9 +42,7 @@ class Held:
         self.until_seconds = -inf
         self.limits = NOTHING
         self.used: list[Limits] = []
-        self.most_while_held = NOTHING
         self.releases = 0
-        self.answered = 0
         self.unable_since: float | None = None  #: of ``boottime``; an outage keeps everything away
 
     def lend_until(self, seconds: float) -> None:
@@ -60,15 +58,12 @@ class Held:
 
     def work(self) -> Work:
         if self.unable_since is None:
-            return Work(self.answered)
-        return Work(self.answered, self._clock.boottime() - self.unable_since, ("receive from receipts",))
+            return Work()
+        return Work(0, self._clock.boottime() - self.unable_since, ("receive from receipts",))
 
     def fall(self) -> None:
         """From now on nothing can be taken in."""
         self.unable_since = self._clock.boottime()
-
-    def rise(self) -> None:
-        self.unable_since = None
 
     @property
     def is_held(self) -> bool:
@@ -103,12 +98,7 @@ class House:
         self.incidents = stage.stand_in(INCIDENTS)
 
     def start(
-        self,
-        name: str,
-        role: Role = Role.LOAD_BALANCED,
-        *,
-        obeys: bool = True,
-        worker: Ref | Name | None = None,
+        self, name: str, role: Role = Role.LOAD_BALANCED, *, obeys: bool = True, worker: Ref | Name | None = None
     ) -> tuple[Ref, Held]:
         """Start a membership, whose worker obeys at once, or when the test says so."""
         answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)
@@ -152,7 +142,7 @@ def test_the_first_node_has_everything_at_once_and_renews_it_in_time(house: Hous
     keeper, held = house.start("a")
     assert held.begins == LIMITS
     assert held.until_seconds == stage.clock.boottime() + LEASE
-    assert view(keeper).standing is Standing.ACTIVE
+    assert view(keeper).state is NodeState.ACTIVE
     assert house.told() == ["node a of group receipts is active (load-balanced, token 1, 1 node)"]
     for _ in range(30):
         stage.advance(INTERVAL)
@@ -194,7 +184,7 @@ def test_what_is_lent_is_over_in_time_though_nobody_says_so(house: House, stage:
         assert view(keeper).held_for_seconds == pytest.approx(0.01)
         stage.advance(0.01)
         assert held.begins == NOTHING
-        assert view(keeper).standing is Standing.CUT_OFF
+        assert view(keeper).state is NodeState.CUT_OFF
         assert view(keeper).held_for_seconds is None
         assert held.until_seconds == began + LEASE
     stage.settle()
@@ -219,14 +209,14 @@ def test_a_record_that_cannot_be_read_is_a_configuration_fault_and_left_alone(ho
     house.table.forget(GROUP)
     stage.advance(INTERVAL)
     assert held.begins == LIMITS
-    assert view(keeper).standing is Standing.ACTIVE
+    assert view(keeper).state is NodeState.ACTIVE
 
 
 def test_who_stands_by_has_nothing_and_hands_back(house: House, stage: Stage) -> None:
     house.start("a", Role.ACTIVE_STANDBY)
     keeper, held = house.start("b", Role.ACTIVE_STANDBY)
     assert held.begins == NOTHING
-    assert view(keeper).standing is Standing.STANDBY
+    assert view(keeper).state is NodeState.STANDBY
     assert house.told()[-1] == "node b of group receipts stands by for a"
     assert held.releases == 1
     stage.advance(INTERVAL)
@@ -259,7 +249,7 @@ def test_who_was_taken_for_gone_stops_at_once_and_joins_again(house: House, stag
     stage.advance(INTERVAL)
     assert held.used[used:][:1] == [NOTHING]
     assert (held.begins, other.begins) == (NOTHING, LIMITS)
-    assert view(keeper).standing is Standing.STANDBY
+    assert view(keeper).state is NodeState.STANDBY
     assert "the others have taken this node for gone: it joins again" in house.told()
 
 
@@ -269,7 +259,7 @@ def test_a_machine_that_is_suspended_has_no_lease_left_when_it_wakes(house: Hous
     assert held.begins == LIMITS
     stage.clock.suspend(0.01)
     assert held.begins == NOTHING
-    assert view(keeper).standing is Standing.CUT_OFF
+    assert view(keeper).state is NodeState.CUT_OFF
     stage.advance(INTERVAL)
     assert held.begins == LIMITS
     assert held.used[-2:] == [LIMITS, LIMITS]  # so that who has stopped goes on
@@ -301,12 +291,12 @@ def test_a_share_goes_to_another_node_only_when_it_is_not_used_any_more(house: H
     stage.advance(4 * LEASE)
     assert first.begins == HALF
     assert second.begins == NOTHING
-    assert view(second_keeper).standing is Standing.WAITING
+    assert view(second_keeper).state is NodeState.WAITING
     for call in range(len(stage.calls(worker, ObeyLimits))):
         stage.answer(worker, Done(), call)
     stage.advance(INTERVAL / 4)  # who waits looks more often
     assert second.begins == HALF
-    assert view(keeper).standing is view(second_keeper).standing is Standing.ACTIVE
+    assert view(keeper).state is view(second_keeper).state is NodeState.ACTIVE
 
 
 def test_who_is_asked_may_be_restarted_meanwhile(house: House, stage: Stage) -> None:

@@ -55,29 +55,21 @@ def told() -> Told:
     return Told()
 
 
-@pytest.mark.parametrize(
-    ("lease", "words"),
-    [
-        (ACTIVE, f"{ME} is active (active-standby, token 1, 1 node)"),
-        (STANDBY, f"{ME} stands by for b"),
-        (WAITING, f"{ME} waits for its share of the limits (2 nodes)"),
-    ],
-)
-def test_where_it_stands_is_told_once(told: Told, lease: Lease, words: str) -> None:
-    for now in range(5):
-        told.news.tell_state(lease, now)
-    assert [told.last] == [(IncidentKind.ROLE, "a", words)]
-    assert len(told.incidents) == 1
-
-
-def test_the_log_has_it_with_its_facts(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+def test_where_it_stands_is_told_once_and_in_the_log_with_its_facts(
+    told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO):
         for lease in (STANDBY, ACTIVE, STANDBY):
-            told.news.tell_state(lease, 0.0)
+            for now in range(5):
+                told.news.tell_state(lease, now)
     assert [record.levelname for record in caplog.records] == ["INFO", "INFO", "WARNING"]
     assert [record.message for record in caplog.records] == [noticed.summary for noticed in told.incidents]
+    words = f"{ME} is active (active-standby, token 1, 1 node)"
+    assert told.incidents[1] == Noticed(IncidentKind.ROLE, "a", words)
+    told.news.tell_state(WAITING, 0.0)
+    assert told.last[2] == f"{ME} waits for its share of the limits (2 nodes)"
     assert vars(caplog.records[1]).items() >= {
-        "event": "role", "group": "receipts", "node": "a", "standing": "active"
+        "event": "role", "group": "receipts", "node": "a", "state": "active"
     }.items()  # fmt: skip
 
 
@@ -111,7 +103,7 @@ def test_who_has_not_looked_yet_has_no_place_to_tell(told: Told) -> None:
     assert told.last == (IncidentKind.OUTAGE, ROLE_TABLE, words)
 
 
-def test_why_it_stands_by_is_told_where_nobody_would_guess(told: Told) -> None:
+def test_why_it_stands_by_is_told_where_it_is_not_expected(told: Told) -> None:
     few = replace(LIMITS, ledger_concurrency=1)
     group = Group()
     for beat, name in enumerate("ba"):

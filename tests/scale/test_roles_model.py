@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.roles import Group, Lease, Role
-from tests.scale.roles_world import LIMITS, Clock, Fault, SimulatedNode, Violation, World, numbers
+from tests.scale.roles_world import LIMITS, Clock, Fault, SimulatedNode, Violation, World
 
 MAX_NODES = 5
 LEASE_SECONDS = 10.0
@@ -36,7 +36,7 @@ moments = st.sampled_from([0.01, 0.05, 0.3, 1.0, 2.1, 5.0, 10.3, 10.8, 11.5, 25.
 
 
 class Roles(RuleBasedStateMachine):
-    """Nodes join, leave, crash, stand still and are cut off in any order; what they send is lost or comes late."""
+    """Nodes join, crash, stand still and are cut off in any order; what they send is lost or comes late."""
 
     world_class: ClassVar[type[World]] = World
 
@@ -76,11 +76,6 @@ class Roles(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.nodes)
     @rule(index=st.integers(0, 9))
-    def leave(self, index: int) -> None:
-        self.node(index).leave()
-
-    @precondition(lambda self: self.world.nodes)
-    @rule(index=st.integers(0, 9))
     def kill(self, index: int) -> None:
         self.node(index).kill()
 
@@ -97,16 +92,6 @@ class Roles(RuleBasedStateMachine):
         node.pause()
         self.world.advance(seconds)
         node.resume()
-
-    @precondition(lambda self: self.world.nodes)
-    @rule(index=st.integers(0, 9))
-    def pause(self, index: int) -> None:
-        self.node(index).pause()
-
-    @precondition(lambda self: self.world.nodes)
-    @rule(index=st.integers(0, 9))
-    def resume(self, index: int) -> None:
-        self.node(index).resume()
 
     @precondition(lambda self: self.world.nodes)
     @rule(index=st.integers(0, 9), is_cut=st.booleans())
@@ -253,42 +238,6 @@ def test_the_model_finds_what_is_wrong(wrong: type[World]) -> None:
                 suppress_health_check=list(HealthCheck),
             ),
         )
-
-
-def test_a_write_of_an_earlier_life_of_the_item_is_bounded() -> None:
-    world = World()
-    first = world.start(Role.ACTIVE_STANDBY)
-    world.advance(0.03)
-    first.faults = [Fault(), Fault(delay_seconds=7.0)]
-    world.advance(2.2)
-    version = world.record.version
-    world.delete()
-    others = [world.start(Role.ACTIVE_STANDBY) for _ in range(2)]
-    first.is_cut = True
-    while world.record.version < version:
-        world.advance(0.1)
-    for other in others:
-        other.pause()
-    world.advance(8.0)
-    world.settle()
-
-
-@pytest.mark.parametrize("role", list(Role)[1:])
-@pytest.mark.parametrize("number", range(0, 12, 5))
-def test_an_item_that_is_deleted_at_rest_is_not_missed(role: Role, number: int) -> None:
-    world = World()
-    nodes = [world.start(role) for _ in range(3) if world.advance(0.7) is None]
-    world.advance(2 * LEASE_SECONDS + number * 0.37)
-    shares = {name: (member.token, member.share) for name, member in world.record.group.members.items()}
-    version = world.record.version
-    world.delete()
-    for _ in range(30):
-        world.advance(0.1)
-        for index in (1, 2):  # to the ledger, and to Apple
-            assert sum(node.in_use[index] for node in nodes if node.is_holding) == numbers(LIMITS)[index]
-    assert world.record.version > version
-    assert {name: (member.token, member.share) for name, member in world.record.group.members.items()} == shares
-    world.settle()
 
 
 @pytest.mark.parametrize("role", list(Role)[1:])

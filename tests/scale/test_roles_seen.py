@@ -11,7 +11,7 @@ import pytest
 from receipt_actors.backends import Backend
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.overview import Overview, RoleOverview, Standing, State
+from receipt_actors.telemetry.overview import NodeState, Overview, RoleOverview, State
 from receipt_actors.testing import FakeRoles, FakeServices
 from tests.pipeline.trees import SETTINGS, Tree
 
@@ -84,33 +84,17 @@ def test_who_stands_by_says_so_everywhere(pair: Nodes) -> None:
     assert [overview.state for overview in seen] == [State.CONSUMING, State.STANDBY]
     assert [overview.processes[0].state for overview in seen] == [State.CONSUMING, State.STANDBY]
     for name in ("a", "b"):
-        assert [(node.name[0], node.standing) for node in pair.role(name).nodes] == [
-            ("a", Standing.ACTIVE),
-            ("b", Standing.STANDBY),
+        assert [(node.name[0], node.state) for node in pair.role(name).nodes] == [
+            ("a", NodeState.ACTIVE),
+            ("b", NodeState.STANDBY),
         ]
     own = pair.role("a").own
     assert own is not None
     assert (own.token, pair.role("a").part_of(own)) == (1, 1.0)
     assert pair.kinds("a") == pair.kinds("b") == ["role"]
     described = pair.nodes["a"].system.actor_state("membership")
-    assert described["seen"]["nodes"][1]["standing"] == "standby"
+    assert described["seen"]["nodes"][1]["state"] == "standby"
     assert described["state"]["limits"]["max_in_flight"] == SETTINGS.max_in_flight
-
-
-def test_a_table_that_does_not_answer_is_an_outage(pair: Nodes) -> None:
-    for operation in ("read", "write"):
-        pair.table.fail(operation, LedgerUnavailable("down"), times=None)
-    pair.advance(3 * LEASE_SECONDS)
-    for name in ("a", "b"):
-        assert pair.role(name).standing is Standing.CUT_OFF
-        assert pair.look(name).state is State.WAITING
-        assert pair.kinds(name) == ["role", "outage"]
-        assert pair.look(name).incidents[0].subject == "role table"
-    pair.table.recover()
-    pair.advance(A_MOMENT_SECONDS)
-    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.ACTIVE, Standing.STANDBY]
-    for name in ("a", "b"):
-        assert pair.kinds(name) == ["role", "outage", "recovered"]
 
 
 def cut_off_from_its_queue(node: Tree) -> None:
@@ -121,10 +105,10 @@ def test_a_node_that_cannot_receive_steps_down(pair: Nodes) -> None:
     a, b = pair.nodes.values()
     cut_off_from_its_queue(a)
     pair.advance(LEASE_SECONDS)
-    assert pair.role("a").standing is Standing.ACTIVE
+    assert pair.role("a").state is NodeState.ACTIVE
     assert pair.look("a").processes[0].unable_seconds > 0  # since its long poll is over
     pair.advance(1.5 * LEASE_SECONDS)
-    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.STANDBY, Standing.ACTIVE]
+    assert [pair.role(name).state for name in ("a", "b")] == [NodeState.STANDBY, NodeState.ACTIVE]
     assert pair.look("a").processes[0].unable_seconds == 0.0
     why = pair.look("a").incidents[1]
     assert why.kind == "stepped_down"
@@ -147,7 +131,7 @@ def test_a_node_that_reaches_its_queue_alone_stays_active(pair: Nodes, service: 
         a.services.submit(a.services.app_store.sell(f"t-{number}"), user_id=number)
     pair.advance(20 * LEASE_SECONDS)
     assert pair.look("a").processes[0].unavailable == (service,)
-    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.ACTIVE, Standing.STANDBY]
+    assert [pair.role(name).state for name in ("a", "b")] == [NodeState.ACTIVE, NodeState.STANDBY]
     a.services.recover()
     pair.advance(LEASE_SECONDS)
     assert len(a.results()) == 20
@@ -161,7 +145,7 @@ def test_a_node_that_is_full_and_cannot_delete_steps_down(pair: Nodes) -> None:
     for number in range(5):
         a.services.submit(a.services.app_store.sell(f"t-{number}"), user_id=number)
     pair.advance(5 * LEASE_SECONDS)
-    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.STANDBY, Standing.ACTIVE]
+    assert [pair.role(name).state for name in ("a", "b")] == [NodeState.STANDBY, NodeState.ACTIVE]
 
 
 def test_a_node_that_is_paused_stays_active(pair: Nodes) -> None:
@@ -170,9 +154,9 @@ def test_a_node_that_is_paused_stays_active(pair: Nodes) -> None:
     pair.advance(LEASE_SECONDS)
     a.system.pause()
     pair.advance(3 * LEASE_SECONDS)
-    assert [pair.role(name).standing for name in ("a", "b")] == [Standing.ACTIVE, Standing.STANDBY]
+    assert [pair.role(name).state for name in ("a", "b")] == [NodeState.ACTIVE, NodeState.STANDBY]
     a.system.resume()
     pair.advance(LEASE_SECONDS)
-    assert pair.role("a").standing is Standing.ACTIVE
+    assert pair.role("a").state is NodeState.ACTIVE
     pair.advance(1.5 * LEASE_SECONDS)
-    assert pair.role("a").standing is Standing.STANDBY
+    assert pair.role("a").state is NodeState.STANDBY

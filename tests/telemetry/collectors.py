@@ -7,13 +7,12 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from receipt_actors.sandbox.http_server import HttpServer, Reply, response
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -34,51 +33,29 @@ class SeenSpan:
     resource: Mapping[str, Any]
 
 
-class Collector:
-    """Takes OTLP over HTTP; ``status`` is what it answers."""
+class Collector(HttpServer):
+    """Takes OTLP over HTTP; as a context manager it serves. While it ``hangs`` it answers nothing."""
 
     def __init__(self) -> None:
-        self.status = 200
-        self.headers: list[Mapping[str, str]] = []
-        self.may_answer = threading.Event()
-        self.may_answer.set()
+        super().__init__("127.0.0.1", 0, self._take, name="collector")
+        self.hangs = False
+        self.seen_headers: list[Mapping[str, str]] = []
         self.requests = 0
         self._spans: list[SeenSpan] = []
         self._changed = threading.Condition()
-        collector = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                status = collector._take(self.path, dict(self.headers), body)
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = False
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="collector")
-        self._thread.start()
-
-    def _take(self, path: str, headers: Mapping[str, str], body: bytes) -> int:
+    def _take(self, method: str, path: str, body: bytes) -> Reply:
+        assert (method, path) == ("POST", "/v1/traces")
         with self._changed:
             self.requests += 1
             self._changed.notify_all()
-        self.may_answer.wait(PATIENCE_SECONDS)
-        if path != "/v1/traces":
-            return 404
-        if self.status == 200:
-            data = gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body
-            spans = _spans_of(ExportTraceServiceRequest.FromString(data))
-            with self._changed:
-                self.headers.append(headers)
-                self._spans += spans
-                self._changed.notify_all()
-        return self.status
+            if self.hangs:
+                return Reply(b"", 3600.0, hangs=True)
+            headers = dict(self.headers)
+            data = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
+            self.seen_headers.append(headers)
+            self._spans += _spans_of(ExportTraceServiceRequest.FromString(data))
+        return Reply(response(200, b""))
 
     def wait_for_requests(self, count: int) -> None:
         with self._changed:
@@ -89,29 +66,18 @@ class Collector:
             assert self._changed.wait_for(lambda: len(self._spans) >= count, PATIENCE_SECONDS), len(self._spans)
             return list(self._spans)
 
-    def spans(self) -> list[SeenSpan]:
-        with self._changed:
-            return list(self._spans)
-
     def traces(self) -> dict[str, list[SeenSpan]]:
         traces: defaultdict[str, list[SeenSpan]] = defaultdict(list)
-        for span in self.spans():
+        for span in self.wait_for_spans(0):
             traces[span.trace_id].append(span)
         return traces
 
-    def close(self) -> None:
-        self.may_answer.set()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
     def __enter__(self) -> Self:
-        return self
+        return self.start()
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        self.close()
+    def __exit__(self, *_: object) -> None:
+        self.drop_hanging()
+        self.stop()
 
 
 def _spans_of(request: ExportTraceServiceRequest) -> list[SeenSpan]:

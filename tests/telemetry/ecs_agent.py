@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
@@ -38,46 +36,26 @@ def answer(status: int, body: object) -> Reply:
     return Reply(response(status, json.dumps(body).encode(), "application/json"))
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, and when it came (monotonic)."""
-
-    wish: dict[str, Any]
-    at_seconds: float
-
-
-class EcsAgent:
+class EcsAgent(HttpServer):
     """Answers with ``replies`` one after the other, then with success. As a context manager it serves."""
 
     def __init__(self, replies: Sequence[Reply] = (), always: Callable[[dict[str, Any]], Reply] = success) -> None:
-        self._server = HttpServer(self._handle)
+        super().__init__(self._handle)
+        self.wishes: list[dict[str, Any]] = []
         self._replies = list(replies)
         self._always = always
-        self._asked: list[Asked] = []
         self._changed = threading.Condition()
 
     @property
-    def url(self) -> str:
+    def agent_url(self) -> str:
         """What ECS sets as ``ECS_AGENT_URI``."""
-        return f"{self._server.url}/api/0123456789abcdef"
-
-    @property
-    def wishes(self) -> list[dict[str, Any]]:
-        with self._changed:
-            return [asked.wish for asked in self._asked]
-
-    @property
-    def is_protected(self) -> bool:
-        """Whether the last wish was for protection."""
-        return bool(self.wishes) and self.wishes[-1]["ProtectionEnabled"]
+        return f"{self.url}/api/0123456789abcdef"
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
         """Return all wishes once there are so many."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
         with self._changed:
-            while len(self._asked) < count:
-                assert self._changed.wait(deadline - time.monotonic()), f"{len(self._asked)} requests, not {count}"
-        return self.wishes
+            assert self._changed.wait_for(lambda: len(self.wishes) >= count, PATIENCE_SECONDS), self.wishes
+            return list(self.wishes)
 
     def _handle(self, request: Request) -> Reply:
         if (request.method, request.path) != ("PUT", "/api/0123456789abcdef/task-protection/v1/state"):
@@ -85,15 +63,13 @@ class EcsAgent:
         assert request.header("content-type") == "application/json"
         wish = json.loads(request.body)
         with self._changed:
-            self._asked.append(Asked(wish, time.monotonic()))
-            reply = self._replies.pop(0) if self._replies else self._always(wish)
+            self.wishes.append(wish)
             self._changed.notify_all()
-        return reply
+        return self._replies.pop(0) if self._replies else self._always(wish)
 
     def __enter__(self) -> Self:
-        self._server.start()
-        return self
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
-        self._server.drop_hanging()
-        self._server.stop()
+        self.drop_hanging()
+        self.stop()

@@ -93,18 +93,6 @@ def test_a_fifo_alerts_queue_gets_each_kind_in_a_group(desk: Desk) -> None:
     assert [message.group_id for message in desk.queues.messages("alerts.fifo")] == ["configuration"] * 2
 
 
-def test_a_thousand_incidents_are_two_messages(desk: Desk) -> None:
-    alerts = desk.start()
-    for _ in range(1000):
-        desk.happen("crash")
-    desk.wait_for(alerts, sent=1)
-    desk.advance(PERIOD_SECONDS)
-    desk.wait_for(alerts, sent=2)
-    desk.advance(10 * PERIOD_SECONDS)
-    desk.wait_for(alerts, sent=2, waiting=0)
-    assert [alert["count"] for alert in desk.sent()] == [1, 999]
-
-
 def test_an_outage_is_told_when_it_is_long_even_if_nothing_else_happens(desk: Desk) -> None:
     alerts = desk.start()
     desk.happen("crash")
@@ -197,9 +185,6 @@ def test_the_queue_is_opened_when_there_is_something_to_send(desk: Desk) -> None
     desk.happen("storm")
     desk.wait_for(alerts, sent=2)
     assert opened == [1]
-
-
-# --- a function of an embedding program ---
 
 
 def test_a_function_that_raises_loses_this_alert_alone(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,87 +14,47 @@ import pytest
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.settings import Settings, load_settings
+from receipt_actors.settings import load_settings
 from receipt_actors.telemetry.embedded_metrics import MetricsLog, embedded_metrics
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     NodeOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
     Usage,
 )
-from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from receipt_actors.telemetry.statistics import Latencies, ServiceCalls, StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import StandInSystem
 
-NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
 
+def array(items: object, most: int = 100) -> dict[str, Any]:
+    return {"type": "array", "minItems": 1, "maxItems": most, "items": items}
+
+
+def exactly(**properties: object) -> dict[str, Any]:
+    return {
+        "type": "object", "required": list(properties), "additionalProperties": False, "properties": properties
+    }  # fmt: skip
+
+
+NUMBER = {"type": "number"}
+NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
+METRIC = exactly(Name=NAME, Unit={"enum": ["Seconds", "Bytes", "Percent", "Count"]})
+DIMENSIONS = array({"type": "string", "minLength": 1, "maxLength": 250}, 30)
+DIRECTIVE = exactly(Namespace=NAME, Dimensions=array(DIMENSIONS), Metrics=array(METRIC))
 #: What the specification of the format says a document is.
 SCHEMA = {
     "type": "object",
     "required": ["_aws"],
-    "properties": {
-        "_aws": {
-            "type": "object",
-            "required": ["Timestamp", "CloudWatchMetrics"],
-            "properties": {
-                "Timestamp": {"type": "integer", "minimum": 0},
-                "CloudWatchMetrics": {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {
-                        "type": "object",
-                        "required": ["Namespace", "Dimensions", "Metrics"],
-                        "additionalProperties": False,
-                        "properties": {
-                            "Namespace": NAME,
-                            "Dimensions": {
-                                "type": "array",
-                                "minItems": 1,
-                                "items": {
-                                    "type": "array",
-                                    "minItems": 1,
-                                    "maxItems": 30,
-                                    "items": {"type": "string", "minLength": 1, "maxLength": 250},
-                                },
-                            },
-                            "Metrics": {
-                                "type": "array",
-                                "minItems": 1,
-                                "maxItems": 100,
-                                "items": {
-                                    "type": "object",
-                                    "required": ["Name"],
-                                    "additionalProperties": False,
-                                    "properties": {
-                                        "Name": NAME,
-                                        "Unit": {"enum": ["Seconds", "Bytes", "Percent", "Count"]},
-                                        "StorageResolution": {"enum": [1, 60]},
-                                    },
-                                },
-                            },
-                        },
-                    },
-                },
-            },
-        }
-    },
+    "properties": {"_aws": exactly(Timestamp={"type": "integer", "minimum": 0}, CloudWatchMetrics=array(DIRECTIVE))},
 }
-HISTOGRAM = {
-    "type": "object",
-    "required": ["Values", "Counts", "Min", "Max", "Sum", "Count"],
-    "additionalProperties": False,
-    "properties": {
-        "Values": {"type": "array", "minItems": 1, "maxItems": 100, "items": {"type": "number"}},
-        "Counts": {"type": "array", "minItems": 1, "maxItems": 100, "items": {"type": "number", "exclusiveMinimum": 0}},
-        **{name: {"type": "number"} for name in ("Min", "Max", "Sum", "Count")},
-    },
-}
-TARGET = {"anyOf": [{"type": "number"}, HISTOGRAM]}
+COUNTS = array({"type": "number", "exclusiveMinimum": 0})
+HISTOGRAM = exactly(Values=array(NUMBER), Counts=COUNTS, Min=NUMBER, Max=NUMBER, Sum=NUMBER, Count=NUMBER)
+TARGET = {"anyOf": [NUMBER, HISTOGRAM]}
 
 
 def check(document: dict[str, Any]) -> None:
@@ -245,55 +205,49 @@ def lines_of(use: Callable[[MetricsLog], None], interval_seconds: float) -> list
         return [json.loads(line) for line in file]
 
 
-class TestMetricsLog:
-    def test_the_lines_add_up_to_all_that_was_counted(self) -> None:
-        system = System()
+def test_the_lines_add_up_to_all_that_was_counted() -> None:
+    """From the start on, before anybody looked, to the end; a line each interval."""
+    system = System()
 
-        def use(log: MetricsLog) -> None:
-            log.watch(system)
-            system.wait_for(4)
+    def use(log: MetricsLog) -> None:
+        log.watch(system)
+        system.wait_for(4)
 
-        lines = lines_of(use, 0.01)
-        assert len(lines) >= 3
-        for line in lines:
-            check(line)
-        assert sum(line["Answered"] for line in lines) == 10 * system.looks
-
-    def test_the_end_is_told_at_once(self) -> None:
-        (line,) = lines_of(lambda log: log.watch(System()), 3600)  # type: ignore[arg-type]
-        assert line["Answered"] == 20
+    lines = lines_of(use, 0.01)
+    assert len(lines) >= 3
+    for line in lines:
+        check(line)
+    assert sum(line["Answered"] for line in lines) == 10 * system.looks
 
 
-class TestSettings:
-    def test_dimensions_are_pairs(self) -> None:
-        settings = load_settings(
-            {"bundle_ids": "a", "database": "x.db", "emf_dimensions": "Stage=production, Team=coins=gold"}, environ={}
-        )
-        assert settings.emf_dimensions == ("Stage=production", "Team=coins=gold")
-        assert Settings(bundle_ids=("a",), database="x.db", emf_dimensions=("A=b",)).emf_dimensions == ("A=b",)  # type: ignore[arg-type]
+def test_the_end_is_told_at_once() -> None:
+    (line,) = lines_of(lambda log: log.watch(System()), 3600)  # type: ignore[arg-type]
+    assert line["Answered"] == 20
 
-    @pytest.mark.parametrize(
-        "dimensions", ["Stage", "Stage=", "SourceQueue=x", "A=1,A=2", ":A=1", ",".join(f"D{n}=1" for n in range(30))]
-    )
-    def test_dimensions_that_cloudwatch_would_drop_are_refused(self, dimensions: str) -> None:
-        with pytest.raises(ConfigurationError, match="--emf-dimensions: .*expected NAME=VALUE"):
-            load_settings({"bundle_ids": "a", "database": "x.db", "emf_dimensions": dimensions}, environ={})
+
+@pytest.mark.parametrize("dimensions", ["Stage", "Stage=", "SourceQueue=x", "A=1,A=2", "A=1," * 30])
+def test_dimensions_that_cloudwatch_would_drop_are_refused(dimensions: str) -> None:
+    given = {"bundle_ids": "a", "database": "x.db"}
+    taken = load_settings({**given, "emf_dimensions": "Stage=production, Team=coins=gold"}, environ={})
+    assert taken.emf_dimensions == ("Stage=production", "Team=coins=gold")
+    with pytest.raises(ConfigurationError, match="--emf-dimensions: .*expected NAME=VALUE"):
+        load_settings({**given, "emf_dimensions": dimensions}, environ={})
 
 
 @pytest.mark.parametrize(
-    ("standing", "state", "active"),
+    ("node_state", "state", "active"),
     [
-        (Standing.ACTIVE, State.CONSUMING, 1),
-        (Standing.ACTIVE, State.WAITING, 1),  # for Apple: that is another alarm's affair
-        (Standing.ACTIVE, State.PAUSED, 0),
-        (Standing.ACTIVE, State.DRAINING, 0),
-        (Standing.STANDBY, State.STANDBY, 0),
-        (Standing.CUT_OFF, State.WAITING, 0),
+        (NodeState.ACTIVE, State.CONSUMING, 1),
+        (NodeState.ACTIVE, State.WAITING, 1),  # for Apple: that is another alarm's affair
+        (NodeState.ACTIVE, State.PAUSED, 0),
+        (NodeState.ACTIVE, State.DRAINING, 0),
+        (NodeState.STANDBY, State.STANDBY, 0),
+        (NodeState.CUT_OFF, State.WAITING, 0),
     ],
 )
-def test_where_nodes_share_the_work_it_is_told_who_does_it(standing: Standing, state: State, active: int) -> None:
-    nodes = (NodeOverview("a", standing, 1, None, 1, 0.0), NodeOverview("b", Standing.STANDBY, None, None, 1, 0.4))
-    role = RoleOverview("active-standby", "ReceiptsSQS", "a", standing, 10.0, 9.0, None, nodes)
+def test_where_nodes_share_the_work_it_is_told_who_does_it(node_state: NodeState, state: State, active: int) -> None:
+    nodes = (NodeOverview("a", node_state, 1, None, 1, 0.0), NodeOverview("b", NodeState.STANDBY, None, None, 1, 0.4))
+    role = RoleOverview("active-standby", "ReceiptsSQS", "a", node_state, 10.0, 9.0, None, nodes)
     (document,) = embedded_metrics(EARLIER, replace(LATER, state=state, role=role))
     check(document)
     assert (document["Active"], document["Nodes"]) == (active, 2)

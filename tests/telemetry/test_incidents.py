@@ -206,6 +206,9 @@ def test_only_the_last_ones_are_kept(house: House) -> None:
     for kind, summary in itertools.product(kinds, summaries):
         house.notice(summary, kind)
     assert len(house.incidents()) == MAX_INCIDENTS
+    counts = {kind.value: len(summaries) for kind in kinds[1:]}
+    told = {**counts, "unknown_answer": 2 * len(summaries), "configuration": 1}
+    assert statistics_of(house.stage.actors).snapshot().incidents == told
 
 
 def test_messages_are_alike_where_their_reason_is_the_same(house: House) -> None:
@@ -215,20 +218,6 @@ def test_messages_are_alike_where_their_reason_is_the_same(house: House) -> None
     other, alike = house.incidents()
     assert (other.subject, other.count) == ("not_json", 1)
     assert (alike.summary, alike.message_id, alike.count) == ("moved: no text at all", "m-2", 3)
-
-
-def test_all_are_counted_whether_they_are_kept_or_alike(house: House) -> None:
-    statistics = statistics_of(house.stage.actors)
-    for number in range(MAX_INCIDENTS + 5):
-        house.notice(f"message {number} failed")
-    house.notice("back", IncidentKind.RECOVERED)
-    house.incidents()
-    assert statistics.snapshot().incidents == {"unknown_answer": MAX_INCIDENTS + 5, "recovered": 1}
-    house.find(INCIDENTS).kill()
-    house.stage.settle()
-    house.notice("down again")
-    house.incidents()
-    assert statistics.snapshot().incidents["unknown_answer"] == MAX_INCIDENTS + 6
 
 
 def test_nothing_that_looks_like_a_receipt_is_kept(house: House) -> None:

@@ -15,11 +15,11 @@ from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
     NodeOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
     Usage,
     state_of,
@@ -45,14 +45,14 @@ def process(state: State = State.CONSUMING) -> ProcessOverview:
     )
 
 
-def role(standing: Standing = Standing.ACTIVE) -> RoleOverview:
+def role(state: NodeState = NodeState.ACTIVE) -> RoleOverview:
     shares = {"b": 30, "c": 20}
     active = [
-        NodeOverview(name, Standing.ACTIVE, token, {"ledger_concurrency": shares[name]}, 1, 0.5)
+        NodeOverview(name, NodeState.ACTIVE, token, {"ledger_concurrency": shares[name]}, 1, 0.5)
         for name, token in (("b", 7), ("c", 9))
     ]
-    nodes = (*active, NodeOverview("d", Standing.STANDBY, None, None, 2, 0.1))
-    return RoleOverview("load-balanced", "Q", "c", standing, 10.0, 8.0, {"ledger_concurrency": 50}, nodes)
+    nodes = (*active, NodeOverview("d", NodeState.STANDBY, None, None, 2, 0.1))
+    return RoleOverview("load-balanced", "Q", "c", state, 10.0, 8.0, {"ledger_concurrency": 50}, nodes)
 
 
 def test_an_overview_survives_its_way_through_json():
@@ -76,13 +76,9 @@ def test_an_overview_survives_its_way_through_json():
     ("states", "expected"),
     [
         ([], State.STARTING),
-        ([State.CONSUMING, State.CONSUMING], State.CONSUMING),
         ([State.CONSUMING, State.WAITING], State.WAITING),
-        ([State.WAITING, State.PAUSED], State.PAUSED),
-        ([State.CONSUMING, State.STARTING], State.STARTING),
         ([State.DRAINING, State.PAUSED], State.DRAINING),
         ([State.ENDED, State.DRAINING], State.ENDED),
-        ([State.STANDBY, State.STANDBY], State.STANDBY),
         ([State.STANDBY, State.STARTING], State.STARTING),
         ([State.STANDBY, State.CONSUMING], State.CONSUMING),
     ],
@@ -97,7 +93,7 @@ def test_a_node_knows_itself_among_the_others_and_the_parts_of_all():
     assert [mine.part_of(node) for node in mine.nodes] == [0.6, 0.4, 0.0]
     assert replace(mine, node="x").own is None
     assert replace(mine, whole=None).part_of(mine.nodes[0]) == 0.0
-    assert (mine.is_active, role(Standing.CUT_OFF).is_active) == (True, False)
+    assert (mine.is_active, role(NodeState.CUT_OFF).is_active) == (True, False)
 
 
 @pytest.mark.parametrize("proc", [PROC, Path("/nowhere")], ids=["with /proc", "without"])

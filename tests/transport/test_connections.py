@@ -9,20 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from receipt_actors.transport.curl import CurlTransport, _Multi
-from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Server
+from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Server, wait_for
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 from tests.stores.apple.app_store_servers import make_certificate, tls_server
 from tests.transport.places import running
 from tests.transport.wire import Asked, Wire
-
-T = TypeVar("T")
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 MAX_RESPONSE_BYTES = 1_000_000
@@ -31,7 +28,6 @@ MAX_IDLE = 2
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Wire]]:
-    """Start servers that end with the test."""
     with ExitStack() as at_end:
         yield lambda *args: at_end.enter_context(closing(Wire(*args)))
 
@@ -46,20 +42,14 @@ def server_of(read_timeout_seconds: float = 10.0) -> Server:
     return Server(DEFAULT_CA_BUNDLE_PATH, 5.0, read_timeout_seconds, MAX_RESPONSE_BYTES)
 
 
-def same(value: T) -> T:
-    return value
-
-
 class Asker:
-    """Sends bodies to one server, and waits."""
-
     def __init__(self, transport: CurlTransport, url: str, read_timeout_seconds: float = 10.0) -> None:
         self._transport = transport
         self._url = url
         self._server = server_of(read_timeout_seconds)
 
     def outcome(self, body: bytes = b"x") -> HttpResponse | RequestFailed:
-        return self._transport.exchange(HttpRequest(self._server, self._url, (), body), same)
+        return wait_for(partial(self._transport.begin, HttpRequest(self._server, self._url, (), body)))
 
     def ask(self, body: bytes = b"x") -> bytes:
         outcome = self.outcome(body)
@@ -98,7 +88,6 @@ def test_requests_at_once_have_a_connection_each(serve: Callable[..., Wire], tra
 
 
 def test_a_server_that_does_not_accept_holds_up_no_other(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """How many connections may be made at once is counted server by server."""
     with ExitStack() as at_end:
         deaf = at_end.enter_context(socket.socket())
         deaf.bind(("127.0.0.1", 0))
@@ -232,7 +221,6 @@ def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire], transport
 
 
 def test_a_request_to_a_server_that_is_not_there_was_not_sent(transport: CurlTransport) -> None:
-    """A refused connection and an unknown host are told apart from a lost answer."""
     with reserved_port() as port:
         for url in (f"http://127.0.0.1:{port}/", f"http://{'x' * 64}.invalid/"):
             outcome = Asker(transport, url).outcome()
@@ -241,7 +229,6 @@ def test_a_request_to_a_server_that_is_not_there_was_not_sent(transport: CurlTra
 
 
 def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """Whether it says it right after an answer, or between the last look at the connection and the next request."""
     told: list[bytes] = []
     is_over = threading.Event()
     wrong = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
@@ -250,7 +237,6 @@ def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], tra
     assert [asker.ask(b"twice"), asker.ask(b"once")] == [b"{}", b"{}"]
 
     def speak_unasked_and_ask(body: bytes, outcome: object) -> None:
-        """Run in the transport's place, which does not look at its connections meanwhile."""
         assert isinstance(outcome, HttpResponse)
         told.append(outcome.body)
         if len(told) == 3:
@@ -271,7 +257,6 @@ def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], tra
 def test_a_connection_with_tls_is_kept_and_dropped_likewise(
     serve: Callable[..., Wire], transport: CurlTransport, tmp_path: Path
 ) -> None:
-    """What TLS itself sends, its session tickets, does no harm."""
     certificate = make_certificate(tmp_path)
 
     def answer(asked: Asked) -> bytes:
@@ -280,7 +265,7 @@ def test_a_connection_with_tls_is_kept_and_dropped_likewise(
     server = serve(answer, tls_server(certificate))
     trusting = Server(str(certificate), 5.0, 10.0, MAX_RESPONSE_BYTES)
     for body in (b"1", b"2", b"close", b"3", b"twice", b"4", b"5"):
-        response = transport.exchange(HttpRequest(trusting, server.url, (), body), same)
+        response = wait_for(partial(transport.begin, HttpRequest(trusting, server.url, (), body)))
         assert isinstance(response, HttpResponse)
         assert response.body == b"{}"
     assert [asked.connection for asked in server.asked] == [0, 0, 0, 1, 1, 2, 2]

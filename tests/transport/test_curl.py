@@ -22,7 +22,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 from receipt_actors.stores.apple.client import verify_receipt_client
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
-from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptTransfers
+from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
 from receipt_actors.transport.curl import CurlTransport
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import answers, http2_server, make_certificate, raw_server, tls_server
@@ -38,10 +38,10 @@ Outcomes = queue.SimpleQueue[Mapping[str, Any] | Exception]
 
 
 @contextmanager
-def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> Iterator[VerifyReceiptTransfers]:
+def client_of(url: str, sandbox_url: str | None = None, **time_outs: float) -> Iterator[VerifyReceiptClient]:
     seconds = {"connect_timeout_seconds": 5.0, "read_timeout_seconds": 10.0} | time_outs
     with running(CurlTransport(1000)) as transport:
-        yield VerifyReceiptTransfers(transport, endpoints_at(url, sandbox_url or url, **seconds), SECRET)
+        yield VerifyReceiptClient(transport, endpoints_at(url, sandbox_url or url, **seconds), SECRET)
 
 
 @pytest.fixture
@@ -52,7 +52,6 @@ def recorder() -> Iterator[Recorder]:
 
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One that the clients trust."""
     path = make_certificate(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
     return path
@@ -81,7 +80,6 @@ def test_too_few_descriptors_are_trouble_that_passes(recorder: Recorder, descrip
 
 
 def test_many_are_under_way_at_once_on_one_thread() -> None:
-    """Hundreds of questions wait for their answers together, each gets its own, and one thread brings them all."""
     number_of_questions = 400
     outcomes: queue.SimpleQueue[tuple[int, Any, str]] = queue.SimpleQueue()
 
@@ -155,8 +153,6 @@ def test_a_slow_answer_over_http_2_is_given_up_alone(certificate: Path) -> None:
 
 
 def test_the_time_to_connect_is_not_the_time_to_answer(certificate: Path) -> None:
-    """An answer may take its whole time-out after a connection that took longer than that."""
-
     def is_in_time(seconds: float) -> bool:
         class Slow(ssl.SSLContext):
             def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:  # type: ignore[override]
@@ -178,7 +174,6 @@ def test_the_time_to_connect_is_not_the_time_to_answer(certificate: Path) -> Non
 
 
 def test_whoever_can_not_take_an_answer_harms_nobody(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
-    """What a callback raises is logged, and the others get their answers, now and later."""
     outcomes: Outcomes = queue.SimpleQueue()
 
     def fail(_outcome: object) -> None:

@@ -93,7 +93,7 @@ const MEANINGS = {
   starting: () => "The tree is being started.",
   consuming: () => `Takes messages from ${overview.source_queues.join(", ")} and answers them.`,
   standby: () => `Other nodes take the messages of ${overview.source_queues.join(", ")}: it takes over from one that goes.`,
-  waiting: (services) => `${services || (overview.role?.standing === "cut off" ? "The table of roles" : "A service")} unavailable: what is in flight is kept, nothing is taken in.`,
+  waiting: (services) => `${services || (overview.role?.state === "cut off" ? "The table of roles" : "A service")} unavailable: what is in flight is kept, nothing is taken in.`,
   paused: () => "By an operator: what is in flight is finished, nothing is taken in.",
   draining: () => "Ends in good order: what is in flight is finished or handed back.",
   ended: () => "The tree has ended. The last incidents say why.",

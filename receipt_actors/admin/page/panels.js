@@ -98,8 +98,8 @@ export function showProcesses(overview, growth, chosen) {
   );
 }
 
-const toneOfStanding = (standing) => ({ active: "good", standby: "calm", waiting: "warn" })[standing] ?? "bad";
-const STANDINGS = {
+const toneOfNode = (state) => ({ active: "good", standby: "calm", waiting: "warn" })[state] ?? "bad";
+const NODE_STATES = {
   waiting: ": others are giving back what is to be its share",
   standby: ": it takes over from an active node that goes",
   "cut off": ": its lease is over and the table does not answer, nothing new is begun",
@@ -112,8 +112,8 @@ export function showNodes(role) {
   if (role === null) return;
   setText(byId("nodes-group"), `${role.role}, group ${role.group}`);
   const held = role.held_for_seconds === null ? "" : `, its lease held for ${role.held_for_seconds.toFixed(1)} s`;
-  setText(byId("nodes-lease"), `This node: ${role.standing}${held}${STANDINGS[role.standing] ?? ""}`);
-  setAttribute(byId("nodes-lease"), "class", `gate ${toneOfStanding(role.standing)}`);
+  setText(byId("nodes-lease"), `This node: ${role.state}${held}${NODE_STATES[role.state] ?? ""}`);
+  setAttribute(byId("nodes-lease"), "class", `gate ${toneOfNode(role.state)}`);
   keyed(
     byId("nodes"),
     role.nodes,
@@ -130,12 +130,12 @@ export function showNodes(role) {
         make("td", { class: "number" }),
       ),
     (row, node) => {
-      const [name, standing, token, bar, share, heard] = cells(row);
+      const [name, state, token, bar, share, heard] = cells(row);
       const isOwn = node.name === role.node;
       setAttribute(row, "class", isOwn ? "chosen" : null);
       setText(name, node.name);
-      setText(standing, node.standing);
-      setAttribute(standing, "class", `state-cell ${toneOfStanding(node.standing)}`);
+      setText(state, node.state);
+      setAttribute(state, "class", `state-cell ${toneOfNode(node.state)}`);
       setText(token, node.token ?? "–");
       const [part, whole] = [node.share?.[LEDGER] ?? 0, role.whole?.[LEDGER] ?? 0];
       bar.firstElementChild.style.setProperty("--share", whole > 0 ? part / whole : 0);

@@ -18,8 +18,8 @@ from functools import partial
 from typing import Any
 
 from receipt_actors.domain import sqs_rules
-from receipt_actors.domain.fifo import dead_letter_queue_fault, is_fifo
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, EntryFailure, OutgoingMessage
+from receipt_actors.domain.sqs_rules import dead_letter_queue_fault, is_fifo
 from receipt_actors.sandbox import queues
 from receipt_actors.sandbox.http_server import Connection, dumps
 from receipt_actors.sandbox.queues import make_queue

@@ -48,7 +48,7 @@ from receipt_actors.pipeline.protocol import (
     ObeyLimits,
     ReleaseMessages,
 )
-from receipt_actors.scale.nodes.role_news import RoleNews, standing_of, standing_of_member
+from receipt_actors.scale.nodes.role_news import RoleNews, state_of_member, state_of_node
 from receipt_actors.telemetry.incidents import INCIDENTS
 from receipt_actors.telemetry.overview import NodeOverview, RoleOverview
 from receipt_actors.telemetry.statistics import statistics_of
@@ -157,7 +157,7 @@ class Membership(GenServer):
             role=lease.node.role.value,
             group=self._group,
             node=lease.node.name,
-            standing=standing_of(lease, now),
+            state=state_of_node(lease, now),
             lease_seconds=lease.seconds,
             held_for_seconds=lease.held_until_seconds - now if lease.is_held(now) else None,
             whole=None if whole is None else asdict(whole),
@@ -169,7 +169,7 @@ class Membership(GenServer):
         _, since = lease.sightings.since_seconds.get(member.node.name, (0, now))
         return NodeOverview(
             name=member.node.name,
-            standing=standing_of(lease, now) if is_me else standing_of_member(member),
+            state=state_of_node(lease, now) if is_me else state_of_member(member),
             token=member.token,
             share=None if member.share is None else asdict(member.share.told),
             processes=member.node.processes,

@@ -8,24 +8,24 @@ from collections.abc import Callable
 from receipt_actors.domain.places import Write
 from receipt_actors.domain.roles import Lease, Member, Role
 from receipt_actors.telemetry.incidents import IncidentKind, Noticed
-from receipt_actors.telemetry.overview import Standing
+from receipt_actors.telemetry.overview import NodeState
 
 logger = logging.getLogger(__name__)
 
 ROLE_TABLE = "role table"  #: the service that is unavailable while a node is cut off from it
 
 
-def standing_of(lease: Lease, now_seconds: float) -> Standing:
+def state_of_node(lease: Lease, now_seconds: float) -> NodeState:
     """Return what the node that has this lease may do."""
     me = lease.me
-    return Standing.CUT_OFF if me is None or now_seconds >= lease.held_until_seconds else standing_of_member(me)
+    return NodeState.CUT_OFF if me is None or now_seconds >= lease.held_until_seconds else state_of_member(me)
 
 
-def standing_of_member(member: Member) -> Standing:
+def state_of_member(member: Member) -> NodeState:
     """Return what a node may do by the record."""
     if member.token is None:
-        return Standing.STANDBY
-    return Standing.WAITING if member.share is None else Standing.ACTIVE
+        return NodeState.STANDBY
+    return NodeState.WAITING if member.share is None else NodeState.ACTIVE
 
 
 class RoleNews:
@@ -34,7 +34,7 @@ class RoleNews:
     def __init__(self, group: str, notice: Callable[[Noticed], object]) -> None:
         self._group = group
         self._notice = notice
-        self._standing: Standing | None = None  # as it was told last
+        self._state: NodeState | None = None  # as it was told last
         self._is_failing = False  # the table has not answered since the last renewal
         self._is_outage_told = False
         self._fault: str | None = None  # of the record; as it was told last
@@ -86,30 +86,30 @@ class RoleNews:
 
     def tell_state(self, lease: Lease, now_seconds: float) -> None:
         """Tell whether this node is active, waits, stands by or is cut off, where that is news."""
-        standing = standing_of(lease, now_seconds)
-        has_no_place_yet = standing is Standing.CUT_OFF and self._standing is None
-        if standing is self._standing or (has_no_place_yet and not self._is_failing):
+        state = state_of_node(lease, now_seconds)
+        has_no_place_yet = state is NodeState.CUT_OFF and self._state is None
+        if state is self._state or (has_no_place_yet and not self._is_failing):
             return
-        before, self._standing = self._standing, standing
+        before, self._state = self._state, state
         kind = IncidentKind.ROLE
         me = f"node {lease.node.name} of group {self._group}"
-        match standing:
-            case Standing.ACTIVE:
+        match state:
+            case NodeState.ACTIVE:
                 token = None if lease.me is None else lease.me.token
                 words = f"{me} is active ({lease.node.role}, token {token}, {_counted(lease)})"
-            case Standing.WAITING:
+            case NodeState.WAITING:
                 words = f"{me} waits for its share of the limits ({_counted(lease)})"
-            case Standing.STANDBY:
+            case NodeState.STANDBY:
                 active = ", ".join(name for name, member in lease.group.members.items() if member.token is not None)
                 words = f"{me} stands by for {active}{_why_it_stands_by(lease)}"
-            case Standing.CUT_OFF:
+            case NodeState.CUT_OFF:
                 words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
                 if has_no_place_yet:
                     words = f"{me} has not found its place yet: the table of roles does not answer"
                 kind, self._is_outage_told = IncidentKind.OUTAGE, True
-        if self._is_outage_told and standing is not Standing.CUT_OFF:
+        if self._is_outage_told and state is not NodeState.CUT_OFF:
             kind, self._is_outage_told = IncidentKind.RECOVERED, False
-        is_worse = standing is Standing.CUT_OFF or (before is Standing.ACTIVE and standing is not Standing.ACTIVE)
+        is_worse = state is NodeState.CUT_OFF or (before is NodeState.ACTIVE and state is not NodeState.ACTIVE)
         self._tell(lease, now_seconds, words, logging.WARNING if is_worse else logging.INFO, kind)
 
     def left(self, lease: Lease, *, is_known: bool) -> None:
@@ -127,8 +127,8 @@ class RoleNews:
         kind: IncidentKind = IncidentKind.ROLE,
         subject: str | None = None,
     ) -> None:
-        standing = standing_of(lease, now_seconds)
-        facts = {"event": kind.value, "group": self._group, "node": lease.node.name, "standing": standing.value}
+        state = state_of_node(lease, now_seconds)
+        facts = {"event": kind.value, "group": self._group, "node": lease.node.name, "state": state.value}
         logger.log(level, "%s", words, extra=facts)
         if subject is None:
             subject = ROLE_TABLE if kind in (IncidentKind.OUTAGE, IncidentKind.RECOVERED) else lease.node.name

@@ -91,7 +91,7 @@ class Worker(GenServer):
         group.processes[name] = process
         self._later(HANG_SECONDS, partial(self._give_up_start, process, Phase.LOADING))
         me.process.add_monitor(lambda _down: process.kill())
-        if group.is_closing:  # since a moment ago: nobody else may have seen it
+        if group.is_closing:  # since a moment ago: ``Group.kill`` may have missed it
             process.kill()
         if not group.is_complete:
             self._join()  # else it has to be loaded first: until then the living keep its share
@@ -203,7 +203,7 @@ class Worker(GenServer):
             return None
         died = f"{self._title(process)} {_described(code)}"
         if code == 0:
-            logger.info("%s: it was told to by somebody else", died)
+            logger.info("%s: a signal told it to", died)
             return End(NORMAL)
         return End(Crash(WorkerDied(died)))
 

@@ -1,7 +1,7 @@
 """How Apple's JSON writes ids, numbers, times and flags: the readers that all interpretations share.
 
-Each reads one field of an object: None where it is missing or null, ``Unreadable`` where it holds what Apple has not
-documented. Nothing that was read is in an ``Unreadable``, but its JSON type.
+Each reads one field of an object: None if it is missing or null. If it holds what Apple has not documented, that is
+``Unreadable``, which tells no more of the value than its JSON type.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ Fields: TypeAlias = Mapping[str, object]
 _MAX_NUMERIC_ID = 10**38
 _MAX_DIGITS = 16  # of a count or a time in milliseconds (that is the year 318857)
 _FLAGS: Final[Mapping[object, bool]] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
-_OWNERSHIP_TYPES: Final[Mapping[str, bool]] = {"PURCHASED": False, "FAMILY_SHARED": True}
 
 
 class Unreadable(Exception):
@@ -26,7 +25,7 @@ class Unreadable(Exception):
 
 
 def is_integer(value: object) -> TypeGuard[int]:
-    """Tell whether it is an integer of JSON; ``true`` is none."""
+    """Tell whether it is an integer of JSON, which ``true`` is not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -62,9 +61,9 @@ def read_number(fields: Fields, key: str) -> int | None:
 
 
 def read_quantity(fields: Fields) -> int:
-    """Read how many were bought in one transaction: 1 or more; one where Apple does not say.
+    """Read how many were bought in one transaction; 1 if Apple does not say.
 
-    Nothing is answered to a purchase of none, or of more than Apple documents: a game multiplies by this number.
+    A purchase of none, or of more than Apple documents, is unreadable: a game multiplies by this number.
     """
     quantity = read_number(fields, "quantity")
     if quantity is None:
@@ -91,7 +90,7 @@ def read_revocation_percentage(fields: Fields) -> int | None:
 
 
 def read_seconds(fields: Fields, key: str) -> float | None:
-    """Read a UNIX time in milliseconds, as seconds."""
+    """Read a UNIX time in milliseconds; return seconds."""
     milliseconds = read_number(fields, key)
     return None if milliseconds is None else milliseconds / 1000
 
@@ -107,19 +106,14 @@ def read_flag(fields: Fields, key: str) -> bool:
 
 
 def read_token(fields: Fields, key: str) -> str | None:
-    """Read an ``appAccountToken``, a UUID, in lower case: an app's language may have written it in the other.
-
-    Whatever else stands there is kept as it is; it is nobody's token.
-    """
+    """Read an ``appAccountToken``, a UUID, in lower case: an app's language may have written it in upper case."""
     token = read_id(fields, key)
     return None if token is None else token.lower()
 
 
 def read_is_family_shared(fields: Fields, key: str) -> bool:
-    """Read an ownership type; where there is none, nobody else has bought it."""
+    """Read an ownership type; a missing one means that the user has bought it."""
     value = fields.get(key)
-    if value is None:
-        return False
-    if isinstance(value, str) and value in _OWNERSHIP_TYPES:
-        return _OWNERSHIP_TYPES[value]
+    if value in (None, "PURCHASED", "FAMILY_SHARED"):
+        return value == "FAMILY_SHARED"
     raise Unreadable(f"{key}: expected PURCHASED or FAMILY_SHARED, found {json_type(value)}")

@@ -15,8 +15,7 @@ from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused
 from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
-from receipt_actors.stores.apple.signatures.process import SignedDataProcess
-from receipt_actors.stores.apple.signatures.threads import SignedDataThreads
+from receipt_actors.stores.apple.signatures.process import SignedDataProcess, SignedDataThreads
 from receipt_actors.stores.apple.signatures.trust import Trust, foreign_name, open_signed_data, read_trust
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ CONNECT_SHARE = 0.3  #: of the time to wait for an answer: to connect
 
 
 def policy_of(settings: PolicySettings) -> Policy:
-    """Return what the settings accept."""
-
     def allowed(names: tuple[str, ...]) -> frozenset[str] | None:
         return None if "*" in names else frozenset(names)
 
@@ -61,16 +58,13 @@ def open_app_store(
 ) -> VerifyReceiptClient:
     """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made.
 
-    It is an ``AppStoreTransfers`` where it runs on ``curl``: always, unless that is None or there is a proxy.
+    It runs on ``curl`` and does not block, unless that is None or there is a proxy.
     """
-    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient, VerifyReceiptTransfers
+    from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
 
-    endpoints, may_transfer = _endpoints(settings, settings.verify_receipt_urls)
     secret = settings.shared_secret
-    shared_secret = None if secret is None else secret.get_secret_value()
-    if curl is not None and may_transfer:
-        return VerifyReceiptTransfers(curl, endpoints, shared_secret)
-    return VerifyReceiptClient(_open_blocking(max_connections), endpoints, shared_secret)
+    transport, endpoints = _network(settings, settings.verify_receipt_urls, max_connections, curl)
+    return VerifyReceiptClient(transport, endpoints, None if secret is None else secret.get_secret_value())
 
 
 def open_server_api(
@@ -78,36 +72,29 @@ def open_server_api(
 ) -> ServerApiClient:
     """Make a client for the App Store Server API, or for what stands in for it; see ``open_app_store``.
 
-    Raises ``ConfigurationError`` where the key is none.
+    Raises ``ConfigurationError`` if the key is none.
     """
-    from receipt_actors.stores.apple.client.server_api_client import (  # not for verifyReceipt
-        ServerApiClient,
-        ServerApiTransfers,
-        Token,
-    )
+    from receipt_actors.stores.apple.client.server_api_client import ServerApiClient, Token  # not for verifyReceipt
 
     key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
     assert key_id is not None and issuer_id is not None, "the settings see to it"
-    endpoints, may_transfer = _endpoints(settings, settings.server_api_urls)
+    transport, endpoints = _network(settings, settings.server_api_urls, max_connections, curl)
     token = Token(_server_api_key(settings), key_id, issuer_id, bundle_id=settings.bundle_ids[0])
-    if curl is not None and may_transfer:
-        return ServerApiTransfers(curl, endpoints, token)
-    return ServerApiClient(_open_blocking(max_connections), endpoints, token)
+    return ServerApiClient(transport, endpoints, token)
 
 
-def _endpoints(settings: AppStoreSettings, urls: tuple[str, str]) -> tuple[Mapping[Environment, Endpoint], bool]:
-    """Return where Apple is asked, and whether libcurl may do it: it is not used with proxies."""
+def _network(
+    settings: AppStoreSettings, urls: tuple[str, str], max_connections: int, curl: CurlTransport | None
+) -> tuple[Transport, Mapping[Environment, Endpoint]]:
     from receipt_actors.stores.apple.client.endpoints import endpoints_at
 
     seconds = settings.app_store_read_timeout_seconds
     endpoints = endpoints_at(*urls, CONNECT_SHARE * seconds, seconds)
-    return endpoints, all(endpoint.proxy is None for endpoint in endpoints.values())
+    if curl is not None and all(endpoint.proxy is None for endpoint in endpoints.values()):
+        return curl, endpoints
+    from receipt_actors.transport.blocking import BlockingTransport  # takes its time to import, and curl has no need
 
-
-def _open_blocking(pool_size: int) -> Transport:
-    from receipt_actors.transport.blocking import BlockingTransport  # takes its time to import, where curl is there
-
-    return BlockingTransport(pool_size)
+    return BlockingTransport(max_connections), endpoints
 
 
 def _server_api_key(settings: AppStoreSettings) -> str:
@@ -126,16 +113,13 @@ def _server_api_key(settings: AppStoreSettings) -> str:
 def open_signatures(settings: SignatureSettings) -> AppleSignedData:
     """Open what verifies Apple's signatures on the thread that calls.
 
-    Raises ``ConfigurationError`` where the root certificates are none.
+    Raises ``ConfigurationError`` if a root certificate is none.
     """
     return open_signed_data(_trust(settings))
 
 
 def foreign_roots(settings: SignatureSettings) -> Sequence[str]:
-    """Name the trusted root certificates that are not Apple's: with their keys one can make purchases that count.
-
-    Raises what ``open_signatures`` raises.
-    """
+    """Name the trusted root certificates that are not Apple's: with their keys one can make purchases that count."""
     if settings.apple_roots is None:
         return ()
     return tuple(name for root in _trust(settings).roots if (name := foreign_name(root)) is not None)

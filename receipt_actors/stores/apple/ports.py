@@ -1,18 +1,21 @@
-"""What the service needs of Apple, as Protocols. ``client`` and ``signatures`` have the adapters.
+"""What the service needs of Apple, as protocols; ``client`` and ``signatures`` have the adapters.
 
-Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists.
-``AppStoreTransfers`` and ``SignedDataCalls`` return at once.
+Methods that return something block, may be called from several threads at once, and raise only what ``errors`` lists.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Interpretation
+
+#: The ``errorCode`` that stands for HTTP 401, which Apple answers without one (its codes begin with the HTTP status).
+UNAUTHORIZED: Final = 4010000
 
 
 class AppStore(Protocol):
@@ -30,85 +33,11 @@ class AppStore(Protocol):
         """
 
 
-@runtime_checkable
-class AppStoreTransfers(Protocol):
-    """What an ``AppStore`` may have besides: a way without a thread that waits, for any number of questions at once.
-
-    A client that has ``begin`` is asked by that alone.
-    """
-
-    def begin(
-        self,
-        receipt_data: str,
-        environment: Environment,
-        done: Callable[[Mapping[str, object] | Exception], object],
-        *,
-        shared_secret: str | None = None,
-    ) -> None:
-        """Begin what ``AppStore.verify_receipt`` does, and return at once.
-
-        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with the answer, or with an
-        ``AppStoreUnavailable`` (anything else is a bug). It must be quick, for others' answers wait behind it; what it
-        raises is logged.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureRefused:
-    """What claims to be signed by Apple is not. Final: the same bytes are refused for ever."""
-
-    reason: Reason
-    detail: str  #: one short line for the operator, nothing of what was signed
-
-
-class SignedData(Protocol):
-    """Verifies what Apple signed (JWS), offline: a computation of about a millisecond, and no network.
-
-    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Raises
-    ``ConfigurationError`` where Apple signed it at a time that this machine's clock has yet to reach (by more than 15
-    minutes): it is the clock that is wrong. Never raises for anything else that a string can hold.
-    """
-
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """Verify a ``signedTransaction`` of StoreKit 2, or a ``signedTransactionInfo`` of the Server API."""
-
-    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """Verify the ``signedPayload`` of a Server Notification V2."""
-
-
-class SignedKind(StrEnum):
-    """What Apple signed: which of the two methods of ``SignedData`` is meant."""
-
-    TRANSACTION = "transaction"
-    NOTIFICATION = "notification"
-
-
-#: Of a verification: the payload, why it is not Apple's, or what kept it from being verified.
-Outcome: TypeAlias = Mapping[str, object] | SignatureRefused | Exception
-
-
-class SignedDataCalls(Protocol):
-    """``SignedData`` without a thread that computes: the work is done elsewhere, any number of them at once."""
-
-    def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
-        """Begin what the method of ``SignedData`` does, and return at once.
-
-        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
-        or with an ``AppStoreUnavailable`` where nobody can do the work just now, or a ``ConfigurationError`` where what
-        it takes is not here, or the clock is wrong (anything else is a bug). It must be quick, for others' answers wait
-        behind it; what it raises is logged.
-        """
-
-
-#: The ``errorCode`` that stands for HTTP 401, which Apple answers without one (its codes begin with the HTTP status).
-UNAUTHORIZED: Final = 4010000
-
-
 class ServerApi(Protocol):
     """The App Store Server API, or something that answers like it."""
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
-        """Read the id of a transaction from an app receipt, whoever made that up; None where it holds none. No network.
+        """Read the id of a transaction from an app receipt, genuine or not; None where it holds none. No network.
 
         What is returned has 1 to 64 letters, digits, ``-`` and ``_``. Never raises for anything that a string can hold.
         """
@@ -126,16 +55,72 @@ class ServerApi(Protocol):
         """
 
 
-@runtime_checkable
-class ServerApiTransfers(Protocol):
-    """What a ``ServerApi`` may have besides, as ``AppStoreTransfers``."""
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The transaction was found, says the server; Apple says so only if this JWS can be verified."""
 
-    def begin(
-        self,
-        transaction_id: str,
-        environment: Environment,
-        done: Callable[[Mapping[str, object] | Exception], object],
-        *,
-        bundle_id: str | None = None,
-    ) -> None:
-        """Begin what ``ServerApi.get_transaction_info`` does, and return at once. See ``AppStoreTransfers.begin``."""
+    signed_transaction: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptApi:
+    """One of Apple's APIs that look into app receipts, as it is called for one source queue."""
+
+    call: Callable[[str, Environment], Mapping[str, object]]  #: blocks, and raises ``AppStoreUnavailable``
+    interpret: Callable[[Mapping[str, object], Environment], Interpretation | Signed]  #: total
+    first: Environment  #: which is called first
+    what_to_check: str  #: by an operator, when Apple refuses our requests
+    environments: frozenset[Environment]  #: where policy lets a redirect lead, beside production
+    begin: Callable[..., object] | None = None  #: the same as ``call`` for a callback, if it needs no thread that waits
+    question_of: Callable[[str], str | None] | None = None  #: finds what to ask for; None: the receipt itself is sent
+
+
+def begin_of(client: object) -> Callable[..., object] | None:
+    """Return the ``begin`` of a client that has one and needs no thread that waits."""
+    return None if getattr(client, "blocks", True) else getattr(client, "begin", None)
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureRefused:
+    """What claims to be signed by Apple is not. Final: the same bytes are refused for ever."""
+
+    reason: Reason
+    detail: str  #: one short line for the operator, nothing of what was signed
+
+
+class SignedKind(StrEnum):
+    """What Apple signed: which of the two methods of ``SignedData`` is meant."""
+
+    TRANSACTION = "transaction"
+    NOTIFICATION = "notification"
+
+
+class SignedData(Protocol):
+    """Verifies what Apple signed (JWS), offline: a computation of about a millisecond.
+
+    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Raises
+    ``ConfigurationError`` if Apple signed it more than 15 minutes after the time of this machine's clock: then the
+    clock is wrong. Never raises for anything else that a string can hold.
+    """
+
+    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
+        """Verify a ``signedTransaction`` of StoreKit 2, or a ``signedTransactionInfo`` of the Server API."""
+
+    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
+        """Verify the ``signedPayload`` of a Server Notification V2."""
+
+
+#: Of a verification: the payload, why it is not Apple's, or what kept it from being verified.
+Outcome: TypeAlias = Mapping[str, object] | SignatureRefused | Exception
+
+
+class SignedDataCalls(Protocol):
+    """``SignedData`` for callbacks: the work is done elsewhere, any number of verifications at once."""
+
+    def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
+        """Begin what the method of ``SignedData`` does, and return at once.
+
+        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns
+        or raises, or with an ``AppStoreUnavailable`` if the work cannot be done now (anything else is a bug). It must
+        be quick, for others' answers wait behind it; what it raises is logged.
+        """

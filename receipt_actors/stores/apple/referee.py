@@ -6,13 +6,12 @@ again.
 
 * A refusal is held until Apple shows, after it, that it works: Apple vouches for another user's receipt, or for a
   control. Then the refusal stands.
-* Where most of the last users were refused, another user's receipt is not enough: it takes a control.
+* If most of the last users were refused, another user's receipt is not enough: it takes a control.
 * If Apple refuses every control, that is an outage. What is held is asked again when it is over.
 * If Apple has vouched for nothing yet, there is no control. The refusals of one or two users stand after a moment.
   Those of more are held until Apple vouches for something.
 
-So forgeries, however many and of however many users, cannot cause an outage: Apple vouches for the controls meanwhile.
-They get no retries either. They can delay each other by the time that it takes to ask about a control.
+So forgeries, however many, cannot cause an outage: Apple vouches for the controls meanwhile.
 """
 
 from __future__ import annotations
@@ -49,10 +48,7 @@ class Referee(Generic[C]):
     renewal_seconds: float = -inf  #: monotonic; from when on another user's receipt becomes a control
     is_out: bool = False  #: Apple refuses all controls
 
-    # --- what happens ---
-
     def vouched(self, user: Hashable, question: C, now_seconds: float) -> Referee[C]:
-        """Note that Apple vouched for a user's receipt."""
         is_due = now_seconds >= self.renewal_seconds and not self.refused_controls
         if not (is_due or self.refused_users) and len(self.recent) == RECENT_USERS:
             return self  # as nearly always: all is well, and nothing changes
@@ -66,7 +62,6 @@ class Referee(Generic[C]):
         return replace(self, controls=controls, renewal_seconds=renewal_seconds)
 
     def refused(self, user: Hashable) -> Referee[C]:
-        """Note that Apple refused a user's receipt."""
         return self._answered(user, is_refused=True)
 
     def control_vouched(self) -> Referee[C]:
@@ -76,7 +71,6 @@ class Referee(Generic[C]):
         return replace(self, controls=self.controls[self.refused_controls :], refused_controls=0, renewal_seconds=-inf)
 
     def control_refused(self) -> Referee[C]:
-        """Note that Apple refused the next control."""
         refused = self.refused_controls + 1
         if refused < len(self.controls):
             return replace(self, refused_controls=refused)
@@ -90,8 +84,6 @@ class Referee(Generic[C]):
     def interrupted(self) -> Referee[C]:
         """Note that an outage has begun, or is over: how Apple answered before says nothing any more."""
         return replace(self, recent=(), refused_users=0, refused_controls=0, is_out=False)
-
-    # --- what follows ---
 
     @property
     def next_control(self) -> C | None:

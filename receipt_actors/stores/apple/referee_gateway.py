@@ -1,24 +1,31 @@
-"""``RefereeGateway``: a gateway to a service whose refusals may be wrong, because it refuses everybody in an outage.
+"""``RefereeGateway``: what a gateway to Apple needs because Apple may refuse everybody in an outage.
 
-``referee`` has the rules. This adds what they need to ``Gateway``: it holds refusals, asks about controls, and opens
-the breaker where the service refuses all of them. While the breaker is open for that, a refusal counts as no
-answer. Each try whether the service is back is a control and a message, so that neither forgeries nor controls that
-have become bad prolong an outage.
+``referee`` has the rules. This holds refusals, asks about controls (app receipts that production vouched for), and
+opens the breaker if Apple refuses all of them. While the breaker is open for that, a refusal counts as no answer. Each
+try whether Apple is back is a control and a message, so that neither forgeries nor controls that have become bad
+prolong an outage.
 
-Where there is no control messages are received all the same: an honest user's receipt, which would be one, has to come
+If there is no control, messages are received all the same: an honest user's receipt, which would be one, has to come
 in. Half of what may be in flight is held meanwhile, each refusal for a minute; beyond that a message is handed back.
 Now and then one that is held is asked again.
-
-A crash of it forgets the controls and what is held: validators ask its successor, and that asks the service.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 from math import inf
 from typing import Any
 
+import cachetools
+
+from receipt_actors.domain.limits import LiveLimits
+from receipt_actors.domain.ports import Environment
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import Genuine, Interpretation, TryAgain, Unidentified, WrongEnvironment
+from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.errors import AppStoreUnavailable, UnavailableError
 from receipt_actors.otp import From, IdleTimeout, Timer
 from receipt_actors.pipeline.gateway import DISPATCH, Gateway, Job, ToItself
@@ -29,13 +36,17 @@ from receipt_actors.pipeline.protocol import (
     GaveUp,
     ServiceAvailable,
     ServiceUnavailable,
+    VerifyReceipt,
 )
+from receipt_actors.stores.apple.ports import ReceiptApi, Signed
 from receipt_actors.stores.apple.referee import Referee
 from receipt_actors.telemetry.incidents import IncidentKind
 from receipt_actors.telemetry.overview import ServiceOverview
 
 logger = logging.getLogger(__name__)
 
+REMEMBERED_REFUSALS = 10_000
+REFUSAL_MEMORY_SECONDS = 60 * 60
 CONTROL_PAUSE_SECONDS = 0.25  #: between two controls, where most users are refused
 PATIENCE_SECONDS = 1.0  #: for what other users' receipts show, before a control is asked about or done without
 UNSURE_SECONDS = 5.0  #: of holding refusals without a control, before that is told
@@ -43,80 +54,112 @@ RECHECK_SECONDS = 5.0  #: between two held refusals that are asked again, where 
 MAX_HELD_SECONDS = 60.0  #: of a refusal, where there is no control; then its message is handed back
 
 
-@dataclass(frozen=True, slots=True)
-class _AskControl:
-    """To itself: ask about a control, if one is still needed."""
+#: What Apple may say to everybody in an outage. ``sandbox_refused`` is not among them: it is our policy that refuses.
+DOUBTFUL = frozenset(
+    {
+        Reason.RECEIPT_MALFORMED,
+        Reason.UNKNOWN_STATUS,
+        Reason.NOT_AUTHENTIC,
+        Reason.ACCOUNT_NOT_FOUND,
+        Reason.INTERNAL_DATA_ERROR,
+        Reason.TRANSACTION_NOT_FOUND,
+        Reason.NO_TRANSACTION_ID,
+    }
+)
+
+
+class Verification(Job):
+    """A message's receipt, or signed transaction, on its way."""
+
+    __slots__ = ("api", "environment", "question", "was_redirected")
+
+    request: VerifyReceipt
+
+    def __init__(self, request: VerifyReceipt, from_: From, api: ReceiptApi) -> None:
+        super().__init__(request, from_)
+        self.api = api
+        self.environment = api.first
+        self.question = ""  # what Apple is asked, once that is known
+        self.was_redirected = False
+
+    @property
+    def message_id(self) -> str:
+        return self.request.submission.message_id
+
+    @property
+    def user_id(self) -> int:
+        return self.request.submission.user_id
+
+    @property
+    def memory_key(self) -> Hashable:
+        return self.message_id, self.request.submission.receipt_sha256
 
 
 @dataclass(frozen=True, slots=True)
-class _Recheck:
-    """To itself: ask again about a refusal that is held, if there is still no control."""
+class AppleAnswer:
+    """What Apple's answer means, who gave it, and when it came."""
+
+    meaning: Interpretation | Signed
+    environment: Environment
+    at_seconds: float  #: monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class _Vouched:
+    """What production has vouched for: a control."""
+
+    request: VerifyReceipt = field(repr=False)
+    question: str = field(repr=False)
+    api: ReceiptApi
+
+
+class _Due(Enum):
+    """To itself, after a pause."""
+
+    ASK_CONTROL = auto()  # if one is still needed
+    RECHECK = auto()  # a refusal that is held, if there is still no control
 
 
 @dataclass(frozen=True, slots=True)
 class _Held:
     """A refusal, and since when it is held."""
 
-    refusal: object
+    refusal: TryAgain | Unidentified
     since_seconds: float  #: monotonic
 
 
 class RefereeGateway(Gateway):
-    """See the module. A subclass says what a refusal is, and calls ``vouched``, ``note_refused`` and ``refuse``."""
+    """See the module. ``AppStoreGateway`` calls ``vouched``, ``note_refusal`` and ``refuse``.
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        self._referee: Referee[Any] = Referee()
-        self._held: dict[Job, _Held] = {}  # the oldest first
-        self._rechecked: tuple[Job, _Held] | None = None  # what was held and is being asked again
-        self._control: Job | None = None  # that is being asked about
+    It also remembers final refusals, so that a message is looked into once, not once a delivery; an outage ends that.
+    """
+
+    def __init__(self, limits: LiveLimits, concurrency: int, retry: RetryPolicy) -> None:
+        super().__init__("app_store", concurrency, retry)
+        self._limits = limits
+        self._offline = 0  # what is being found out without Apple
+        self._refusals: cachetools.TTLCache[Hashable, Unidentified] = cachetools.TTLCache(
+            REMEMBERED_REFUSALS, REFUSAL_MEMORY_SECONDS, timer=self.clock.monotonic
+        )
+        self._referee: Referee[_Vouched] = Referee()
+        self._held: dict[Verification, _Held] = {}  # the oldest first
+        self._rechecked: tuple[Verification, _Held] | None = None  # what was held and is being asked again
+        self._control: Verification | None = None  # that is being asked about
         self._control_timer: Timer | None = None
         self._control_asked_at_seconds = -inf  # monotonic
         self._unsure_from_seconds = inf  # monotonic; if there is no control by then
-        self._is_unsure = False  # the service refuses several users, and there is no control
+        self._is_unsure = False  # Apple refuses several users, and there is no control
 
-    # --- what a subclass says ---
-
-    def control_job(self, question: Any, from_: From) -> Job:
-        """Make a job that asks the service again about what it vouched for before."""
-        raise NotImplementedError
-
-    def refusal_in(self, answer: Any) -> str | None:
-        """Return what to tell of an answer, of the service or to a control, if that is a refusal; else None."""
-        raise NotImplementedError
-
-    def vouches(self, answer: object) -> bool:
-        """Tell whether what a job is answered with means that the service vouches for it."""
-        raise NotImplementedError
-
-    def user_of(self, job: Job) -> object:
-        """Return whose job it is."""
-        raise NotImplementedError
-
-    def conclude_refusal(self, job: Job, refusal: object) -> None:
-        """Answer a job with a refusal that stands."""
-        raise NotImplementedError
-
-    @property
-    def room_for_held(self) -> int:
-        """How many refusals may be held where there is no control, now."""
-        raise NotImplementedError
-
-    @property
-    def is_about_to_vouch(self) -> bool:
-        """Tell whether an answer is being looked into, so that there may be a control soon."""
-        return False
-
-    # --- what the service answers ---
+    # --- what Apple answers ---
 
     def is_control(self, job: Job) -> bool:
-        """Tell whether nobody waits for the answer but this gateway."""
         return isinstance(job.from_, ToItself)
 
-    def vouched(self, job: Job, question: object) -> None:
-        """Note that the service vouched for a job that is no control."""
+    def vouched(self, job: Verification) -> None:
+        """Note that production vouched for a job that is no control."""
         is_first = self._referee.next_control is None
-        self._referee = self._referee.vouched(self.user_of(job), question, self.clock.monotonic())
+        question = _Vouched(job.request, job.question, job.api)
+        self._referee = self._referee.vouched(job.user_id, question, self.clock.monotonic())
         if self._is_unsure:
             self._is_sure_again(f"{self.service} vouches for a receipt, and is available")
         if is_first and self._held:  # since when it works is not known
@@ -128,15 +171,19 @@ class RefereeGateway(Gateway):
             else:
                 self._believe()
 
-    def note_refused(self, job: Job) -> None:
-        """Note that the service refused a job that is no control; it may be tried again all the same."""
-        self._referee = self._referee.refused(self.user_of(job))
+    def note_refusal(self, job: Verification, refusal: TryAgain | Unidentified) -> None:
+        """Note what Apple said about a job that is no control; it may be tried again all the same."""
+        if not _is_doubtful(job.environment, refusal):
+            return
+        self._referee = self._referee.refused(job.user_id)
         if self._referee.is_contested:
             self._ask_control_soon()
 
-    def refuse(self, job: Job, refusal: object) -> None:
+    def refuse(self, job: Verification, refusal: TryAgain | Unidentified) -> None:
         """Answer a job with a refusal, as soon as that can be believed."""
-        if self._can_tell or self._has_room():
+        if not _is_doubtful(job.environment, refusal):
+            self.conclude_refusal(job, refusal)
+        elif self._referee.next_control or self._referee.believes_without_control or self._has_room():
             now = self.clock.monotonic()
             if not self._held:
                 self._unsure_from_seconds = now + UNSURE_SECONDS
@@ -147,18 +194,20 @@ class RefereeGateway(Gateway):
             self._is_unsure_now()
             self._hand_back(job)
 
+    def conclude_refusal(self, job: Verification, refusal: TryAgain | Unidentified) -> None:
+        """Answer a job with a refusal that stands."""
+        if isinstance(refusal, Unidentified):
+            self._refusals[job.memory_key] = refusal
+        job.from_.reply(refusal)
+
     def _hand_back(self, job: Job) -> None:
         job.from_.reply(GaveUp(f"{self.service}: whether its refusals are right is not known"))
 
-    @property
-    def _can_tell(self) -> bool:
-        """Whether it will soon be known if refusals are right."""
-        return self._referee.next_control is not None or self._referee.believes_without_control
-
     def _has_room(self) -> bool:
-        if len(self._held) >= self.room_for_held:
+        room = self._limits.current.max_in_flight // 2
+        if len(self._held) >= room:
             self._held = {job: held for job, held in self._held.items() if job.from_.is_wanted()}
-        return len(self._held) < self.room_for_held
+        return len(self._held) < room
 
     def _believe(self) -> None:
         all_held, self._held = self._held, {}
@@ -186,7 +235,7 @@ class RefereeGateway(Gateway):
             if timer.due_seconds <= self.clock.monotonic() + pause_seconds:
                 return
             timer.cancel()
-        self._control_timer = self.send_after(pause_seconds, _AskControl())
+        self._control_timer = self.send_after(pause_seconds, _Due.ASK_CONTROL)
 
     def _ask_control(self) -> None:
         if self._control is not None or not self._breaker.is_closed:
@@ -194,15 +243,18 @@ class RefereeGateway(Gateway):
         if self._referee.next_control is None:
             if self._referee.believes_without_control:
                 self._believe()
-            elif self._held and self.clock.monotonic() >= self._unsure_from_seconds and not self.is_about_to_vouch:
+            # What the Server API answers is verified first, and the verifiers may be starting: Apple may vouch soon.
+            elif self._held and self.clock.monotonic() >= self._unsure_from_seconds and not self._offline:
                 self._is_unsure_now()
             elif self._held:
                 self._ask_control_soon()
         elif self._held or self._referee.is_contested:
             self._ready.appendleft(self._begin_control(self._referee.next_control))
 
-    def _begin_control(self, question: object) -> Job:
-        self._control = job = self.control_job(question, ToItself(lambda value: self._control_over(job, value)))
+    def _begin_control(self, vouched: _Vouched) -> Verification:
+        from_ = ToItself(lambda value: self._control_over(job, value))
+        self._control = job = Verification(vouched.request, from_, vouched.api)
+        job.environment, job.question = Environment.PRODUCTION, vouched.question
         self._control_asked_at_seconds = self.clock.monotonic()
         return job
 
@@ -210,18 +262,15 @@ class RefereeGateway(Gateway):
         if job is not self._control:
             return
         self._control = None
-        if self.vouches(value):
+        if isinstance(value, Genuine):
             self._referee = self._referee.control_vouched()
             self._believe()
-        elif (detail := self.refusal_in(value)) is not None:
+        elif (detail := _refusal_in(value, Environment.PRODUCTION)) is not None:
             self._control_refused(detail)
         else:
-            self._control_unanswered()
-
-    def _control_unanswered(self) -> None:
-        self._referee = self._referee.control_unanswered()
-        if self._held:
-            self._ask_control_soon()
+            self._referee = self._referee.control_unanswered()
+            if self._held:
+                self._ask_control_soon()
 
     def _control_refused(self, detail: str) -> None:
         self._referee = self._referee.control_refused()
@@ -234,14 +283,17 @@ class RefereeGateway(Gateway):
     # --- outages ---
 
     def trouble_in(self, answer: Any) -> UnavailableError | None:
-        """See ``Gateway``: in an outage in which the service refuses everybody a refusal is no answer."""
-        detail = self.refusal_in(answer) if self._referee.is_out else None
+        """See ``Gateway``: in an outage in which Apple refuses everybody a refusal is no answer."""
+        if not self._referee.is_out:
+            return None
+        detail = _refusal_in(answer.meaning, answer.environment)
         return None if detail is None else AppStoreUnavailable(detail)
 
     def _is_held_against(self, job: Job) -> bool:
         return not (self._referee.is_out or self.is_control(job)) and super()._is_held_against(job)
 
     def _outage_begins(self, error: UnavailableError) -> None:
+        self._refusals.clear()  # some may be of the first moments of the outage
         held, self._held = self._held, {}
         for job in held:
             self._keep(job)
@@ -273,17 +325,16 @@ class RefereeGateway(Gateway):
             super()._keep(job)
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
-        """See ``Gateway``. A control is not tried again: another one is asked about."""
         if self.is_control(job):
-            job.from_.reply(GaveUp(detail))
+            job.from_.reply(GaveUp(detail))  # it is not tried again: another one is asked about
         else:
             super().retry(job, detail, at_least_seconds=at_least_seconds, given_up=given_up)
 
     def give_up(self, job: Job, answer: object) -> None:
-        """See ``Gateway``. What the service refused to the last is refused as soon as that can be believed."""
         if isinstance(answer, GatewayFailure):
             super().give_up(job, answer)
-        else:
+        else:  # Apple refused it to the last
+            assert isinstance(job, Verification) and isinstance(answer, TryAgain)
             self.refuse(job, answer)
 
     # --- where there is no control ---
@@ -300,7 +351,7 @@ class RefereeGateway(Gateway):
         logger.error("%s", told)
         self._notice(IncidentKind.OUTAGE, told)
         self.cast(IN_FLIGHT, self._unsure())
-        self.send_after(PATIENCE_SECONDS, _Recheck())
+        self.send_after(PATIENCE_SECONDS, _Due.RECHECK)
 
     def _unsure(self) -> ServiceUnavailable:
         return ServiceUnavailable(self.service, stops_receiving=False)
@@ -322,22 +373,20 @@ class RefereeGateway(Gateway):
             job = next(iter(self._held))
             self._rechecked = job, self._held.pop(job)
             self._ready.appendleft(job)
-        self.send_after(RECHECK_SECONDS, _Recheck())
+        self.send_after(RECHECK_SECONDS, _Due.RECHECK)
 
     # --- what others see ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """See ``Gateway``."""
         if isinstance(request, DescribeService) and self._is_unsure:
             return IdleTimeout(0, self._unsure())
         return super().handle_call(request, from_)
 
     def handle_info(self, message: Any) -> Any:
-        """A pause is over."""
         match message:
-            case _AskControl():
+            case _Due.ASK_CONTROL:
                 self._ask_control()
-            case _Recheck():
+            case _Due.RECHECK:
                 self._recheck()
             case _:
                 return super().handle_info(message)
@@ -345,16 +394,28 @@ class RefereeGateway(Gateway):
 
     @property
     def waiting(self) -> int:
-        """See ``Gateway``: refusals that are held wait as well."""
         return super().waiting + len(self._held)
 
     def outside_view(self) -> ServiceOverview:
-        """See ``Gateway``."""
         view = super().outside_view()
         if not self._is_unsure:
             return view
         return replace(view, is_available=False, unavailable_since_seconds=self._unavailable_since_seconds)
 
     def describe_state(self) -> dict[str, object]:
-        """See ``Actor``."""
         return {**super().describe_state(), "held_refusals": len(self._held), "controls": len(self._referee.controls)}
+
+
+def _is_doubtful(asked: Environment, refusal: TryAgain | Unidentified) -> bool:
+    """Tell whether Apple may have refused wrongly. What production does not know the sandbox is asked about as well."""
+    is_of_production = asked is Environment.PRODUCTION or refusal.reason is Reason.TRANSACTION_NOT_FOUND
+    return is_of_production and refusal.reason in DOUBTFUL
+
+
+def _refusal_in(meaning: object, environment: Environment) -> str | None:
+    """Return what to tell of an answer if it is a refusal that Apple may give everybody; else None."""
+    if isinstance(meaning, WrongEnvironment):
+        meaning = meaning.otherwise
+    if isinstance(meaning, TryAgain | Unidentified) and _is_doubtful(environment, meaning):
+        return meaning.detail
+    return None

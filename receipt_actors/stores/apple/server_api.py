@@ -1,16 +1,18 @@
 """What an answer of the App Store Server API's "Get Transaction Info" means: one table of Apple's error codes.
 
-``interpret`` is total, as ``verify_receipt.interpret`` is. A transaction that was found comes signed: ``Signed`` has to
-be verified before it says anything, and ``interpret_found`` then compares it with what was asked.
+A transaction that was found comes signed: ``Signed`` has to be verified before it says anything, and
+``interpret_found`` then compares it with what was asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Any, Final
 
+from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
@@ -24,16 +26,9 @@ from receipt_actors.domain.receipts import (
 from receipt_actors.domain.values import json_type
 from receipt_actors.stores.apple import signed_transactions
 from receipt_actors.stores.apple.fields import is_integer
-from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
+from receipt_actors.stores.apple.ports import UNAUTHORIZED, ReceiptApi, ServerApi, SignatureRefused, Signed, begin_of
 
 _MAX_SHOWN_CODE = 10**9
-
-
-@dataclass(frozen=True, slots=True)
-class Signed:
-    """The transaction was found, says whoever answered; it is Apple who did if this JWS can be verified."""
-
-    signed_transaction: str = field(repr=False)
 
 
 def _later(detail: str) -> TryAgain:
@@ -89,14 +84,34 @@ CODE_TABLE: Final[Mapping[int, CodeRow]] = MappingProxyType(
     }
 )
 
-Answer: TypeAlias = Interpretation | Signed
+
+def receipt_api(
+    server_api: ServerApi, policy: Policy, *, bundle_id: str | None = None, of_source: str = ""
+) -> ReceiptApi:
+    """Have the App Store Server API called: production first, unless nothing of it counts here.
+
+    An app that is not in the store yet may not call production, and Apple answers 401 if it does. ``bundle_id`` is the
+    app that is asked for, if that is not the client's; ``of_source`` is where it stands.
+    """
+    is_production = Environment.PRODUCTION in policy.environments
+    own: dict[str, Any] = {} if bundle_id is None else {"bundle_id": bundle_id}
+    begin = begin_of(server_api)
+    return ReceiptApi(
+        call=partial(server_api.get_transaction_info, **own),
+        interpret=interpret,
+        first=Environment.PRODUCTION if is_production else Environment.SANDBOX,
+        what_to_check=f"server_api_key, its id, its issuer and {of_source}bundle_ids",
+        environments=policy.environments,
+        begin=begin and partial(begin, **own),
+        question_of=server_api.transaction_id_of,
+    )
 
 
-def interpret(answer: Mapping[str, object], asked: Environment) -> Answer:
+def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretation | Signed:
     """Say what the answer of ``asked`` means. Total: never raises for anything that JSON can hold.
 
-    What production does not know the sandbox may, for ids do not say where they come from; not the other way round,
-    because production is asked first wherever it counts.
+    The sandbox may know what production does not, for ids do not say where they come from. It is not so the other way
+    round, because production is asked first if it counts.
     """
     if "errorCode" in answer:
         return _interpret_error(answer["errorCode"], asked)
@@ -121,8 +136,7 @@ def _interpret_error(code: object, asked: Environment) -> Interpretation:
 def interpret_found(asked_id: str, verified: Mapping[str, object] | SignatureRefused) -> Interpretation:
     """Say what a transaction means that was found, and then verified. Total.
 
-    Where it is not Apple's, or not the one that was asked for, the fault lies with whoever answered and not with the
-    receipt: never a refusal.
+    If it is not Apple's, or not the one that was asked for, the server is at fault and not the receipt: no refusal.
     """
     if isinstance(verified, SignatureRefused):
         return _unknown(f"what the App Store Server API answered is not signed by Apple ({verified.reason})")

@@ -1,9 +1,7 @@
-"""The signature gateway: has signed data verified that could not be verified at once.
+"""The signature gateway: has signed data verified again that the App Store gateway could not have verified at once.
 
-The App Store gateway has signatures verified itself, which takes no step more than it must. What fails there for a
-reason that may pass (no process for signatures can be started, say) it passes on to here. This gateway owns those
-requests: it tries them again, and in an outage keeps them, tells it, and tries until it is over, as every gateway does.
-A crash of it forgets them; their messages are handed back.
+It gets what fails there for a reason that may pass (no process for signatures can be started, say), and treats it as
+every gateway treats requests in an outage. A crash of it forgets them; their messages are handed back.
 """
 
 from __future__ import annotations
@@ -27,19 +25,14 @@ class SignatureGateway(Gateway):
         self._limits = limits
 
     def message_of(self, job: Job) -> Hashable:
-        """See ``Gateway``."""
         request: VerifySignature = job.request
         return request.message_id
 
     def carry_out(self, batch: tuple[Job, ...]) -> None:
-        """See ``Gateway``."""
-        (job,) = batch
-        self.run_async(batch, self._signed_data.begin, SignedKind.TRANSACTION, job.request.signed)
+        self.run_async(batch, self._signed_data.begin, SignedKind.TRANSACTION, batch[0].request.signed)
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """See ``Gateway``."""
-        (job,) = batch
-        job.from_.reply(answer)
+        batch[0].from_.reply(answer)
 
     @property
     def stops_receiving(self) -> bool:

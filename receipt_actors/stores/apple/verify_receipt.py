@@ -1,21 +1,23 @@
 """What an answer of Apple's verifyReceipt means: one table of statuses, and the two shapes of a receipt.
 
-``interpret`` is total: whatever JSON comes back has a meaning, and where Apple has not documented it, that meaning is
+``interpret`` is total: whatever JSON comes back has a meaning. If Apple has not documented it, that meaning is
 ``TryAgain(UNKNOWN_STATUS)``. An entry that cannot be read makes the whole answer unreadable: to leave it out would mean
-to answer for a receipt of which we understood a part, and a purchase that we overlooked would never be answered.
+to answer for a part of a receipt, and a purchase that we overlooked would never be answered.
 
 A refusal (21002, 21003, 21010, 21100 to 21199, a status that is not documented) says something about the receipt only
-if Apple works. Whether it does is for ``stores.apple.referee`` to say.
+if Apple works, which ``stores.apple.referee`` finds out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
+from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import (
@@ -40,6 +42,7 @@ from receipt_actors.stores.apple.fields import (
     read_seconds,
     read_token,
 )
+from receipt_actors.stores.apple.ports import AppStore, ReceiptApi, begin_of
 
 _MAX_SHOWN_STATUS = 10**9
 _DATE_IN_WORDS = "%Y-%m-%d %H:%M:%S Etc/GMT"
@@ -62,6 +65,25 @@ def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretatio
         return row.calls_for(answer, asked)
     except Unreadable as unreadable:
         return _unknown(f"status {status}, {unreadable}")
+
+
+def receipt_api(
+    app_store: AppStore, policy: Policy, *, shared_secret: str | None = None, of_source: str = ""
+) -> ReceiptApi:
+    """Have verifyReceipt called: production first, always, says Apple.
+
+    ``shared_secret`` is the one of this source's app, if that is not the client's; ``of_source`` is where it stands.
+    """
+    own: dict[str, Any] = {} if shared_secret is None else {"shared_secret": shared_secret}
+    begin = begin_of(app_store)
+    return ReceiptApi(
+        call=partial(app_store.verify_receipt, **own),
+        interpret=interpret,
+        first=Environment.PRODUCTION,
+        what_to_check=f"{of_source}shared_secret and the URLs",
+        environments=policy.environments,
+        begin=begin and partial(begin, **own),
+    )
 
 
 def _unknown(detail: str) -> TryAgain:
@@ -129,7 +151,6 @@ INTERNAL_DATA_ERROR_ROW: Final = StatusRow("internal data access error", _read_i
 
 
 def status_row(status: int) -> StatusRow | None:
-    """Find the row of a status in the table; None where Apple has not documented it."""
     return INTERNAL_DATA_ERROR_ROW if status in INTERNAL_DATA_ERRORS else STATUS_TABLE.get(status)
 
 
@@ -187,22 +208,10 @@ def _entries(answer: Fields, receipt: Fields) -> Iterator[object]:
 
 def _united(earlier: Transaction, later: Transaction) -> Transaction:
     """``latest_receipt_info`` is newer; but a refund is never taken back, and an omission says nothing."""
-    return replace(
-        later,
-        original_transaction_id=later.original_transaction_id or earlier.original_transaction_id,
-        product_id=later.product_id or earlier.product_id,
-        quantity=max(later.quantity, earlier.quantity),  # what does not say reads as one
-        purchased_at_seconds=_either(later.purchased_at_seconds, earlier.purchased_at_seconds),
-        expires_at_seconds=_either(later.expires_at_seconds, earlier.expires_at_seconds),
-        cancelled=later.cancelled or earlier.cancelled,
-        is_upgraded=later.is_upgraded or earlier.is_upgraded,
-        is_family_shared=later.is_family_shared or earlier.is_family_shared,
-        app_account_token=later.app_account_token or earlier.app_account_token,
-    )
-
-
-def _either(first: float | None, second: float | None) -> float | None:
-    return second if first is None else first
+    names = [each.name for each in fields(Transaction)]
+    omitted = [name for name in names if any(getattr(later, name) is nothing for nothing in (None, False))]
+    kept = {name: getattr(earlier, name) for name in omitted}
+    return replace(later, **{**kept, "quantity": max(later.quantity, earlier.quantity)})  # an omission reads as one
 
 
 def _transaction(entry: object) -> Transaction:
@@ -225,23 +234,21 @@ def _transaction(entry: object) -> Transaction:
     )
 
 
-def _expires_at_seconds(fields: Fields) -> float | None:
+def _expires_at_seconds(entry: Fields) -> float | None:
     # iOS 6 style counts milliseconds in expires_date; unified receipts have a date in words there, and expires_date_ms.
-    if fields.get("expires_date_ms") is not None:
-        return read_seconds(fields, "expires_date_ms")
-    in_words = fields.get("expires_date")
+    if entry.get("expires_date_ms") is not None:
+        return read_seconds(entry, "expires_date_ms")
+    in_words = entry.get("expires_date")
     if isinstance(in_words, str) and not in_words.isdigit():
         try:
             return datetime.strptime(in_words, _DATE_IN_WORDS).replace(tzinfo=UTC).timestamp()
         except ValueError:
             raise Unreadable("expires_date: neither milliseconds nor a date that ends in Etc/GMT") from None
-    return read_seconds(fields, "expires_date")
+    return read_seconds(entry, "expires_date")
 
 
-def _is_given(fields: Fields, key: str) -> bool:
-    value = fields.get(key)
-    if value is None:
-        return False
-    if is_name(value) or is_integer(value):
-        return True
+def _is_given(entry: Fields, key: str) -> bool:
+    value = entry.get(key)
+    if value is None or is_name(value) or is_integer(value):
+        return value is not None
     raise Unreadable(f"{key}: expected a date, found {json_type(value)}")

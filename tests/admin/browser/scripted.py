@@ -9,21 +9,20 @@ from dataclasses import replace
 
 from receipt_actors.domain.messages import Verdict
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.telemetry.latencies import Latencies
 from receipt_actors.telemetry.overview import (
     ActorOverview,
     Incident,
     NodeOverview,
+    NodeState,
     Overview,
     ProcessOverview,
     RoleOverview,
     ServiceOverview,
-    Standing,
     State,
     Usage,
     state_of,
 )
-from receipt_actors.telemetry.statistics import ServiceCalls, StatisticsSnapshot
+from receipt_actors.telemetry.statistics import Latencies, ServiceCalls, StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import StandInSystem
 
@@ -88,17 +87,17 @@ def latencies(seconds: float, count: int) -> Latencies:
     return made
 
 
-def node(name: str, standing: Standing, ledger: int = 0, token: int | None = None, heard: float = 0.4) -> NodeOverview:
+def node(name: str, state: NodeState, ledger: int = 0, token: int | None = None, heard: float = 0.4) -> NodeOverview:
     """Make a node of a group."""
     share = {"max_in_flight": 2000, "ledger_concurrency": ledger, "app_store_concurrency": 200} if ledger else None
-    return NodeOverview(name, standing, token, share, 1, heard)
+    return NodeOverview(name, state, token, share, 1, heard)
 
 
-def role(standing: Standing, *nodes: NodeOverview, name: str = "load-balanced") -> RoleOverview:
+def role(state: NodeState, *nodes: NodeOverview, name: str = "load-balanced") -> RoleOverview:
     """Make the part that the first of some nodes has in their group."""
-    held = None if standing is Standing.CUT_OFF else 7.3
+    held = None if state is NodeState.CUT_OFF else 7.3
     whole = {"max_in_flight": 4000, "ledger_concurrency": 50, "app_store_concurrency": 400}
-    return RoleOverview(name, "ReceiptsSQS", nodes[0].name, standing, 10.0, held, whole, nodes)
+    return RoleOverview(name, "ReceiptsSQS", nodes[0].name, state, 10.0, held, whole, nodes)
 
 
 class ScriptedSystem(StandInSystem):

@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 
 from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
-from receipt_actors.telemetry.overview import Incident, Standing, State
+from receipt_actors.telemetry.overview import Incident, NodeState, State
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
 
@@ -20,7 +20,7 @@ from .scripted import EPOCH_SECONDS, ScriptedSystem, incidents, node, role, supe
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 HOSTILE = "<img src=x onerror=\"window.hacked=1\"> & <script>window.hacked=1</script> 'x'"
-OTHERS = node("node-b", Standing.ACTIVE, 20, 7), node("node-c", Standing.STANDBY, heard=7.2)
+OTHERS = node("node-b", NodeState.ACTIVE, 20, 7), node("node-c", NodeState.STANDBY, heard=7.2)
 
 # Every text that can be seen and has too little contrast with what is behind it: WCAG's AA wants 4.5.
 PALE_TEXTS = """
@@ -360,7 +360,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(live: Page, system: Scripte
     """All of it fits a phone, whatever names there are; tables that are wide scroll alone."""
     live.resize(width)
     system.processes = 3
-    system.role = role(Standing.ACTIVE, node("n" * 128, Standing.ACTIVE, 30, 4_000_000), *OTHERS)
+    system.role = role(NodeState.ACTIVE, node("n" * 128, NodeState.ACTIVE, 30, 4_000_000), *OTHERS)
     system.incidents = (Incident(EPOCH_SECONDS, "crash", "x" * 300, ("y" * 300,), "m" * 100),)
     system.extra_actors = (worker("z" * 200),)
     live.until_text("#incidents", "xxx")
@@ -378,9 +378,9 @@ def test_every_text_can_be_read(live: Page, system: ScriptedSystem, theme: str) 
     assert ground == {"light": "rgb(243, 245, 249)", "dark": "rgb(11, 15, 23)"}[theme]
     live.until(lambda: live.row("ledger_gateway"), "the tree")
     assert live.script(PALE_TEXTS) == []
-    for standing in Standing:
-        system.role = role(standing, node("node-a", standing, 30, 4), *OTHERS)
-        live.until_text("#nodes-lease", standing)
+    for state in NodeState:
+        system.role = role(state, node("node-a", state, 30, 4), *OTHERS)
+        live.until_text("#nodes-lease", state)
         assert live.script(PALE_TEXTS) == []
     system.unavailable = ("ledger", "app_store")
     system.restarts = 1
@@ -402,11 +402,11 @@ def test_the_theme_can_be_chosen(live: Page, server: AdminServer) -> None:
 
 
 def test_who_shares_the_work_is_shown(live: Page, system: ScriptedSystem) -> None:
-    """Only where somebody does: each node with standing, token, share and last sign, and how long the lease is held."""
+    """Only where somebody does: each node with state, token, share and last sign, and how long the lease is held."""
     live.until(lambda: live.row("root"), "the tree")
     assert not live.find("#nodes-card").is_displayed()
     assert not live.find("#nodes-link").is_displayed()
-    system.role = role(Standing.ACTIVE, node("node-a", Standing.ACTIVE, 30, 4), *OTHERS)
+    system.role = role(NodeState.ACTIVE, node("node-a", NodeState.ACTIVE, 30, 4), *OTHERS)
     live.until(lambda: live.find("#nodes-card").is_displayed(), "the nodes")
     assert live.find("#nodes-link").is_displayed()
     assert "load-balanced, group ReceiptsSQS" in live.text("#nodes-group")
@@ -429,14 +429,14 @@ def test_who_shares_the_work_is_shown(live: Page, system: ScriptedSystem) -> Non
 
 def test_a_node_that_stands_by_or_is_cut_off_says_why_it_does_nothing(live: Page, system: ScriptedSystem) -> None:
     """The state's name and its meaning, at the top and above the nodes; it is told to screen readers."""
-    system.role = role(Standing.STANDBY, node("node-a", Standing.STANDBY), *OTHERS, name="active-standby")
+    system.role = role(NodeState.STANDBY, node("node-a", NodeState.STANDBY), *OTHERS, name="active-standby")
     system.state = State.STANDBY
     live.until_text("#state-name", "standby")
     assert "takes over from one that goes" in live.text("#state-meaning")
     assert "calm" in str(live.find("#state").get_attribute("class"))
     live.until_text("#announcer", "Now standby")
     live.until_text("#nodes-lease", "it takes over from an active node")
-    system.role = role(Standing.CUT_OFF, node("node-a", Standing.CUT_OFF), *OTHERS)
+    system.role = role(NodeState.CUT_OFF, node("node-a", NodeState.CUT_OFF), *OTHERS)
     system.state = State.WAITING
     live.until_text("#state-meaning", "The table of roles unavailable")
     live.until_text("#nodes-lease", "nothing new is begun")
@@ -445,8 +445,8 @@ def test_a_node_that_stands_by_or_is_cut_off_says_why_it_does_nothing(live: Page
 
 def test_hostile_names_of_nodes_are_text(live: Page, system: ScriptedSystem) -> None:
     """Whoever can write the table of roles can't write the page."""
-    hostile = node(f"{HOSTILE}\u202e", Standing.ACTIVE, 10, 1)
-    system.role = replace(role(Standing.ACTIVE, hostile, *OTHERS), role=HOSTILE, group=HOSTILE)
+    hostile = node(f"{HOSTILE}\u202e", NodeState.ACTIVE, 10, 1)
+    system.role = replace(role(NodeState.ACTIVE, hostile, *OTHERS), role=HOSTILE, group=HOSTILE)
     live.until_text("#nodes", HOSTILE + r"\u{202e}")
     assert HOSTILE in live.text("#nodes-group")
     assert live.script("return window.hacked") is None

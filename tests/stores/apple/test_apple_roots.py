@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
@@ -16,7 +13,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.signatures.trust import APPLE_ROOT_SHA256, apple_root, open_signed_data, read_trust
-from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.signing import TRANSACTION, TestAuthority, certify
 
 APPLE = TestAuthority()
@@ -80,7 +76,6 @@ def test_a_file_that_is_no_root_certificate_is_a_fault(content: bytes, expected:
 
 
 def test_a_directory_without_certificates_is_a_fault(tmp_path: Path) -> None:
-    """What is looked for is named, and where Apple has it."""
     (tmp_path / "AppleRootCA-G3.cer.txt").write_bytes(APPLE.root.der)
     fault = fault_of(tmp_path)
     assert "without any, expected root certificates in files *.cer, *.der, *.pem" in fault
@@ -88,42 +83,8 @@ def test_a_directory_without_certificates_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
-    """With what the system says. A directory called like a certificate stands for a file that may not be read."""
     assert fault_of(tmp_path / "not there").endswith("No such file or directory")
     (tmp_path / "file.cer").write_bytes(APPLE.root.der)
     assert fault_of(tmp_path / "file.cer").endswith("Not a directory")
     (tmp_path / "strange.cer").mkdir()
     assert "expected a readable file" in fault_of(tmp_path)
-
-
-def run(program: str, path: Path | None = None) -> str:
-    environ = os.environ | ({} if path is None else {"PYTHONPATH": str(path)})
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_without_apples_library_the_fault_says_what_is_expected(tmp_path: Path) -> None:
-    """Where it is missing, or too old or new to be understood, settings that need it are refused at the start."""
-    package = tmp_path / "appstoreserverlibrary"
-    package.mkdir()
-    (package / "__init__.py").write_text("raise ImportError('no libcrypto here')")
-    program = (
-        "from receipt_actors.stores.apple.signatures.trust import open_signed_data, read_trust\n"
-        "from receipt_actors.errors import ConfigurationError\n"
-        "try: open_signed_data(read_trust(None))\n"
-        "except ConfigurationError as error: print(error)"
-    )
-    told = run(program, tmp_path)
-    assert "no libcrypto here, expected app-store-server-library from 3.1, below 4" in told
-
-
-def test_who_needs_no_signatures_loads_nothing_for_them() -> None:
-    """The clients, the settings and the module that opens the verifier do not import Apple's library."""
-    program = (
-        "import sys, receipt_actors.backends, receipt_actors.stores.apple.signatures.trust\n"
-        "print([name for name in ('appstoreserverlibrary', 'jwt', 'OpenSSL', 'cattrs') if name in sys.modules])"
-    )
-    assert run(program).strip() == "[]"

@@ -29,14 +29,12 @@ def encoded(data: bytes) -> str:
 
 @pytest.mark.parametrize("shape", list(Shape))
 def test_the_id_of_a_purchase_is_read(shape: Shape) -> None:
-    """Of either kind of receipt, also with the line breaks of a mail encoder."""
     data = mint(SampleReceipt(APP, (Purchase("2000000001"),), shape=shape))
     broken = base64.encodebytes(base64.b64decode(data)).decode().replace("\n", "\r\n")
     assert transaction_id_of(data) == transaction_id_of(broken) == "2000000001"
 
 
 def test_a_receipt_of_years_is_read() -> None:
-    """A thousand purchases, and as large as a message may be."""
     purchases = tuple(Purchase(str(2_000_000_001 + number)) for number in range(1000))
     assert transaction_id_of(mint(SampleReceipt(APP, purchases))) == "2000000001"
     large = mint(SampleReceipt(APP, purchases[:1]), padding_bytes=MESSAGE_BYTES - 10_000)
@@ -83,7 +81,6 @@ def test_a_receipt_without_an_id_has_none(data: str) -> None:
     ],
 )
 def test_no_receipt_is_an_attack(data: bytes) -> None:
-    """Whatever is sent, reading it takes no more than a moment."""
     began_at = time.thread_time()  # on the processor, whoever else has it meanwhile
     assert transaction_id_of(encoded(data)) is None
     assert time.thread_time() - began_at < PATIENCE_SECONDS

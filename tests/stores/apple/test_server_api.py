@@ -19,7 +19,7 @@ from receipt_actors.domain.receipts import (
     WrongEnvironment,
 )
 from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
-from receipt_actors.stores.apple.server_api import CODE_TABLE, Signed, interpret, interpret_found
+from receipt_actors.stores.apple.server_api import Signed, interpret, interpret_found
 from tests.stores.apple.test_signed_transactions import JSON, PAYLOAD
 
 PRODUCTION, SANDBOX = Environment
@@ -74,7 +74,6 @@ def test_what_every_code_calls_for() -> None:
     "code", [4000000, 4000005, 4040019, 1, 0, -1, pytest.param(10**5000, id="huge"), None, True, "4040010", 1.5]
 )
 def test_codes_that_nobody_documented_are_unknown(asked: Environment, code: object) -> None:
-    """Neither a refusal nor a reason to wait for ever."""
     assert_unknown(interpret(answer(code), asked))
 
 
@@ -83,11 +82,6 @@ def test_codes_that_nobody_documented_are_unknown(asked: Environment, code: obje
 def test_an_answer_without_a_transaction_is_unknown(asked: Environment, signed: object) -> None:
     assert_unknown(interpret({"signedTransactionInfo": signed}, asked))
     assert_unknown(interpret({}, asked))
-
-
-def test_the_table_says_what_every_code_means() -> None:
-    assert all(row.meaning for row in CODE_TABLE.values())
-    assert all(4_000_000 <= code < 5_010_000 for code in CODE_TABLE)
 
 
 @given(st.dictionaries(st.sampled_from(["errorCode", "signedTransactionInfo"]), JSON), st.sampled_from(Environment))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import queue
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import jwt
 import pytest
@@ -17,20 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt
-from receipt_actors.stores.apple.client.answers import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_SECONDS, retry_after_unix_ms
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
-from receipt_actors.stores.apple.client.server_api_client import (
-    RENEWED_SECONDS,
-    ServerApiClient,
-    ServerApiTransfers,
-    Token,
+from receipt_actors.stores.apple.client.server_api_client import RENEWED_SECONDS, ServerApiClient, Token
+from receipt_actors.stores.apple.client.verify_receipt_client import (
+    MAX_ANSWER_BYTES,
+    MAX_RETRY_AFTER_SECONDS,
+    retry_after_unix_ms,
 )
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
-from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
-from tests.patience import PATIENCE_SECONDS
 from tests.transport.places import running
 from tests.transport.wire import Recorder, Reply
 
@@ -60,27 +52,6 @@ class Clocks:
         return Token(pem(KEY), KEY_ID, ISSUER_ID, BUNDLE_ID, lambda: self.wall_seconds, lambda: self.monotonic_seconds)
 
 
-_transport = "blocking"
-
-
-@pytest.fixture(params=["blocking", "begun"], autouse=True)
-def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the client runs on, each in turn, and how it is called."""
-    monkeypatch.setitem(globals(), "_transport", request.param)
-
-
-class _Begun(ServerApiTransfers):
-    """Each call is begun, and waited for."""
-
-    def get_transaction_info(self, *args: Any, **keywords: Any) -> Mapping[str, object]:
-        outcomes: queue.SimpleQueue[Mapping[str, object] | Exception] = queue.SimpleQueue()
-        self.begin(*args, outcomes.put, **keywords)
-        outcome = outcomes.get(timeout=PATIENCE_SECONDS)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-
 @contextmanager
 def client_of(
     production_url: str,
@@ -92,13 +63,8 @@ def client_of(
 ) -> Iterator[ServerApiClient]:
     endpoints = endpoints_at(production_url, sandbox_url, connect_timeout_seconds, read_timeout_seconds)
     token = token or Clocks().token()
-    with ExitStack() as at_end:
-        if _transport == "blocking":
-            client = ServerApiClient(at_end.enter_context(closing(BlockingTransport(4))), endpoints, token)
-        else:
-            curl = at_end.enter_context(running(CurlTransport(4)))
-            client = _Begun(curl, endpoints, token)
-        yield client
+    with running(CurlTransport(4)) as transport:
+        yield ServerApiClient(transport, endpoints, token)
 
 
 @pytest.fixture
@@ -122,7 +88,6 @@ def unavailable(client: ServerApiClient) -> AppStoreUnavailable:
 
 
 def test_a_transaction_is_looked_up_where_it_is_asked_for(recorder: Recorder) -> None:
-    """By its id, in production or in the sandbox, and the answer is returned as it is."""
     with client_of(f"{recorder.url}/production/", f"{recorder.url}/sandbox") as client:
         assert client.get_transaction_info("2000", PRODUCTION) == {"signedTransactionInfo": "a.b.c"}
         assert client.get_transaction_info("2001", SANDBOX) == {"signedTransactionInfo": "a.b.c"}
@@ -149,7 +114,6 @@ def test_each_app_of_an_account_is_asked_for_by_a_token_of_its_own(recorder: Rec
 
 @pytest.mark.parametrize("wrong", ["", "a/b", "../x", "2000?x=1", "2000\r\nX: y", "9" * 65])
 def test_what_is_no_id_is_not_asked_about(wrong: str, recorder: Recorder) -> None:
-    """Nobody chooses the path of a request that carries our token."""
     with client_of(recorder.url) as client, pytest.raises(ValueError, match="transaction id"):
         client.get_transaction_info(wrong, PRODUCTION)
     assert recorder.asked == []
@@ -219,7 +183,6 @@ def test_a_new_token_that_is_refused_is_not_made_again(recorder: Recorder) -> No
     ],
 )
 def test_a_key_that_is_none_is_a_fault_of_the_configuration(text: str) -> None:
-    """Told before anything is asked, and without a word of it."""
     with pytest.raises(ConfigurationError, match=r"expected the text of the \.p8 file") as raised:
         Token(text, KEY_ID, ISSUER_ID, BUNDLE_ID)
     assert not text or text not in str(raised.value)
@@ -307,23 +270,3 @@ def test_no_error_shows_the_token(recorder: Recorder) -> None:
 
 
 # --- the simulated App Store ---
-
-
-def test_the_simulated_app_store_is_asked(tmp_path: Path) -> None:
-    """With its key, it answers as Apple does: what was sold is found, and signed; all else is not found."""
-    with SimulatedAppStore() as store:
-        files = store.write_files(tmp_path)
-        receipt_data = store.sell(SampleReceipt(BUNDLE_ID, (Purchase("2000000001"),)))
-        token = Token(files.key.read_text(), files.key_id, files.issuer_id, BUNDLE_ID)
-        with client_of(store.production_api_url, store.sandbox_api_url, token=token) as client:
-            transaction_id = client.transaction_id_of(receipt_data)
-            assert transaction_id == "2000000001"
-            found = client.get_transaction_info(transaction_id, PRODUCTION)
-            assert str(found["signedTransactionInfo"]).count(".") == 2
-            assert client.get_transaction_info("2000000002", PRODUCTION)["errorCode"] == 4040010
-            assert client.get_transaction_info(transaction_id, SANDBOX)["errorCode"] == 4040010
-        with client_of(store.production_api_url, token=Clocks().token()) as stranger:
-            assert stranger.get_transaction_info(transaction_id, PRODUCTION) == {"errorCode": UNAUTHORIZED}
-        store.outage(Fault.http(503))
-        with client_of(store.production_api_url, token=token) as client:
-            unavailable(client)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.stores.apple.ports import SignatureRefused
-from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
-from receipt_actors.stores.apple.signatures.chains import MAX_CHAINS, Chains
+from receipt_actors.stores.apple.signatures.apple_library import MAX_CHAINS, AppleSignedData, Chains
 from tests.stores.apple.signing import (
     BEGIN,
     END,
@@ -55,7 +54,6 @@ def answer(chains: Chains, chain: Sequence[Certified], at_seconds: int) -> Any:
 
 
 def test_a_chain_is_verified_once() -> None:
-    """The first JWS costs three signatures of certificates, those after it none."""
     signed_data = AppleSignedData([APPLE.root.der])
     for number in range(5):
         payload = {**TRANSACTION, "transactionId": str(number)}
@@ -78,7 +76,6 @@ def seconds(when: datetime) -> int:
 @example(at_seconds=seconds(LEAF_END) + 1)
 @example(at_seconds=0)
 def test_a_known_chain_is_judged_as_an_unknown_one_at_any_time(at_seconds: int) -> None:
-    """That it was verified at one time says nothing of times at which one of its certificates is not valid."""
     knowing = Chains([APPLE.root.der])
     assert answer(knowing, SHORT_CHAIN, AT) == SHORT_CHAIN[0].certificate.public_key().public_numbers()  # type: ignore[union-attr]
     expected = answer(Chains([APPLE.root.der]), SHORT_CHAIN, at_seconds)
@@ -135,7 +132,6 @@ def test_a_bounded_number_is_remembered() -> None:
 
 
 def test_each_has_its_own_roots() -> None:
-    """What one verifier knows by its roots, another with other roots does not."""
     ours, theirs, both = (
         Chains(roots) for roots in ([APPLE.root.der], [STRANGER.root.der], [APPLE.root.der, STRANGER.root.der])
     )
@@ -176,11 +172,10 @@ def test_a_notification_of_production_is_of_one_of_our_apps(
 
 
 # What we need of Apple's library that it does not promise. Where one of these fails after an upgrade, look into
-# ``chains`` and ``apple_library``.
+# ``apple_library``.
 
 
 def test_apples_library_has_the_chain_verifier_that_ours_asks() -> None:
-    """Its parameters, and that it verifies without asking anybody."""
     assert list(inspect.signature(apple._ChainVerifier.verify_chain).parameters) == [
         "self",
         "certificates",

@@ -54,7 +54,6 @@ def refused(outcome: Mapping[str, object] | SignatureRefused) -> Reason:
 
 @pytest.mark.parametrize("environment", ["Production", "Sandbox"])
 def test_a_transaction_comes_back_as_it_was_signed(environment: str, subject: Subject) -> None:
-    """The payload is returned as JSON has it, fields included that nobody knows yet."""
     payload = {**TRANSACTION, "environment": environment, "new": {"nested": [1, 2.5, None, "é🪙\ud800", True]}}
     assert subject.signed_data.verify_transaction(subject.sign(payload)) == payload
 
@@ -90,12 +89,10 @@ DATA: Any = NOTIFICATION["data"]
     ids=["production", "sandbox", "summary", "app data", "token, sandbox", "token, production", "new type"],
 )
 def test_a_notification_comes_back_as_it_was_signed(payload: Mapping[str, object], subject: Subject) -> None:
-    """Every kind of notification that Apple documents is verified, in both environments."""
     assert subject.signed_data.verify_notification(subject.sign(payload)) == payload
 
 
 def test_the_one_is_not_the_other(subject: Subject) -> None:
-    """A notification is no purchase, and a signed transaction, which players have, is no notification."""
     assert refused(subject.signed_data.verify_transaction(subject.sign(NOTIFICATION))) is Reason.JWS_ENVIRONMENT
     assert refused(subject.signed_data.verify_notification(subject.sign(TRANSACTION))) is Reason.JWS_ENVIRONMENT
 
@@ -141,24 +138,6 @@ def test_a_date_of_signing_that_has_not_come_says_that_the_clock_is_wrong(subjec
     assert subject.signed_data.verify_transaction(subject.sign(soon)) == soon
 
 
-def test_many_threads_share_an_adapter(subject: Subject) -> None:
-    texts = [subject.sign({**TRANSACTION, "transactionId": str(number)}) for number in range(8)]
-    found: dict[int, set[object]] = {number: set() for number in range(8)}
-
-    def ask(number: int) -> None:
-        for _ in range(20):
-            outcome = subject.signed_data.verify_transaction(texts[number])
-            assert not isinstance(outcome, SignatureRefused)
-            found[number].add(outcome["transactionId"])
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-    assert found == {number: {str(number)} for number in range(8)}
-
-
 # The port SignedDataCalls
 
 
@@ -173,7 +152,6 @@ def calls(request: pytest.FixtureRequest) -> Iterator[tuple[SignedDataCalls, Cal
 
 
 def test_what_is_begun_is_done_once(calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]) -> None:
-    """Each of a hundred, of both kinds and refusals among them, is told once, and what the method returns."""
     begin, sign = calls[0].begin, calls[1]
     told: list[tuple[int, object]] = []
     all_told = threading.Event()
@@ -202,7 +180,6 @@ def test_what_is_begun_is_done_once(calls: tuple[SignedDataCalls, Callable[[Mapp
 
 
 def test_a_done_that_raises_harms_nobody(calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]) -> None:
-    """What ``done`` raises is logged, and those behind it are told all the same."""
     if isinstance(calls[0], FakeSignedData):
         pytest.skip("the fake tells on the caller's own thread, where a test wants to see what is raised")
     begin, sign = calls[0].begin, calls[1]

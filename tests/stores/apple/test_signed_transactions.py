@@ -84,7 +84,6 @@ def transaction(**fields: object) -> Transaction:
 
 
 def test_a_payload_is_one_transaction() -> None:
-    """With its app, its environment, its type and whom the app bought it for."""
     assert interpret(PAYLOAD) == Genuine(PRODUCTION, "com.example.game", (READ,))
     assert genuine(environment="Sandbox").environment is SANDBOX
 

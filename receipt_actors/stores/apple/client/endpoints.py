@@ -1,4 +1,4 @@
-"""Where Apple is asked: URLs, proxies and authorities of the settings and of the process environment."""
+"""Where Apple is asked: URLs of the settings; proxies and authorities of the process environment, read once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 import requests
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, select_proxy
@@ -16,7 +15,7 @@ from urllib3.util import parse_url
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.client.answers import MAX_ANSWER_BYTES
+from receipt_actors.stores.apple.client.verify_receipt_client import MAX_ANSWER_BYTES
 from receipt_actors.transport.messages import Server
 
 _BUNDLE_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # as requests looks for them
@@ -25,14 +24,11 @@ _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one environment is asked."""
-
     url: str  #: as it is sent: percent-encoded, a host's name in ASCII
     server: Server
 
     @property
     def proxy(self) -> str | None:
-        """The proxy that this URL goes through."""
         proxy: str | None = select_proxy(self.url, dict(self.server.proxies))
         return proxy
 
@@ -40,16 +36,13 @@ class Endpoint:
 def endpoints_at(
     production_url: str, sandbox_url: str, connect_timeout_seconds: float, read_timeout_seconds: float
 ) -> Mapping[Environment, Endpoint]:
-    """Read the process environment for both URLs.
+    """Read the process environment for both URLs, which the settings have checked.
 
     Raises:
-        ConfigurationError: one is no HTTP URL; or the environment names a proxy or a CA bundle that can't be used,
-            which would look like an outage of Apple for ever.
+        ConfigurationError: the environment names a proxy or a CA bundle that can't be used, which would look like an
+            outage of Apple for ever.
     """
     urls = {Environment.PRODUCTION: production_url, Environment.SANDBOX: sandbox_url}
-    faults = [fault for environment, url in urls.items() if (fault := _url_fault(environment, url))]
-    if faults:
-        raise ConfigurationError(faults)
     endpoints = {
         environment: _endpoint_at(url, connect_timeout_seconds, read_timeout_seconds)
         for environment, url in urls.items()
@@ -64,8 +57,10 @@ def endpoints_at(
 def _endpoint_at(url: str, connect_timeout_seconds: float, read_timeout_seconds: float) -> Endpoint:
     with requests.Session() as session:
         environment = session.merge_environment_settings(url, {}, None, True, None)
-    sent_url = requests.Request("POST", url).prepare().url
-    assert sent_url is not None
+    try:
+        sent_url = requests.Request("POST", url).prepare().url or ""
+    except ValueError as error:  # the base of requests' complaints about URLs
+        raise ConfigurationError([f"app_store_url: found {url!r}, expected an https URL; {error}"]) from None
     verify = environment["verify"]
     server = Server(
         ca_bundle=verify if isinstance(verify, str) else DEFAULT_CA_BUNDLE_PATH,
@@ -122,13 +117,3 @@ def _bundle_fault(endpoint: Endpoint) -> str | None:
             f"{error.strerror or error}; correct or unset it"
         )
     return None
-
-
-def _url_fault(environment: Environment, url: str) -> str | None:
-    try:
-        requests.Request("POST", url).prepare()
-        if urlsplit(url).scheme in ("http", "https"):
-            return None
-    except ValueError:  # the base of requests' complaints about URLs
-        pass
-    return f"URL of the {environment} App Store: found {url!r}, expected https://host/path"

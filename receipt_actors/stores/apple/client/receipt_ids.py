@@ -1,9 +1,8 @@
 """Reads a transaction's id out of an app receipt, which may be made up, by ``ReceiptUtility`` of Apple's library.
 
-That takes apart whatever it is given, by a general decoder of ASN.1 for which a few well-chosen bytes are an hour's
-work: a number or an object identifier of a megabyte takes a minute, a real number of ten bytes all the memory there
-is. So each piece is looked through before, in one pass: what no receipt has in it is refused, and so are more elements
-than a receipt of years has.
+That uses a general decoder of ASN.1, which a few well-chosen bytes keep busy for an hour: a number of a megabyte takes
+a minute, a real number of ten bytes all the memory there is. So each piece is looked through before, in one pass: what
+no receipt has in it is refused, and so are more elements than a receipt of years has.
 """
 
 from __future__ import annotations
@@ -27,8 +26,6 @@ _OTHERS: Final = frozenset({0, 1, 5, 16, 17})  # the end of contents, BOOLEAN, N
 
 
 class _BoundedReceiptUtility(ReceiptUtility):
-    """Looks through each piece before it is decoded."""
-
     def _decode_octet_string(self, octet_string: bytes) -> object:
         _look_through(octet_string)
         return super()._decode_octet_string(octet_string)

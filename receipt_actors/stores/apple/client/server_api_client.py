@@ -1,9 +1,8 @@
-"""The App Store Server API: the adapters of the port ``ServerApi``.
+"""The App Store Server API over HTTP: the client behind the port ``ServerApi``.
 
-Apple's own library, ``app-store-server-library``, has a client for it. Its requests do not keep what this house
-promises: each takes a new connection and a new token, an answer may drip for ever and be of any size, and the
-``Retry-After`` of a 429 is thrown away with the headers. So the one GET that is needed goes by our own transport, with
-a token as that client makes it (by PyJWT, on which that library builds). ``receipt_ids`` has what is to be looked up.
+Why not the client of Apple's ``app-store-server-library``: each of its requests takes a new connection and a new
+token, an answer may drip for ever and be of any size, and the ``Retry-After`` of a 429 is lost. So the one GET that is
+needed goes by our own transport, with a token as that client makes it (by PyJWT).
 """
 
 from __future__ import annotations
@@ -23,13 +22,20 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.stores.apple.client.answers import excerpt, is_usual, no_answer, parse_object, retry_after_unix_ms
 from receipt_actors.stores.apple.client.endpoints import Endpoint
 from receipt_actors.stores.apple.client.receipt_ids import is_transaction_id, transaction_id_of
-from receipt_actors.stores.apple.client.verify_receipt_client import read_or_error
+from receipt_actors.stores.apple.client.verify_receipt_client import (
+    Answer,
+    excerpt,
+    is_usual,
+    no_answer,
+    parse_object,
+    retry_after_unix_ms,
+    then,
+)
 from receipt_actors.stores.apple.fields import is_integer
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
-from receipt_actors.transport.messages import HttpRequest, HttpResponse, Outcome, RequestFailed, Transfers, Transport
+from receipt_actors.transport.messages import HttpRequest, HttpResponse, RequestFailed, Transport, wait_for
 
 TOKEN_SECONDS = 20 * 60  #: how long a token is good for; Apple takes no more than an hour
 RENEWED_SECONDS = 15 * 60  #: after which the next one is made, long before Apple's clock can call it old
@@ -39,12 +45,14 @@ _UNAUTHORIZED: Final[Mapping[str, object]] = MappingProxyType({"errorCode": UNAU
 
 
 class ServerApiClient:
-    """The port ``ServerApi`` on any transport.
+    """The port ``ServerApi`` on either transport.
 
     The URLs are those of the servers: ``/inApps/v1/transactions/...`` is added.
     """
 
     def __init__(self, transport: Transport, endpoints: Mapping[Environment, Endpoint], token: Token) -> None:
+        self.blocks = transport.blocks
+        self.close = transport.close
         self._tokens: dict[str | None, Token] = {None: token}  # by app
         self._transport = transport
         self._endpoints = endpoints
@@ -55,17 +63,40 @@ class ServerApiClient:
     def get_transaction_info(
         self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
     ) -> Mapping[str, object]:
-        """See ``ServerApi``. A token that is refused is made anew, once: clocks are set, and keys are replaced."""
+        return wait_for(lambda done: self.begin(transaction_id, environment, done, bundle_id=bundle_id))
+
+    def begin(
+        self,
+        transaction_id: str,
+        environment: Environment,
+        done: Callable[[Answer], object],
+        *,
+        bundle_id: str | None = None,
+    ) -> None:
+        """Do what ``get_transaction_info`` does, as ``VerifyReceiptClient.begin`` does.
+
+        A token that is refused is made anew, once: clocks are set, and keys are replaced.
+        """
+        if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
+            raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
+        endpoint = self._endpoints[environment]
+        url = f"{endpoint.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"
         of_app = self._token_of(bundle_id)
-        token, is_new = of_app.current()
-        outcome = self._get(transaction_id, environment, token)
-        if outcome is _UNAUTHORIZED and not is_new:
-            of_app.forget(token)
-            token, _ = of_app.current()
-            outcome = self._get(transaction_id, environment, token)
-        if isinstance(outcome, AppStoreUnavailable):
-            raise outcome
-        return outcome
+
+        def ask(may_renew: bool) -> None:
+            token, is_new = of_app.current()
+
+            def take(answer: Answer) -> None:
+                if answer is _UNAUTHORIZED and may_renew and not is_new:
+                    of_app.forget(token)
+                    ask(may_renew=False)
+                else:
+                    done(answer)
+
+            request = HttpRequest(endpoint.server, url, (*_HEADERS, f"Authorization: Bearer {token}"))
+            self._transport.begin(request, then(take, lambda outcome: _read(environment, outcome, token)))
+
+        ask(may_renew=True)
 
     def _token_of(self, bundle_id: str | None) -> Token:
         if bundle_id not in self._tokens:
@@ -73,61 +104,11 @@ class ServerApiClient:
             self._tokens.setdefault(bundle_id, self._tokens[None].of_app(bundle_id))  # of two threads, the first's
         return self._tokens[bundle_id]
 
-    def close(self) -> None:
-        """Close the transport. May be called twice."""
-        self._transport.close()
-
-    def _get(
-        self, transaction_id: str, environment: Environment, token: str
-    ) -> Mapping[str, object] | AppStoreUnavailable:
-        request = self._request(transaction_id, environment, token)
-        return self._transport.exchange(request, lambda outcome: _read(environment, outcome, token))
-
-    def _request(self, transaction_id: str, environment: Environment, token: str) -> HttpRequest:
-        if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
-            raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
-        endpoint = self._endpoints[environment]
-        url = f"{endpoint.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"
-        return HttpRequest(endpoint.server, url, (*_HEADERS, f"Authorization: Bearer {token}"))
-
-
-class ServerApiTransfers(ServerApiClient):
-    """The port ``ServerApiTransfers`` as well, on a transport that can do so."""
-
-    _transport: Transfers
-
-    def begin(
-        self,
-        transaction_id: str,
-        environment: Environment,
-        done: Callable[[Mapping[str, object] | Exception], object],
-        *,
-        bundle_id: str | None = None,
-    ) -> None:
-        """Begin what ``get_transaction_info`` does, and return at once. See ``AppStoreTransfers.begin``."""
-        of_app = self._token_of(bundle_id)
-
-        def ask(may_renew: bool) -> None:
-            token, is_new = of_app.current()
-
-            def take(outcome: Outcome) -> None:
-                fields = read_or_error(outcome, lambda outcome: _read(environment, outcome, token))
-                if fields is _UNAUTHORIZED and may_renew and not is_new:
-                    of_app.forget(token)
-                    ask(may_renew=False)
-                else:
-                    done(fields)
-
-            self._transport.begin(self._request(transaction_id, environment, token), take)
-
-        ask(may_renew=True)
-
 
 class Token:
     """What tells Apple who asks: a JWT, signed once and then used for a while (a signature takes longer than a GET).
 
-    ``key`` is the text of the .p8 file. Raises ``ConfigurationError`` where it is no private key on the curve P-256.
-    Any thread may ask for it. ``wall_clock`` is UNIX time, ``monotonic`` measures how old a token is.
+    ``key`` is the text of the .p8 file. Raises ``ConfigurationError`` unless it is a private key on the curve P-256.
     """
 
     def __init__(
@@ -149,7 +130,6 @@ class Token:
         self._renewed_at_seconds = 0.0  # monotonic
 
     def of_app(self, bundle_id: str) -> Token:
-        """Make one for another app of the same account, by the same key."""
         other = copy.copy(self)
         other._claims = {**self._claims, "bid": bundle_id}
         other._lock = threading.Lock()
@@ -168,7 +148,6 @@ class Token:
             return self._token, is_new
 
     def forget(self, token: str) -> None:
-        """Make another one next time, unless that was done meanwhile."""
         with self._lock:
             if self._token == token:
                 self._token = None
@@ -198,7 +177,7 @@ def _read(
     environment: Environment, outcome: HttpResponse | RequestFailed, token: str
 ) -> Mapping[str, object] | AppStoreUnavailable:
     if isinstance(outcome, RequestFailed):
-        return no_answer(environment, outcome.cause, [token], was_sent=outcome.was_sent)
+        return no_answer(environment, outcome, [token])
     status = outcome.status
     if status == http.client.UNAUTHORIZED:
         return _UNAUTHORIZED

@@ -1,11 +1,8 @@
-"""What one of Apple's server notifications (version 2) calls for: reading it and deciding, without doing anything.
+"""What one of Apple's server notifications (version 2) calls for: reads it and decides, without doing anything.
 
-Owns the shape of a notification: its JSON body, the verified payload, and the verified transaction inside of that.
-Promises: every function is total, whatever the JSON holds; and nothing of a payload gets into a ``detail`` but ids and
-names that were found to be short and printable.
-
-Whose notification it is comes before what it says: anybody can sell something in an app of his own, and post what
-Apple signed for it here.
+Every function is total, whatever the JSON holds. Nothing of a payload gets into a ``detail`` but ids and names that
+were found to be short and printable. Whose notification it is comes before what it says: anybody can sell something in
+an app of his own, and post what Apple signed for it here.
 """
 
 from __future__ import annotations
@@ -20,25 +17,14 @@ from appstoreserverlibrary.models.NotificationTypeV2 import NotificationTypeV2
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.values import is_name, json_type
 from receipt_actors.stores.apple import fields as apple_fields
+from receipt_actors.stores.apple.signatures.jws import SUBJECTS, YEAR_10000_MS
 
 MAX_BODY_BYTES = 256 * 1024  #: of a POST; Apple's have some 10 to 20 KB
-MAX_MILLISECONDS = 253_402_300_800_000  #: of a date: the year 10000
-
 
 _TYPES = frozenset(each.value for each in NotificationTypeV2)
 UNKNOWN_TYPE = "unknown"  #: not Apple's word: a type that Apple has added since
 _TAKES_BACK = frozenset({"REFUND", "REVOKE"})
 _GIVES_BACK = "REFUND_REVERSED"
-
-#: Of a payload; it has one of them, which says whose it is.
-_PARTS = ("data", "summary", "appData", "externalPurchaseToken")
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A body that is not what Apple sends."""
-
-    detail: str  #: one short line, nothing of what was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,26 +81,26 @@ class Settled:
     detail: str  #: one short line
 
 
-def read_body(body: bytes) -> str | Unreadable:
+def read_body(body: bytes) -> str | Settled:
     """Return the ``signedPayload`` of a POST."""
     if len(body) > MAX_BODY_BYTES:
-        return Unreadable(f"body: expected at most {MAX_BODY_BYTES} bytes")
+        return Settled(Done.UNREADABLE, f"body: expected at most {MAX_BODY_BYTES} bytes")
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError):  # bytes that are no text, and numbers of thousands of digits, too
-        return Unreadable("body: expected JSON")
+        return Settled(Done.UNREADABLE, "body: expected JSON")
     if not isinstance(fields, dict):
-        return Unreadable(f"body: expected an object, found {json_type(fields)}")
+        return Settled(Done.UNREADABLE, f"body: expected an object, found {json_type(fields)}")
     signed = fields.get("signedPayload")
     if isinstance(signed, str):
         return signed
     if "notification_type" in fields:
-        return Unreadable("body: a notification of version 1; choose version 2 in App Store Connect")
-    return Unreadable(f"signedPayload: expected a string, found {json_type(signed)}")
+        return Settled(Done.UNREADABLE, "body: a notification of version 1; choose version 2 in App Store Connect")
+    return Settled(Done.UNREADABLE, f"signedPayload: expected a string, found {json_type(signed)}")
 
 
 def read_notification(payload: Mapping[str, object]) -> Notification | Settled:
-    """Read a verified payload. A type that is not documented is ``UNKNOWN``, and no fault."""
+    """Read a verified payload. A type that is not documented is ``UNKNOWN_TYPE``, and no fault."""
     uuid, type_ = payload.get("notificationUUID"), payload.get("notificationType")
     if not is_name(uuid):
         return _unreadable(f"notificationUUID: expected an id, found {json_type(uuid)}")
@@ -124,7 +110,7 @@ def read_notification(payload: Mapping[str, object]) -> Notification | Settled:
     if signed_at_seconds is None:
         return _unreadable("signedDate: expected a UNIX time in milliseconds")
     known_type = type_ if type_ in _TYPES else UNKNOWN_TYPE
-    part = next((each for name in _PARTS if isinstance(each := payload.get(name), Mapping)), {})
+    part = next((each for name in SUBJECTS if isinstance(each := payload.get(name), Mapping)), {})
     signed_transaction = None
     if known_type in _TAKES_BACK or known_type == _GIVES_BACK:
         signed = part.get("signedTransactionInfo")
@@ -146,9 +132,8 @@ def decide(
 ) -> Refund | RefundReversed | Settled:
     """Say what to do. ``transaction`` is the payload of ``notification.signed_transaction``, verified.
 
-    An app that is not in ``bundle_ids`` is refused, not acknowledged: where the settings have forgotten one of ours,
-    Apple comes again, and nothing is lost. An environment that does not count has no claims here, so what happens in it
-    is acknowledged.
+    An app that is not in ``bundle_ids`` is refused, not acknowledged: if the settings have forgotten one of ours, Apple
+    comes again, and nothing is lost. An environment that does not count has no claims here: it is acknowledged.
     """
     bundle_ids, environments = {notification.bundle_id}, {notification.environment}
     if transaction is not None:
@@ -202,4 +187,4 @@ def _seconds(milliseconds: object) -> float | None:
     """Read a UNIX time in milliseconds."""
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
-    return milliseconds / 1000 if 0 <= milliseconds < MAX_MILLISECONDS else None
+    return milliseconds / 1000 if 0 <= milliseconds < YEAR_10000_MS else None

@@ -1,15 +1,14 @@
 """``NotificationHandler``: one POST of Apple's, from its bytes to the status that it is answered with.
 
 A refund goes through four steps, in this order: mark the ledger, post ``INVALID``, record the notification, answer
-200. Its reversal goes through the same: it takes the mark away, and posts ``OK``. Whatever fails before the last is
-answered with 503, and Apple comes again with the same notification, which goes through all of them once more: marking
-again changes nothing, posting again sends the same message again. So a process may die between any two of them, and two
-may be at it at once.
+200. Its reversal takes the mark away, and posts ``OK``. What fails before the last step is answered with 503, and Apple
+sends the notification again, which goes through all of them once more: marking again changes nothing, posting again
+sends the same message again. So a process may die between any two of them, and two may be at it at once.
 
-Apple repeats whatever was not acknowledged, so a refund may come after its own reversal. A reversal is therefore
-remembered before it is carried out, and a refund that it has overtaken is not: looked for before the mark, and once
-more after it, for the other may be at work on another machine. Whichever of the two comes last takes the mark away. A
-reversal that is older than the mark which it finds leaves that alone.
+Apple repeats what was not acknowledged, so a refund may come after its own reversal. A reversal is therefore remembered
+before it is carried out, and a refund that it has overtaken is not carried out. That is looked for before the mark, and
+once more after it, for the reversal may be at work on another machine. The later of the two takes the mark away. A
+reversal that is older than the mark leaves that alone.
 
 Status codes
     200 it was carried out, or there is nothing to do; 400 it is not what Apple sends; 403 Apple did not sign it, or
@@ -41,7 +40,6 @@ from receipt_actors.stores.apple.notifications.contents import (
     Refund,
     RefundReversed,
     Settled,
-    Unreadable,
     decide,
     read_body,
     read_notification,
@@ -80,8 +78,6 @@ _ANSWERS = {
 class NotificationHandler:
     """See the module. ``handle`` may be called from any number of threads at once.
 
-    As a context manager it closes at the end what it was given to close.
-
     Args:
         signed_data: verifies signatures.
         notifications: which were dealt with.
@@ -112,8 +108,8 @@ class NotificationHandler:
         self._policy = policy
         self._post_queues = frozenset(post_queues)
         self._now = now
-        self._closing = ExitStack()
-        self._closing.callback(close)
+        self._close = ExitStack()  # which does so once
+        self._close.callback(close)
         self._lock = threading.Lock()  # over the counts
         self._counts: Counter[tuple[str, Done]] = Counter()
 
@@ -126,17 +122,12 @@ class NotificationHandler:
     def handle(self, body: bytes) -> HandlerAnswer:
         """Deal with the body of one POST; blocks. Raises nothing for whatever a body may hold."""
         signed = read_body(body)
-        if isinstance(signed, Unreadable):
+        if isinstance(signed, Settled):
             too_large = len(body) > MAX_BODY_BYTES
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
-            return self._answer(None, Settled(Done.UNREADABLE, signed.detail), status, logging.INFO)
-        try:
-            payload = self._signed_data.verify_notification(signed)
-        except ConfigurationError as error:
-            return self._answer(None, Settled(Done.FAILED, str(error)))
-        if isinstance(payload, SignatureRefused):
-            return self._answer(None, _refused(payload))
-        notification = read_notification(payload)
+            return self._answer(None, signed, status, logging.INFO)
+        payload = _verified(self._signed_data.verify_notification, signed)
+        notification = payload if isinstance(payload, Settled) else read_notification(payload)
         if isinstance(notification, Settled):
             return self._answer(None, notification)
         return self._answer(notification, self._deal_with(notification))
@@ -144,12 +135,9 @@ class NotificationHandler:
     def _deal_with(self, notification: Notification) -> Settled:
         transaction: Mapping[str, object] | None = None
         if notification.signed_transaction is not None:
-            try:
-                verified = self._signed_data.verify_transaction(notification.signed_transaction)
-            except ConfigurationError as error:
-                return Settled(Done.FAILED, str(error))
-            if isinstance(verified, SignatureRefused):
-                return _refused(verified)
+            verified = _verified(self._signed_data.verify_transaction, notification.signed_transaction)
+            if isinstance(verified, Settled):
+                return verified
             transaction = verified
         decision = decide(notification, transaction, self._policy)
         return decision if isinstance(decision, Settled) else self._carry_out(notification.uuid, decision)
@@ -197,11 +185,9 @@ class NotificationHandler:
             wish = "add it, or tell the player's backend yourself"
             return Settled(Done.FAILED, f"noted, but its post queue {queue} is not in post_queues; {wish}")
         (failure,) = self._queues.send(queue, [message])
-        return (
-            None
-            if failure is None
-            else Settled(Done.FAILED, f"noted, but queue {queue} did not take it: {failure.code}")
-        )
+        if failure is None:
+            return None
+        return Settled(Done.FAILED, f"noted, but queue {queue} did not take it: {failure.code}")
 
     def _reverse(self, uuid: str, reversal: RefundReversed) -> Settled:
         self._notifications.record_reversal(reversal.transaction_id, reversal.at_seconds, self._now())
@@ -234,8 +220,8 @@ class NotificationHandler:
         return HandlerAnswer(int(status), text)
 
     def close(self) -> None:
-        """Close what stands behind it. Closing twice is fine."""
-        self._closing.close()
+        """Close what stands behind it. May be called twice."""
+        self._close.close()
 
     def __enter__(self) -> NotificationHandler:
         return self
@@ -244,6 +230,14 @@ class NotificationHandler:
         self.close()
 
 
-def _refused(refusal: SignatureRefused) -> Settled:
-    done = Done.FOREIGN_APP if refusal.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
-    return Settled(done, f"{refusal.reason}: {refusal.detail}")
+def _verified(
+    verify: Callable[[str], Mapping[str, object] | SignatureRefused], signed: str
+) -> Mapping[str, object] | Settled:
+    try:
+        verified = verify(signed)
+    except ConfigurationError as error:
+        return Settled(Done.FAILED, str(error))
+    if not isinstance(verified, SignatureRefused):
+        return verified
+    done = Done.FOREIGN_APP if verified.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
+    return Settled(done, f"{verified.reason}: {verified.detail}")

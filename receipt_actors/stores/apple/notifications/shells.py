@@ -37,9 +37,6 @@ _TOO_MANY = HandlerAnswer(HTTPStatus.SERVICE_UNAVAILABLE, "too many at once, ple
 _CUT_SHORT = HandlerAnswer(HTTPStatus.BAD_REQUEST, "the body was cut short")
 
 
-# --- what both have in common ---
-
-
 def _content(answer: HandlerAnswer, method: str) -> bytes:
     return b"" if method == "HEAD" else answer.text.encode() + b"\n"
 
@@ -57,11 +54,7 @@ def _headers(answer: HandlerAnswer) -> list[tuple[str, str]]:
 
 
 def _length(announced: str) -> int | None:
-    """Read what the client says of the body's length; None if that is nothing."""
     return int(announced) if announced.isascii() and announced.isdigit() and len(announced) < 20 else None
-
-
-# --- ASGI ---
 
 
 def asgi_app(
@@ -71,13 +64,13 @@ def asgi_app(
     body_seconds: float = BODY_SECONDS,
     health_path: str | None = None,
 ) -> AsgiApp:
-    """Return ``handler`` as an ASGI application (3.0). Closing the handler is left to the caller.
+    """Return ``handler`` as an ASGI application (3.0), which does not close it.
 
     Args:
         handler: deals with the POSTs.
-        threads: that call ``handler.handle`` at once; they are started when they are needed.
+        threads: that call ``handler.handle`` at once, at most.
         body_seconds: time for a body to arrive.
-        health_path: a GET of it is answered with 200, to tell that this lives. None: there is no such path.
+        health_path: a GET of it is answered with 200.
     """
     bodies = _Bodies(body_seconds)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="receipt-actors-notification")
@@ -164,13 +157,10 @@ async def _read_asgi(receive: Receive) -> bytes | HandlerAnswer | None:
             return bytes(body)
 
 
-# --- WSGI ---
-
-
 def wsgi_app(handler: NotificationHandler) -> WSGIApplication:
-    """Return ``handler`` as a WSGI application (PEP 3333). Closing the handler is left to the caller.
+    """Return ``handler`` as a WSGI application (PEP 3333), which does not close it.
 
-    How long a body may take is the server's affair: WSGI has no way to stop waiting.
+    The server limits how long a body may take: WSGI has no way to stop waiting.
     """
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -201,7 +191,6 @@ def _read_wsgi(environ: dict[str, Any]) -> bytes | HandlerAnswer:
 
 
 def _read(read: Callable[[int], bytes], length: int) -> bytes:
-    """Read so many bytes, or all if there are fewer."""
     body = bytearray()
     while len(body) < length and (part := read(length - len(body))):
         body += part

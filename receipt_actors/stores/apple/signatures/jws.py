@@ -1,7 +1,7 @@
 """A JWS as strangers send it, read without believing a word: what it takes to verify it, or why it can't be Apple's.
 
-Owns the checks that need no cryptography. Promises: ``read_jws`` is total, whatever string it gets, and costs no more
-than a few passes over it; a refusal quotes nothing of the string. Nothing returned has been verified.
+``read_jws`` makes the checks that need no cryptography. It is total, costs no more than a few passes over the string,
+and a refusal quotes nothing of it. Nothing returned has been verified.
 
 Apple signs in one form only (``JWSDecodedHeader`` of its documentation): the compact serialisation of RFC 7515, header
 and payload objects of JSON, ``alg`` ES256, and ``x5c``, the chain of exactly three certificates. So:
@@ -17,7 +17,6 @@ and payload objects of JSON, ``alg`` ES256, and ``x5c``, the chain of exactly th
 
 from __future__ import annotations
 
-import binascii
 import re
 from base64 import b64decode, urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.values import JsonRefused, json_type, parse_object
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.stores.apple.fields import is_integer
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 
 MAX_SIGNED_CHARACTERS = 128 * 1024  #: a transaction has about 6,000, a notification with two of them in it 20,000
@@ -46,7 +46,7 @@ _ALGORITHMS = frozenset(  # whose names a refusal may repeat
     | {family + bits for family in ("HS", "RS", "PS") for bits in ("256", "384", "512")}
 )
 #: Where a notification keeps what it is about; the first that is there counts, as in Apple's library.
-_SUBJECTS = ("data", "summary", "externalPurchaseToken", "appData")
+SUBJECTS = ("data", "summary", "externalPurchaseToken", "appData")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +58,35 @@ class Jws:
     chain: tuple[str, ...] = field(repr=False)  #: ``x5c``: the leaf first, base64 as it was given
     payload: Mapping[str, object] = field(repr=False)
     environment: Environment
-    bundle_id: str | None
     app_apple_id: int | None
     signed_at_ms: int  #: UNIX time in milliseconds
 
 
-class _Refusal(Exception):
-    """Carries a ``SignatureRefused`` out of the depth of the reader; never leaves this module."""
+class Refusal(Exception):
+    """Carries a ``SignatureRefused`` out of the depth of this room's readers."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason)
         self.refused: Final = SignatureRefused(reason, detail)
 
 
+def _unexpected(name: str, wanted: str, found: object, reason: Reason = Reason.JWS_MALFORMED) -> Refusal:
+    return Refusal(reason, f"{name}: expected {wanted}, found {json_type(found)}")
+
+
 def read_jws(kind: SignedKind, signed: str) -> Jws | SignatureRefused:
     """Read what Apple is said to have signed."""
     try:
         return _read(kind, signed)
-    except _Refusal as refusal:
+    except Refusal as refusal:
         return refusal.refused
 
 
 def check_clock(verified: Jws, now_seconds: float) -> None:
-    """See whether a clock that says ``now_seconds`` (UNIX time) can be right, by what was found to be Apple's.
+    """Raise ``ConfigurationError`` if this machine's clock is more than ``MAX_AHEAD_SECONDS`` behind.
 
-    Nobody else can have chosen its date of signing. Where that has not come yet it is this machine that is wrong, and
-    nothing is said about what Apple signed.
-
-    Raises:
-        ConfigurationError: the clock is more than ``MAX_AHEAD_SECONDS`` behind.
+    ``verified`` was found to be Apple's, so Apple has chosen its date of signing: if that has not come yet at
+    ``now_seconds`` (UNIX time), the clock is wrong, and nothing is said about what Apple signed.
     """
     if verified.signed_at_ms / 1000 > now_seconds + MAX_AHEAD_SECONDS:
         raise ConfigurationError([_CLOCK_IS_BEHIND])
@@ -99,14 +99,22 @@ def _read(kind: SignedKind, signed: str) -> Jws:
     environment = _environment(kind, payload, subject)
     _check_header(header)
     chain = _chain(header)
+    signature = _decode("signature", signature_part) if signature_part else b""
+    if len(signature) != SIGNATURE_BYTES:
+        detail = f"signature: expected {SIGNATURE_BYTES} bytes, found {len(signature)}"
+        raise Refusal(Reason.JWS_SIGNATURE, detail)
+    bundle_id, app_apple_id = subject.get("bundleId"), subject.get("appAppleId")
+    if not (bundle_id is None or isinstance(bundle_id, str)):
+        raise _unexpected("bundleId", "a string", bundle_id)
+    if not (app_apple_id is None or is_integer(app_apple_id)):
+        raise _unexpected("appAppleId", "an integer", app_apple_id)
     return Jws(
         signing_input=signed[: len(header_part) + 1 + len(payload_part)].encode("ascii"),
-        signature=_signature(signature_part),
+        signature=signature,
         chain=chain,
         payload=payload,
         environment=environment,
-        bundle_id=_bundle_id(subject),
-        app_apple_id=_app_apple_id(subject),
+        app_apple_id=app_apple_id,
         signed_at_ms=_signed_at_ms(payload),
     )
 
@@ -114,28 +122,23 @@ def _read(kind: SignedKind, signed: str) -> Jws:
 def _parts(signed: str) -> list[str]:
     if len(signed) > MAX_SIGNED_CHARACTERS:
         detail = f"expected at most {MAX_SIGNED_CHARACTERS} characters, found {len(signed)}"
-        raise _Refusal(Reason.JWS_MALFORMED, detail)
+        raise Refusal(Reason.JWS_MALFORMED, detail)
     parts = signed.split(".")
     if len(parts) != 3:
         detail = f"expected three parts with dots between them, found {len(parts)}{_encoded_once_more(parts)}"
-        raise _Refusal(Reason.JWS_MALFORMED, detail)
+        raise Refusal(Reason.JWS_MALFORMED, detail)
     return parts
 
 
 def _encoded_once_more(parts: list[str]) -> str:
     """Tell what somebody sends who has encoded the right thing, or sends the wrong one."""
-    if len(parts) != 1 or not (beginning := _beginning(parts[0])):
+    try:
+        beginning = b64decode(parts[0][:8], altchars=b"-_", validate=True) if len(parts) == 1 else b""
+    except ValueError:  # binascii.Error is one; and what is not even ASCII
         return ""
     if beginning.startswith(b"eyJ"):
         return ": it is the base64 of a JWS, which is to be sent as StoreKit gives it"
     return ": it is an app receipt" if beginning.startswith(b"\x30\x82") else ""
-
-
-def _beginning(encoded: str) -> bytes:
-    try:
-        return b64decode(encoded[:8], altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):  # the latter: not even ASCII
-        return b""
 
 
 def _decode(name: str, part: str) -> bytes:
@@ -144,57 +147,47 @@ def _decode(name: str, part: str) -> bytes:
         # Some bits of the last character say nothing: one JWS must not have several spellings.
         if urlsafe_b64encode(decoded).rstrip(b"=").decode("ascii") == part:
             return decoded
-    raise _Refusal(Reason.JWS_MALFORMED, f"{name}: expected base64url without padding")
+    raise Refusal(Reason.JWS_MALFORMED, f"{name}: expected base64url without padding")
 
 
 def _object(name: str, part: str) -> dict[str, object]:
     try:
         return parse_object(_decode(name, part).decode("utf-8"))
     except UnicodeDecodeError:
-        raise _Refusal(Reason.JWS_MALFORMED, f"{name}: expected JSON in UTF-8") from None
+        raise Refusal(Reason.JWS_MALFORMED, f"{name}: expected JSON in UTF-8") from None
     except JsonRefused as refused:
-        raise _Refusal(Reason.JWS_MALFORMED, f"{name}: {refused.words}") from None
+        raise Refusal(Reason.JWS_MALFORMED, f"{name}: {refused.words}") from None
 
 
 def _check_header(header: Mapping[str, object]) -> None:
     for name in ("crit", "b64"):
         if name in header:
-            raise _Refusal(Reason.JWS_MALFORMED, f"header: found {name}, which Apple never uses")
+            raise Refusal(Reason.JWS_MALFORMED, f"header: found {name}, which Apple never uses")
     algorithm = header.get("alg")
     if algorithm != "ES256":
         found = algorithm if isinstance(algorithm, str) and algorithm in _ALGORITHMS else json_type(algorithm)
-        raise _Refusal(Reason.JWS_ALGORITHM, f"alg: expected ES256, found {found}")
+        raise Refusal(Reason.JWS_ALGORITHM, f"alg: expected ES256, found {found}")
 
 
 def _chain(header: Mapping[str, object]) -> tuple[str, ...]:
     chain = header.get("x5c")
     if not isinstance(chain, list):
-        detail = f"x5c: expected an array of {CHAIN_LENGTH} certificates, found {json_type(chain)}"
-        raise _Refusal(Reason.JWS_CHAIN_LENGTH, detail)
+        raise _unexpected("x5c", f"an array of {CHAIN_LENGTH} certificates", chain, Reason.JWS_CHAIN_LENGTH)
     if len(chain) != CHAIN_LENGTH:
-        detail = f"x5c: expected {CHAIN_LENGTH} certificates, found {len(chain)}"
-        raise _Refusal(Reason.JWS_CHAIN_LENGTH, detail)
+        raise Refusal(Reason.JWS_CHAIN_LENGTH, f"x5c: expected {CHAIN_LENGTH} certificates, found {len(chain)}")
     for certificate in chain:
         if not isinstance(certificate, str):
-            raise _Refusal(Reason.JWS_CERTIFICATE, f"x5c: expected strings, found {json_type(certificate)}")
+            raise _unexpected("x5c", "strings", certificate, Reason.JWS_CERTIFICATE)
     return tuple(chain)
 
 
-def _signature(part: str) -> bytes:
-    signature = _decode("signature", part) if part else b""
-    if len(signature) != SIGNATURE_BYTES:
-        detail = f"signature: expected {SIGNATURE_BYTES} bytes, found {len(signature)}"
-        raise _Refusal(Reason.JWS_SIGNATURE, detail)
-    return signature
-
-
 def _subject(payload: Mapping[str, object]) -> Mapping[str, object]:
-    for name in _SUBJECTS:
+    for name in SUBJECTS:
         subject = payload.get(name)
         if isinstance(subject, dict):
             return {**subject, "environment": _of_a_token(subject)} if name == "externalPurchaseToken" else subject
         if subject is not None:
-            raise _Refusal(Reason.JWS_MALFORMED, f"{name}: expected an object, found {json_type(subject)}")
+            raise _unexpected(name, "an object", subject)
     return {}
 
 
@@ -219,28 +212,13 @@ def _environment(kind: SignedKind, payload: Mapping[str, object], subject: Mappi
         for field_name, found in (("notificationUUID", "a notification"), ("receiptType", "an app transaction")):
             if field_name in payload:
                 detail = f"expected a signed transaction, found {found}"
-    raise _Refusal(Reason.JWS_ENVIRONMENT, detail)
-
-
-def _bundle_id(subject: Mapping[str, object]) -> str | None:
-    bundle_id = subject.get("bundleId")
-    if bundle_id is None or isinstance(bundle_id, str):
-        return bundle_id
-    raise _Refusal(Reason.JWS_MALFORMED, f"bundleId: expected a string, found {json_type(bundle_id)}")
-
-
-def _app_apple_id(subject: Mapping[str, object]) -> int | None:
-    number = subject.get("appAppleId")
-    if number is None or (isinstance(number, int) and not isinstance(number, bool)):
-        return number
-    raise _Refusal(Reason.JWS_MALFORMED, f"appAppleId: expected an integer, found {json_type(number)}")
+    raise Refusal(Reason.JWS_ENVIRONMENT, detail)
 
 
 def _signed_at_ms(payload: Mapping[str, object]) -> int:
     signed_at_ms = payload.get("signedDate")
-    if not isinstance(signed_at_ms, int) or isinstance(signed_at_ms, bool) or signed_at_ms < 0:
-        detail = f"signedDate: expected a UNIX time in milliseconds, found {json_type(signed_at_ms)}"
-        raise _Refusal(Reason.JWS_SIGNED_DATE, detail)
+    if not is_integer(signed_at_ms) or signed_at_ms < 0:
+        raise _unexpected("signedDate", "a UNIX time in milliseconds", signed_at_ms, Reason.JWS_SIGNED_DATE)
     if signed_at_ms >= YEAR_10000_MS:  # which no calendar here can tell, before anybody knows who wrote it
-        raise _Refusal(Reason.JWS_SIGNED_DATE, "signedDate: expected a date before the year 10000")
+        raise Refusal(Reason.JWS_SIGNED_DATE, "signedDate: expected a date before the year 10000")
     return signed_at_ms

@@ -1,21 +1,17 @@
-"""``SignedDataProcess``: verifies what Apple signed in a process beside this one, without a thread that waits.
+"""Verifies what Apple signed without holding up this process: ``SignedDataProcess``, or threads if there is no epoll.
 
 A verification is computing, which in CPython keeps every thread of a process from its work. Here it costs this process
-no more than to write a batch of JWS to a socket and to read the answers.
-
-The other process is an interpreter started anew, which shares nothing with this one but one end of a socket (see
-``worker``). Not one of ``multiprocessing`` or ``concurrent.futures``: they import the embedding program's main module
-once more and outlive a parent that was killed; a pool that loses a process gives up everything that was submitted, does
-not say which call killed it, and has no way to end one that hangs. (A fork would keep locks that threads hold here for
-ever.)
+no more than to write a batch of JWS to a socket and to read the answers. The other process (``worker``) is an
+interpreter started anew, which shares nothing with this one but one end of a socket. ``multiprocessing`` and
+``concurrent.futures`` would import the embedding program's main module once more and outlive a parent that was killed;
+a pool that loses a process gives up everything that was submitted, does not say which call killed it, and has no way to
+end one that hangs.
 
 It starts with the first work. If it dies, the next one does again what it had not answered: the batch that it may have
-died of one by one, so that what kills processes (nothing should) fails alone, after ``MAX_DEATHS``. If it does not
-answer in time, it is killed, and has died. If none can start, that is the outcome of all that waits, and of what comes
-within ``REST_SECONDS``.
-
-It has one batch at work and one more to go on with; what gathers meanwhile makes the next batches larger, which is when
-that matters. Runs on the scheduler (see ``transport.loop``), and needs Linux as that does.
+died of one by one, so that what kills processes fails alone, after ``MAX_DEATHS``. If it does not answer in time, it is
+killed, and has died. If none can start, that is the outcome of all that waits, and of what comes within
+``REST_SECONDS``. It has one batch at work and one more to go on with; what gathers meanwhile makes the next batches
+larger, which is when that matters.
 """
 
 from __future__ import annotations
@@ -28,6 +24,7 @@ import signal
 import socket
 import subprocess  # nosec B404 # our own interpreter and nothing that anybody else names
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +33,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedKind
+from receipt_actors.otp import BlockingPool
+from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedData, SignedKind
 from receipt_actors.stores.apple.signatures.jws import MAX_SIGNED_CHARACTERS, read_jws
 from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.stores.apple.signatures.worker import STOP_SIGNALS, decode_answers, encode, encode_trust
@@ -50,6 +48,7 @@ MAX_DEATHS = 3  #: of processes that were working at the same thing
 ANSWER_SECONDS = 30.0  #: for a batch
 START_SECONDS = 60.0  #: for a process to be ready
 REST_SECONDS = 1.0  #: after a process that could not start
+THREADS = 2  #: most of the work is done under one lock; while one is between two signatures the other goes on
 END_SECONDS = 0.2  #: for a process that has closed its socket to say why it ended
 
 PROGRAM = ("-m", "receipt_actors.stores.apple.signatures.worker")
@@ -75,7 +74,7 @@ class _Job:
 
 
 class SignedDataProcess(NetworkLoop[_Job]):
-    """The port ``SignedDataCalls``.
+    """The port ``SignedDataCalls``; ``done`` is called on the scheduler, or here if there is nothing to begin.
 
     Args:
         read_trust: tells whose signatures count; called with the first work, and again as long as it raises
@@ -97,11 +96,9 @@ class SignedDataProcess(NetworkLoop[_Job]):
 
     @property
     def process_id(self) -> int | None:
-        """Of the process that there is, at this moment."""
         return self._running.process.pid if isinstance(self._running, _Worker) else None
 
     def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], object]) -> None:
-        """See ``SignedDataCalls``: ``done`` is called on the scheduler, or here if there is nothing to begin."""
         if len(signed) > MAX_SIGNED_CHARACTERS:
             refused = read_jws(kind, signed)
             assert isinstance(refused, SignatureRefused)
@@ -115,19 +112,17 @@ class SignedDataProcess(NetworkLoop[_Job]):
             done(error)
 
     def _open(self) -> _Worker:
-        assert self._trust is not None, "nothing begins before it is read"
+        assert self._trust is not None, "begin has read it"
         if time.monotonic() < self._rests_until:
             raise self._fault
         return _Worker(self._program, self._trust, self._answer_seconds)
 
     def _end(self, running: Running[_Job] | None, left: deque[_Job], crash: BaseException | None) -> None:
-        jobs = list(left)
-        if isinstance(running, _Worker):
-            jobs = [*running.end(), *left]
-        outcome: Exception = AppStoreUnavailable(_CLOSED)
+        jobs = [*(running.end() if isinstance(running, _Worker) else ()), *left]
+        outcome: Exception
         match crash:
             case None:
-                pass
+                outcome = AppStoreUnavailable(_CLOSED)
             case _Died():
                 logger.warning("%s; it is replaced when there is work", crash)
                 self._do_again(jobs)
@@ -162,7 +157,7 @@ class _Died(Exception):
 
 
 class _Worker:
-    """The process, our end of the socket to it, what it has been given, and what waits: ``Running``."""
+    """``Running``: the process, our end of the socket to it, what it has been given, and what waits."""
 
     def __init__(self, program: Sequence[str], trust: Trust, answer_seconds: float) -> None:
         self._epoll = select.epoll()
@@ -252,7 +247,6 @@ class _Worker:
                 job.end(outcome)
 
     def _has_died(self, how: str, wait_seconds: float) -> NoReturn:
-        """Say so, and make sure of it. What it worked at can have been its death."""
         if wait_seconds:
             self._connection.close()
             with suppress(subprocess.TimeoutExpired):
@@ -270,7 +264,7 @@ class _Worker:
         raise _Died(words)
 
     def end(self) -> Sequence[_Job]:
-        """End the process at once, and return what it had not answered, and what waits."""
+        """End the process, and return what it had not answered, and what waits."""
         self._connection.close()
         self._epoll.close()
         self.process.kill()
@@ -280,12 +274,40 @@ class _Worker:
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """Start a process with these signals held up: until it can ignore them they would kill it.
-
-    The mask is this thread's alone, so none of this process's own is lost.
-    """
+    # Until a new process can ignore these signals they would kill it. The mask is this thread's alone.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class SignedDataThreads:
+    """The port ``SignedDataCalls`` on threads, which open the ``SignedData`` with the first work.
+
+    Other threads have to wait for the interpreter's lock meanwhile, some milliseconds at a time. If opening raises
+    (``ConfigurationError``), that is the outcome, and the next work tries it again.
+    """
+
+    def __init__(self, open_signed_data: Callable[[], SignedData]) -> None:
+        self._open_signed_data = open_signed_data
+        self._lock = threading.Lock()  # over the next one
+        self._signed_data: SignedData | None = None
+        self._pool = BlockingPool("signed_data", THREADS)
+        self.close = self._pool.close  #: ends the threads once they have done what waits; does not wait
+
+    def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], object]) -> None:
+        def work() -> None:
+            done(self._outcome(kind, signed))
+
+        if not self._pool.submit(work):
+            done(AppStoreUnavailable("signatures are not verified: closed"))
+
+    def _outcome(self, kind: SignedKind, signed: str) -> Outcome:
+        try:
+            with self._lock:
+                self._signed_data = signed_data = self._signed_data or self._open_signed_data()
+            is_transaction = kind is SignedKind.TRANSACTION
+            return (signed_data.verify_transaction if is_transaction else signed_data.verify_notification)(signed)
+        except Exception as error:  # noqa: BLE001 - a bug as well, which the caller has to hear of
+            return error

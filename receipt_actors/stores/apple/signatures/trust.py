@@ -1,8 +1,8 @@
 """Whose signatures count: Apple's root certificate that comes along, or a directory's. Opens ``AppleSignedData``.
 
 What is trusted: a signature of Apple's (ES256) by a leaf that is marked for the App Store, issued by an intermediate
-that is marked likewise, issued by a trusted root; all three valid when it was signed. Whether Apple has revoked one of
-them since is not asked: nothing here needs the network.
+that is marked likewise, issued by a trusted root; all three valid when it was signed. Apple is not asked whether it has
+revoked one of them since.
 
 Importing this imports neither Apple's library nor ``cryptography``: only signed transactions need them.
 """
@@ -46,7 +46,6 @@ class Trust:
 
 
 def apple_root() -> bytes:
-    """Return Apple's root certificate, DER."""
     return resources.files("receipt_actors.stores.apple.signatures.apple_roots").joinpath(APPLE_ROOT).read_bytes()
 
 

@@ -1,13 +1,12 @@
 """What the process of ``SignedDataProcess`` runs; no command of its own.
 
 ``python -m receipt_actors.stores.apple.signatures.worker DESCRIPTOR``, with a socket behind the descriptor. Lines of
-JSON come and go, and each is answered by an array: first what is trusted, answered when everything is loaded with what
-is wrong with the configuration, which is nothing; then batches of ``[kind, JWS]``, answered in order with payloads,
-which are objects, refusals, which are ``[reason, detail]``, and faults of the configuration, which are strings.
+JSON come, and each is answered by an array. The first says what is trusted; the answer has the faults of the
+configuration, and an empty one means that all is loaded. Then come batches of ``[kind, JWS]``, answered in order with
+payloads (objects), refusals (``[reason, detail]``) and faults of the configuration (strings).
 
-It ends when the other end closes, and so with the process that started it, however that ended. SIGINT and SIGTERM,
-which a terminal or a service manager sends to every process, do not concern it: while the other process drains it has
-work.
+It ends when the other end closes, and so with the process that started it. It ignores SIGINT and SIGTERM, which a
+terminal or a service manager sends to every process: while the other process drains it has work.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
+from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.trust import Trust, open_signed_data
 
 if TYPE_CHECKING:
@@ -34,30 +33,26 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def encode(value: Any) -> bytes:
-    """Write a line."""
     # ASCII, whatever strings are in it: no line break, and a lone surrogate is an escape sequence like any other.
     return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def encode_trust(trust: Trust) -> bytes:
-    """Say what is trusted."""
     return encode([[b64encode(root).decode("ascii") for root in trust.roots], list(trust.app_apple_ids)])
 
 
-def decode_answers(line: bytes) -> Sequence[dict[str, object] | SignatureRefused | ConfigurationError]:
-    """Read an answer."""
+def decode_answers(line: bytes) -> Sequence[Outcome]:
     return [_decoded(answer) for answer in json.loads(line)]
 
 
-def _decoded(answer: Any) -> dict[str, object] | SignatureRefused | ConfigurationError:
+def _decoded(answer: Any) -> Outcome:
     match answer:
         case [reason, detail]:
             return SignatureRefused(Reason(reason), detail)
         case str():
             return ConfigurationError([answer])
-        case _:
-            payload: dict[str, object] = answer
-            return payload
+    payload: dict[str, object] = answer
+    return payload
 
 
 def work(connection: socket.socket) -> None:

@@ -40,7 +40,6 @@ def test_a_handler_of_settings_does_all_of_it(tmp_path: Path, roots: Path) -> No
 
 
 def test_only_post_queues_are_made(tmp_path: Path, roots: Path) -> None:
-    """The source queue and its redrive policy are the affair of `start`, which may be run with other settings."""
     with (
         open_handler(settings_of(tmp_path, roots, post_queues=("One", "Two"))),
         closing(EmbeddedQueues(tmp_path / "receipts.db")) as queues,
@@ -66,7 +65,6 @@ def test_one_app_alone_may_be_expected(tmp_path: Path, roots: Path) -> None:
 
 
 def test_settings_that_cannot_work_are_told(tmp_path: Path, roots: Path) -> None:
-    """Before anything is answered, and nothing is left open."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match="root certificates"):
         open_handler(settings_of(tmp_path, tmp_path / "empty"))

@@ -112,39 +112,6 @@ def test_a_body_that_is_cut_short_changes_nothing(house: House, client: Client) 
     assert house.answers == []
 
 
-def test_a_body_may_come_in_pieces(house: House, client: Client) -> None:
-    request = raw_post(Posted().body, b"Connection: close\r\n")
-    with client.connect() as connection:
-        for start in range(0, len(request), 997):
-            connection.sendall(request[start : start + 997])
-        assert read_to_end(connection).split(b" ")[1] == b"200"
-    assert house.answers == [INVALID]
-
-
-@pytest.mark.parametrize(
-    "junk", [b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"\xff" * 100_000, b"\r\n" * 1000]
-)
-def test_what_is_no_http_harms_nobody(client: Client, junk: bytes) -> None:
-    with client.connect() as connection:
-        try:
-            connection.sendall(junk)
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:  # it has been cut off, and perhaps noticed
-            pass
-        read_to_end(connection)
-    assert client.post(Posted().body) == 200
-
-
-def test_junk_that_follows_a_notification_on_its_connection_changes_nothing(house: House, client: Client) -> None:
-    """The notification is answered; what is pipelined behind it is refused, or not looked at."""
-    with client.connect() as connection:
-        connection.sendall(raw_post(Posted().body) + b"\x00garbage\r\n\r\n" + b"x" * 10_000)
-        answer = read_to_end(connection)
-    assert answer.split(b" ")[1] == b"200"
-    assert answer.count(b" 200 OK") == 1
-    assert house.answers == [INVALID]
-
-
 # --- ASGI alone ---
 
 
@@ -195,7 +162,6 @@ class Pieces:
 
 
 def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits is bounded, whatever stands behind us."""
     monkeypatch.setattr(shells, "MAX_WAITING", 2)
     house.ledger.claim(CLAIM)
     with serving(house, "asgi") as client, house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(2) as pool:
@@ -247,27 +213,6 @@ def test_a_bug_is_answered_with_500_and_the_next_one_is_served(house: House) -> 
 
 
 # --- in frameworks ---
-
-
-def in_starlette(house: House) -> Any:
-    from starlette.applications import Starlette
-    from starlette.routing import Mount, Route
-
-    async def hello(_request: Any) -> Any:
-        from starlette.responses import PlainTextResponse
-
-        return PlainTextResponse("hello")
-
-    return Starlette(routes=[Route("/hello", hello), Mount("/apple", asgi_app(house.handler))])
-
-
-def test_it_can_be_mounted_in_an_application(house: House) -> None:
-    """Of Starlette here, on which FastAPI is built; the application's own pages are its own."""
-    house.ledger.claim(CLAIM)
-    with uvicorn_server(in_starlette(house)) as client:
-        assert client.ask("GET", "/hello", None, {})[:2] == (200, "hello")
-        assert client.post(Posted().body, "/apple/") == 200
-    assert house.answers == [INVALID]
 
 
 def test_it_takes_part_in_the_life_of_a_server(house: House) -> None:

@@ -1,4 +1,4 @@
-"""How requests are sent: batches, the rate limit, the breaker, retries and hand-backs."""
+"""How requests are sent: batches, the rate limit, the breaker, retries, hand-backs and turns."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sending import (
     BURST_SECONDS,
+    FIRST_SIZE,
     MAX_HAND_BACK_SECONDS,
+    MAX_LAG_SECONDS,
     MIN_GROUP_HAND_BACK_SECONDS,
     MIN_HAND_BACK_SECONDS,
     Breaker,
+    InTurn,
     RateLimit,
     RetryPolicy,
+    Window,
     hand_back_seconds,
     is_held_against,
     suspects_at_once,
@@ -56,12 +60,10 @@ def test_batches_are_full_in_order_and_within_the_limits(sizes: list[int], max_e
 
 
 def test_nothing_waiting_gives_an_empty_batch() -> None:
-    """There is no request to make for nobody."""
     assert take_batch(deque[int](), lambda _: 1) == []
 
 
 def test_the_default_limits_are_those_of_sqs() -> None:
-    """Ten entries, and 1 MiB together."""
     assert len(take_batch(deque(range(11)), lambda _: 0)) == 10
     assert len(take_batch(deque(range(11)), lambda _: 512 * 1024)) == 2
     assert len(take_batch(deque(range(11)), lambda _: 512 * 1024 + 1)) == 1
@@ -73,7 +75,6 @@ def test_the_default_limits_are_those_of_sqs() -> None:
 @patient
 @given(st.floats(0.1, 1000), st.floats(0, 300), st.floats(0, 400))
 def test_a_pause_holds_whatever_the_rate(per_second: float, until: float, now: float) -> None:
-    """No request before its end, and the usual rate afterwards."""
     paused = RateLimit(per_second).paused(until)
     assert paused.wait_seconds(now) == pytest.approx(max(0.0, until - now), abs=1e-5)
     assert paused.paused(until / 2) == paused
@@ -103,7 +104,6 @@ def test_the_rate_is_kept_in_every_stretch_of_time(per_second: float, arrivals: 
 @patient
 @given(per_second=st.floats(0.1, 500), pause=st.floats(0, 1000))
 def test_an_idle_limit_lets_the_next_request_pass(per_second: float, pause: float) -> None:
-    """A request that comes after its turn need not wait, and the one that waited its time may go."""
     limit = RateLimit(per_second).taken(0.0)
     assert limit.wait_seconds(max(pause, 1 / per_second)) == 0
     assert RateLimit(per_second).wait_seconds(pause) == 0
@@ -136,7 +136,6 @@ def test_what_has_been_used_is_waited_for_at_the_faster_rate(before: float, afte
 
 @pytest.mark.parametrize("per_second", [0, -1, float("nan")])
 def test_a_limit_of_nothing_is_refused(per_second: float) -> None:
-    """It would let nobody pass, ever."""
     with pytest.raises(ValueError, match="more than 0"):
         RateLimit(per_second)
 
@@ -160,7 +159,6 @@ def open_breaker() -> Breaker:
 
 
 def test_failures_in_a_row_of_several_messages_open_it() -> None:
-    """Five in a row, of three messages at least, for as long as it takes to hear of others."""
     almost = fail(Breaker(), "a", "b", "c", "a")
     assert almost.is_closed
     assert fail(almost, "b", now=LONG_SECONDS - 0.1).is_closed
@@ -168,7 +166,6 @@ def test_failures_in_a_row_of_several_messages_open_it() -> None:
 
 
 def test_many_failures_at_once_do_not_open_it() -> None:
-    """Forty poisonous messages that come together are no outage yet: an answer may be under way."""
     assert fail(Breaker(), *map(str, range(40))).is_closed
 
 
@@ -189,7 +186,6 @@ def test_a_message_that_nobody_contradicts_opens_it() -> None:
 
 
 def test_one_failed_batch_is_one_failure() -> None:
-    """However many messages a request was for, a single lost request is no outage."""
     breaker = Breaker().failed("abcdefghij", 0.0)
     for _ in range(3):
         breaker = breaker.failed("abcdefghij", LONG_SECONDS)
@@ -199,7 +195,6 @@ def test_one_failed_batch_is_one_failure() -> None:
 
 @given(good_after=st.integers(0, 40), rows=st.integers(1, 50))
 def test_answers_that_come_in_time_keep_it_closed(good_after: int, rows: int) -> None:
-    """However many fail in between, and whoever they are."""
     breaker, now = Breaker(), 0.0
     for row in range(rows):
         for number in range(good_after):
@@ -210,7 +205,6 @@ def test_answers_that_come_in_time_keep_it_closed(good_after: int, rows: int) ->
 
 
 def test_a_steady_stream_of_failures_makes_a_long_row_say_less() -> None:
-    """Twenty failures for each answer: forty in a row may be chance, a hundred are an outage."""
     breaker, now = Breaker(), 0.0
     for row in range(50):
         breaker = fail(breaker, *(f"{row}-{number}" for number in range(20)), now=now).answered()
@@ -243,7 +237,6 @@ def test_an_outage_is_seen_in_time(data: st.DataObject) -> None:
 
 @given(st.lists(st.sampled_from(["answered", *"abcdef"]), max_size=200), st.floats(0.01, 3.0))
 def test_an_answer_closes_it_whatever_was_before(steps: list[str], seconds: float) -> None:
-    """Also an answer to a request from before it opened; and a failure never closes it."""
     breaker, now = Breaker(), 0.0
     for step in steps:
         now += seconds
@@ -270,7 +263,6 @@ def tries(breaker: Breaker, until: float) -> list[tuple[float, int]]:
 
 
 def test_tries_become_more_seldom_up_to_a_limit() -> None:
-    """To 5 s: how late the end may be noticed."""
     pauses = [pause for pause, _ in tries(open_breaker(), 300.0)]
     assert pauses[0] == pytest.approx(0.2)
     assert pauses == sorted(pauses)
@@ -279,7 +271,6 @@ def test_tries_become_more_seldom_up_to_a_limit() -> None:
 
 
 def test_the_more_have_failed_the_more_new_messages_try() -> None:
-    """Where a hundred poisonous messages came first, another hundred may stand before an honest one."""
     breaker = fail(fail(Breaker(), *map(str, range(180))), "last", now=LONG_SECONDS)
     assert not breaker.is_closed
     soon = tries(breaker, LONG_SECONDS + 4.0)
@@ -288,7 +279,6 @@ def test_the_more_have_failed_the_more_new_messages_try() -> None:
 
 
 def test_the_service_may_ask_for_a_longer_pause() -> None:
-    """``Retry-After`` counts, at the opening and at a try that failed; an answer ends it."""
     breaker = fail(Breaker(), *"abcd").failed(["e"], LONG_SECONDS, retry_after_seconds=90)
     assert breaker.pause_seconds(LONG_SECONDS) == 90
     later = breaker.failed(["f"], 60.0, retry_after_seconds=200)
@@ -297,7 +287,6 @@ def test_the_service_may_ask_for_a_longer_pause() -> None:
 
 
 def test_another_sign_than_a_failure_opens_it_as_well() -> None:
-    """The outage counts from the first failure, where there was one, and is tried as any other."""
     silent = Breaker().opened(100.0)
     assert (silent.is_closed, silent.failures, silent.failing_since_seconds) == (False, 1, 100.0)
     failing = fail(Breaker(), "a", "b", now=60.0).opened(100.0)
@@ -306,7 +295,6 @@ def test_another_sign_than_a_failure_opens_it_as_well() -> None:
 
 
 def test_a_failure_is_held_against_a_message_when_a_later_request_was_answered() -> None:
-    """What was answered before it was sent, or at the same time, says nothing about it."""
     assert not is_held_against(7, last_answered=6)
     assert not is_held_against(7, last_answered=7)
     assert is_held_against(7, last_answered=8)
@@ -314,12 +302,10 @@ def test_a_failure_is_held_against_a_message_when_a_later_request_was_answered()
 
 @given(st.integers(1, 5000))
 def test_suspects_have_a_small_share(concurrency: int) -> None:
-    """One at least, a quarter at most: their requests may hang until they time out."""
     assert suspects_at_once(concurrency) == max(1, concurrency // 4)
 
 
 def test_a_step_leaves_the_breaker_before_as_it_was() -> None:
-    """It is a value."""
     breaker = Breaker()
     fail(breaker, "a")
     assert breaker == Breaker()
@@ -331,7 +317,6 @@ def test_a_step_leaves_the_breaker_before_as_it_was() -> None:
 
 
 def test_retries_end_after_their_attempts() -> None:
-    """Four attempts have three pauses between them."""
     policy = RetryPolicy(4, first_seconds=0.5, max_seconds=8)
     assert [policy.pause_seconds(failed) is None for failed in (1, 2, 3, 4, 5)] == [False, False, False, True, True]
 
@@ -347,7 +332,6 @@ def test_pauses_grow_to_their_limit_with_jitter(failed: int) -> None:
 
 
 def test_the_service_may_ask_for_a_longer_pause_between_attempts() -> None:
-    """``Retry-After`` is a lower bound, and buys no further attempt."""
     policy = RetryPolicy(2, first_seconds=0.0, max_seconds=1.0)
     assert policy.pause_seconds(1, at_least_seconds=30) == 30
     assert policy.pause_seconds(1, at_least_seconds=0.1) == 0.1
@@ -385,7 +369,6 @@ def test_what_blocks_its_group_is_handed_back_sooner(receives: int, seed: int) -
 
 @given(receives=st.integers(1, 10**6))
 def test_what_only_stood_behind_another_is_not_hidden(receives: int) -> None:
-    """The queue keeps it back until the other one has come, however long that is hidden."""
     assert hand_back_seconds(Reason.GROUP_HANDED_BACK, receives, random.Random(1), blocks_group=True) == 0
 
 
@@ -394,3 +377,60 @@ def test_a_message_that_blocks_its_group_has_hours_as_any_other() -> None:
     rng = random.Random(7)
     pauses = [hand_back_seconds(Reason.GAVE_UP_FOR_NOW, count, rng, blocks_group=True) for count in range(1, 20)]
     assert sum(pauses) > 2.5 * 3600
+
+
+# --- in turns ---
+
+
+def test_a_long_line_does_not_stand_before_another() -> None:
+    queue = InTurn[tuple[str, int]](lambda item: item[0])
+    queue.extend([("long", number) for number in range(1000)])
+    queue.extend([("short", 0), ("short", 1)])
+    taken = [queue.popleft() for _ in range(6)]
+    assert taken == [("long", 0), ("short", 0), ("long", 1), ("short", 1), ("long", 2), ("long", 3)]
+    assert (len(queue), next(iter(queue))) == (996, ("long", 4))
+
+
+@given(st.lists(st.one_of(st.tuples(st.integers(0, 3), st.integers()), st.none())))
+def test_nothing_is_lost_and_each_line_keeps_its_order(steps: list[tuple[int, int] | None]) -> None:
+    queue = InTurn[tuple[int, int]](lambda item: item[0])
+    put, taken = [], []
+    for step in steps:
+        if step is not None:
+            queue.append(step)
+            put.append(step)
+        elif queue:
+            taken.append(queue.popleft())
+        assert len(queue) == len(put) - len(taken) == len(list(queue))
+    while queue:
+        taken.append(queue.popleft())
+    for line in range(4):
+        assert [item for item in taken if item[0] == line] == [item for item in put if item[0] == line]
+
+
+def test_where_nobody_waits_there_is_nobody_to_take() -> None:
+    with pytest.raises(IndexError):
+        InTurn[int](str).popleft()
+
+
+def test_what_is_put_first_is_taken_first() -> None:
+    queue = InTurn[tuple[str, int]](lambda item: item[0])
+    queue.extend([("a", 1), ("b", 1), ("a", 2)])
+    queue.appendleft(("b", 0))
+    queue.appendleft(("c", 0))
+    assert [queue.popleft() for _ in range(5)] == [("c", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]
+
+
+# --- how many at once ---
+
+
+def test_it_doubles_in_each_round_trip_while_it_is_full() -> None:
+    window = Window()
+    for _ in range(FIRST_SIZE):
+        window = window.answered(is_full=True, lag_seconds=0.0)
+    assert window.size == 2 * FIRST_SIZE
+
+
+@pytest.mark.parametrize(("is_full", "lag_seconds"), [(False, 0.0), (True, 2 * MAX_LAG_SECONDS)])
+def test_it_opens_no_further_than_helps(is_full: bool, lag_seconds: float) -> None:
+    assert Window().answered(is_full=is_full, lag_seconds=lag_seconds) == Window()

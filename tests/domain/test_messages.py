@@ -17,17 +17,21 @@ from hypothesis import strategies as st
 from receipt_actors.domain.messages import (
     Result,
     Submission,
+    TraceContext,
     Unanswerable,
     Verdict,
     around_receipt,
     dead_letter_message,
     first_sent_at_seconds,
     is_intact,
+    parse_aws_trace_header,
     parse_submission,
+    parse_traceparent,
     redriven_message,
     refund_message,
     result_message,
     submission_id_of,
+    trace_context_of,
 )
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -98,14 +102,12 @@ class TestReading:
         )
 
     def test_a_message_may_name_a_transaction_and_a_product(self) -> None:
-        """The optional fields narrow what the message is about; null is as good as absent."""
         named = accepted(parse_with(transaction_id="1000", product_id="münzen.100"))
         assert (named.transaction_id, named.product_id) == ("1000", "münzen.100")
         unnamed = accepted(parse_with(transaction_id=None, product_id=None))
         assert (unnamed.transaction_id, unnamed.product_id) == (None, None)
 
     def test_the_submission_id_comes_from_the_attribute_where_present(self) -> None:
-        """A redriven message has a new MessageId; its attribute keeps it the same submission."""
         submission = accepted(parse(json.dumps(GOOD), submission_id="s-9"))
         assert (submission.submission_id, submission.message_id) == ("s-9", "m-1")
 
@@ -122,7 +124,6 @@ class TestReading:
         ],
     )
     def test_a_user_id_is_any_64_bit_integer(self, written: str, user_id: int) -> None:
-        """Up to both ends of 64 bits; written as a whole float too, as far as floats are exact."""
         outcome = accepted(parse(json.dumps(GOOD).replace("42", written)))
         assert outcome.user_id == user_id
         assert type(outcome.user_id) is int
@@ -137,17 +138,14 @@ class TestReading:
             assert submission.receipt_data == encoded
 
     def test_a_signed_transaction_is_a_receipt(self) -> None:
-        """Three dot-separated base64url parts are StoreKit 2's form."""
         assert accepted(parse_with(receipt=SIGNED)).receipt_data == SIGNED
 
     @pytest.mark.parametrize("depth", [1, 31])
     def test_nesting_up_to_32_is_fine(self, depth: int) -> None:
-        """The limit counts the body's own object, and brackets inside strings do not count."""
         body = json.dumps(GOOD)[:-1] + ', "brackets": "' + '[{\\"' * 50 + '", "x": ' + "[" * depth + "]" * depth + "}"
         accepted(parse(body))
 
     def test_many_shallow_arrays_are_not_deep(self) -> None:
-        """Depth is what is open at once, not how often something was opened."""
         accepted(parse_with(x=[[] for _ in range(1000)]))
 
 
@@ -189,7 +187,6 @@ class TestRefusing:
         ids=lambda value: value if isinstance(value, Reason) else repr(value[:24]),
     )
     def test_hostile_bodies(self, body: str, reason: Reason) -> None:
-        """What is no JSON object of bounded size and depth with unique keys is refused for that."""
         assert refusal(parse(body)) is reason
 
     @pytest.mark.parametrize(
@@ -206,7 +203,6 @@ class TestRefusing:
 
     @pytest.mark.parametrize("receipt", ["A", "ABC=", "ab-_", "a.b", "receipt-17"])
     def test_what_an_encoding_means_is_left_to_apple(self, receipt: str) -> None:
-        """Padding and alphabet are not ours to judge: Apple says 21002 to what it cannot read."""
         assert accepted(parse_with(receipt=receipt)).receipt_data == receipt
 
     @pytest.mark.parametrize(
@@ -224,7 +220,6 @@ class TestRefusing:
 
     @pytest.mark.parametrize("key", GOOD)
     def test_a_missing_field_is_refused(self, key: str) -> None:
-        """Each of the contract's three fields is needed."""
         fields = {name: value for name, value in GOOD.items() if name != key}
         assert refusal(parse(json.dumps(fields))) is Reason(f"bad_{key}")
 
@@ -252,7 +247,6 @@ class TestRefusing:
         ids=repr,
     )
     def test_a_post_queue_is_a_name(self, post_queue: object) -> None:
-        """URLs, ARNs and what SQS would not take as a name are refused, even if the allow-list had them."""
         message = received(json.dumps(GOOD | {"post_queue": post_queue}))
         allowed = {*POST_QUEUES, str(post_queue)}
         assert refusal(parse_submission(message, allowed, SOURCE_QUEUE)) is Reason.BAD_POST_QUEUE
@@ -263,7 +257,6 @@ class TestRefusing:
         assert refusal(parse_with(post_queue=post_queue)) is Reason.POST_QUEUE_NOT_ALLOWED
 
     def test_a_fifo_post_queue_is_a_queue_like_any_other(self) -> None:
-        """Nothing in the message has to say so: its name tells."""
         outcome = parse_with(post_queue="answers.fifo")
         assert isinstance(outcome, Submission)
         assert outcome.post_queue == "answers.fifo"
@@ -272,7 +265,6 @@ class TestRefusing:
         "name", [1, True, [], {}, "", "a" * 257, "a\x00", "a\nb", "\x7f", "\ud800", "\uffff", "\x85"]
     )
     def test_a_named_transaction_or_product_is_a_short_printable_string(self, name: object) -> None:
-        """Ids go on into attributes, keys and logs; what breaks those is refused."""
         assert refusal(parse_with(transaction_id=name)) is Reason.BAD_TRANSACTION_ID
         assert refusal(parse_with(product_id=name)) is Reason.BAD_PRODUCT_ID
 
@@ -283,7 +275,6 @@ class TestRefusing:
         assert submission_id_of(received("", submission_id=submission_id)) == "m-1"
 
     def test_a_detail_never_repeats_the_message(self) -> None:
-        """Details go to logs and attributes, where neither receipts nor other content belong."""
         canary = "c4nary!" * 30
         for key in (*GOOD, "transaction_id", "product_id"):
             for value in (canary + "\t", [canary], {canary: canary}):
@@ -316,7 +307,6 @@ class TestTotality:
     @patient
     @given(st.sampled_from([*GOOD, "transaction_id", "product_id"]), JSON)
     def test_any_json_in_any_field_is_a_submission_or_unanswerable(self, key: str, value: object) -> None:
-        """Any JSON value in the place of any field; what passes keeps the promises of a submission."""
         outcome = parse_with(**{key: value})
         if isinstance(outcome, Submission):
             assert -(2**63) <= outcome.user_id < 2**63
@@ -330,7 +320,6 @@ class TestIntegrity:
     """MD5 of the body."""
 
     def test_a_body_that_is_not_what_was_hashed_is_not_intact(self) -> None:
-        """One flipped character shows; the case of the hexadecimal digits does not matter."""
         message = received('{"a": "ü"}')
         assert is_intact(message)
         assert is_intact(ReceivedMessage("m", "h", message.body, message.body_md5.upper()))
@@ -340,7 +329,6 @@ class TestIntegrity:
     @patient
     @given(ANY_TEXT, ANY_TEXT)
     def test_any_text_can_be_checked(self, body: str, body_md5: str) -> None:
-        """Neither a strange body nor a strange digest raises; a digest that is none never matches."""
         assert is_intact(received(body))
         assert not is_intact(ReceivedMessage("m", "h", body, body_md5))
 
@@ -364,7 +352,6 @@ class TestResultMessage:
         }
 
     def test_an_answer_has_no_more_attributes_than_sqs_takes(self) -> None:
-        """With all that an answer or a refund may tell; a share of nothing is told as well."""
         part = {"quantity": 3, "revocation_type": "REFUND_PRORATED"}
         known = ("coins", Environment.SANDBOX)
         result = Result("1", Verdict.INVALID, Reason.REFUNDED, *known, **part, revocation_percentage=0)
@@ -381,7 +368,6 @@ class TestResultMessage:
         assert "quantity" not in refund_message(claim, "uuid").attributes  # as in the OK of that claim
 
     def test_unknown_things_are_left_out(self) -> None:
-        """SQS takes no empty attribute, so an unknown product or environment has none."""
         result = Result("", Verdict.INVALID, Reason.NOT_AUTHENTIC)
         message = result_message(accepted(parse(json.dumps(GOOD))), result)
         assert json.loads(message.body) == {"user_id": 42, "transaction_id": "", "status": "INVALID"}
@@ -390,7 +376,6 @@ class TestResultMessage:
     @patient
     @given(ANY_TEXT, ANY_TEXT)
     def test_whatever_apple_says_can_be_sent(self, transaction_id: str, product_id: str) -> None:
-        """No character of an id or a product makes a message that SQS refuses, and the id survives."""
         result = Result(transaction_id, Verdict.INVALID, Reason.EXPIRED, product_id, Environment.PRODUCTION)
         message = result_message(accepted(parse(json.dumps(GOOD))), result)
         assert_sendable(message)
@@ -417,7 +402,6 @@ class TestDeadLetterMessage:
 
     @pytest.mark.parametrize("name", ["AWS.trace", "amazon.trace", ".trace", "trace.", "tr..ace", "tr ace", "t" * 257])
     def test_an_attribute_whose_name_sqs_refuses_is_left_behind(self, name: str) -> None:
-        """Names that SQS reserves or does not take must not keep the message from being moved."""
         moved = dead_letter_message(
             received("x", **{name: "1", "AWStrace": "2"}), Unanswerable(Reason.NOT_JSON, "d"), DEAD
         )
@@ -425,7 +409,6 @@ class TestDeadLetterMessage:
         assert moved.attributes["AWStrace"] == "2"
 
     def test_ten_foreign_attributes_make_room_for_ours(self) -> None:
-        """SQS takes ten; the message's own go first."""
         message = received("x", **dict.fromkeys(string.ascii_lowercase[:10], "value"))
         moved = dead_letter_message(message, Unanswerable(Reason.NOT_JSON, "detail"), DEAD)
         assert len(moved.attributes) == 10
@@ -443,7 +426,6 @@ class TestDeadLetterMessage:
         ],
     )
     def test_a_large_body_is_never_altered(self, room_bytes: int, kept: set[str]) -> None:
-        """Within 1 MiB foreign attributes go first, then the detail; the submission id goes last."""
         body = "x" * (MAX_BATCH_BYTES - room_bytes)
         moved = dead_letter_message(received(body, foreign="f" * 900), Unanswerable(Reason.NOT_JSON, "d" * 500), DEAD)
         assert moved.body == body
@@ -453,7 +435,6 @@ class TestDeadLetterMessage:
     @patient
     @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=15), ANY_TEXT)
     def test_it_can_be_sent_whatever_its_attributes_are(self, attributes: dict[str, str], detail: str) -> None:
-        """A message that could not be moved would come back for ever."""
         message = ReceivedMessage("m-1", "h", "body", "", attributes)
         moved = dead_letter_message(message, Unanswerable(Reason.UNKNOWN_STATUS, detail), DEAD)
         assert_sendable(moved)
@@ -461,7 +442,6 @@ class TestDeadLetterMessage:
         assert moved.attributes["reason"] == "unknown_status"
 
     def test_it_tells_when_the_message_was_first_sent(self) -> None:
-        """The copy has a time of sending of its own, and expiry must not be judged by that."""
         moved = dead_letter_message(sent("x", SENT_AT_MS), Unanswerable(Reason.NOT_JSON, "d"), DEAD)
         assert moved.attributes["submitted_at"] == str(SENT_AT_MS)
         copy = sent("x", SENT_AT_MS + 5000, **moved.attributes)
@@ -469,7 +449,6 @@ class TestDeadLetterMessage:
         assert moved_again.attributes["submitted_at"] == str(SENT_AT_MS)
 
     def test_next_to_the_submission_id_that_time_goes_last(self) -> None:
-        """A redrive depends on both."""
         body = "x" * (MAX_BATCH_BYTES - 60)
         moved = dead_letter_message(sent(body, SENT_AT_MS, foreign="f"), Unanswerable(Reason.NOT_JSON, "d"), DEAD)
         assert set(moved.attributes) == {"submission_id", "submitted_at"}
@@ -505,7 +484,6 @@ class TestFirstSending:
         ],
     )
     def test_a_time_that_cannot_be_is_ignored(self, submitted_at: str) -> None:
-        """The message itself is fine; it is judged by its own time of sending."""
         message = sent(json.dumps(GOOD), SENT_AT_MS, submitted_at=submitted_at)
         assert accepted(parse_submission(message, POST_QUEUES, SOURCE_QUEUE)).sent_at_seconds == SENT_AT_MS / 1000
 
@@ -520,7 +498,6 @@ class TestFirstSending:
     def test_it_is_never_later_than_the_message_and_copies_keep_it(
         self, sent_at_ms: int, later_ms: int, submitted_at: str
     ) -> None:
-        """Whatever the attribute says; and however often it is moved and redriven."""
         message = sent("x", sent_at_ms, submitted_at=submitted_at)
         first = first_sent_at_seconds(message)
         assert first <= message.sent_at_seconds
@@ -549,7 +526,6 @@ class TestRedrivenMessage:
         assert redriven.attributes == {"submission_id": "m-1", "submitted_at": str(SENT_AT_MS)}
 
     def test_ten_foreign_attributes_make_room_for_its_identity(self) -> None:
-        """SQS takes ten; without its identity it would be another submission."""
         redriven = redriven_message(
             sent("x", SENT_AT_MS, **dict.fromkeys(string.ascii_lowercase[:10], "value")), SOURCE_QUEUE
         )
@@ -558,14 +534,12 @@ class TestRedrivenMessage:
         assert {"submission_id", "submitted_at"} < set(redriven.attributes)
 
     def test_a_message_without_room_for_the_submission_id_is_not_redriven(self) -> None:
-        """Better left where it is than answered as a stranger's."""
         assert redriven_message(sent("x" * (MAX_BATCH_BYTES - 10), SENT_AT_MS), SOURCE_QUEUE) is None
         assert redriven_message(sent("x" * (MAX_BATCH_BYTES - 22), SENT_AT_MS), SOURCE_QUEUE) is not None
 
     @patient
     @given(st.dictionaries(ANY_TEXT, ANY_TEXT, max_size=15))
     def test_it_can_be_sent_whatever_its_attributes_are(self, attributes: dict[str, str]) -> None:
-        """And whatever they are, it remains the same submission."""
         message = ReceivedMessage("m-1", "h", "body", "", attributes, sent_at_seconds=SENT_AT_MS / 1000)
         redriven = redriven_message(message, SOURCE_QUEUE)
         assert redriven is not None
@@ -580,3 +554,77 @@ def test_a_body_is_whole_again_with_its_receipt(body: str, receipt_data: str) ->
     around = around_receipt(body, receipt_data)
     assert around is not None or receipt_data not in body
     assert around is None or receipt_data.join(around) == body
+
+
+# --- trace contexts ---
+
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+CONTEXT = TraceContext(int(TRACE, 16), int(SPAN, 16), is_sampled=True)
+AWS_HEADER = f"Root=1-{TRACE[:8]}-{TRACE[8:]};Parent={SPAN};Sampled=1"
+
+
+def message(traceparent: str | None = None, header: str | None = None) -> ReceivedMessage:
+    attributes = {} if traceparent is None else {"traceparent": traceparent}
+    return ReceivedMessage("m", "h", "{}", "", attributes, aws_trace_header=header)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_sampled"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", True),
+        (f"00-{TRACE}-{SPAN}-00", False),
+        (f"00-{TRACE}-{SPAN}-03", True),
+        (f"cc-{TRACE}-{SPAN}-01-what.comes", True),
+    ],
+)
+def test_traceparent_is_read(text: str, is_sampled: bool) -> None:
+    assert parse_traceparent(text) == TraceContext(CONTEXT.trace_id, CONTEXT.span_id, is_sampled)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        f"ff-{TRACE}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-01-more",
+        f"00-{'0' * 32}-{SPAN}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{SPAN}-01",
+        f"00-{TRACE}-{SPAN}-1",
+        f"cc-{TRACE}-{SPAN}-01-" + "x" * 1000,
+    ],
+)
+def test_what_is_no_traceparent_is_none(text: str) -> None:
+    assert parse_traceparent(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (AWS_HEADER, CONTEXT),
+        (AWS_HEADER.replace("Sampled=1", "Sampled=0"), TraceContext(CONTEXT.trace_id, CONTEXT.span_id, False)),
+        (f"Self=1-0-0; Parent={SPAN}; Root=1-{TRACE[:8]}-{TRACE[8:]}; Sampled=1; Lineage=x:0", CONTEXT),
+        (f"Root=1-{TRACE[:8]}-{TRACE[8:]}", None),
+        (f"Root={TRACE};Parent={SPAN}", None),
+        ("", None),
+    ],
+)
+def test_the_header_of_x_ray_is_read(text: str, expected: TraceContext | None) -> None:
+    assert parse_aws_trace_header(text) == expected
+
+
+def test_traceparent_goes_before_the_header_of_x_ray() -> None:
+    assert trace_context_of(message()) is None
+    assert trace_context_of(message(header=AWS_HEADER)) == CONTEXT
+    assert trace_context_of(message("nonsense", AWS_HEADER)) == CONTEXT
+    other = f"00-{TRACE}-{SPAN}-00"
+    assert trace_context_of(message(other, AWS_HEADER)) == TraceContext(CONTEXT.trace_id, CONTEXT.span_id, False)
+
+
+@given(st.text() | st.text("0123456789abcdef-=;Root1Parent "))
+def test_any_text_is_read_or_is_none(text: str) -> None:
+    for parse in (parse_traceparent, parse_aws_trace_header):
+        context = parse(text)
+        assert context is None or parse_traceparent(context.traceparent) == context
