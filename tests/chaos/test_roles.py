@@ -19,8 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from receipt_actors.domain.rate import BURST_SECONDS
 
+from receipt_actors.domain.sending import BURST_SECONDS
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Kind
 from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
