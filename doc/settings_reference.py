@@ -8,7 +8,8 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
 from receipt_actors import settings, settings_model
-from receipt_actors.settings import SETTINGS, SOURCE_SETTINGS, Setting
+from receipt_actors.settings import SETTINGS
+from receipt_actors.settings_model import SOURCE_SETTINGS, Setting
 from receipt_actors.stores.apple import settings as apple_settings
 
 

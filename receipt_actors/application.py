@@ -1,44 +1,13 @@
-"""The whole supervision tree, readable top to bottom; ``receipt_system`` runs it.
+"""The whole supervision tree, readable top to bottom; ``receipt_system`` runs it. doc/architecture.rst draws it.
 
-::
-
-    root                     one_for_one
-    ├─ telemetry             one_for_one; ends quietly rather than take anyone along
-    │  ├─ incidents
-    │  ├─ queue_depths
-    │  ├─ alerts             only where there is an alerts queue
-    │  └─ alert_listener     only where an embedding program wants to hear of alerts
-    ├─ nodes                 one_for_one; only where other nodes share the work
-    │  └─ membership
-    ├─ listeners             one_for_one; likewise; only where an embedding program wants to hear of results
-    │  └─ result_listener    one for each post queue
-    └─ pipeline              rest_for_one: what comes later leans on what comes earlier
-       ├─ custody            one_for_one
-       │  ├─ visibility_batcher  one for each source queue
-       │  └─ in_flight       what is in flight, how much more may be, and what becomes of it
-       ├─ gateways           one_for_one
-       │  ├─ app_store_gateway
-       │  └─ ledger_gateway
-       ├─ batchers           one_for_one
-       │  ├─ delete_batcher  one for each source queue
-       │  └─ result_batchers simple_one_for_one, temporary: one for each post queue, on demand
-       ├─ movers             simple_one_for_one, temporary: one for each message that can't be answered
-       ├─ validators         simple_one_for_one, temporary: one for each message
-       └─ consumers          one_for_one; so many for each source queue
-
-Sources share all of it but for what is one for each: consumers, and the batchers of their queue, which for the first
-source go by plain names. Whoever works on a message is told which source it is from (``domain.policy``).
-
-Everything stops in reverse: consumers take in nothing more, validators and movers end, and ``in_flight``, which sees
-them end, hands their messages back while the visibility batcher still lives; then the node leaves its group.
-An actor that crashes alone is restarted alone; whoever waits for its answer asks its successor.
+What comes later leans on what comes earlier, and everything stops in reverse. Sources share the tree; each adds its
+own consumers and two batchers, which have plain names for the first source.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict
 
 from receipt_actors.backends import Backend
 from receipt_actors.domain.limits import BATCH_REQUESTS, LiveLimits
@@ -49,12 +18,14 @@ from receipt_actors.domain.roles import Node, Role, StepDown
 from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.otp import (
     ONE_FOR_ONE,
+    PERMANENT,
     REST_FOR_ONE,
     SIMPLE_ONE_FOR_ONE,
     TEMPORARY,
     TRANSIENT,
     ChildSpec,
     Name,
+    Restart,
     Start,
     Starting,
     StartResult,
@@ -88,20 +59,11 @@ from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, QueueDepths
 
 LEAVE_SECONDS = 3.0  #: for a node to leave its group
 HAND_BACK_SECONDS = 5.0  #: of a drain, kept for handing back what could not be finished
-CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; whoever does not drain has no time for them
+CONSUMER_SHUTDOWN_SECONDS = 1.0  #: a drain waits for receives before; a stop has no time for them
 PROCESSOR_SHUTDOWN_SECONDS = 5.0
 
 
-class Restarts(TypedDict):
-    """How many restarts a group may have, in how long."""
-
-    intensity: int
-    period_seconds: float
-
-
-BUSY_GROUP: Restarts = {"intensity": 10, "period_seconds": 10}  #: of actors that stand in the middle of the traffic
-
-# One pause doubles into the next; what takes longer than a few of them is the breaker's affair.
+# A pause doubles into the next. The breaker handles what takes longer than a few of them.
 APP_STORE_RETRY = RetryPolicy(4, first_seconds=0.5, max_seconds=8.0)
 LEDGER_RETRY = RetryPolicy(5, first_seconds=0.1, max_seconds=3.0)
 QUEUE_RETRY = RetryPolicy(6, first_seconds=0.2, max_seconds=5.0)
@@ -120,7 +82,7 @@ def supervision_tree(
     process: str = "main",
     membership: ChildSpec | None = None,
 ) -> ChildSpec:
-    """Describe the whole tree; see the module. ``sources`` are those of the settings (``source_of``), in their order.
+    """Describe the whole tree. ``sources`` are those of the settings (``source_of``), in their order.
 
     Without ``limits`` those of the settings hold all the time; with ``membership`` those that a group lends.
     """
@@ -132,8 +94,8 @@ def supervision_tree(
             _custody(settings, backend, sources, limits),
             _gateways(settings, backend, limits),
             _batchers(settings, backend, sources, limits),
-            _movers(),
-            _validators(),
+            _processors(protocol.MOVERS, Mover),
+            _processors(protocol.VALIDATORS, Validator),
             _consumers(settings, backend, sources),
         ],
         intensity=3,
@@ -147,7 +109,7 @@ def supervision_tree(
 
 
 def membership_spec(settings: Settings, table: RoleTable, processes: int, lessee: Lessee) -> ChildSpec:
-    """Describe what keeps this node's place in its group; its name is one that no node had before."""
+    """Describe the actor that keeps this node's place in its group, under a new name."""
     node = Node(
         f"{node_name()}-{secrets.token_hex(3)}",
         Role(settings.role),
@@ -158,11 +120,11 @@ def membership_spec(settings: Settings, table: RoleTable, processes: int, lessee
     lease_seconds = settings.lease_seconds
     step_down = StepDown.of(lease_seconds, settings.receive_wait_seconds)
     actor = Start(Membership, table, settings.source_queue, node, lease_seconds, lessee, step_down, name=MEMBERSHIP)
-    return supervisor_spec("nodes", ONE_FOR_ONE, [ChildSpec("membership", actor, shutdown=LEAVE_SECONDS)], **BUSY_GROUP)
+    return _busy_group("nodes", [ChildSpec("membership", actor, shutdown=LEAVE_SECONDS)])
 
 
 def queue_depths_spec(settings: Settings, queues: Queues, sources: Sequence[Source]) -> ChildSpec:
-    """Describe who looks how many messages wait on all queues that these settings have to do with."""
+    """Describe the actor that looks how many messages wait on all queues of the settings."""
     dead_letter_queues = [source.dead_letter_queue for source in sources if source.dead_letter_queue is not None]
     names = [*(source.queue for source in sources), *settings.all_post_queues, *dead_letter_queues]
     return ChildSpec("queue_depths", Start(QueueDepths, queues, names, name=QUEUE_DEPTHS))
@@ -171,16 +133,15 @@ def queue_depths_spec(settings: Settings, queues: Queues, sources: Sequence[Sour
 def _telemetry(
     settings: Settings, backend: Backend, sources: Sequence[Source], sinks: Mapping[str, AlertSink], process: str
 ) -> ChildSpec:
-    return supervisor_spec(
-        "telemetry",
-        ONE_FOR_ONE,
-        [
-            *incident_specs(sinks, settings.source_queues, process),
-            queue_depths_spec(settings, backend.queues, sources),
-        ],
-        **BUSY_GROUP,
-        restart=TRANSIENT,  # giving up is an orderly end: the pipeline goes on without it
-    )
+    queue_depths = queue_depths_spec(settings, backend.queues, sources)
+    children = [*incident_specs(sinks, settings.source_queues, process), queue_depths]
+    # Giving up is an orderly end of telemetry and listeners: the pipeline goes on without them.
+    return _busy_group("telemetry", children, restart=TRANSIENT)
+
+
+def _busy_group(name: Name, children: Sequence[ChildSpec], restart: Restart = PERMANENT) -> ChildSpec:
+    """Describe a group of actors that stand in the middle of the traffic."""
+    return supervisor_spec(name, ONE_FOR_ONE, children, intensity=10, period_seconds=10, restart=restart)
 
 
 def _alert_sinks(
@@ -195,23 +156,15 @@ def _alert_sinks(
 
 
 def _listeners(settings: Settings, backend: Backend, on_result: Callable[[PostedResult], object]) -> ChildSpec:
-    return supervisor_spec(
-        "listeners",
-        ONE_FOR_ONE,
-        [
-            ChildSpec(
-                f"result_listener of {queue}",
-                Start(ResultListener, backend.queues, queue, settings.receive_wait_seconds, on_result),
-            )
-            for queue in settings.all_post_queues
-        ],
-        **BUSY_GROUP,
-        restart=TRANSIENT,
-    )
+    def listener(queue: str) -> ChildSpec:
+        start = Start(ResultListener, backend.queues, queue, settings.receive_wait_seconds, on_result)
+        return ChildSpec(f"result_listener of {queue}", start)
+
+    return _busy_group("listeners", list(map(listener, settings.all_post_queues)), restart=TRANSIENT)
 
 
 def _custody(settings: Settings, backend: Backend, sources: Sequence[Source], limits: LiveLimits) -> ChildSpec:
-    table: Table = {}  # of what is in flight: it survives who keeps it
+    table: Table = {}  # of what is in flight: it survives a crash of in_flight
     batchers = _batchers_of(
         VisibilityBatcher,
         protocol.visibility_batcher_of,
@@ -223,7 +176,7 @@ def _custody(settings: Settings, backend: Backend, sources: Sequence[Source], li
     )
     timeout_seconds = settings.visibility_timeout_seconds
     in_flight = Start(InFlight, limits, sources, timeout_seconds, backend.rng, table, name=protocol.IN_FLIGHT)
-    return supervisor_spec("custody", ONE_FOR_ONE, [*batchers, ChildSpec("in_flight", in_flight)], **BUSY_GROUP)
+    return _busy_group("custody", [*batchers, ChildSpec("in_flight", in_flight)])
 
 
 def _batchers_of(
@@ -235,7 +188,6 @@ def _batchers_of(
     *more: object,
     shutdown_seconds: float = 5.0,
 ) -> Sequence[ChildSpec]:
-    """Describe one batcher for each source queue."""
     arguments = (BATCH_REQUESTS, QUEUE_RETRY, backend.background_calls, *more)
     return [
         ChildSpec(name, Start(batcher, backend.queues, source.queue, *arguments, name=name), shutdown=shutdown_seconds)
@@ -254,12 +206,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
         name=protocol.APP_STORE_GATEWAY,
     )
     ledger = Start(
-        LedgerGateway,
-        backend.ledger,
-        limits,
-        LEDGER_RETRY,
-        backend.background_calls,
-        name=protocol.LEDGER_GATEWAY,
+        LedgerGateway, backend.ledger, limits, LEDGER_RETRY, backend.background_calls, name=protocol.LEDGER_GATEWAY
     )
     children = [ChildSpec("app_store_gateway", app_store), ChildSpec("ledger_gateway", ledger)]
     if backend.signed_data is not None:
@@ -267,7 +214,7 @@ def _gateways(settings: Settings, backend: Backend, limits: LiveLimits) -> Child
             SignatureGateway, backend.signed_data, limits, SIGNATURE_RETRY, name=protocol.SIGNATURE_GATEWAY
         )
         children.append(ChildSpec("signature_gateway", signatures))
-    return supervisor_spec("gateways", ONE_FOR_ONE, children, **BUSY_GROUP)
+    return _busy_group("gateways", children)
 
 
 def _receipt_api(settings: Settings, of_source: Settings, backend: Backend) -> ReceiptApi:
@@ -285,51 +232,33 @@ def _receipt_api(settings: Settings, of_source: Settings, backend: Backend) -> R
 
 
 def _batchers(settings: Settings, backend: Backend, sources: Sequence[Source], limits: LiveLimits) -> ChildSpec:
-    queues, requests, background = backend.queues, BATCH_REQUESTS, backend.background_calls
-
     def start_result_batcher(queue: str) -> StartResult | Starting:
         name = protocol.result_batcher_name(queue)
-        # However many post queues are down, what is in flight has room for another one's messages.
+        # If all other post queues are down, there is still room in flight for the messages of this one.
         is_dead_letter_queue = any(queue == source.dead_letter_queue for source in sources)
         shares = 2 * len(sources) if is_dead_letter_queue else len(settings.all_post_queues)
 
         def max_parked() -> int:
             return limits.current.max_in_flight // shares
 
-        return Start(
-            ResultBatcher,
-            queues,
-            requests,
-            QUEUE_RETRY,
-            RESULT_BATCHER_IDLE_SECONDS,
-            max_parked,
-            queue,
-            background,
-            name=name,
-        )()
+        retry, idle_seconds, background = QUEUE_RETRY, RESULT_BATCHER_IDLE_SECONDS, backend.background_calls
+        arguments = (backend.queues, BATCH_REQUESTS, retry, idle_seconds, max_parked, queue, background)
+        return Start(ResultBatcher, *arguments, name=name)()
 
-    results = supervisor_spec(
-        protocol.RESULT_BATCHERS,
-        SIMPLE_ONE_FOR_ONE,
-        [ChildSpec("result_batcher", start_result_batcher, restart=TEMPORARY)],
-    )
+    batcher = ChildSpec("result_batcher", start_result_batcher, restart=TEMPORARY)
+    results = supervisor_spec(protocol.RESULT_BATCHERS, SIMPLE_ONE_FOR_ONE, [batcher])
     deletes = _batchers_of(DeleteBatcher, protocol.delete_batcher_of, settings, backend, sources)
-    return supervisor_spec("batchers", ONE_FOR_ONE, [*deletes, results], **BUSY_GROUP)
+    return _busy_group("batchers", [*deletes, results])
 
 
-def _movers() -> ChildSpec:
-    mover = ChildSpec("mover", Start(Mover), restart=TEMPORARY, shutdown=PROCESSOR_SHUTDOWN_SECONDS)
-    return supervisor_spec(protocol.MOVERS, SIMPLE_ONE_FOR_ONE, [mover])
-
-
-def _validators() -> ChildSpec:
-    validator = ChildSpec("validator", Start(Validator), restart=TEMPORARY, shutdown=PROCESSOR_SHUTDOWN_SECONDS)
-    return supervisor_spec(protocol.VALIDATORS, SIMPLE_ONE_FOR_ONE, [validator])
+def _processors(name: Name, processor: type[Mover | Validator]) -> ChildSpec:
+    child = ChildSpec(
+        processor.__name__.lower(), Start(processor), restart=TEMPORARY, shutdown=PROCESSOR_SHUTDOWN_SECONDS
+    )
+    return supervisor_spec(name, SIMPLE_ONE_FOR_ONE, [child])
 
 
 def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) -> ChildSpec:
-    background = backend.background_calls
-
     def consumer(source: Source, number: int) -> ChildSpec:
         plain = f"consumer-{number}"
         name: Name = plain if source.is_first else (plain, source.queue)
@@ -340,10 +269,10 @@ def _consumers(settings: Settings, backend: Backend, sources: Sequence[Source]) 
             settings.effective_receive_wait_seconds,
             settings.visibility_timeout_seconds,
             RECEIVE_RETRY,
-            background,
+            backend.background_calls,
             name=name,
         )
         return ChildSpec(name, start, shutdown=CONSUMER_SHUTDOWN_SECONDS)
 
     consumers = [consumer(source, number) for source in sources for number in range(1, settings.consumers + 1)]
-    return supervisor_spec(protocol.CONSUMERS, ONE_FOR_ONE, consumers, **BUSY_GROUP)
+    return _busy_group(protocol.CONSUMERS, consumers)

@@ -1,4 +1,4 @@
-"""Which clients stand behind the ports, for given settings."""
+"""The clients behind the ports, for given settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from receipt_actors.domain.limits import BATCH_REQUESTS
 from receipt_actors.domain.ports import BackgroundCalls, Ledger, Queues, ReceivedMessage, RoleTable
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from receipt_actors.telemetry.opentelemetry import OpenTelemetryExporter
     from receipt_actors.transport.curl import CurlTransport
 
+
+class _Closes(Protocol):
+    def close(self) -> None: ...
+
+
+Client = TypeVar("Client", bound=_Closes)
+
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
 
@@ -55,47 +62,46 @@ class Backend:
 
 
 def open_backend(settings: Settings) -> Backend:
-    """Build the clients that the settings ask for; the embedded backend's queues are created if need be.
+    """Build the clients that the settings ask for, and create missing embedded queues.
 
     Raises:
         ConfigurationError: the database cannot be used, or boto3 finds no region.
         UnavailableError: the database does not answer.
     """
-    with ExitStack() as opened:  # what is open already is closed again where the next can't be opened
+    with ExitStack() as stack:  # what is open already is closed again if the next can't be opened
+
+        def keep(client: Client) -> Client:
+            stack.callback(client.close)
+            return client
+
         # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
         queue_connections = max(settings.all_consumers, settings.batchers * BATCH_REQUESTS)
-        queues = open_queues(
-            settings,
-            max_connections=queue_connections,
-            longest_wait_seconds=settings.receive_wait_seconds,
-            changes_policies=True,
-        )
-        opened.callback(queues.close)
+        wait_seconds = settings.receive_wait_seconds
+        queues = keep(open_queues(settings, queue_connections, wait_seconds, changes_policies=True))
         if settings.alerts_queue is not None and isinstance(queues, EmbeddedQueues):
             queues.create_queue(settings.alerts_queue)
-        ledger = open_ledger(settings, max_connections=settings.ledger_concurrency)
-        opened.callback(ledger.close)
-        app_store_connections = settings.effective_app_store_concurrency
-        transport = _open_curl(settings, app_store_connections + 2 * queue_connections + settings.ledger_concurrency)
-        if transport is not None:
-            opened.callback(transport.close)
-        background_calls = _open_background_calls(transport, queues, ledger)
-        if background_calls is not None:
-            opened.callback(background_calls.close)
-        signed_data = open_signed_data_calls(settings)
-        opened.callback(signed_data.close)
+        ledger = keep(open_ledger(settings, max_connections=settings.ledger_concurrency))
+        requests = settings.effective_app_store_concurrency
+        transport: CurlTransport | None = None
+        background_calls: AwsCalls | None = None
+        if settings.uses_curl:
+            from receipt_actors.transport.curl import CurlTransport  # pycurl may be missing
+
+            transport = keep(CurlTransport(requests + 2 * queue_connections + settings.ledger_concurrency))
+            if not isinstance(queues, EmbeddedQueues) and not isinstance(ledger, EmbeddedLedger):
+                from receipt_actors.aws import AwsCalls
+
+                if queues.may_transfer and ledger.may_transfer:
+                    background_calls = keep(AwsCalls(transport))
+        signed_data = keep(open_signed_data_calls(settings))
         server_api: ServerApiClient | None = None
         if settings.uses_server_api:
-            server_api = open_server_api(settings, max_connections=app_store_connections, curl=transport)
-            opened.callback(server_api.close)
-        app_store = open_app_store(settings, max_connections=app_store_connections, curl=transport)
-        opened.callback(app_store.close)
+            server_api = keep(open_server_api(settings, max_connections=requests, curl=transport))
+        app_store = keep(open_app_store(settings, max_connections=requests, curl=transport))
         trace_exporter = _open_exporter(settings)
         if trace_exporter is not None:
-            opened.callback(trace_exporter.close)
-        roles = None if settings.is_alone else open_roles(settings)
-        if roles is not None:
-            opened.callback(roles.close)
+            keep(trace_exporter)
+        roles = None if settings.is_alone else keep(open_roles(settings))
         interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
         rng = random.Random()  # nosec B311 # jitter of waits
         loops = [loop for loop in (transport, signed_data) if isinstance(loop, NetworkLoop)]
@@ -104,7 +110,7 @@ def open_backend(settings: Settings) -> Backend:
             for loop in loops:
                 loop.run_on(scheduler)
 
-        close = opened.pop_all().close
+        close = stack.pop_all().close
         return Backend(
             queues,
             ledger,
@@ -129,47 +135,26 @@ def _open_exporter(settings: Settings) -> OpenTelemetryExporter | None:
     return open_exporter(metadata.version("receipt-actors"))
 
 
-def _open_curl(settings: Settings, max_idle_connections: int) -> CurlTransport | None:
-    if not settings.uses_curl:
-        return None
-    from receipt_actors.transport.curl import CurlTransport  # pycurl may be missing
-
-    return CurlTransport(max_idle_connections)
-
-
-def _open_background_calls(
-    transport: CurlTransport | None, queues: EmbeddedQueues | AwsQueues, ledger: EmbeddedLedger | AwsLedger
-) -> AwsCalls | None:
-    if transport is None or isinstance(queues, EmbeddedQueues) or isinstance(ledger, EmbeddedLedger):
-        return None
-    if not (queues.may_transfer and ledger.may_transfer):
-        return None
-    from receipt_actors.aws import AwsCalls
-
-    return AwsCalls(transport)
-
-
 def open_queues(
     settings: QueueSettings,
-    *,
     max_connections: int = 1,
     longest_wait_seconds: float = MAX_RECEIVE_WAIT_SECONDS,
+    *,
     create: bool = True,
     changes_policies: bool = False,
 ) -> EmbeddedQueues | AwsQueues:
-    """Open the queues alone; embedded ones are made if need be, unless ``create`` is False.
+    """Open the queues alone; missing embedded ones are created, unless ``create`` is False.
 
     Consumers set ``changes_policies``: embedded queues that exist take over the redrive policy of these settings.
-    Producers must not alter a running service.
-    ``max_connections`` is the number of threads that call at once. Raises what ``open_backend`` raises, and
-    ``ConfigurationError`` where there is no database and none is to be made.
+    Producers must not alter a running service. ``max_connections`` is the number of threads that call at once. Raises
+    as ``open_backend``, and ``ConfigurationError`` without ``create`` if there is no database.
     """
     if settings.backend == "aws":
         from receipt_actors.aws import AwsQueues  # boto3 takes its time to import
 
         return AwsQueues(max_connections=max_connections, longest_wait_seconds=longest_wait_seconds)
     queues = EmbeddedQueues(_database(settings, create))
-    with ExitStack() as opened:  # closed again where a queue can't be made
+    with ExitStack() as opened:  # closed again if a queue can't be created
         opened.callback(queues.close)
         if create:
             dead_letter_queues = {each.source_queue: each.known_dead_letter_queue for each in settings.every_source}
@@ -180,10 +165,7 @@ def open_queues(
 
 
 def look_at_queue(settings: QueueSettings, queue: str) -> Iterator[ReceivedMessage]:
-    """Yield what is visible on an embedded queue, and change nothing. Raises what ``open_queues`` raises.
-
-    SQS has no such look: there a message must be received to be seen.
-    """
+    """Yield the visible messages of an embedded queue, and change nothing. Raises as ``open_queues``."""
     return look(_database(settings, create=False), queue)
 
 
@@ -201,7 +183,7 @@ def open_ledger(
 def open_notifications(
     settings: NotificationSettings, *, max_connections: int = 1, create: bool = True
 ) -> EmbeddedNotifications | AwsNotifications:
-    """Open what remembers Apple's notifications alone; see ``open_queues``."""
+    """Open the table of Apple's notifications alone; see ``open_queues``."""
     if settings.backend == "aws":
         from receipt_actors.aws import AwsNotifications
 
@@ -210,7 +192,7 @@ def open_notifications(
 
 
 def open_roles(settings: RoleSettings) -> EmbeddedRoles | AwsRoles:
-    """Open the table by which nodes agree on roles alone; see ``open_queues``."""
+    """Open the table of roles alone; see ``open_queues``."""
     if settings.backend == "aws":
         from receipt_actors.aws import AwsRoles
 

@@ -8,17 +8,17 @@
     │   ├── AppStoreUnavailable
     │   ├── QueueUnavailable
     │   └── LedgerUnavailable
-    ├── SubmissionRefused        a message that could never be answered, told before it is sent
-    ├── NotAnswered              a submission that gets no verdict, told to the program that waits for one
+    ├── SubmissionRefused        a message that could never be answered; it was not sent
+    ├── NotAnswered              a submission that gets no verdict
     ├── QueueRefused             permanent: this queue does not exist or may not be used
     ├── LedgerRefused            permanent: the table is missing, of another make, or may not be used
-    ├── StartAbandoned           the start is not wanted any more; nothing of it is left
+    ├── StartAbandoned           the start was cancelled; nothing of it is left
     ├── BatchesRefused           permanent: this ledger takes claims one by one only; nothing was claimed
-    └── TraceRefused             a trace whose filters can match nothing, or that is one too many
+    └── TraceRefused             a trace whose filters can match nothing, or one trace too many
 
-A client raises nothing else for trouble that is to be expected. Anything else that comes out of a client is a bug:
-it crashes the actor that asked, and a supervisor handles it. *After* an ``UnavailableError`` nobody knows whether the
-request was carried out (an answer may have been lost on its way back): every request must be safe to repeat.
+A client raises nothing else for expected trouble. Any other exception of a client is a bug: it crashes the actor that
+called, and a supervisor handles it. After an ``UnavailableError`` the request may have been carried out (the answer may
+have been lost): every request must be safe to repeat.
 """
 
 from __future__ import annotations
@@ -39,15 +39,7 @@ class ConfigurationError(ReceiptActorsError):
 
 
 class UnavailableError(ReceiptActorsError):
-    """A service failed in a way that may pass: no connection, time-out, 5xx, throttling, a garbled answer.
-
-    ``retry_after_seconds`` is the service's own wish (HTTP ``Retry-After``), where it gave one; ``is_unknown_answer``
-    says that it did answer, but what nobody knows: a web page, say; ``is_about_the_rate``, that it has had too many
-    requests (429), whatever this one was. Where ``was_sent`` is False there was no connection, or not what it takes to
-    make one (descriptors, credentials): the message that the request is about can't be the cause. Where ``may_pass`` is
-    False only an operator can put it right (credentials that are missing or wrong, say): a start does not wait for
-    that.
-    """
+    """A service failed in a way that may pass: no connection, time-out, 5xx, throttling, a garbled answer."""
 
     def __init__(
         self,
@@ -60,19 +52,22 @@ class UnavailableError(ReceiptActorsError):
         may_pass: bool = True,
     ) -> None:
         super().__init__(reason)
-        self.retry_after_seconds = retry_after_seconds
-        self.is_unknown_answer = is_unknown_answer
-        self.is_about_the_rate = is_about_the_rate
+        self.retry_after_seconds = retry_after_seconds  #: the service's own wish (HTTP ``Retry-After``)
+        self.is_unknown_answer = is_unknown_answer  #: there was an answer of an unknown kind: a web page, say
+        self.is_about_the_rate = is_about_the_rate  #: there were too many requests (429), whatever this one was
+        #: False: there was no connection, or not what it takes to make one (descriptors, credentials). The message that
+        #: the request is about can't be the cause.
         self.was_sent = was_sent
+        #: False: only an operator can put it right (wrong credentials, say). A start does not wait for that.
         self.may_pass = may_pass
 
 
 class AppStoreUnavailable(UnavailableError):
-    """Apple did not give a usable answer; or nobody could verify just now what it signed."""
+    """Apple gave no usable answer; or what it signed can't be verified just now."""
 
 
 class QueueUnavailable(UnavailableError):
-    """A queue operation as a whole failed (single failed entries of a batch are values: ``EntryFailure``)."""
+    """A whole queue operation failed (failed entries of a batch are values: ``EntryFailure``)."""
 
 
 class LedgerUnavailable(UnavailableError):
@@ -86,8 +81,8 @@ class SubmissionRefused(ReceiptActorsError):
 class NotAnswered(ReceiptActorsError):
     """A submission without a verdict; ``reason`` is a ``Reason``.
 
-    The message is in the dead-letter queue, or back on the source queue where there is none. ``drained`` says that the
-    system has ended before there was a verdict.
+    The message is in the dead-letter queue, or back on the source queue if there is none. The reason ``drained`` means
+    that the system has ended before there was a verdict.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -97,35 +92,30 @@ class NotAnswered(ReceiptActorsError):
 
 
 class QueueRefused(ReceiptActorsError):
-    """A queue that does not exist, or that we are not allowed to use. Retrying does not help; an operator does."""
+    """A queue that does not exist, or may not be used. Only an operator can help."""
 
     def __init__(self, queue: str, reason: str) -> None:
         super().__init__(f"queue {queue!r}: {reason}")
         self.queue = queue
-        self.reason = reason
 
 
 class LedgerRefused(ReceiptActorsError):
-    """A ledger that cannot hold claims as it is. Told at the start; later it is only unavailable."""
+    """A ledger that cannot hold claims as it is. Raised at the start; later the ledger is only unavailable."""
 
     def __init__(self, table: str, reason: str) -> None:
         super().__init__(f"table {table!r}: {reason}")
-        self.table = table
-        self.reason = reason
 
 
 class StartAbandoned(ReceiptActorsError):
-    """The start is not wanted any more: somebody asked the program to end while it waited for a service."""
+    """The program was asked to end while its start waited for a service."""
 
 
 class BatchesRefused(ReceiptActorsError):
-    """A ledger that takes no batches of claims. None of this batch was made; single claims may work all the same."""
+    """A ledger that takes no batches of claims. None of this batch was made; single claims may work."""
 
     def __init__(self, table: str, reason: str) -> None:
         super().__init__(f"table {table!r}: {reason}")
-        self.table = table
-        self.reason = reason
 
 
 class TraceRefused(ReceiptActorsError):
-    """A trace that can't be: a filter that matches no event, a bound that is too high, or one trace too many."""
+    """A trace with a filter that matches no event or a bound that is too high, or one trace too many."""

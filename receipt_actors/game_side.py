@@ -1,8 +1,6 @@
-"""The game's side of the queues: a receipt is put on a source queue, answers are taken from a post queue.
+"""The game's side of the queues: put a receipt on a source queue, take answers from a post queue.
 
-``ReceiptSystem`` has both for programs that embed it. Neither needs a running system, for any producer and any reader
-of results do the same. An answer that was taken is deleted only when the next one is asked for, and goes back where
-that never happens: a reader may get one again, and loses none.
+``ReceiptSystem`` has both for programs that embed it. Neither needs a running system.
 """
 
 from __future__ import annotations
@@ -30,27 +28,19 @@ def submit(
     receipt: str,
     user_id: int,
     *,
-    post_queue: str | None = None,
-    submission_id: str | None = None,
-    transaction_id: str | None = None,
-    product_id: str | None = None,
     source_queue: str | None = None,
+    submission_id: str | None = None,
+    **optional: str | None,
 ) -> Pending:
-    """Put a receipt on a source queue; see ``ReceiptSystem.submit``."""
+    """Put a receipt on a source queue; see ``ReceiptSystem.submit``. ``optional`` are keys of the message."""
     submission_id = str(uuid.uuid4()) if submission_id is None else submission_id
     if source_queue is not None and source_queue != settings.source_queue:
         if source_queue not in settings.sources:
             known = ", ".join(settings.source_queues)
             raise SubmissionRefused(f"source_queue: found {source_queue!r}, expected one of {known}")
         settings = settings.of_source(source_queue)
-    body: dict[str, object] = {
-        "receipt": receipt,
-        "user_id": user_id,
-        "post_queue": settings.post_queues[0] if post_queue is None else post_queue,
-    }
-    for key, value in (("transaction_id", transaction_id), ("product_id", product_id)):
-        if value is not None:
-            body[key] = value
+    body = {"receipt": receipt, "user_id": user_id, "post_queue": settings.post_queues[0]}
+    body |= {key: value for key, value in optional.items() if value is not None}
     try:
         text = json.dumps(body)
     except (TypeError, ValueError) as error:  # no JSON type; an integer of more digits than Python writes
@@ -59,7 +49,7 @@ def submit(
     if isinstance(checked, Unanswerable):
         raise SubmissionRefused(f"{checked.reason}: {checked.detail}")
     submission, message = checked
-    # Before it is sent: the answer may come at once.
+    # Before the send: the answer may come at once.
     pending = pending_submissions.expect(submission, settings.source_queue)
     (failure,) = queues.send(settings.source_queue, [message])
     if failure is not None and failure.sender_fault:
@@ -72,22 +62,17 @@ def submit(
 class Results:
     """Takes the answers from a post queue, one by one; see ``ReceiptSystem.results``.
 
-    An answer is deleted when the next one is asked for. When nobody can ask any more, those that were received along
-    with it go back at once; the answer itself, which may have been too much for the reader, after a minute.
+    An answer is deleted when the next one is asked for. When the iterator is dropped, answers that were received along
+    with it go back at once; the answer itself, which may have crashed the reader, after a minute. So a reader may get
+    an answer again, and loses none.
 
-    Args:
-        queues: of the game.
-        queue: which of them.
-        receive_wait_seconds: long poll of a receive, at most.
-        timeout_seconds: end when none has come for so long; None: go on.
-        is_over: whether to end before the next receive, all the same.
+    ``timeout_seconds`` ends it when none has come for so long; None: never. ``is_over`` is asked before each receive.
     """
 
     def __init__(
         self,
         queues: Queues,
         queue: str,
-        *,
         receive_wait_seconds: float,
         timeout_seconds: float | None,
         is_over: Callable[[], bool],
@@ -95,8 +80,8 @@ class Results:
         self._queues = queues
         self._queue = queue
         self._receive_wait_seconds = receive_wait_seconds
-        self._patience = float("inf") if timeout_seconds is None else timeout_seconds
-        self._give_up_at = time.monotonic() + self._patience
+        self._timeout_seconds = float("inf") if timeout_seconds is None else timeout_seconds
+        self._give_up_at = time.monotonic() + self._timeout_seconds
         self._is_over = is_over
         self._in_hand: str | None = None  # receipt handle of the answer that was returned last
         self._received: deque[ReceivedMessage] = deque()
@@ -127,12 +112,12 @@ class Results:
                 )
             )
             if self._received:
-                self._give_up_at = time.monotonic() + self._patience
+                self._give_up_at = time.monotonic() + self._timeout_seconds
             elif time.monotonic() >= self._give_up_at:
                 raise StopIteration
 
     def close(self) -> None:
-        """Give back what was not acknowledged, at once; it comes again."""
+        """Give back at once what was not acknowledged; it comes again."""
         if self._in_hand is not None:
             self._give_back([self._in_hand])
             self._in_hand = None

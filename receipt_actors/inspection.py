@@ -1,7 +1,6 @@
-"""``Inspection``: what one process's system looks like, without waiting for any of its actors.
+"""``Inspection``: a picture of one process's system, from what actors show of themselves (``Actor.outside_view``).
 
-The picture is put together from what actors show of themselves (``Actor.outside_view``); only who asks for the state of
-one actor waits for that one, and not for long.
+It waits for no actor; only a question for the state of one actor waits for that one, and not for long.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from importlib import metadata
 from typing import Any
 
@@ -32,14 +31,14 @@ from receipt_actors.telemetry.overview import (
     usage_now,
 )
 from receipt_actors.telemetry.queue_depths import QUEUE_DEPTHS, LookAtQueues
-from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
+from receipt_actors.telemetry.statistics import statistics_of
 
 STATE_SECONDS = 2.0  #: for an actor to describe its state
 _NOBODY = InFlightStatus(0, 0, frozenset(), 0.0)
 
 
 class Inspection:
-    """See the module. Any thread may look."""
+    """Looks at one system. Any thread may use it."""
 
     def __init__(self, process: str, actors: ActorSystem, root: Ref, source_queues: tuple[str, ...]) -> None:
         self._name = process
@@ -49,15 +48,31 @@ class Inspection:
         self._started_at_seconds = actors.clock.time()
 
     def overview(self, *, is_draining: bool, looks_at_queues: bool) -> Overview:
-        """Look at everything."""
         statistics = statistics_of(self._actors).snapshot()
         tree = None if self._root.process.is_set() else look_at(self._root)
         views = {} if tree is None else {node.name: node.view for node in _nodes(tree)}
-        if looks_at_queues:
-            self._look_at_queues()
+        if looks_at_queues and (queue_depths := self._actors.whereis(QUEUE_DEPTHS)) is not None:
+            queue_depths.cast(LookAtQueues())
         role = role_in(views)
-        process = self._process(tree, views, statistics, is_draining)
-        process = replace(process, state=state_with_role(process.state, role))
+        in_flight = views.get(IN_FLIGHT)
+        status = in_flight if isinstance(in_flight, InFlightStatus) else None
+        known = status or _NOBODY
+        process = ProcessOverview(
+            name=self._name,
+            pid=os.getpid(),
+            started_at_seconds=self._started_at_seconds,
+            state=state_with_role(_state(tree, status, is_draining=is_draining), role),
+            in_flight=known.in_flight,
+            reserved=known.reserved,
+            unavailable=tuple(sorted(known.troubles)),
+            usage=usage_now(),
+            services=tuple(view for view in views.values() if isinstance(view, ServiceOverview)),
+            tree=None if tree is None else actor_overview(tree),
+            statistics=statistics,
+            idle_seconds=known.idle_seconds,
+            oldest_in_flight_seconds=known.oldest_in_flight_seconds,
+            unable_seconds=known.unable_seconds,
+        )
         depths = views.get(QUEUE_DEPTHS)
         return Overview(
             at_seconds=self._actors.clock.time(),
@@ -71,51 +86,14 @@ class Inspection:
             role=role,
         )
 
-    def _process(
-        self,
-        tree: ActorNode | None,
-        views: Mapping[str, object],
-        statistics: StatisticsSnapshot,
-        is_draining: bool,
-    ) -> ProcessOverview:
-        in_flight = views.get(IN_FLIGHT)
-        status = in_flight if isinstance(in_flight, InFlightStatus) else None
-        known = status or _NOBODY
-        return ProcessOverview(
-            name=self._name,
-            pid=os.getpid(),
-            started_at_seconds=self._started_at_seconds,
-            state=_state(tree, status, is_draining=is_draining),
-            in_flight=known.in_flight,
-            reserved=known.reserved,
-            unavailable=tuple(sorted(known.troubles)),
-            usage=usage_now(),
-            services=tuple(view for view in views.values() if isinstance(view, ServiceOverview)),
-            tree=None if tree is None else actor_overview(tree),
-            statistics=statistics,
-            idle_seconds=known.idle_seconds,
-            oldest_in_flight_seconds=known.oldest_in_flight_seconds,
-            unable_seconds=known.unable_seconds,
-        )
-
-    def _look_at_queues(self) -> None:
-        queue_depths = self._actors.whereis(QUEUE_DEPTHS)
-        if queue_depths is not None:
-            queue_depths.cast(LookAtQueues())
-
-    def actor_state(self, name: str) -> dict[str, Any]:
-        """See ``SystemControl``."""
-        return actor_state(self._actors, name)
-
 
 @functools.cache
 def version() -> str:
-    """Return the version of this package."""
     return metadata.version("receipt-actors")
 
 
 def actor_overview(node: ActorNode) -> ActorOverview:
-    """Put a picture into values that can be sent."""
+    """Convert a picture into values that can be sent."""
     return ActorOverview(
         node.name,
         node.type.value,
@@ -130,11 +108,7 @@ def actor_overview(node: ActorNode) -> ActorOverview:
 
 
 def actor_state(actors: ActorSystem, name: str) -> dict[str, Any]:
-    """Describe one actor of a system, and its state where it answers in time.
-
-    Raises:
-        UnknownActor: nobody is called so.
-    """
+    """Describe one actor of a system, and its state if it answers in time. Raises ``UnknownActor``."""
     ref = find_actor(actors, name)
     if ref is None:
         raise UnknownActor(f"no actor is called {name!r}")
@@ -161,7 +135,7 @@ def actor_state(actors: ActorSystem, name: str) -> dict[str, Any]:
 
 
 def _plain(view: object) -> object:
-    """Put what an actor shows of itself into JSON's types."""
+    """Convert what an actor shows of itself into JSON's types."""
     if is_dataclass(view) and not isinstance(view, type):
         return {field.name: _plain(getattr(view, field.name)) for field in fields(view)}
     if isinstance(view, Mapping):
@@ -174,13 +148,13 @@ def _plain(view: object) -> object:
 
 
 def role_in(views: Mapping[str, object]) -> RoleOverview | None:
-    """Return the part that this node has in a group, out of what actors show; None where it has none."""
+    """Return the role of this node in its group; None if it has none."""
     view = views.get(MEMBERSHIP)
     return view if isinstance(view, RoleOverview) else None
 
 
 def state_with_role(state: State, role: RoleOverview | None) -> State:
-    """Say of a node, or of a process of it, that would work if others left it something to do what it waits for."""
+    """Return the state of a node, or of a process of it, that waits for work of its group."""
     node_state = NodeState.ACTIVE if role is None else role.state
     if node_state in (NodeState.STANDBY, NodeState.WAITING) and state in (State.CONSUMING, State.WAITING):
         return State.STANDBY

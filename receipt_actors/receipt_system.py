@@ -20,7 +20,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.messages import PostedResult
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.game_side import Results
-from receipt_actors.inspection import Inspection
+from receipt_actors.inspection import Inspection, actor_state
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Heartbeat, Name, Ref, Start
 from receipt_actors.pipeline import protocol
 from receipt_actors.pipeline.pending import Pending, pending_submissions_of
@@ -53,8 +53,8 @@ INTERRUPT_SECONDS = 0.1  #: between two attempts to end long polls
 class ReceiptSystem:
     """A running system. As a context manager it drains at the end.
 
-    It has an actor system, threads and clients of its own: several of them in one Python process do not see each other,
-    and when one has stopped, nothing of it is left. It installs no signal handler and touches no other pykka actor.
+    It has an actor system, threads and clients of its own. Several in one Python process do not see each other, and
+    nothing of one is left when it has stopped. It installs no signal handler and touches no other pykka actor.
     """
 
     def __init__(
@@ -96,36 +96,33 @@ class ReceiptSystem:
         sources_may_be_missing: bool = False,
         pause: Callable[[float], None] = time.sleep,
     ) -> ReceiptSystem:
-        """Start the whole tree; returns when it consumes.
-
-        Trouble of queues and ledger that may pass is waited out, for half a minute in all.
+        """Start the whole tree; returns when it consumes. Passing trouble of queues and ledger delays it up to 30 s.
 
         Args:
             settings: what to run.
             on_result: called with each answer on the post queues, one at a time for each queue, on a thread of the
-                system; the answer is deleted when it returns, and comes back (after a minute) when it raises. An answer
+                system. The answer is deleted when it returns, and comes back (after a minute) when it raises. An answer
                 may come more than once.
-            backend: the outside world, where it is not to be made from the settings. It is closed with the system.
-            clock: the time, where it is not the real one.
-            limits: what of the settings' limits holds at first, where others share them; see ``change_limits``.
+            backend: the outside world, instead of one made from the settings. It is closed with the system.
+            clock: the time, instead of the real one.
+            limits: the share of the settings' limits that holds at first; see ``change_limits``.
             is_paused: whether it is paused from the beginning.
-            held_until_seconds: until when the limits hold, where others may get them afterwards; see ``hold_until``.
-            process: what this process is called in overviews, traces and alerts, where there are several.
-            on_alert: called with each alert, one at a time, on a thread of the system; with or without an alerts queue.
-                What it raises is logged.
-            sources_may_be_missing: whether to start where some of several source queues are refused, but not all; they
-                are received from again and again, as those that are deleted later.
-            pause: waits so many seconds between two questions; what it raises ends the start.
+            held_until_seconds: until when the limits hold; see ``hold_until``.
+            process: the name of this process in overviews, traces and alerts, if there are several.
+            on_alert: called with each alert, one at a time, on a thread of the system. Its errors are logged.
+            sources_may_be_missing: whether to start if some of several source queues are refused, but not all; receives
+                from them are tried again and again.
+            pause: waits so many seconds between two tries; an error that it raises ends the start.
 
         Raises:
-            ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue is none for its
-                source queue, or is that of several; a role takes a table that ``backend`` has not.
+            ConfigurationError: the database or an AWS setting cannot be used; a dead-letter queue does not fit its
+                source queue, or has several; ``backend`` lacks the table that a role takes.
             QueueRefused: a source queue does not exist or may not be used.
             LedgerRefused: the same of the table of claims, or of roles.
             UnavailableError: queues or ledger do not answer.
             StartError: an actor did not start.
         """
-        with ExitStack() as begun:  # whatever keeps the rest from starting: nothing is left of it
+        with ExitStack() as begun:  # if the start fails, nothing is left of it
             opened = backend or open_backend(settings)
             begun.callback(opened.close)
             if opened.roles is None and not settings.is_alone:
@@ -182,10 +179,10 @@ class ReceiptSystem:
             receipt: base64, as the app sent it.
             user_id: whose purchase it is to be.
             post_queue: where the answer goes; left out, the first of the source's ``post_queues``.
-            submission_id: what makes a repetition of this call the same submission; left out, a new one.
+            submission_id: the same id makes a repetition of this call the same submission; left out, a new one.
             transaction_id: ask about this transaction of the receipt only.
             product_id: ask about the newest transaction of this product only.
-            source_queue: which of several source queues; left out, the first.
+            source_queue: one of several source queues; left out, the first.
 
         Returns:
             ``Pending``: its ``result(timeout)`` waits for the answers, which carry its ``submission_id``. The
@@ -193,26 +190,18 @@ class ReceiptSystem:
 
         Raises:
             SubmissionRefused: the message could never be answered.
-            QueueUnavailable: nobody knows whether the queue has it; calling again with the same submission id is safe.
+            QueueUnavailable: the queue may have it or not; calling again with the same submission id is safe.
         """
-        return game_side.submit(
-            self._backend.queues,
-            self.settings,
-            pending_submissions_of(self._actors),
-            receipt,
-            user_id,
-            post_queue=post_queue,
-            submission_id=submission_id,
-            transaction_id=transaction_id,
-            product_id=product_id,
-            source_queue=source_queue,
-        )
+        pending = pending_submissions_of(self._actors)
+        where = {"post_queue": post_queue, "source_queue": source_queue, "submission_id": submission_id}
+        about = {"transaction_id": transaction_id, "product_id": product_id}
+        return game_side.submit(self._backend.queues, self.settings, pending, receipt, user_id, **where, **about)
 
     def results(self, queue: str | None = None, *, timeout_seconds: float | None = None) -> Results:
         """Read the answers on a post queue, one by one: to all submissions, and refunds.
 
-        An answer is acknowledged when the loop asks for the next one; one that never was comes again, a minute later.
-        So each comes at least once, and may come more than once.
+        An answer is acknowledged when the loop asks for the next one; else it comes again, a minute later. So each
+        comes at least once, and may come more than once.
 
         Args:
             queue: which post queue; left out, the first of ``post_queues``.
@@ -222,26 +211,21 @@ class ReceiptSystem:
             QueueUnavailable: the queue does not answer.
             QueueRefused: it does not exist, or may not be read.
         """
-        return Results(
-            self._backend.queues,
-            self.settings.post_queues[0] if queue is None else queue,
-            receive_wait_seconds=self.settings.receive_wait_seconds,
-            timeout_seconds=timeout_seconds,
-            is_over=self._ended.is_set,
-        )
+        queue = self.settings.post_queues[0] if queue is None else queue
+        wait_seconds, is_over = self.settings.receive_wait_seconds, self._ended.is_set
+        return Results(self._backend.queues, queue, wait_seconds, timeout_seconds, is_over)
 
     def in_flight(self) -> InFlightStatus:
-        """Say what is in flight and how long nothing has been; a restart of it is waited for."""
+        """Return what is in flight, and for how long nothing has been. Waits for a restart of the actor."""
         status: InFlightStatus = self._ask(protocol.IN_FLIGHT, DescribeInFlight(), ANSWER_SECONDS)
         return status
 
     def change_limits(self, limits: Limits) -> Callable[[], None]:
-        """Let other limits hold for new work from now on; at most those that the settings name.
+        """Let other limits hold for new work from now on; at most those of the settings.
 
         Returns:
-            What waits until no more is in flight or under way than the newest limits allow (not at all where they have
-            become wider, else until enough of what was begun before is over). It raises ``pykka.ActorDeadError`` when
-            the system has ended.
+            A function that waits until no more is in flight or under way than the newest limits allow. It raises
+            ``pykka.ActorDeadError`` when the system has ended.
         """
         self._limits.change(limits)
         asked = [(name, self._actors.whereis(name)) for name in LIMITED]
@@ -255,30 +239,28 @@ class ReceiptSystem:
                         continue
                 except pykka.ActorDeadError:
                     pass
-                self._ask(name, ObeyLimits(), None)  # its successor is to say what is under way
+                self._ask(name, ObeyLimits(), None)  # its successor knows what is under way
 
         return wait
 
     def hold_until(self, seconds: float) -> None:
-        """Begin nothing new from this time of ``Clock.boottime`` on: no receive, no request to Apple or the ledger.
+        """Begin no receive, no request to Apple or the ledger from this time of ``Clock.boottime`` on.
 
         What is in flight is kept. A later time lets it go on.
         """
         was_held = self._limits.are_held(self._actors.clock.boottime())
         self._limits.held_until_seconds = seconds
         if not was_held:
-            for name in LIMITED:
-                actor = self._actors.whereis(name)
-                if actor is not None:
-                    actor.ask(ObeyLimits(), block=False)
+            for actor in filter(None, map(self._actors.whereis, LIMITED)):
+                actor.ask(ObeyLimits(), block=False)
 
     def release(self) -> None:
         """Hand back what is in flight, for another node to take."""
         release(self._actors)
 
     def _ask(self, name: Name, request: object, timeout_seconds: float | None) -> Any:
-        """Call an actor; a restart of it is waited for."""
-        deadline = time.monotonic() + ANSWER_SECONDS  # to be there again
+        """Call an actor. Waits for a restart of it."""
+        deadline = time.monotonic() + ANSWER_SECONDS  # for the restart
         while True:
             actor = self._actors.whereis(name)
             try:
@@ -290,40 +272,34 @@ class ReceiptSystem:
                 raise pykka.ActorDeadError(f"{name} does not run")
 
     def statistics(self) -> StatisticsSnapshot:
-        """Return what has been counted since the start; after a drain, what had been counted when it was over.
+        """Return the counts since the start; after a drain, those at its end. It takes less than a millisecond.
 
-        What was received, answered, moved and handed back; verdicts by reason; how long messages took, how long each of
-        their steps, and how long each service took to answer; retries and failures. It asks nobody and may be called as
-        often as you like: it takes less than a millisecond. Two of them can be subtracted by hand, and those of several
-        processes be added up (``merged``).
+        What was received, answered, moved and handed back; verdicts by reason; times of messages, their steps and each
+        service's answers; retries and failures. ``merged`` adds up those of several processes.
         """
         return statistics_of(self._actors).snapshot() if self._final_statistics is None else self._final_statistics
 
     # --- operating it: see ``telemetry.control.SystemControl`` ---
 
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
-        """Look at everything: the tree, services, queues, what was counted, what the process takes of its machine.
+        """Return a picture of everything: the tree, services, queues, statistics, and the usage of the machine.
 
-        It waits for nobody, works also when the tree has ended, and costs some milliseconds. Queues are looked at in
-        the background: their numbers are up to 10 s old, and None at first. Who looks without ``looks_at_queues`` gets
-        what others have found.
+        It waits for no actor, works also when the tree has ended, and costs some milliseconds. Queues are looked at in
+        the background: their numbers are up to 10 s old, and None at first. Without ``looks_at_queues`` this call
+        causes no look.
         """
         return self._inspection.overview(is_draining=self._is_draining, looks_at_queues=looks_at_queues)
 
     def pause(self) -> None:
-        """Take in nothing more until ``resume``; what is in flight is finished. A crash of no actor forgets it.
+        """Take in nothing more until ``resume``, also after a crash; what is in flight is finished.
 
-        Receives under way are interrupted where the backend can do that, and waited for, but not for long. A paused
-        system does not count as idle: ``exit_when_idle_seconds`` does not end it.
+        Receives under way are interrupted if the backend can do that, and waited for, but not for long. A paused system
+        does not count as idle: ``exit_when_idle_seconds`` does not end it.
         """
         self.begin_pause()()
 
     def begin_pause(self) -> Callable[[], None]:
-        """Take in nothing more, as ``pause``, and wait for nothing.
-
-        Returns:
-            What interrupts receives under way and waits for them, but not for long; nor any more when it is resumed.
-        """
+        """Pause without waiting. Returns a function that interrupts the receives under way and waits for them."""
         self._limits.is_paused = True
         logger.warning("paused: nothing is taken in until it is resumed")
         in_flight = self._actors.whereis(protocol.IN_FLIGHT)
@@ -345,23 +321,16 @@ class ReceiptSystem:
             in_flight.cast(ResumeReceiving())
 
     def actor_state(self, name: str) -> dict[str, Any]:
-        """Describe an actor and its state, without receipts and secrets.
+        """Describe an actor of this name of ``overview`` and its state, without receipts and secrets.
 
-        Args:
-            name: as ``overview`` has it.
-
-        Raises:
-            UnknownActor: nobody is called so.
+        Raises ``UnknownActor``.
         """
-        return self._inspection.actor_state(name)
+        return actor_state(self._actors, name)
 
     def trace(
-        self,
-        request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> Trace:
-        """Have events of messages and actors told while they happen; see ``telemetry.tracing`` for what there is.
+        """Trace events of messages and actors while they happen; see ``telemetry.tracing``.
 
         Args:
             request: which events, how many of them at most, and for how long.
@@ -377,24 +346,23 @@ class ReceiptSystem:
     def end_reason(self) -> ExitReason | None:
         """Why the tree ended by itself; None while it runs.
 
-        A crash storm ends it with ``SHUTDOWN``, after it has handed back what was in flight. A ``Crash`` says that the
-        runtime itself has failed (``ActorSystem.fail``): what was in flight comes back by its visibility timeout.
+        A crash storm ends it with ``SHUTDOWN``, after it has handed back what was in flight. A ``Crash`` means that the
+        runtime has failed (``ActorSystem.fail``): what was in flight comes back by its visibility timeout.
         """
         return self._end_reason
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called when the tree ends, for whatever reason, on a thread of the system."""
+        """Call ``callback`` when the tree ends, for whatever reason, on a thread of the system."""
         self._root.process.add_monitor(lambda _down: callback())
 
     def drain(self, seconds: float | None = None) -> int:
-        """Stop taking in, finish what is in flight, hand back at once what could not be finished, and stop.
+        """Stop taking in, finish what is in flight, hand back what could not be finished, and stop.
 
-        While a service is unavailable that is not waited for: where nothing has been finished for 3 s everything is
-        handed back.
+        If a service is unavailable and nothing has been finished for 3 s, everything is handed back.
 
         Args:
-            seconds: how long all of this may take; left out, ``drain_seconds`` of the settings. Receives under way are
-                waited for, so less than ``receive_wait_seconds`` may leave messages to their visibility timeout.
+            seconds: how long all of this may take; left out, ``drain_seconds`` of the settings. It waits for receives
+                under way: less than ``receive_wait_seconds`` may leave messages to their visibility timeout.
 
         Returns:
             How many messages were handed back unfinished.
@@ -417,16 +385,13 @@ class ReceiptSystem:
                 incidents.call(TellNow(), ANSWER_SECONDS)  # its alert is on its way while the rest ends
 
     def stop(self) -> None:
-        """Stop at once and hand back what is in flight.
-
-        What a receive under way brings comes back by its visibility timeout.
-        """
+        """Stop at once and hand back what is in flight. Messages of a receive under way come back by their timeout."""
         self._stop(HAND_BACK_SECONDS)
 
     def _stop_receiving(self, deadline: float) -> int:
-        """Wait until nothing is in flight or being received; at the deadline return how many messages still are.
+        """Wait until nothing is in flight or being received. Returns how many messages still are, at the deadline.
 
-        In an outage, which may last, do so earlier.
+        In an outage, which may last, it returns earlier.
         """
         in_flight = self._actors.whereis(protocol.IN_FLIGHT)
         if in_flight is None:
@@ -465,7 +430,7 @@ class ReceiptSystem:
 
 
 def _end(actors: ActorSystem, backend: Backend, seconds: float) -> None:
-    """End all actors, then close the backend, whatever becomes of the first."""
+    """End all actors, then close the backend, even if the former fails."""
     try:
         with _no_long_polls(backend):
             for thread in actors.stop(seconds):
@@ -476,7 +441,7 @@ def _end(actors: ActorSystem, backend: Backend, seconds: float) -> None:
 
 @contextmanager
 def _no_long_polls(backend: Backend) -> Iterator[None]:
-    """End the long polls under way, and those that begin meanwhile, where the backend can."""
+    """End the long polls under way, and those that begin meanwhile, if the backend can."""
     over = threading.Event()
 
     def interrupt() -> None:
@@ -488,7 +453,7 @@ def _no_long_polls(backend: Backend) -> Iterator[None]:
     thread = threading.Thread(target=interrupt, name="receipt-actors-interrupter", daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # there is no thread to be had: those under way end, at least
+    except RuntimeError:  # out of threads: those under way end, at least
         backend.interrupt_receives()
         yield
         return

@@ -46,7 +46,6 @@ from receipt_actors.domain.values import JsonRefused, parse_object, printable
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings_model import (
     REMOVED,
-    SOURCE_SETTINGS,
     VARIABLE_PREFIX,
     Expected,
     Fault,
@@ -69,29 +68,6 @@ from receipt_actors.stores.apple.settings import (
     PolicySettings,
     SignatureSettings,
 )
-
-__all__ = [
-    "CONFIG_VARIABLE",
-    "SETTINGS",
-    "SOURCE_SETTINGS",
-    "AppStoreSettings",
-    "BackendSettings",
-    "LedgerSettings",
-    "LogSettings",
-    "NotificationSettings",
-    "OperationsSettings",
-    "QueueSettings",
-    "RoleSettings",
-    "Setting",
-    "Settings",
-    "SignatureSettings",
-    "SomeSettings",
-    "load_settings",
-    "load_some_settings",
-    "load_source_settings",
-    "node_name",
-    "uses_curl",
-]
 
 _AWS_VARIABLE = re.compile(
     r"AWS_(ENDPOINT_URL|REGION|DEFAULT_REGION|PROFILE|ACCESS_KEY_ID|ROLE_ARN|CONTAINER_CREDENTIALS_.+)"

@@ -1,7 +1,7 @@
-"""What a start finds out about the source queues, and what holds for the messages of each.
+"""What a start finds out about the source queues.
 
-A throttled request, a 500 or a connection that is cut does not end a start: systemd or ECS would only start the program
-again. What never passes by itself (no such queue, no permission, wrong settings) ends it at once.
+Passing trouble (a throttled request, a 500, no connection) does not end a start: systemd or ECS would only start the
+program again. Lasting trouble (no such queue, no permission, wrong settings) ends it at once.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ MAX_LOOKS = 16  #: at once; a look at a queue of AWS is two requests
 
 
 def start_retrying(pause: Callable[[float], None] = time.sleep, seconds: float = START_SECONDS) -> tenacity.Retrying:
-    """Return what calls services for one start, and calls again while the trouble may pass, for so long in all.
+    """Return the retries of one start, for so long in all. Several threads may use it.
 
-    It may be used by several threads. ``pause`` waits so many seconds; what it raises ends the call. The last error is
-    raised as it came.
+    ``pause`` waits so many seconds; an error that it raises ends the call. The last error is raised as it came.
     """
     ends_at = time.monotonic() + seconds
     untold = iter([True])
@@ -56,10 +55,10 @@ def start_retrying(pause: Callable[[float], None] = time.sleep, seconds: float =
 def look_at_sources(
     settings: Settings, queues: Queues, retrying: tenacity.Retrying, *, may_be_missing: bool
 ) -> list[Source]:
-    """Find out the sources' dead-letter queues, which shows that all are there and may be used.
+    """Ask for the sources' dead-letter queues, which shows that all sources are there and may be used.
 
     Raises:
-        ConfigurationError: a dead-letter queue cannot be one of its source queue, or is that of several.
+        ConfigurationError: a dead-letter queue does not fit its source queue, or has several.
         QueueRefused: a source queue does not exist or may not be used; with ``may_be_missing`` only if all are so.
         QueueUnavailable: the queues did not answer in time.
     """
@@ -105,7 +104,7 @@ def look_at_sources(
 
 
 def source_of(settings: Settings, dead_letter_queue: str | None, *, is_first: bool = True) -> Source:
-    """Return what holds for the messages of a source with these settings and this dead-letter queue."""
+    """Return the source of these settings and this dead-letter queue."""
     return Source(
         settings.source_queue,
         frozenset(settings.post_queues),

@@ -23,7 +23,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _be_patient() -> None:
-    """How fast the machine is, is no property of ours."""
     from hypothesis import HealthCheck, settings
 
     settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -88,7 +87,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def _folder(item: pytest.Item) -> str:
-    """Return the folder of tests that it is in."""
     return item.path.relative_to(Path(__file__).parent).parts[0]
 
 

@@ -10,7 +10,6 @@ EXAMPLES = Path(__file__).parents[1] / "doc/examples"
 
 
 def example(name: str) -> ModuleType:
-    """Load one anew, without running its ``main``."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -43,8 +43,6 @@ NOT_USED = ("_Is", "_IsNot", "Is_Eq", "IsNot_NotEq", "VariableReplacer", "Variab
 
 
 class Mutant(NamedTuple):
-    """One change of one file."""
-
     path: Path
     line: int
     operator: str
@@ -52,7 +50,6 @@ class Mutant(NamedTuple):
 
 
 def meaning_of(code: str) -> str:
-    """Return a module without annotations, and without the condition of what only the type checker reads."""
     tree = ast.parse(code)
     for node in ast.walk(tree):
         for field in ("annotation", "returns"):
@@ -84,7 +81,6 @@ def mutants_of(room: str, seed: int) -> Iterator[Mutant]:
 
 
 def run(tests: list[str], *options: str) -> subprocess.CompletedProcess[str]:
-    """Run tests on the copy."""
     Path("tests-to-run").write_text("\n".join(tests), encoding="utf-8")  # too many for a command line
     return subprocess.run(
         [*PYTEST, *options, "@tests-to-run"],
@@ -107,7 +103,6 @@ def reached_by_tests_of(room: str) -> dict[Path, dict[int, list[str]]]:
 
 
 def is_killed(mutant: Mutant, lines: dict[int, list[str]], folders: list[str], number: int) -> bool:
-    """Run the tests that reach a mutant's line, those first that are named as its module is."""
     statement = max((line for line in lines if line <= mutant.line), default=0)
     tests = sorted({name.partition("|")[0] for name in lines.get(statement, ()) if name})
     tests.sort(key=lambda name: mutant.path.stem.strip("_") not in name)
@@ -122,7 +117,6 @@ def is_killed(mutant: Mutant, lines: dict[int, list[str]], folders: list[str], n
 
 
 def main() -> None:
-    """Draw, run, and print what became of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=60, help="how many mutants")
     parser.add_argument("--seed", type=int, default=1, help="which ones")

@@ -20,14 +20,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def supported() -> list[str]:
-    """List the versions that the package's classifiers name."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     return re.findall(r"Python :: (3\.\d+)$", setup["metadata"]["classifiers"], re.MULTILINE)
 
 
 def candidates(version: str) -> Iterator[Path]:
-    """Yield the files that may be an interpreter of this version, the newest of pyenv first."""
     if named := os.environ.get(f"PYTHON{version.replace('.', '_')}"):
         yield Path(named)
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"

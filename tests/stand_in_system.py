@@ -11,8 +11,6 @@ from receipt_actors.telemetry.overview import Overview
 
 
 class StandInTrace:
-    """A trace whose events a test makes up."""
-
     def __init__(
         self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
     ) -> None:

@@ -42,7 +42,6 @@ CLAIM_ANNA = claim("t-1", ANNA)
 
 
 def test_a_run_that_kept_every_promise_has_no_faults() -> None:
-    """Repeated answers, a loser of a shared transaction and a dead letter are all fine, and counted."""
     report = audit([ANNA, BERT, FORGER], [OK_ANNA, OK_ANNA, INVALID_BERT], ["forger"], [CLAIM_ANNA])
     assert report.faults == ()
     assert (report.submissions, report.answered, report.dead_lettered, report.transactions_ok) == (3, 2, 1, 1)
@@ -56,7 +55,6 @@ MARKED = replace(CLAIM_ANNA, refunded_at_seconds=1.0)
 
 @pytest.mark.parametrize("answers", [[OK_ANNA, REFUNDED], [REFUNDED, OK_ANNA], [OK_ANNA, REFUNDED, REFUNDED, OK_ANNA]])
 def test_a_refund_takes_an_ok_back(answers: list[PostedResult]) -> None:
-    """In whatever order the queue has them, and however often."""
     assert audit([ANNA], answers, [], [MARKED]).faults == ()
 
 
@@ -82,17 +80,14 @@ def test_a_reversal_gives_it_again(answers: list[PostedResult]) -> None:
     ids=["not marked", "no reason", "another reason", "another user"],
 )
 def test_nothing_else_takes_an_ok_back(invalid: PostedResult, ledger: LedgerItem) -> None:
-    """Two answers to one submission are a fault unless the ledger says why."""
     assert audit([ANNA], [OK_ANNA, invalid], [], [ledger]).faults != ()
 
 
 def test_an_ok_that_was_lost_is_not_made_up_for_by_its_refund() -> None:
-    """Whoever claimed has to be told OK all the same."""
     assert audit([ANNA], [REFUNDED], [], [MARKED]).faults != ()
 
 
 def test_what_is_still_to_come_is_not_lost() -> None:
-    """A claim whose answer is not out yet belongs to a message that lies on the source queue."""
     assert audit([ANNA], [], [], [CLAIM_ANNA], still_to_come={"anna"}).faults == ()
 
 
@@ -137,6 +132,5 @@ def test_what_is_still_to_come_is_not_lost() -> None:
 def test_each_broken_promise_is_found(
     answers: list[PostedResult], dead_letters: list[str], ledger: list[LedgerItem], fault: str | None
 ) -> None:
-    """One thing is wrong in each run, and the report says what."""
     faults = audit([ANNA, BERT], answers, dead_letters, ledger).faults
     assert any(fault in each for each in faults) if fault else faults == ()

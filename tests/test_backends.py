@@ -31,14 +31,16 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
-@pytest.mark.parametrize(
+TRANSPORTS = pytest.mark.parametrize(
     ("transport", "proxy", "may_transfer"),
     [("auto", None, True), ("threads", None, False), ("auto", "http://127.0.0.1:1", False)],
 )
+
+
+@TRANSPORTS
 def test_apple_is_asked_without_threads_where_that_is_possible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str, proxy: str | None, may_transfer: bool
 ) -> None:
-    """Not where an operator says so, nor through a proxy."""
     if proxy is not None:
         monkeypatch.setenv("https_proxy", proxy)
     with closing(open_backend(settings_of(tmp_path, transport=transport))) as backend:
@@ -46,7 +48,6 @@ def test_apple_is_asked_without_threads_where_that_is_possible(
 
 
 def test_the_whole_program_runs_without_pycurl(tmp_path: Path) -> None:
-    """Every message of the demo comes out as it should where importing pycurl fails, as it does when it is absent."""
     (tmp_path / "pycurl.py").write_text("raise ImportError('no pycurl here')\n")
     environ = os.environ | {"PYTHONPATH": str(tmp_path)}
     command = [sys.executable, "-m", "receipt_actors", "demo", "--messages", "20"]
@@ -62,10 +63,7 @@ def test_a_connection_is_a_file(tmp_path: Path) -> None:
     assert files_needed(threads) - few == 100  # connections to production and to the sandbox are kept apart
 
 
-@pytest.mark.parametrize(
-    ("transport", "proxy", "may_transfer"),
-    [("auto", None, True), ("threads", None, False), ("auto", "http://127.0.0.1:1", False)],
-)
+@TRANSPORTS
 def test_aws_is_called_without_threads_where_that_is_possible(
     monkeypatch: pytest.MonkeyPatch, transport: str, proxy: str | None, may_transfer: bool
 ) -> None:
@@ -85,13 +83,11 @@ def test_aws_is_called_without_threads_where_that_is_possible(
 
 
 def test_the_embedded_backend_has_threads(tmp_path: Path) -> None:
-    """SQLite blocks."""
     with closing(open_backend(settings_of(tmp_path))) as backend:
         assert backend.background_calls is None
 
 
 def loaded_by(script: str, *arguments: object) -> set[str]:
-    """Run a script in an interpreter of its own, and tell which top-level modules it has imported."""
     script += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return set(
@@ -113,7 +109,6 @@ open_backend(Settings(database=pathlib.Path(sys.argv[1]) / "r.db", bundle_ids=("
 
 
 def test_the_server_api_has_its_client(tmp_path: Path) -> None:
-    """With the key of a file, or its text as files of variables have it."""
     with SimulatedAppStore() as store:
         files = store.write_files(tmp_path)
     names = {"server_api_key_id": files.key_id, "server_api_issuer_id": files.issuer_id}

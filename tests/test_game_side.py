@@ -39,11 +39,10 @@ def answer(queues: FakeQueues, *user_ids: int) -> None:
 
 
 def results(queues: FakeQueues, is_over: Callable[[], bool] = lambda: False) -> game_side.Results:
-    return game_side.Results(queues, OUT, receive_wait_seconds=0, timeout_seconds=0, is_over=is_over)
+    return game_side.Results(queues, OUT, 0, 0, is_over)
 
 
 def left(queues: FakeQueues, queue: str) -> list[tuple[int, bool]]:
-    """Return whose messages are on a queue, and whether each can be received now."""
     return [
         (json.loads(message.body).get("user_id"), not message.hidden_for_seconds) for message in queues.messages(queue)
     ]
@@ -53,7 +52,6 @@ def left(queues: FakeQueues, queue: str) -> list[tuple[int, bool]]:
 
 
 def test_a_submission_is_what_the_contract_says(queues: FakeQueues) -> None:
-    """The body has what was given, the first post queue where none was, and the id stands in the attribute."""
     submission_id = submit(queues)
     assert submit(queues, submission_id="mine", transaction_id="t-1", product_id="coins") == "mine"
     first, second = queues.messages(FIRST)
@@ -149,7 +147,6 @@ def test_a_loop_that_raises_does_not_acknowledge() -> None:
 
 
 def test_where_it_can_not_go_back_the_reader_is_not_bothered(queues: FakeQueues) -> None:
-    """It comes back by its visibility timeout."""
     answer(queues, 1)
     taken = results(queues)
     next(taken)
@@ -167,7 +164,6 @@ def test_what_is_no_answer_stays(queues: FakeQueues) -> None:
 
 
 def test_it_ends_with_the_system(queues: FakeQueues) -> None:
-    """No receive is begun any more."""
     answer(queues, 1)
     assert list(results(queues, lambda: True)) == []
     assert left(queues, OUT) == [(1, True)]

@@ -100,7 +100,6 @@ def test_the_same_seed_draws_the_same_faults(services: FakeServices) -> None:
 
 
 def test_rates_that_are_no_probabilities_are_refused() -> None:
-    """A typing slip is told at once, with what was found."""
     with pytest.raises(ValueError, match="together at most 1"):
         FaultRates(refused=0.6, lost=0.6)
     with pytest.raises(ValueError, match="from 0 to 1"):
@@ -127,7 +126,6 @@ def test_a_crash_point_dies_at_its_step(services: FakeServices, after: bool, arr
 
 
 def test_any_function_can_stand_around_the_calls(services: FakeServices) -> None:
-    """It sees the operation, the queue and the entries, and decides."""
     seen: list[tuple[str, str | None, int]] = []
 
     def watch(call: PortCall) -> object:

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import (
     SETTINGS,
-    SOURCE_SETTINGS,
-    AppStoreSettings,
     QueueSettings,
     Settings,
     load_settings,
     load_some_settings,
     load_source_settings,
 )
+from receipt_actors.settings_model import SOURCE_SETTINGS
+from receipt_actors.stores.apple.settings import AppStoreSettings
 
 NAMESPACE = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"
 
@@ -49,6 +49,7 @@ class TestInheritance:
         assert all(getattr(second, name) == getattr(settings, name) for name in others)
         assert (second.consumers, second.sources) == (7, {})
         assert settings.every_source == (settings, second)
+        assert (of({}).sources, of({}).every_source) == ({}, (of({}),))
         assert settings.source_queues == ("ReceiptsSQS", "Game2SQS")
 
     def test_a_dead_letter_queue_is_of_its_sources_kind(self) -> None:
@@ -67,26 +68,17 @@ class TestInheritance:
         assert [each.dead_letter_queue for each in settings.every_source] == ["Dead1", None, "Dead3"]
         embedded = of({"Game2SQS": {}}, backend="embedded", database="r.db")
         assert [each.known_dead_letter_queue for each in embedded.every_source] == ["ReceiptsSQSDLQ", "Game2SQSDLQ"]
-
-    def test_sources_may_be_of_different_kinds(self) -> None:
-        """A standard queue beside a FIFO queue, each with a dead-letter queue of its own kind."""
-        settings = of({"Game2SQS.fifo": {"post_queues": "Out.fifo"}}, backend="embedded", database="r.db")
-        queues = [each.known_dead_letter_queue for each in settings.every_source]
-        assert queues == ["ReceiptsSQSDLQ", "Game2SQSDLQ.fifo"]
+        embedded = of({"Game2SQS.fifo": {"post_queues": "Out.fifo"}}, backend="embedded", database="r.db")
+        names = [each.known_dead_letter_queue for each in embedded.every_source]
+        assert names == ["ReceiptsSQSDLQ", "Game2SQSDLQ.fifo"]
 
     def test_a_source_without_account_tokens_needs_no_namespace(self) -> None:
-        """The top level's namespace has no use there, which is no fault."""
         top = {"app_account_token": "match", "app_account_token_rule": NAMESPACE}
         settings = of(
             {"Game2SQS": {"app_account_token": "ignore"}, "Game3SQS": {"app_account_token": "require"}}, **top
         )
         namespaces = [each.app_account_token_rule is not None for each in settings.every_source]
         assert namespaces == [True, False, True]
-
-    def test_one_source_is_as_ever(self) -> None:
-        """Without a table there is nothing but the top level."""
-        settings = of({})
-        assert (settings.sources, settings.every_source) == ({}, (settings,))
 
 
 class TestWays:
@@ -98,7 +90,6 @@ class TestWays:
         assert list(settings.sources) == ["Game2SQS"]
 
     def test_a_file_has_tables(self, tmp_path: Path) -> None:
-        """And each value of them knows where it came from."""
         file = tmp_path / "games.toml"
         file.write_text(
             'database = "r.db"\nbundle_ids = "com.example.one"\n'
@@ -145,7 +136,6 @@ class TestWays:
         assert "hush-hush" not in f"{settings!r} {settings.sources} {settings.model_dump_json()}"
 
     def test_commands_that_use_a_part_need_no_more_of_a_table(self) -> None:
-        """Who moves messages is not held up by a table's policy, and has its queues."""
         tables = {"Game2SQS": {"bundle_ids": "", "family_sharing": "perhaps", "dead_letter_queue": "Dead2"}}
         queues = load_some_settings(QueueSettings, {"backend": "aws", "sources": json.dumps(tables)}, environ={})
         assert queues.of_source("Game2SQS").dead_letter_queue == "Dead2"
@@ -153,8 +143,6 @@ class TestWays:
 
 
 class TestOneSource:
-    """What ``--source-queue`` means to a command that is about one source."""
-
     TABLES = json.dumps({"Game2SQS": {"bundle_ids": "two", "post_queues": "Out2"}})
 
     def chosen(self, model: Any, queue: str | None, **flags: object) -> Any:
@@ -168,22 +156,16 @@ class TestOneSource:
         assert self.chosen(QueueSettings, "ReceiptsSQS").post_queues == ("ResultsSQS",)
         assert self.chosen(QueueSettings, None).source_queue == "ReceiptsSQS"
         assert self.chosen(AppStoreSettings, "Game2SQS").bundle_ids == ("two",)
-
-    def test_a_name_that_no_source_has_is_a_fault(self) -> None:
-        """A slip of the pen must not have a receipt judged by another game's rules."""
+        # A slip of the pen must not have a receipt judged by another game's rules.
         with pytest.raises(ConfigurationError) as caught:
             self.chosen(QueueSettings, "Game3SQS")
         assert caught.value.faults == ("--source-queue: found 'Game3SQS', expected one of ReceiptsSQS, Game2SQS",)
-
-    def test_without_tables_it_is_the_setting(self) -> None:
-        """As ever: the flag says which queue is the source."""
-        flags = {"backend": "aws", "source_queue": "Q"}
+        flags = {"backend": "aws", "source_queue": "Q"}  # without tables it is the setting
         assert load_source_settings(QueueSettings, flags, environ={}).source_queue == "Q"
 
 
 class TestFaults:
     def test_all_are_told_at_once_with_their_places(self) -> None:
-        """Those of the top level, of every table, and of what is no setting of a source."""
         tables = {
             "Game2SQS": {"bundle_ids": 3, "bundel_ids": "x", "family_sharing": "perhaps"},
             "Game 3": {},
@@ -203,19 +185,16 @@ class TestFaults:
         ]
 
     def test_a_dot_without_quotes_is_told(self) -> None:
-        """In TOML ``[sources.Game2.fifo]`` is a table ``fifo`` in the table of ``Game2``."""
         assert faults({"Game2": {"fifo": {"bundle_ids": "x"}}}) == [
             "sources.Game2.fifo: found a table, expected settings of a source; "
             'a queue whose name has a dot has quotes in TOML: [sources."Game2.fifo"]'
         ]
 
     def test_a_fault_of_the_top_level_is_told_once(self) -> None:
-        """Not once more for each source that has it from there."""
         assert len(faults({"A": {}, "B": {}}, environments="Moon")) == 1
         assert len(faults({"A": {"environments": "Moon"}, "B": {}}, environments="Moon")) == 2
 
     def test_what_a_source_lacks_at_the_top_level_is_told_for_that_source(self) -> None:
-        """A namespace, say, that only its rule has a use for."""
         (fault,) = faults({"Game2SQS": {"app_account_token": "match"}})
         assert fault.startswith("app_account_token_rule, for sources.Game2SQS: found nothing, expected the UUID")
 
@@ -301,12 +280,10 @@ class TestFaults:
         ],
     )
     def test_json_that_is_none_is_told_without_being_shown(self, text: str, fault: str) -> None:
-        """There may be a secret in it."""
         (told,) = faults(text)
         assert told.startswith("sources: ") and fault in told and "hush-hush" not in told
 
     def test_a_secret_that_is_none_is_masked(self) -> None:
-        """Whatever was found."""
         (fault,) = faults({"A": {"shared_secret": 31415926}})
         assert fault.startswith("sources.A.shared_secret: found **********") and "31415926" not in fault
 
@@ -326,7 +303,6 @@ class TestFaults:
     )
 )
 def test_whatever_tables_there_are_they_are_settings_or_faults(tables: dict[str, Any]) -> None:
-    """Nothing in them ends in anything but settings or a ConfigurationError with faults."""
     for given_as in (tables, json.dumps(tables)):
         told: tuple[str, ...] = ()
         queues = set(tables)

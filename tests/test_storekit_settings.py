@@ -32,11 +32,13 @@ def faults(**given: object) -> list[str]:
 
 class TestPolicy:
     def test_by_default_nothing_new_is_refused(self) -> None:
-        """An installation that knew verifyReceipt alone goes on as it was."""
         policy = policy_of(load())
         assert policy.product_types is None
         assert policy.takes_family_shared
         assert policy.account_tokens is None
+        assert not policy_of(load(family_sharing="refuse")).takes_family_shared
+        (told,) = faults(family_sharing="no")
+        assert "accept or refuse" in told
 
     @pytest.mark.parametrize(
         ("written", "types"),
@@ -57,30 +59,17 @@ class TestPolicy:
 
     @pytest.mark.parametrize("written", ["Lottery", "*,Consumable", "Consumable,Lottery", ","])
     def test_other_product_types_are_refused(self, written: str) -> None:
-        """The line says which there are."""
         (told,) = faults(product_types=written)
         assert told.startswith("--product-types: found ")
         assert "expected Consumable, Non-Consumable, Auto-Renewable Subscription, Non-Renewing Subscription" in told
 
-    def test_family_sharing_can_be_refused(self) -> None:
-        """It is a game's own decision."""
-        assert not policy_of(load(family_sharing="refuse")).takes_family_shared
-        (told,) = faults(family_sharing="no")
-        assert "accept or refuse" in told
-
     @pytest.mark.parametrize(("word", "required"), [("match", False), ("require", True)])
-    def test_tokens_follow_from_user_ids_by_number(self, word: str, required: bool) -> None:
-        """Where that is the app's rule."""
+    def test_tokens_follow_from_user_ids(self, word: str, required: bool) -> None:
         policy = policy_of(load(app_account_token=word, app_account_token_rule="integer"))
         assert policy.account_tokens == AccountTokens(token_by_number, required)
-
-    def test_tokens_follow_from_user_ids_by_name(self) -> None:
-        """In the namespace that the app has."""
-        policy = policy_of(load(app_account_token="match", app_account_token_rule=NAMESPACE))
-        assert policy.account_tokens is not None
-        assert (
-            policy.account_tokens.token_of(42) == "7c411b5e-9d3f-50b5-9c28-62096e41c4ed"
-        )  # `uuidgen --sha1 -n @dns -N 42`
+        by_name = policy_of(load(app_account_token=word, app_account_token_rule=NAMESPACE)).account_tokens
+        assert by_name is not None
+        assert by_name.token_of(42) == "7c411b5e-9d3f-50b5-9c28-62096e41c4ed"  # `uuidgen --sha1 -n @dns -N 42`
 
     def test_a_name_takes_a_namespace(self) -> None:
         """Without one nobody's token could be told; where tokens say nothing none is needed."""
@@ -89,30 +78,22 @@ class TestPolicy:
         assert told.endswith("or integer")
         (told,) = faults(app_account_token_rule="mine")
         assert "expected a UUID" in told
-
-    def test_a_namespace_that_binds_nothing_is_refused(self) -> None:
-        """Whoever gives one believes that purchases are bound by it."""
         (told,) = faults(app_account_token_rule=NAMESPACE)
         assert told.endswith("expected app_account_token match or require beside it: as it is, no purchase is bound")
 
 
 class TestSignatures:
     def test_roots_are_a_folder(self, tmp_path: Path) -> None:
-        """Which has to be there."""
         assert load(apple_roots=str(tmp_path)).apple_roots == tmp_path
         (told,) = faults(apple_roots=str(tmp_path / "none"))
         assert told.startswith("--apple-roots: found ")
         assert "expected a folder that exists" in told
-
-    def test_an_apple_id_is_a_number(self) -> None:
-        """In a line that says what could work."""
         (told,) = faults(app_apple_id="0")
         assert "an integer" in told
 
 
 class TestServerApi:
     def test_the_servers_are_apples(self) -> None:
-        """Unless somebody tests with another one."""
         settings = load(**SERVER_API)
         assert settings.uses_server_api
         assert settings.server_api_urls == ("https://api.storekit.apple.com", "https://api.storekit-sandbox.apple.com")
@@ -123,6 +104,8 @@ class TestServerApi:
         simulated = load(**SERVER_API, app_store_url="http://127.0.0.1:8421/")
         assert simulated.server_api_urls == ("http://127.0.0.1:8421/production", "http://127.0.0.1:8421/sandbox")
         assert simulated.verify_receipt_urls[0] == "http://127.0.0.1:8421/production/verifyReceipt"
+        (told,) = faults(**SERVER_API, app_store_url="http://apple.example")
+        assert "127.0.0.1 only" in told  # a token must not travel in the clear
 
     def test_requests_keep_to_what_apple_documents(self) -> None:
         """50 a second for an app, unless another limit is given; verifyReceipt has none."""
@@ -132,7 +115,6 @@ class TestServerApi:
         assert load().limits_of(1).app_store_rate_per_second is None
 
     def test_it_takes_a_key_with_its_names(self) -> None:
-        """Every fault is told at once."""
         told = faults(app_receipts="server-api")
         assert [line.partition(":")[0] for line in told] == [
             "server_api_key",
@@ -142,7 +124,6 @@ class TestServerApi:
         assert all("expected" in line for line in told)
 
     def test_the_key_is_in_one_place(self, tmp_path: Path) -> None:
-        """A file that can be read, or the text itself."""
         file = tmp_path / "key.p8"
         for given in (str(file), "MIGTAgEAMBMGByqGSM49", "~nobody-of-that-name/key.p8"):
             (told,) = faults(**{**SERVER_API, "server_api_key": given})
@@ -153,18 +134,10 @@ class TestServerApi:
 
     @pytest.mark.parametrize("bundle_ids", ["*", "com.example.one,com.example.two"])
     def test_it_is_asked_for_one_app(self, bundle_ids: str) -> None:
-        """A token names it."""
         (told,) = faults(**SERVER_API, bundle_ids=bundle_ids)
         assert "expected bundle_ids to name one app" in told
 
-    def test_plain_http_is_for_this_machine(self) -> None:
-        """A token must not travel in the clear."""
-        assert load(**SERVER_API, app_store_url="http://127.0.0.1:8080")
-        (told,) = faults(**SERVER_API, app_store_url="http://apple.example")
-        assert "127.0.0.1 only" in told
-
     def test_the_key_is_never_shown(self) -> None:
-        """And travels to the processes that need it."""
         settings = load(**SERVER_API)
         assert "BEGIN" not in repr(settings) + str(settings.model_dump())
         assert pickle.loads(pickle.dumps(settings)).server_api_key.get_secret_value() == KEY["server_api_key"]

@@ -74,7 +74,7 @@ class RequestMaker:
         )
         self._parser = create_parser(api.meta.service_model.metadata["protocol"])
         self._prototypes: dict[str, _Prototype | None] = {}  # by operation; None: only boto3 can call it
-        self._intercepting = _Intercepting()
+        self._intercepting = threading.local()  # has ``here`` while this thread makes a request to be intercepted
         api.meta.events.register_last("before-send", self._intercept)
 
     @staticmethod
@@ -150,8 +150,8 @@ class RequestMaker:
 
     def _prototype(self, operation: str, parameters: Mapping[str, object]) -> _Prototype | None:
         try:
-            with self._intercepting:
-                getattr(self._api, operation)(**parameters)
+            self._intercepting.here = True
+            getattr(self._api, operation)(**parameters)
         except _Intercepted as intercepted:
             name = self._api.meta.method_to_api_mapping[operation]
             output = self._api.meta.service_model.operation_model(name).output_shape
@@ -159,10 +159,12 @@ class RequestMaker:
             if prototype is None:
                 logger.warning("%s is called on threads, for only boto3 can make its requests", name)
             return prototype
+        finally:
+            del self._intercepting.here
         return None
 
     def _intercept(self, request: AWSPreparedRequest, **_others: object) -> None:
-        if self._intercepting.is_under_way:
+        if hasattr(self._intercepting, "here"):
             raise _Intercepted(request)
 
 
@@ -185,18 +187,6 @@ class _Intercepted(BaseException):
     def __init__(self, request: AWSPreparedRequest) -> None:
         super().__init__()
         self.request = request
-
-
-class _Intercepting(threading.local):
-    """Whether this thread makes a request to be intercepted."""
-
-    is_under_way = False
-
-    def __enter__(self) -> None:
-        self.is_under_way = True
-
-    def __exit__(self, *_error: object) -> None:
-        self.is_under_way = False
 
 
 @dataclass(frozen=True, slots=True)

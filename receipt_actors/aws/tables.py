@@ -68,9 +68,6 @@ class AwsTable:
 
         Raises ``LedgerRefused`` for a fault of the settings, with what to do, and ``LedgerUnavailable``.
         """
-        yield from self._check()
-
-    def _check(self) -> Calls[None]:
         try:
             yield from self._get(CHECKED_KEY)
         except LedgerUnavailable as error:

@@ -13,7 +13,8 @@ import click
 from pydantic import SecretStr
 
 from receipt_actors.cli.options import settings_options
-from receipt_actors.settings import SETTINGS, Setting, Settings, load_settings
+from receipt_actors.settings import SETTINGS, Settings, load_settings
+from receipt_actors.settings_model import Setting
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")  # of TOML
 DEFAULT = "default"  #: the source of what nobody has given

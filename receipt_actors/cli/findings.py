@@ -10,11 +10,11 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Interpretation, Unidentified, WrongEnvironment
-from receipt_actors.settings import AppStoreSettings
 from receipt_actors.stores.apple import server_api, signed_transactions, verify_receipt
 from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signatures, signer_of
 from receipt_actors.stores.apple.ports import ReceiptApi, SignatureRefused, Signed
 from receipt_actors.stores.apple.server_api import CODE_TABLE, interpret_found
+from receipt_actors.stores.apple.settings import AppStoreSettings
 from receipt_actors.stores.apple.verify_receipt import status_row
 
 SIGNATURE = "signature"  #: of a signed transaction, which nobody has to be asked about

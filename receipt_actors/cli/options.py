@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-from receipt_actors.settings import CONFIG_VARIABLE, SETTINGS, Setting, Settings, SomeSettings
-from receipt_actors.settings_model import REMOVED
+from receipt_actors.settings import CONFIG_VARIABLE, SETTINGS, Settings
+from receipt_actors.settings_model import REMOVED, Setting, SomeSettings
 
 Result = TypeVar("Result")
 

@@ -19,7 +19,8 @@ from typing import Self
 from receipt_actors.cli import EXIT_WORLD_FAILED
 from receipt_actors.errors import StartAbandoned
 from receipt_actors.otp import Crash, ExitReason
-from receipt_actors.settings import LogSettings, OperationsSettings, SignatureSettings
+from receipt_actors.settings import LogSettings, OperationsSettings
+from receipt_actors.stores.apple.settings import SignatureSettings
 from receipt_actors.telemetry.decisions import ANSWERED_LOGGER
 from receipt_actors.telemetry.logs import FloodGuard, JsonLines, LogWriter, TextLines
 

@@ -24,8 +24,9 @@ from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Ledger, ReceivedMessage, Standing, Tombstone
 from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
-from receipt_actors.settings import AppStoreSettings, LedgerSettings, load_source_settings
+from receipt_actors.settings import LedgerSettings, load_source_settings
 from receipt_actors.stores.apple.opening import policy_of
+from receipt_actors.stores.apple.settings import AppStoreSettings
 
 TABLE_WIDTH = 1000  #: characters; no column is ever cut
 _NOBODY = 2**64  # no user's id, which are within +-2^63

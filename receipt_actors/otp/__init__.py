@@ -38,6 +38,7 @@ module           what stands there; each uses only those below it
 ===============  ======================================================================================================
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from receipt_actors.otp._child_spec import BRUTAL_KILL as BRUTAL_KILL
@@ -93,7 +94,6 @@ from receipt_actors.otp._reports import CrashReport as CrashReport
 from receipt_actors.otp._reports import FailedToStartChild as FailedToStartChild
 from receipt_actors.otp._reports import ProgressReport as ProgressReport
 from receipt_actors.otp._reports import Report as Report
-from receipt_actors.otp._reports import ReportContext as ReportContext
 from receipt_actors.otp._reports import SupervisorReport as SupervisorReport
 from receipt_actors.otp._scheduler import BlockingPool as BlockingPool
 from receipt_actors.otp._scheduler import Poller as Poller
@@ -123,12 +123,12 @@ from receipt_actors.otp._system import ActorSystem as ActorSystem
 from receipt_actors.otp._system import Heartbeat as Heartbeat
 from receipt_actors.otp._system import NoProgress as NoProgress
 from receipt_actors.otp._system import StartError as StartError
-from receipt_actors.otp._tree import ActorNode as ActorNode
-from receipt_actors.otp._tree import find_actor as find_actor
-from receipt_actors.otp._tree import look_at as look_at
-from receipt_actors.otp._tree import name_of as name_of
 
 if TYPE_CHECKING:
+    from receipt_actors.otp._tree import ActorNode as ActorNode
+    from receipt_actors.otp._tree import find_actor as find_actor
+    from receipt_actors.otp._tree import look_at as look_at
+    from receipt_actors.otp._tree import name_of as name_of
     from receipt_actors.otp.gen_statem import GenStateMachine as GenStateMachine
 
 PERMANENT, TRANSIENT, TEMPORARY = Restart
@@ -137,10 +137,14 @@ WORKER, SUPERVISOR = ChildType
 NEVER, ANY_SIGNIFICANT, ALL_SIGNIFICANT = AutoShutdown
 
 
-def __getattr__(name: str) -> object:
-    """Import what few programs use when it is first asked for: it is a fifth of all there is to load here."""
-    if name != "GenStateMachine":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from receipt_actors.otp.gen_statem import GenStateMachine
+#: What few programs use is imported when it is first asked for.
+_ON_DEMAND = {
+    "GenStateMachine": "gen_statem",
+    **dict.fromkeys(("ActorNode", "find_actor", "look_at", "name_of"), "_tree"),
+}
 
-    return GenStateMachine
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)

@@ -13,9 +13,20 @@ import time
 import weakref
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from receipt_actors.otp._reports import log
+
+#: What has threads, which do not come along to the child of a fork: there its ``leave_behind`` is called.
+with_threads: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _leave_behind() -> None:
+    for each in list(with_threads):
+        each.leave_behind()
+
+
+os.register_at_fork(after_in_child=_leave_behind)
 
 CLOSE_SECONDS = 5.0  #: ``close`` waits so long for the thread, which may be in a callback
 
@@ -137,10 +148,6 @@ class OwnTimers:
             timer.cancel()
 
 
-def _system_boottime() -> Callable[[], float]:
-    return partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
-
-
 class SystemClock:
     """The real time; its timers fire on one daemon thread, started with the first of them.
 
@@ -148,7 +155,10 @@ class SystemClock:
     """
 
     monotonic = staticmethod(time.monotonic)
-    boottime = staticmethod(_system_boottime())
+    # Linux has such a clock, which costs as much again; elsewhere the monotonic one has to do.
+    boottime = staticmethod(
+        partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
+    )
     time = staticmethod(time.time)
 
     def __init__(self) -> None:
@@ -156,7 +166,7 @@ class SystemClock:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
-        _clocks.add(self)
+        with_threads.add(self)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(time.monotonic() + seconds, callback, self._timers)
@@ -205,17 +215,6 @@ class SystemClock:
                 timer.fire()
             except BaseException:  # others' timers must not suffer for it
                 log(logging.ERROR, "a timer's callback failed", exc_info=True)
-
-
-_clocks: weakref.WeakSet[SystemClock] = weakref.WeakSet()
-
-
-def _leave_behind() -> None:
-    for clock in list(_clocks):
-        clock.leave_behind()
-
-
-os.register_at_fork(after_in_child=_leave_behind)
 
 
 class ManualClock:

@@ -38,11 +38,11 @@ class Actor(pykka.Actor):
     """A pykka actor in an actor system: supervised, linked, monitored, isolated.
 
     ``on_start``, ``on_receive``, ``on_stop`` and ``on_failure`` work as pykka documents them, proxies and futures too,
-    except that OTP's crash rule holds: an exception ends the actor, also one raised while it handles an ``ask`` (which
-    gets it as well), and a ``BaseException`` ends no other actor. ``GenServer`` is the same with OTP's callbacks.
+    except that OTP's crash rule holds: an exception ends the actor, also one raised in an ``ask`` (the asker gets it as
+    well). ``GenServer`` is the same with OTP's callbacks.
 
-    Everything but the constructor runs with ``self.ref``, ``self.system`` and ``self.clock`` at hand; these are there
-    in ``__init__`` too, which needs no ``super().__init__()``.
+    ``self.ref``, ``self.system`` and ``self.clock`` are there in ``__init__`` already, which needs no
+    ``super().__init__()``.
     """
 
     runtime: ClassVar[Runtime] = Runtime.POOLED
@@ -55,11 +55,7 @@ class Actor(pykka.Actor):
 
     @classmethod
     def start(cls, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Refuse pykka's way of starting: it knows no actor system.
-
-        Raises:
-            TypeError: always; it says what to do instead.
-        """
+        """Refuse pykka's way of starting: it knows no actor system."""
         raise TypeError(f"start {cls.__name__} with ActorSystem.start({cls.__name__}, ...) or under a supervisor")
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
@@ -68,7 +64,6 @@ class Actor(pykka.Actor):
     _otp_takes_nothing = __init__  # a class that has no other is not started with arguments
 
     def _otp_adopt(self, process: Process) -> None:
-        """Give the actor its process (the runtime calls this before ``__init__``)."""
         self._otp_process = process
 
     def __str__(self) -> str:
@@ -111,7 +106,7 @@ class Actor(pykka.Actor):
         self.on_start()
 
     def terminate(self, reason: ExitReason) -> Any:
-        """Clean up: runs after a crash, after ``Stop``, and, where exits are trapped, when the supervisor says so."""
+        """Clean up: after a crash, after ``Stop``, and, if exits are trapped, when the supervisor says so."""
         if isinstance(reason, Crash):
             error = reason.exception
             self.on_failure(type(error), error, error.__traceback__)
@@ -127,11 +122,12 @@ class Actor(pykka.Actor):
         raise NotImplementedError(f"{type(self).__name__} got a reply but has no handle_reply")
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        """Learn that a request will not be answered (its actor ended), or that a call elsewhere failed (``Crash``)."""
+        """Take the news that a request will not be answered (its actor ended), or that a call elsewhere failed
+        (``Crash``).
+        """
         raise NotImplementedError(f"{type(self).__name__} got a failure of a request but has no handle_failure")
 
     def _otp_initialise(self) -> Any:
-        """Have ``init`` called and return what it returned (the runtime calls this)."""
         return self.init()
 
     def _otp_deliver(self, envelope: Envelope[Any]) -> Any:
@@ -175,7 +171,7 @@ class Actor(pykka.Actor):
         return destination if isinstance(destination, Ref) else self._otp_process.system.whereis(destination)
 
     def cast(self, destination: Ref | Name, request: object) -> None:
-        """Send a request without a reply to an actor or to a name; dropped when there is none."""
+        """Send a request without a reply to an actor or to a name; dropped if there is none."""
         target = self._find(destination)
         if target is not None:
             target.cast(request)
@@ -197,12 +193,8 @@ class Actor(pykka.Actor):
         """Call another actor and wait for the answer, without blocking: ``value = yield from self.call_to(...)``.
 
         For callbacks that are generators, of pooled actors as well. Meanwhile this actor handles no message, and the
-        answer does not wait behind those in its mailbox. An answer that is late is dropped (OTP: ``gen_server:call``).
-
-        Args:
-            destination: the actor, or its name.
-            request: what its ``handle_call`` gets.
-            timeout: seconds to wait, None for ever.
+        answer does not wait behind those in its mailbox. A late answer is dropped. ``timeout`` is in seconds, None for
+        ever.
 
         Raises:
             pykka.Timeout: no reply in time.
@@ -229,8 +221,7 @@ class Actor(pykka.Actor):
         """Send several requests, each to its destination, and get their answers together.
 
         One ``handle_reply(label, replies)`` follows when all have been answered, or will not be: a list of ``Reply``,
-        in the order of the requests, of which ``label`` is the position, and ``failure`` says why there is no answer.
-        An actor with a thread of its own is woken once, instead of once for each.
+        in the order of the requests; ``label`` is the position, and ``failure`` says why there is no answer.
         """
         gathered = GatheredReplies(self._otp_process, label, len(requests))
         if not requests:
@@ -246,8 +237,8 @@ class Actor(pykka.Actor):
     def run_blocking(self, pool: BlockingPool, label: object, function: Callable[..., object], *args: object) -> None:
         """Run ``function(*args)`` on a thread of ``pool``; its result comes as ``handle_reply(label, result)``.
 
-        What it raises comes as ``handle_failure(label, Crash(exception))``; from a pool that has been closed comes
-        ``handle_failure(label, NO_PROCESS)``. Where the actor is killed first, it is not begun.
+        What it raises comes as ``handle_failure(label, Crash(exception))``; from a closed pool comes
+        ``handle_failure(label, NO_PROCESS)``. If the actor is killed first, it is not begun.
         """
         process = self._otp_process
         if process.is_set():
@@ -270,14 +261,12 @@ class Actor(pykka.Actor):
     def run_async(
         self, label: object, begin: Callable[..., object], *args: object, then: Callable[[Any], object] | None = None
     ) -> None:
-        """Have ``begin(*args, done)`` start something that ends later; it must return at once.
+        """Call ``begin(*args, done)``, which starts something that ends later and returns at once.
 
         What ``done(outcome)`` is called with, from any thread, comes as ``handle_reply(label, outcome)``; an exception,
         also one that ``begin`` raises, as ``handle_failure(label, Crash(exception))``. Only the first call of ``done``
-        counts, and none once this actor has ended. No call of it raises.
-
-        ``then`` is applied to an outcome that is no exception, on the thread that calls ``done``; what it returns or
-        raises takes the outcome's place.
+        counts, and none once this actor has ended. ``then`` is applied to an outcome that is no exception, on the
+        thread that calls ``done``; what it returns or raises takes the outcome's place.
         """
         process = self._otp_process
         if process.is_set():
@@ -303,7 +292,7 @@ class Actor(pykka.Actor):
             reply_to.fail(Crash(error))
 
     def send_after(self, seconds: float, message: object) -> Timer:
-        """Have ``message`` delivered to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result.
+        """Deliver ``message`` to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result.
 
         Raises:
             ValueError: ``seconds`` is no number of seconds, or negative.
@@ -312,7 +301,7 @@ class Actor(pykka.Actor):
         return self._otp_process.send_later(seconds, Envelope(message))
 
     def monitor(self, ref: Ref) -> int:
-        """Get one ``Down`` when ``ref`` ends (at once where it has ended). Returns the monitor that ``Down`` names.
+        """Get one ``Down`` when ``ref`` ends (at once if it has ended). Returns the monitor that ``Down`` names.
 
         Raises:
             TypeError: ``ref`` is no ``Ref`` (of a name: ``system.whereis(name)``).
@@ -327,7 +316,7 @@ class Actor(pykka.Actor):
     def link(self, ref: Ref) -> None:
         """Tie this actor's life to that of ``ref``, both ways (``erlang:link/1``).
 
-        Where ``ref`` has ended, an actor that traps exits gets its ``Exit`` at once.
+        If ``ref`` has ended, an actor that traps exits gets its ``Exit`` at once.
 
         Raises:
             pykka.ActorDeadError: ``ref`` has ended, and this actor does not trap exits (OTP: ``noproc``).
@@ -339,9 +328,7 @@ class Actor(pykka.Actor):
         self._otp_process.link(ref.process)
 
     def unlink(self, ref: Ref) -> None:
-        """Undo ``link``: who ends from now on sends no exit signal through it.
-
-        A signal that was sent before, also at this very moment by another thread, may arrive after this has returned.
+        """Undo ``link``. A signal that was sent before, also at this very moment, may still arrive.
 
         Raises:
             TypeError: ``ref`` is no ``Ref``.
@@ -350,11 +337,7 @@ class Actor(pykka.Actor):
         self._otp_process.unlink(ref.process)
 
     def set_trap_exit(self, trap_exit: bool) -> bool:
-        """Have exit signals come as messages from now on, or not; returns what it was (``process_flag(trap_exit)``).
-
-        Raises:
-            TypeError: ``trap_exit`` is neither True nor False.
-        """
+        """Have exit signals come as messages from now on, or not; returns what it was (``process_flag(trap_exit)``)."""
         if not isinstance(trap_exit, bool):
             raise TypeError(f"trap_exit must be True or False, not {shape_of(trap_exit)}")
         before, self._otp_process.trap_exit = self._otp_process.trap_exit, trap_exit
@@ -365,9 +348,8 @@ class Actor(pykka.Actor):
     def outside_view(self) -> object:
         """Return what a picture of the tree shows of this actor (``look_at``); None unless overridden.
 
-        It is called at any time and on the **thread of who looks**, whatever the actor does meanwhile: so that an actor
-        which is busy can be seen as well. It must only read, and only what is always whole: numbers, lengths, values
-        that are replaced and never changed.
+        It is called at any time and on the **caller's thread**, whatever the actor does meanwhile. It must only read,
+        and only what is always whole: numbers, lengths, values that are replaced and never changed.
         """
         return None
 
@@ -381,17 +363,13 @@ class Actor(pykka.Actor):
         """Describe the state for people, in JSON's types (``sys.describe_state``).
 
         By default the attributes: numbers and members of an ``Enum`` as they are, texts with what looks like a secret
-        left out, and of all else the type and the length. Override it where more can be told, or less must be.
+        left out, and of all else the type and the length.
         """
         state = self.system_get_state()
         return plain_state(state) if isinstance(state, dict) else {"state": shape_of(state)}
 
     def system_replace_state(self, state: Any) -> None:
-        """Take what ``sys.replace_state`` made of ``get_state`` (OTP: ``system_replace_state/2``).
-
-        Raises:
-            TypeError: it is no dictionary of attributes.
-        """
+        """Take what ``sys.replace_state`` made of ``get_state`` (OTP: ``system_replace_state/2``)."""
         if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
             raise TypeError(f"the state must be a dict of attributes, as system_get_state gives it: {shape_of(state)}")
         process = self._otp_process
@@ -437,14 +415,12 @@ class GenServer(Actor):
     """
 
     def init(self) -> Any:
-        """Get ready; see the class."""
+        pass
 
     def handle_call(self, request: Any, from_: From) -> Any:
-        """Answer a call; see the class."""
         raise NotImplementedError(f"{type(self).__name__} has no answer to a call of {type(request).__name__}")
 
     def handle_cast(self, request: Any) -> Any:
-        """Handle a cast; see the class."""
         raise NotImplementedError(f"{type(self).__name__} does not know the cast {type(request).__name__}")
 
     def handle_info(self, message: Any) -> Any:
@@ -452,7 +428,7 @@ class GenServer(Actor):
         log(logging.WARNING, "%s dropped an unexpected message of type %s", self.ref, type(message).__name__)
 
     def terminate(self, reason: ExitReason) -> Any:
-        """Clean up; see ``Actor.terminate``."""
+        pass
 
     def _otp_deliver(self, envelope: Envelope[Any]) -> Any:
         kind = type(envelope)

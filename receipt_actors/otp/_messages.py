@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Generator, Hashable, Sized
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from pykka._envelope import Envelope
 
 if TYPE_CHECKING:
     from receipt_actors.otp._ref import CallReply, Ref
 
-# --- exit reasons ------
+# --- exit reasons ----------------------------------------------------------------------------------------------------
 
 
 def text_of(value: object) -> str:
@@ -104,18 +104,15 @@ Name: TypeAlias = Hashable
 # --- what callbacks return -------------------------------------------------------------------------------------------
 
 
-class _NoReply(enum.Enum):
+class Word(enum.Enum):
     NO_REPLY = "no reply"
-
-
-NO_REPLY = _NoReply.NO_REPLY  #: returned by ``handle_call``: the answer comes later, through ``from_``
-
-
-class Ignore(enum.Enum):
     IGNORE = "ignore"
+    TIMEOUT = "timeout"
 
 
-IGNORE = Ignore.IGNORE  #: returned by ``init``: do not start, and that is no error
+NO_REPLY: Final = Word.NO_REPLY  #: returned by ``handle_call``: the answer comes later, through ``from_``
+IGNORE: Final = Word.IGNORE  #: returned by ``init``: do not start, and that is no error
+TIMEOUT: Final = Word.TIMEOUT  #: what ``handle_info`` gets after an ``IdleTimeout``
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +148,6 @@ def check_seconds(seconds: object) -> None:
     """Raise ``ValueError`` for what is no length of time."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
         raise ValueError(f"a time-out must be a number of seconds, 0 or more, not {seconds!r}")
-
-
-class _Timeout(enum.Enum):
-    TIMEOUT = "timeout"
-
-
-TIMEOUT = _Timeout.TIMEOUT  #: what ``handle_info`` gets after an ``IdleTimeout``
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +228,7 @@ class Starting:
     ref: Ref
 
 
-StartResult: TypeAlias = Started | NotStarted | Ignore
+StartResult: TypeAlias = Started | NotStarted | Literal[Word.IGNORE]
 
 
 # --- messages of the runtime, delivered to ``handle_info`` -----------------------------------------------------------

@@ -1,31 +1,30 @@
 """The process: what Erlang's virtual machine keeps of each process, kept here for each actor.
 
 A ``Process`` owns an actor's mailbox, name, links, monitors and life cycle; it runs the actor's callbacks one message
-at a time, on one thread only, its scheduler's. It is the actor's pykka inbox and stop flag at once, which is what keeps
-a process small.
+at a time, on one thread only, its scheduler's. It is the actor's pykka inbox and stop flag at once, which keeps it
+small.
 
-**Turns.** A process has the turn while its scheduler has it queued or runs it, which ``_scheduled`` stands for: putting
-a message into the mailbox of one that has not gives it the turn. In a turn it handles up to ``MESSAGES_PER_TURN``
-messages: first those that a selective receive or a suspension has passed over, then those of the mailbox, in the order
-in which they came.
+**Turns.** A process has the turn while its scheduler has it queued or runs it; ``_scheduled`` is locked then. A message
+that is put into the mailbox of a process without the turn gives it the turn. In a turn it handles up to
+``MESSAGES_PER_TURN`` messages: first those that a selective receive or a suspension has passed over, then those of the
+mailbox, in the order in which they came.
 
 **What a callback returns** is *settled*: a generator is resumed until it waits, a call is answered or put off, ``Stop``
-has ``terminate`` run, ``Continue`` comes next. A process that has ended meanwhile settles nothing any more.
+calls ``terminate``, ``Continue`` comes next. Nothing is settled once the process has ended.
 
-**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. However it
-ends, ``_exit`` happens once: the name is freed, links and monitors are told, and whoever waits for an answer gets none.
-``_exit`` may come from any thread (``kill``) in the middle of a turn: what that turn has in hand or takes up all the
-same is given up once more at the turn's own end, and each answer counts only once.
+**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. ``_exit``
+happens once: the name is freed, links and monitors get the news, and open calls fail. It may come from any thread
+(``kill``) in the middle of a turn; then that turn gives up, at its own end, what it has in hand or has taken up since.
 
 **Ending from outside is honest.** CPython can't end a thread, so a callback that runs when its process is killed, or
 ended by an exit signal that it does not trap, runs on: the process is a zombie until it returns. It is fenced: what it
 still sends, answers or starts comes to nothing, and nothing of it arrives anywhere after its ``Down``
-(``_context.Running``).
+(``_scheduler.Running``).
 
 **Selective receive.** A callback may be a generator: ``message = yield Receive(matches, timeout)`` waits for one
 message and leaves all others in the mailbox, in order, as Erlang's ``receive`` does; no thread waits meanwhile.
 
-**One crash rule.** Whatever a callback raises (``SystemExit`` too), in ``init``, a call, a cast or an info, ends the
+**One crash rule.** What a callback raises (``SystemExit`` too), in ``init``, a call, a cast or an info, ends the
 process with ``Crash``; a caller gets the exception as well. Other actors are touched through links and monitors only.
 """
 
@@ -102,8 +101,6 @@ _monitors = itertools.count(1)
 
 
 class State(enum.Enum):
-    """Where a process is in its life; it goes one way only."""
-
     STARTING = "starting"  #: ``init`` runs
     RUNNING = "running"  #: it handles messages
     TERMINATING = "terminating"  #: ``terminate`` runs
@@ -177,7 +174,7 @@ class Process:
         # Others. Most have one link, to the supervisor that started them: a single one is kept without a set.
         self._links: Process | set[Process] | None = None
         self._monitors: dict[int, Watcher] | None = None  # who watches this process
-        self._monitored: dict[int, Process] | None = None  # whom this one watches, until their Down is delivered
+        self._monitored: dict[int, Process] | None = None  # those that this one watches, until their Down is delivered
         self._timers: OwnTimers | None = None  # what it has set for later
         # Its turns and messages.
         self._scheduler = (
@@ -198,15 +195,13 @@ class Process:
     def __repr__(self) -> str:
         return f"<Process {self.ref}>"
 
-    # --- starting ---
-
     def start(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], acknowledge: Callable[[StartResult], None] | None
     ) -> StartResult | None:
-        """Have ``init`` run and return its result, or None where ``acknowledge`` will be told later.
+        """Have ``init`` run and return its result, or None if ``acknowledge`` will be called later.
 
-        On the thread of its own scheduler (a pooled actor that starts a pooled one) it runs here and now, no hop;
-        unless too many are at that already, each in the ``init`` of the one before: the stack has an end.
+        On the thread of its own scheduler (a pooled actor that starts a pooled one) it runs here and now, unless too
+        many are at that already, each in the ``init`` of the one before: the stack has an end.
         """
         running = context.running
         if running is not self._scheduler.running or (
@@ -234,7 +229,7 @@ class Process:
         return result
 
     def _acknowledge_to(self, acknowledge: Callable[[StartResult], None] | None) -> StartResult | None:
-        """Return the result of the start where there is one already (it may have been killed); else promise it."""
+        """Return the result of the start if there is one already (it may have been killed); else promise it."""
         with self.system.lock:
             if self.start_result is None:
                 self._acknowledge = acknowledge
@@ -256,7 +251,7 @@ class Process:
         self._settle(None, result)
 
     def _acknowledge_start(self) -> bool:
-        """Tell that it has started; False when it was ended from outside meanwhile, which has been told then."""
+        """Tell that it has started; False if it was ended from outside meanwhile."""
         return self._scheduler.running.send(self._tell_starter, Started(self.ref)) and self._state is RUNNING
 
     def _tell_starter(self, result: StartResult) -> None:
@@ -270,27 +265,21 @@ class Process:
         if acknowledge is not None:
             acknowledge(result)
 
-    # --- stop flag (pykka's actor_stopped) ---
-
     @property
     def takes_messages(self) -> bool:
         """Tell whether its callbacks still get what is put into the mailbox: until ``terminate`` begins."""
         return self._state is RUNNING or self._state is STARTING
 
     def set(self) -> None:
-        """End it at once (pykka's way of stopping from within)."""
         self.kill()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the process has ended; False on time-out."""
         ended = threading.Event()
         monitor = self.add_monitor(lambda _down: ended.set())
         try:
             return ended.wait(timeout)
         finally:
             self.remove_monitor(monitor)
-
-    # --- running ---
 
     def discard(self) -> None:
         """End before it has begun: its name was taken at this moment, or its system was stopped."""
@@ -299,12 +288,11 @@ class Process:
             self._scheduler.join(1.0)  # it has nothing to do, and ends at once
 
     def fail(self, error: BaseException) -> None:
-        """End because of a bug of the runtime itself, so that nobody waits for this process for ever."""
+        """End because of a bug of the runtime itself, so that nothing waits for this process for ever."""
         self._exit(Crash(error))
         self._end_last_turn()
 
     def watch(self, debug: Debug | None) -> None:
-        """Begin being watched by ``sys``, go on otherwise, or end it, where nothing is watched any more."""
         with self.system.lock:
             self.debug = debug if debug is not None and debug.functions else None
             self.observed = self.debug is not None or self._state is EXITED
@@ -323,7 +311,7 @@ class Process:
     # --- pykka's ActorInbox ---
 
     def put(self, envelope: Envelope[Any], /) -> None:
-        """Queue a message; the sender of one to an ended process is told where it waits for an answer."""
+        """Queue a message; one that wants an answer from an ended process is refused."""
         self._mailbox.put(envelope)
         if self._scheduled.acquire(False):  # positional: the keyword costs as much again
             if self._state is EXITED:
@@ -337,22 +325,16 @@ class Process:
         elif self._state is EXITED:
             self._refuse_mailbox(NO_PROCESS)
 
-    def await_answer(self, answer: CallReply) -> None:
-        self.awaited = answer
-        self._held_up = True
-
     def end_call(self) -> None:
         with self.system.lock:  # its end may come at this moment
             self.awaited = None
             self._held_up = self._state is EXITED
 
     def wake(self) -> None:
-        """Have it look whether the answer that it waits for has come."""
         if self._scheduled.acquire(False):
             self._scheduler.schedule(self)
 
     def get(self) -> Envelope[Any]:
-        """Take the next message (pykka's protocol; the runtime itself does not call it)."""
         return self._mailbox.get_nowait()
 
     def empty(self) -> bool:
@@ -360,14 +342,11 @@ class Process:
 
     @property
     def mailbox_length(self) -> int:
-        """Count the messages that wait (``process_info(Pid, message_queue_len)``)."""
         return self._mailbox.qsize() + len(self._backlog or ()) + len(self._waiting or ())
 
     def frame(self) -> FrameType | None:
-        """Return where the thread is that runs a callback of this process; None where none is under way."""
+        """Return where the thread is that runs a callback of this process; None if none is under way."""
         return self._scheduler.frame() if self._scheduler.running.is_inside(self) else None
-
-    # --- turns ---
 
     def run(self) -> None:
         """Handle the messages of one turn (the scheduler calls this)."""
@@ -445,7 +424,6 @@ class Process:
     # --- what takes messages first ---
 
     def suspend(self) -> None:
-        """Handle no message but those of ``sys`` until ``resume``."""
         idle = self._waiting
         if idle is None:
             self._waiting = Suspended(self)
@@ -461,10 +439,6 @@ class Process:
     def is_suspended(self) -> bool:
         return isinstance(self._waiting, Suspended)
 
-    def is_idle(self, idle: Idle) -> bool:
-        """Tell whether this time-out still counts: nothing has come since it was set."""
-        return self._waiting is idle
-
     def resume_from(self, waiting: Waiting | Suspended | Idle) -> None:
         """Take back the messages that were passed over: they come before all others."""
         self._waiting = None
@@ -479,14 +453,11 @@ class Process:
         self._backlog = backlog or None
 
     def _put_first(self, envelope: Envelope[Any]) -> None:
-        """Have a message handled before all others; on the process's own turn only."""
         backlog = self._backlog
         if backlog:
             backlog.appendleft(envelope)
         else:
             self._backlog = deque((envelope,))
-
-    # --- refusing ---
 
     def _refuse_all(self, messages: deque[Envelope[Any]]) -> None:
         while messages:
@@ -513,10 +484,6 @@ class Process:
             send_reply(envelope.reply_to, None)
         else:
             fail_reply(envelope.reply_to, reason, begun=begun)
-
-    # ``Process`` makes them: one ``__init__`` fewer for each actor.
-
-    # --- a message ---
 
     def step(self, envelope: Envelope[Any]) -> None:
         kind = type(envelope)
@@ -546,7 +513,7 @@ class Process:
             self._settle(envelope, result)
 
     def _is_for_actor(self, envelope: Envelope[Any]) -> bool:
-        """Deal with a message of the runtime; True when it goes to the actor all the same."""
+        """Deal with a message of the runtime; True if it goes to the actor all the same."""
         kind = type(envelope)
         if kind is DownEnvelope:
             return self.take_down(envelope.message)
@@ -637,9 +604,9 @@ class Process:
             self._crash(TypeError(f"a callback of {name} returned the class {result.__name__}: return an instance"))
 
     def _give_last_reply(self) -> None:
-        """Send the reply of a ``Stop``, after ``terminate`` and before anyone learns of the end (OTP).
+        """Send the reply of a ``Stop``, after ``terminate`` and before any news of the end (OTP).
 
-        Who asked by pykka's ``stop`` wants to know of the end itself, and is told by ``_abandon``.
+        The answer to pykka's ``stop`` is the end itself: ``_abandon`` gives it.
         """
         current = self._current
         reply = NO_REPLY if self._ending is None else self._ending[1]
@@ -659,13 +626,6 @@ class Process:
         if result is not None:
             self._settle(None, result)
 
-    # --- selective receive and suspension: what ``Waiting`` and ``Suspended`` report ---
-
-    def finished(self, waiting: Waiting, envelope: Envelope[Any] | None, result: Any) -> None:
-        """Go on with what a callback that was a generator returned."""
-        self.resume_from(waiting)
-        self._settle(envelope, result)
-
     def interrupted(self, waiting: Waiting, error: BaseException) -> None:
         self.resume_from(waiting)
         self._crash(error)
@@ -674,11 +634,9 @@ class Process:
 
     @property
     def unanswered_calls(self) -> int:
-        """Count the calls that ``handle_call`` took (``NO_REPLY``) and that still wait for their answer."""
         return len(self._deferred or ())
 
     def _defer(self, envelope: Envelope[Any]) -> None:
-        """Remember a call that is answered later; another thread may be answering it at this moment."""
         deferred = self._deferred
         if deferred is None:
             deferred = set()
@@ -693,7 +651,6 @@ class Process:
         fail_reply(envelope.reply_to, self.exit_reason or NO_PROCESS)
 
     def forget_call(self, reply_to: object) -> None:
-        """Note that a call has been answered, so that nobody tells its caller otherwise."""
         with self.system.lock:
             current = self._current
             if current is not None and current.reply_to is reply_to:
@@ -701,10 +658,8 @@ class Process:
             elif self._deferred is not None:
                 self._deferred.discard(reply_to)
 
-    # --- terminate and crash ---
-
     def _advance(self, before: State, after: State) -> bool:
-        """Go from one state to the next; False when it was ended from outside meanwhile."""
+        """Go from one state to the next; False if it was ended from outside meanwhile."""
         with self.system.lock:
             if self._state is not before:
                 return False
@@ -718,7 +673,7 @@ class Process:
     def terminate(self, reason: ExitReason, reply: object = NO_REPLY, handling: str = "an order to end") -> None:
         """End with a reason that was given, by ``Stop`` or by the parent. On the process's own turn only."""
         if isinstance(reason, Crash) and self._state is RUNNING:
-            self._report(reason, handling)
+            report_crash(self, reason, handling)
         self._terminate(reason, reply)
 
     def _terminate(self, reason: ExitReason, reply: object = NO_REPLY) -> None:
@@ -737,35 +692,23 @@ class Process:
     def _crash(self, error: BaseException, handling: str = "what it had begun") -> None:
         reason = Crash(error)
         state = self._state
-        if state is EXITED:  # a zombie: what it still does is nobody's business
+        if state is EXITED:  # a zombie: what it still does counts for nothing
             return
         if self.debug is not None:
             self.debug.crashed(error)
-        self._report(reason, "init" if state is STARTING else "terminate" if state is TERMINATING else handling)
+        report_crash(self, reason, "init" if state is STARTING else "terminate" if state is TERMINATING else handling)
         if state is RUNNING:
             self._terminate(reason)
         else:
             self._give_last_reply()
             self._exit(reason, start_result=NotStarted(reason))
 
-    def _report(self, reason: Crash, handling: str) -> None:
-        report_crash(
-            self.ref,
-            reason,
-            handling=handling,
-            mailbox_length=self.mailbox_length,
-            links=[linked.ref for linked in self.links],
-            parent=None if self.parent is None else self.parent.ref,
-        )
-
-    # --- ending ---
-
     def signal(self, sender: Process | None, reason: ExitReason) -> None:
         """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual).
 
-        A process that traps exits terminates when its parent sent it (or nobody did: the system), and gets ``Exit`` as
-        a message from anyone else. One that does not ends at once, without ``terminate``, unless the reason is normal
-        and it comes from another. A callback that is running is fenced, as by ``kill``.
+        A process that traps exits terminates if its parent or the system (None) sent it, and gets ``Exit`` as a message
+        from any other. One that does not ends at once, without ``terminate``, unless the reason is normal and it comes
+        from another. A callback that is running is fenced, as by ``kill``.
         """
         self.take_signal(sender, reason)
         self.obey_signal()
@@ -786,7 +729,7 @@ class Process:
     def obey_signal(self) -> None:
         """End for an exit signal that has come while a callback runs; otherwise its next turn begins with that.
 
-        Whom this end ends in turn, because it runs a callback and is linked, follows: not on a stack, which has an end.
+        Linked processes that run a callback end as well, one after the other: not on a stack, which has an end.
         """
         ended: list[Process] = [self]
         while ended:
@@ -796,14 +739,13 @@ class Process:
                 ended += process._end(reason, is_cut_short=True)
 
     def kill(self, killer: Process | None = None) -> None:
-        """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens where its killer has ended.
+        """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens if its killer has ended.
 
         CPython can't kill a thread: a callback that is running goes on to its end, fenced, as a zombie.
         """
         self._exit(KILLED, is_cut_short=True, killer=killer)
 
     def crash(self, error: BaseException) -> None:
-        """End now, from whichever thread, without ``terminate``: the system has failed."""
         self._exit(Crash(error), is_cut_short=True)
 
     def _exit(self, reason: ExitReason, **how: Any) -> None:
@@ -881,7 +823,7 @@ class Process:
                 self.system.orphans[other] = None
 
     def leave_behind(self) -> None:
-        """In the child of a fork, where its thread has not come along: it has ended, and there is nobody to be told.
+        """End in the child of a fork, where its thread has not come along.
 
         What it holds that another thread may have been at is replaced, not looked at. What its callbacks hold is left
         as it is: to let go of it would run the program's own ``finally`` blocks and finalizers once more.
@@ -904,7 +846,7 @@ class Process:
         watchers: list[Any],
         calls: list[Any],
     ) -> None:
-        """Tell all of them, from each list's end, of the end; who has been told is taken off the list."""
+        """Tell all of them, from each list's end; those that have been told are taken off the list."""
         running = self._scheduler.running
         running.wait_for_send(self)
         if self in self.system.undead and not running.is_inside(self):  # its callback has returned at this moment
@@ -928,7 +870,7 @@ class Process:
         self._abandon()
         if self._waiting is None:
             self._stop_own_scheduler()
-        elif self._scheduled.acquire(False):  # otherwise whoever has the turn sees to it that the last one is taken
+        elif self._scheduled.acquire(False):  # otherwise the thread that has the turn takes the last one
             self._scheduler.schedule(self)
 
     def _abandon(self) -> None:
@@ -959,11 +901,8 @@ class Process:
     def is_set(self) -> bool:
         return self._state is EXITED
 
-    # --- links ---
-
     @property
     def links(self) -> list[Process]:
-        """Return whom it is linked to."""
         with self.system.lock:
             links = self._links
             return list(links) if isinstance(links, set) else [] if links is None else [links]
@@ -995,23 +934,19 @@ class Process:
             self._links = {links, other}
 
     def unlink(self, other: Process) -> None:
-        """Undo ``link``: neither gets a signal through it from now on."""
         with self.system.lock:
             self.drop_link(other)
             other.drop_link(self)
 
     def drop_link(self, other: Process) -> None:
-        """Forget one side of a link; the caller holds the lock."""
         links = self._links
         if isinstance(links, set):
             links.discard(other)
         elif links is other:
             self._links = None
 
-    # --- monitors ---
-
     def add_monitor(self, watcher: Watcher) -> int:
-        """Have ``watcher`` told, once, when this process ends (at once where it has ended). Returns the monitor."""
+        """Tell ``watcher``, once, when this process ends (at once if it has ended). Returns the monitor."""
         monitor = next(_monitors)
         with self.system.lock:
             alive = not self.is_set()
@@ -1028,7 +963,6 @@ class Process:
         return monitor
 
     def remove_monitor(self, monitor: int) -> None:
-        """Forget a monitor on this process that a function has."""
         with self.system.lock:
             if self._monitors is not None:
                 self._monitors.pop(monitor, None)
@@ -1044,25 +978,19 @@ class Process:
                 assert self._monitored is not None
                 del self._monitored[monitor]
 
-    def expects(self, down: Down) -> bool:
-        """Tell whether a ``Down`` counts: False when its monitor has been flushed."""
-        return self._monitored is not None and down.monitor in self._monitored
-
     def take_down(self, down: Down) -> bool:
-        """Note that a ``Down`` is being delivered; False when its monitor has been flushed."""
+        """Note that a ``Down`` is being delivered; False if its monitor has been flushed."""
         return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
 
-    # --- the end ---
-
     def cut(self) -> None:
-        """Have the others forget its links and its monitors, since it ends. The caller holds the lock."""
+        """Remove it from the others' links and monitors, since it ends. The caller holds the lock."""
         links = self._links
         if links is not None:
             for other in list(links) if isinstance(links, set) else (links,):
                 other.drop_link(self)
         if self._monitored:
             for monitor, target in list(self._monitored.items()):
-                if target._monitors is not None:  # where it watches itself: nobody is left to be told
+                if target._monitors is not None:  # None: it watches itself, and has been told
                     target._monitors.pop(monitor, None)
 
 
@@ -1119,7 +1047,6 @@ class Waiting:
             log(logging.DEBUG, "a callback of %s that was killed raised %s", self._process.ref, type(error).__name__)
 
     def offer(self, envelope: Envelope[Any]) -> None:
-        """Go on with a message that it waits for; keep any other."""
         receive = self._receive
         assert receive is not None
         try:
@@ -1143,7 +1070,8 @@ class Waiting:
             try:
                 receive = self._generator.send(value)
             except StopIteration as end:
-                self._process.finished(self, self._envelope, end.value)
+                self._process.resume_from(self)
+                self._process._settle(self._envelope, end.value)
                 return
             except BaseException as error:
                 self._process.interrupted(self, error)
@@ -1170,12 +1098,12 @@ class Waiting:
                 return
 
     def _await(self, answer: CallReply) -> None:
-        """Wait for the answer of a call; no message is looked at meanwhile."""
         process, seconds = self._process, answer.timeout_seconds
         if seconds == 0:
             answer.time_out()
         elif not process.is_set():
-            process.await_answer(answer)
+            process.awaited = answer
+            process._held_up = True
             if seconds is not None:
                 self._timer = process.system.clock.call_later(seconds, answer.time_out)
 
@@ -1226,26 +1154,25 @@ class Idle:
         return 0
 
     def _time_out(self) -> None:
-        if self._process.is_idle(self):
+        if self._process._waiting is self:
             self.offer(Envelope(TIMEOUT))
 
     def give_back(self) -> deque[Envelope[Any]]:
-        """Cancel the time-out; nothing was passed over."""
         if self._timer is not None:
             self._timer.cancel()
         return deque()
 
     def close(self) -> None:
-        """Nothing is under way."""
+        pass
 
     def offer(self, envelope: Envelope[Any]) -> None:
         """Handle the message, and wait no more; a request of ``sys`` begins the time anew, as in OTP."""
         if type(envelope) is SysEnvelope:
             self._process.answer_sys(envelope)
-            if self._timer is not None and self._process.is_idle(self):
+            if self._timer is not None and self._process._waiting is self:
                 self._timer.cancel()
                 self._timer = start_timer(self._process, self.seconds, self._time_out)
-        elif type(envelope) is DownEnvelope and not self._process.expects(envelope.message):
+        elif type(envelope) is DownEnvelope and envelope.message.monitor not in (self._process._monitored or ()):
             return  # flushed: it never came
         else:
             self._process.resume_from(self)
@@ -1270,7 +1197,7 @@ class Suspended:
         return self._passed_over
 
     def close(self) -> None:
-        """Nothing is under way."""
+        pass
 
     def offer(self, envelope: Envelope[Any]) -> None:
         if type(envelope) is SysEnvelope:

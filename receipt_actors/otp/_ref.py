@@ -157,7 +157,7 @@ class _PartOfReplies(RequestReply):
 
 
 class From:
-    """Whom a call came from; ``reply`` answers it, once (``gen_server:reply/2``). May be kept after ``NO_REPLY``."""
+    """The caller of a call; ``reply`` answers it, once (``gen_server:reply/2``). May be kept after ``NO_REPLY``."""
 
     __slots__ = ("_owner", "_reply_to")
 
@@ -166,7 +166,7 @@ class From:
         self._reply_to = reply_to
 
     def is_wanted(self) -> bool:
-        """Tell whether somebody still waits: False once answered, or if the actor that asked has ended."""
+        """Tell whether an answer is still waited for: False once answered, or if the actor that asked has ended."""
         reply_to = self._reply_to
         if reply_to is None:
             return False

@@ -22,7 +22,7 @@ As in OTP, an orderly end of a transient or temporary child is no report, nor is
 
 **Secrets.** A report never holds the arguments of a start, a message, or an actor's state: a child is described by its
 spec's plain fields, an exception by its type and the first ``TEXT_LIMIT`` characters of what it says. What looks like a
-key or like encoded data in those (see ``masked``) is left out, since an exception quotes what somebody choked on.
+key or like encoded data in those (see ``masked``) is left out, since an exception quotes what its code choked on.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ import math
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from receipt_actors.otp._messages import (
     AlreadyStarted,
@@ -52,6 +52,7 @@ from receipt_actors.otp._messages import (
 
 if TYPE_CHECKING:
     from receipt_actors.otp._child_spec import ChildSpec
+    from receipt_actors.otp._process import Process
     from receipt_actors.otp._ref import Ref
 
 logger = logging.getLogger("receipt_actors.otp")
@@ -72,13 +73,8 @@ def log(level: int, message: str, *args: object, **kwargs: Any) -> None:
             traceback.print_exc()
 
 
-class ReportContext(enum.Enum):
-    """What a ``SupervisorReport`` is about (OTP: ``errorContext``)."""
-
-    START_ERROR = "start_error"
-    CHILD_TERMINATED = "child_terminated"
-    SHUTDOWN_ERROR = "shutdown_error"
-    SHUTDOWN = "shutdown"
+#: What a ``SupervisorReport`` is about (OTP: ``errorContext``).
+Context: TypeAlias = Literal["start_error", "child_terminated", "shutdown_error", "shutdown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +121,7 @@ class SupervisorReport(_Report):
     kind: ClassVar[str] = "supervisor_report"
 
     supervisor: str
-    context: str  #: a ``ReportContext``'s value
+    context: Context
     reason: str
     offender: ChildDescription
     children: int  #: more than one where several children of one spec ended alike
@@ -183,79 +179,41 @@ Report: TypeAlias = SupervisorReport | CrashReport | ProgressReport
 # --- reporting -------------------------------------------------------------------------------------------------------
 
 
-def report_supervisor(
-    supervisor: Ref,
-    context: ReportContext,
-    spec: ChildSpec,
-    child: Ref | None,
-    reason: object,
-    *,
-    restarts: int,
-    note: str = "",
-    children: int = 1,
-    level: int = logging.ERROR,
-) -> None:
-    """Log a ``SupervisorReport``, and tell it to the listeners."""
-    if is_wanted(supervisor, level):
-        offender = describe_child(spec, child)
-        report = SupervisorReport(
-            describe(supervisor), context.value, describe_reason(reason), offender, children, restarts, note
-        )
-        _publish(supervisor, level, report)
-
-
-def report_progress(supervisor: Ref, spec: ChildSpec, child: Ref) -> None:
-    """Log a ``ProgressReport``, and tell it to the listeners; two comparisons where nobody wants it."""
-    if is_wanted(supervisor, logging.DEBUG):
-        _publish(supervisor, logging.DEBUG, ProgressReport(describe(supervisor), describe_child(spec, child)))
-
-
 class RaisedError(Exception):
     """Stands in for an exception in a traceback that is logged: its type and the beginning of what it says."""
 
 
-def report_crash(
-    ref: Ref, reason: Crash, *, handling: str, mailbox_length: int, links: Iterable[Ref] = (), parent: Ref | None = None
-) -> None:
-    """Log a ``CrashReport``, with a traceback that shows where, but not everything the exception says; tell listeners.
-
-    Args:
-        ref: who crashed.
-        reason: with the exception.
-        handling: the name of the message's type, or what else it was doing.
-        mailbox_length: how many messages it leaves behind.
-        links: whom its end reaches.
-        parent: who started it.
-    """
+def report_crash(process: Process, crash: Crash, handling: str) -> None:
+    """Log a ``CrashReport``, with a traceback that shows where, but not everything the exception says."""
+    ref, error = process.ref, crash.exception
     if not is_wanted(ref, logging.ERROR):
         return
-    error = reason.exception
     said = describe_exception(error)
     report = CrashReport(
         describe(ref),
         said,
         handling,
         _location(error),
-        mailbox_length,
-        tuple(sorted(describe(linked) for linked in links)),
-        None if parent is None else describe(parent),
+        process.mailbox_length,
+        tuple(sorted(describe(linked.ref) for linked in process.links)),
+        None if process.parent is None else describe(process.parent.ref),
     )
     # One that was never raised has no traceback, and has been told in full.
     trace = None if error.__traceback__ is None else (RaisedError, RaisedError(said), error.__traceback__)
-    _publish(ref, logging.ERROR, report, exc_info=trace)
+    publish(ref, logging.ERROR, report, exc_info=trace)
 
 
 def is_wanted(whose: Ref, level: int) -> bool:
-    """Tell whether anybody will see a report."""
+    """Tell whether a report of this level has a reader."""
     return bool(whose.process.system.report_listeners) or logger.isEnabledFor(level)
 
 
-def _publish(whose: Ref, level: int, report: Report, **how: Any) -> None:
+def publish(whose: Ref, level: int, report: Report, **how: Any) -> None:
     log(level, "%s", report, extra={"report": report}, **how)
     for listener in whose.process.system.report_listeners:
         try:
             listener(report)
-        except BaseException:  # it is the listener that is at fault, not whom the report is about
+        except BaseException:  # the listener is at fault, not the actor of the report
             log(logging.ERROR, "report listener %r failed", listener, exc_info=True)
 
 

@@ -26,7 +26,6 @@ import select
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,6 +33,7 @@ from math import inf
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from receipt_actors.otp._clock import with_threads
 from receipt_actors.otp._reports import log
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Running:
 
     def __init__(self) -> None:
         self.process: Process | Nobody = NOBODY
-        self.is_sending = False  # of no meaning where ``process`` is nobody
+        self.is_sending = False  # means nothing while no process runs
         self.interrupted: list[Process | Nobody] = []  # in the middle of starting another, say
 
     def enter(self, process: Process) -> None:
@@ -137,7 +137,7 @@ context = _Context()
 
 
 def forget_current_process() -> None:
-    """Have the calling thread run nobody: it is the only one in the child of a fork."""
+    """Note that the calling thread runs no process: it is the only one in the child of a fork."""
     context.running = _Context.running
 
 
@@ -218,7 +218,7 @@ class Pollers:
                 due[fd] = poller
             wake_at = min(wake_at, due_at)
         if not due:
-            # In this order: who puts something into the queue, and finds that nobody waits, is seen here.
+            # In this order: something that is queued while the thread does not wait yet is seen below.
             self.is_waiting = True
         wait_seconds = min(wake_at - now, LONGEST_WAIT_SECONDS) if not due and ready.empty() else 0.0
         events = self._epoll.poll(wait_seconds)
@@ -272,7 +272,7 @@ class Scheduler:
     ``on_failure`` is called on the thread when it ends because of an error; what that raises ends the thread as well.
     """
 
-    __slots__ = ("_on_failure", "_pollers", "_ready", "_thread", "running")
+    __slots__ = ("__weakref__", "_on_failure", "_pollers", "_ready", "_thread", "running")
 
     def __init__(self, name: str, on_failure: Callable[[BaseException], None]) -> None:
         self.running = Running()
@@ -375,7 +375,7 @@ class Scheduler:
             for _ in range(TURNS_BETWEEN_LOOKS):
                 if ready.empty():
                     break
-                runnable = ready.get_nowait()  # nobody else takes from it
+                runnable = ready.get_nowait()  # no other thread takes from it
                 if runnable is None:
                     if self._pollers is pollers:  # else it was left behind by a fork
                         pollers.stop()
@@ -417,7 +417,7 @@ class BlockingPool:
         self._idle = 0  # threads that wait for work, or have been woken for it
         self._closed = False
         self.when_closed: Callable[[], None] | None = None  # told once (the runtime's own)
-        _pools.add(self)
+        with_threads.add(self)
 
     def submit(self, work: Callable[[], None]) -> bool:
         """Run ``work`` on a thread of the pool. False, and it is not run, after ``close``. What it raises is logged.
@@ -497,14 +497,3 @@ class BlockingPool:
         except BaseException:  # the thread is there for others' work as well
             log(logging.ERROR, "work in pool %s failed", self.name, exc_info=True)
         return True
-
-
-_pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
-
-
-def _leave_behind() -> None:
-    for pool in list(_pools):
-        pool.leave_behind()
-
-
-os.register_at_fork(after_in_child=_leave_behind)

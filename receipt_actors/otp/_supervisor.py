@@ -65,11 +65,15 @@ from receipt_actors.otp._messages import (
 from receipt_actors.otp._process import RUNNING, Process
 from receipt_actors.otp._ref import From, Ref
 from receipt_actors.otp._reports import (
+    Context,
     FailedToStartChild,
-    ReportContext,
+    ProgressReport,
+    SupervisorReport,
+    describe,
+    describe_child,
     describe_reason,
-    report_progress,
-    report_supervisor,
+    is_wanted,
+    publish,
 )
 from receipt_actors.otp._scheduler import context
 
@@ -250,13 +254,25 @@ class SupervisorBase(GenServer):
         auto_shutdown: AutoShutdown,
         max_zombies: int,
     ) -> None:
-        self._window = check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
+        if not isinstance(strategy, Strategy):
+            raise ValueError(
+                f"strategy must be a Strategy, not {strategy!r}; "
+                "ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE or SIMPLE_ONE_FOR_ONE"
+            )
+        self._window = RestartWindow(intensity, period_seconds)
+        if isinstance(max_zombies, bool) or not isinstance(max_zombies, int) or max_zombies < 0:
+            raise ValueError(f"max_zombies must be a whole number of killed children, 0 or more, not {max_zombies!r}")
+        check_auto_shutdown(auto_shutdown)
+        if strategy is Strategy.SIMPLE_ONE_FOR_ONE and auto_shutdown is not AutoShutdown.NEVER:
+            raise ValueError(
+                f"simple_one_for_one can't have auto_shutdown {auto_shutdown.name}: "
+                "its children come and go on demand, and none of them is significant"
+            )
+        check_child_specs(children, auto_shutdown)
         self.strategy = strategy
         self._auto_shutdown = auto_shutdown
         self._max_zombies = max_zombies
         self._zombies: list[Ref] = []
-
-    # --- starting ---
 
     def _start(self, spec: ChildSpec, args: Sequence[Any] = ()) -> StartResult | Starting:
         """Call the spec's start function; whatever is wrong with it is a child that did not start."""
@@ -298,8 +314,6 @@ class SupervisorBase(GenServer):
                 result = self._start(spec)
         return (yield from self._await_start(result)) if isinstance(result, Starting) else result
 
-    # --- stopping ---
-
     def _await_end(self, spec: ChildSpec, ref: Ref, monitor: int) -> Generator[Receive, Any, bool]:
         """Wait for the end of one that was told to end, as long as the spec says; then kill it. True: that was late.
 
@@ -327,7 +341,7 @@ class SupervisorBase(GenServer):
         reason = ref.process.exit_reason
         if not ended_as_told(spec, reason):
             note = f"it did not end within {seconds_to_end(spec)} s" if was_late else ""
-            self._report(ReportContext.SHUTDOWN_ERROR, spec, ref, reason, note)
+            self._report("shutdown_error", spec, ref, reason, note)
         self._note_zombie(ref)
 
     def _note_zombie(self, ref: Ref) -> None:
@@ -342,7 +356,7 @@ class SupervisorBase(GenServer):
         if count <= self._max_zombies:
             return None
         why = f"killed children that still run: {count} (allowed: {self._max_zombies})"
-        self._report(ReportContext.SHUTDOWN, spec, ref, why)
+        self._report("shutdown", spec, ref, why)
         return Stop(Shutdown(why))
 
     def _answer_unless_too_many_zombies(self, spec: ChildSpec, ref: Ref | None, answer: object) -> object:
@@ -383,12 +397,10 @@ class SupervisorBase(GenServer):
         # A start whose result was there before this message needs no second one.
         return None if kind is StartFinished else super().handle_info(message)
 
-    # --- restarting ---
-
     def _carry_out(self, plan: RestartPlan, child: _Child, ref: Ref | None) -> Any:
         if not plan.allowed:
             child.clear()
-            self._report(ReportContext.SHUTDOWN, child.spec, ref, "reached_max_restart_intensity", plan.note)
+            self._report("shutdown", child.spec, ref, "reached_max_restart_intensity", plan.note)
             return Stop(SHUTDOWN)
         if plan.delay_seconds is None:
             return self._restart_now(child)
@@ -400,7 +412,7 @@ class SupervisorBase(GenServer):
 
     def _start_failed(self, child: _Child, result: NotStarted) -> Any:
         """Count one more restart; without a ``Backoff`` it is tried again behind what is in the mailbox."""
-        self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
+        self._report("start_error", child.spec, None, result.reason)
         if child.streak is not None:
             return self._carry_out(self._count_restart(child), child, child.ended)
         child.retry = _Retry(child, is_delayed=False)
@@ -419,48 +431,27 @@ class SupervisorBase(GenServer):
         limits = f"{window.intensity} allowed in {window.period_seconds:g} s"
         return RestartPlan(allowed, None, f"restart {len(window.restarts)}, {limits}")
 
-    # --- reporting ---
-
     def _report(
-        self, context: ReportContext, spec: ChildSpec, ref: Ref | None, reason: object, note: str = "", **how: Any
+        self,
+        context: Context,
+        spec: ChildSpec,
+        child: Ref | None,
+        reason: object,
+        note: str = "",
+        *,
+        children: int = 1,
+        level: int = logging.ERROR,
     ) -> None:
-        restarts = len(self._window.restarts)
-        report_supervisor(self.ref, context, spec, ref, reason, restarts=restarts, note=note, **how)
+        if is_wanted(self.ref, level):
+            offender, restarts = describe_child(spec, child), len(self._window.restarts)
+            why = describe_reason(reason)
+            report = SupervisorReport(describe(self.ref), context, why, offender, children, restarts, note)
+            publish(self.ref, level, report)
 
     def _report_termination(self, spec: ChildSpec, ref: Ref, reason: ExitReason, plan: RestartPlan | None) -> None:
         note = "it is temporary and not restarted" if plan is None else plan.note
         level = logging.WARNING if plan is not None and plan.allowed else logging.ERROR
-        self._report(ReportContext.CHILD_TERMINATED, spec, ref, reason, note, level=level)
-
-
-def check_supervisor(
-    children: Sequence[ChildSpec],
-    strategy: Strategy,
-    intensity: int,
-    period_seconds: float,
-    auto_shutdown: AutoShutdown,
-    max_zombies: int,
-) -> RestartWindow:
-    """Raise ``ValueError`` for what no supervisor can be made of, before anything has started."""
-    if not isinstance(strategy, Strategy):
-        raise ValueError(
-            f"strategy must be a Strategy, not {strategy!r}; "
-            "ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE or SIMPLE_ONE_FOR_ONE"
-        )
-    window = RestartWindow(intensity, period_seconds)
-    if isinstance(max_zombies, bool) or not isinstance(max_zombies, int) or max_zombies < 0:
-        raise ValueError(f"max_zombies must be a whole number of killed children, 0 or more, not {max_zombies!r}")
-    check_auto_shutdown(auto_shutdown)
-    is_simple = strategy is Strategy.SIMPLE_ONE_FOR_ONE
-    if is_simple and auto_shutdown is not AutoShutdown.NEVER:
-        raise ValueError(
-            f"simple_one_for_one can't have auto_shutdown {auto_shutdown.name}: "
-            "its children come and go on demand, and none of them is significant"
-        )
-    check_child_specs(children, auto_shutdown)
-    if is_simple and len(children) != 1:
-        raise ValueError(f"simple_one_for_one takes exactly one child spec, not {len(children)}")
-    return window
+        self._report("child_terminated", spec, ref, reason, note, level=level)
 
 
 def ended_as_told(spec: ChildSpec, reason: ExitReason | None) -> bool:
@@ -497,14 +488,12 @@ class Supervisor(SupervisorBase):
     def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
         return self._which_children(), 0
 
-    # --- start and end ---
-
     def init(self) -> Receiving:
         """Start the children, first to last; if one fails, stop those that run and fail as well."""
         for child in list(self._children.values()):
             result = yield from self._start_one(child)
             if isinstance(result, NotStarted):
-                self._report(ReportContext.START_ERROR, child.spec, None, result.reason)
+                self._report("start_error", child.spec, None, result.reason)
                 give_up: Stop | None = Stop(Shutdown(FailedToStartChild(child.spec.id, result.reason)))
             else:
                 give_up = self._too_many_zombies(child.spec, None)
@@ -524,7 +513,9 @@ class Supervisor(SupervisorBase):
             self._running[result.ref] = child
             if child.streak is not None:
                 child.streak.started(self.clock.monotonic())
-            report_progress(self.ref, child.spec, result.ref)
+            if is_wanted(self.ref, logging.DEBUG):
+                report = ProgressReport(describe(self.ref), describe_child(child.spec, result.ref))
+                publish(self.ref, logging.DEBUG, report)
         elif result is IGNORE and child.spec.restart is Restart.TEMPORARY:
             self._children.pop(child.spec.id, None)
         return result
@@ -544,8 +535,6 @@ class Supervisor(SupervisorBase):
                 yield from self._shut_down(child.spec, ref)
             if child.spec.restart is Restart.TEMPORARY:
                 del self._children[child_id]
-
-    # --- a child ended ---
 
     def _exited(self, ref: Ref, reason: ExitReason) -> Any:
         child = self._running.get(ref)
@@ -580,8 +569,6 @@ class Supervisor(SupervisorBase):
             child.spec.significant and (child.state is not None or id_ in due) for id_, child in self._children.items()
         )
 
-    # --- restarting ---
-
     def _restart_now(self, child: _Child) -> Receiving:
         group = restart_group(self.strategy, self._children, child.spec.id)
         yield from self._stop_children(group)
@@ -603,8 +590,6 @@ class Supervisor(SupervisorBase):
         yield from self._stop_children(restart_group(self.strategy, self._children, child.spec.id))
         self._retry_after(child, delay_seconds)
         return self._too_many_zombies(child.spec, None)
-
-    # --- requests ---
 
     def _start_child(self, spec: Any) -> Any:
         try:
@@ -701,8 +686,6 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         left_out = max(0, len(running) - max_on_demand) + len(self._restarting)
         return [ChildInfo(spec.id, ref, spec.type) for ref in running[:max_on_demand]], left_out
 
-    # --- shutting down ---
-
     def terminate(self, reason: ExitReason) -> Receiving:
         """End all children at once and wait for them together, as long as the spec allows."""
         for waiting in self._restarting.values():
@@ -739,9 +722,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             timer.cancel()
         for why, count in unexpected.items():
             note = "" if limit_seconds is None else f"they had {limit_seconds} s to end"
-            self._report(ReportContext.SHUTDOWN_ERROR, spec, None, why, note, children=count)
-
-    # --- a child ended ---
+            self._report("shutdown_error", spec, None, why, note, children=count)
 
     def _exited(self, ref: Ref, reason: ExitReason) -> Any:
         known = self._children.pop(ref, None)
@@ -783,28 +764,19 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             return False
         return self._children.pop(ref, None) is not None
 
-    # --- restarting ---
-
     def _restart_later(self, child: _Child, delay_seconds: float) -> None:
         self._retry_after(child, delay_seconds)
 
-    def _restart_now(self, child: _Child) -> Any:
+    def _restart_now(self, child: _Child) -> Receiving:
         result = self._start(self._spec, child.args)
-        return self._finish_restart(result, child) if isinstance(result, Starting) else self._restarted(result, child)
-
-    def _finish_restart(self, starting: Starting, child: _Child) -> Receiving:
-        result = yield from self._await_start(starting)
-        return self._restarted(result, child)
-
-    def _restarted(self, result: StartResult, child: _Child) -> Any:
+        if isinstance(result, Starting):
+            result = yield from self._await_start(result)
         if isinstance(result, NotStarted):
             return self._start_failed(child, result)
         assert child.ended is not None
         del self._restarting[child.ended]
         self._add(result, child.args, child.streak)
         return None
-
-    # --- requests ---
 
     def _start_child(self, args: Any) -> Any:
         if not isinstance(args, (tuple, list)):
@@ -847,7 +819,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         return result
 
     def _knows(self, ref: Ref) -> bool:
-        """Tell whether it is or was a child; of one that has ended nobody can say whose it was, so it passes (OTP)."""
+        """Tell whether it is or was a child; one that has ended passes, as its supervisor is no longer known (OTP)."""
         return ref in self._children or ref in self._restarting or ref.process.is_set()
 
     def _terminate_child(self, ref: Hashable) -> Any:
@@ -917,21 +889,23 @@ def supervisor_spec(
     Raises:
         ValueError: what is given makes no supervisor.
     """
+    options: dict[str, Any] = {
+        "intensity": intensity,
+        "period_seconds": period_seconds,
+        "auto_shutdown": auto_shutdown,
+        "max_zombies": max_zombies,
+    }
     try:
-        check_supervisor(children, strategy, intensity, period_seconds, auto_shutdown, max_zombies)
+        check_child_specs(children, auto_shutdown)
+        if strategy is not Strategy.SIMPLE_ONE_FOR_ONE:
+            start = Start(Supervisor, tuple(children), strategy=strategy, name=id, **options)
+        elif len(children) == 1:
+            start = Start(SimpleOneForOneSupervisor, children[0], name=id, **options)
+        else:
+            raise ValueError(f"simple_one_for_one takes exactly one child spec, not {len(children)}")
+        start.actor_class(*start.args, **start.kwargs)  # what is wrong is said before anything has started
     except ValueError as error:
         raise ValueError(f"supervisor {id!r}: {error}") from None
-    is_simple = strategy is Strategy.SIMPLE_ONE_FOR_ONE
-    start = Start(
-        SimpleOneForOneSupervisor if is_simple else Supervisor,
-        children[0] if is_simple else tuple(children),
-        intensity=intensity,
-        period_seconds=period_seconds,
-        auto_shutdown=auto_shutdown,
-        max_zombies=max_zombies,
-        name=id,
-        **({} if is_simple else {"strategy": strategy}),
-    )
     return ChildSpec(id, start, restart, INFINITY, ChildType.SUPERVISOR, significant)
 
 
@@ -941,8 +915,8 @@ def supervisor_spec(
 def start_child(supervisor: Ref, spec_or_args: ChildSpec | Sequence[Any], timeout: float | None = None) -> StartAnswer:
     """Start a child (``supervisor:start_child/2``).
 
-    For simple_one_for_one the second argument is a list or tuple of arguments to append to its spec's. Such a
-    supervisor may be asked by a pooled actor, too: the child is started on the spot, and nothing waits.
+    For simple_one_for_one the second argument is a list or tuple of arguments to append to its spec's. A pooled actor
+    may ask such a supervisor too: the child is started on the spot, and nothing waits.
 
     Returns:
         ``Started(ref)``; ``IGNORE`` (the spec is kept, unless the child is temporary or the supervisor

@@ -1,4 +1,4 @@
-"""The actor system: everything that actors share, and the only way to start one from outside."""
+"""The actor system: everything that actors share, and the only way to start one from outside; its heartbeat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import pykka
 from pykka._envelope import Envelope
@@ -41,7 +41,9 @@ from receipt_actors.otp._scheduler import (
     current_process,
     forget_current_process,
 )
-from receipt_actors.otp.sys import Chooser, EventKind, watch_as_chosen
+
+if TYPE_CHECKING:
+    from receipt_actors.otp.sys import Chooser, EventKind
 
 #: Guards names, states, links and monitors, of all systems: links and monitors may reach from one into another.
 #: Who holds it may be interrupted on the same thread, by a finalizer or a signal handler that kills or sends: it is
@@ -50,9 +52,6 @@ LOCK = threading.RLock()
 
 
 MAX_RESTART_COUNTS = 10_000  #: children whose restarts are remembered
-MIN_KNOWN = 8  #: threads, or pools of them, that are not worth looking through
-
-T = TypeVar("T")
 
 
 def _counted_by(supervisor: Ref) -> Name:
@@ -67,36 +66,15 @@ class StartError(Exception):
         self.result = result
 
 
-class _Known(dict[T, None]):
-    """What was made and may be over by now, and is forgotten then.
-
-    It is looked through whenever there are twice as many as were left the last time: what one more costs does not grow
-    with their number.
-    """
-
-    def __init__(self, is_over: Callable[[T], bool]) -> None:
-        super().__init__()
-        self._is_over = is_over
-        self._look_at = MIN_KNOWN
-
-    def add(self, one: T) -> None:
-        if len(self) >= self._look_at:
-            for other in list(self):
-                if self._is_over(other):
-                    self.pop(other, None)
-            self._look_at = max(MIN_KNOWN, 2 * len(self))
-        self[one] = None
-
-
 class ActorSystem:
     """Names, processes, a clock and a scheduler thread of their own; two systems share nothing but the runtime's lock.
 
-    A ``Ref`` of one may be sent to, linked and monitored from another. Its actors are not in pykka's global registry:
-    ``ActorRegistry.stop_all()`` does not touch them. Use it as a context manager, or call ``stop``.
+    A ``Ref`` of one may be sent to, linked and monitored from another. Its actors are not in pykka's global registry.
+    Use it as a context manager, or call ``stop``.
 
     Args:
         name: stands before the names of its threads.
-        clock: where its time comes from; who passes one closes it. None: the real time.
+        clock: where its time comes from; the one that passes it closes it. None: the real time.
         register_with_pykka: True: its actors are in ``pykka.ActorRegistry`` as well, which is a list: the more
             there are, the longer each start and end takes.
 
@@ -128,15 +106,16 @@ class ActorSystem:
         self.orphans: dict[Process, None] = {}  # who ends because its parent was killed
         self.report_listeners: tuple[Callable[[Report], object], ...] = ()  # replaced, never changed
         self._restarts: dict[tuple[Name, Hashable], int] = {}  # by supervisor and child
-        self._own_threads = _Known[Scheduler](lambda scheduler: not scheduler.is_running())
-        self._pools = _Known[BlockingPool](lambda pool: pool.is_over)
+        # Those that are over go when nothing refers to them; a thread refers to its own.
+        self._own_threads: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+        self._pools: weakref.WeakSet[BlockingPool] = weakref.WeakSet()
         self._stopped = False
         self._why_stopped = ""
         self._is_left_behind = False
         _systems.add(self)
 
     def start(self, actor_class: type[Actor], /, *args: Any, name: Name | None = None, **kwargs: Any) -> Ref:
-        """Start an actor that nobody supervises and wait for its ``init``, however long that takes.
+        """Start an actor without a supervisor and wait for its ``init``, however long that takes.
 
         Raises:
             StartError: ``init`` failed or said ``IGNORE``, or the name is taken.
@@ -172,7 +151,7 @@ class ActorSystem:
     ) -> StartResult | Starting:
         """Start an actor as the linked child of the one that calls this (``gen_server:start_link``).
 
-        Where the child's ``init`` takes its time, ``Starting`` is returned and ``StartFinished`` follows as a message.
+        If the child's ``init`` takes its time, ``Starting`` is returned and ``StartFinished`` follows as a message.
 
         Raises:
             RuntimeError: called from outside the system's actors.
@@ -199,6 +178,8 @@ class ActorSystem:
         if taken is None:
             process = Process(self, actor_class, name=name, parent=parent)
             if self.watched is not None:
+                from receipt_actors.otp.sys import watch_as_chosen  # loaded by what has set ``watched``
+
                 watch_as_chosen(process, self.watched)
             try:
                 taken = self._enter(process)
@@ -226,7 +207,7 @@ class ActorSystem:
             raise RuntimeError(f"actor system {self.name!r} has been stopped{self._why_stopped}")
 
     def _enter(self, process: Process) -> Process | None:
-        """Make a new process known and link it to its parent; or return who has its name, and change nothing."""
+        """Make a process known and link it to its parent; or return the one that has its name, and change nothing."""
         name, parent = process.name, process.parent
         with self.lock:
             if self._stopped or context.running.process.observed:
@@ -242,12 +223,11 @@ class ActorSystem:
         return None
 
     def free_name(self, process: Process) -> None:
-        """Free the name of a process that ends. The caller holds the lock."""
         if process.name is not None and self._names.get(process.name) is process:
             del self._names[process.name]
 
     def leave_pykka(self, ref: Ref) -> None:
-        """Take a process out of pykka's registry: when it begins to clean up, as in pykka (the runtime calls this).
+        """Take a process out of pykka's registry: when it begins to clean up, as in pykka.
 
         Not under the lock: pykka's registry logs, and a log handler may use the system.
         """
@@ -255,18 +235,15 @@ class ActorSystem:
             pykka.ActorRegistry.unregister(ref)
 
     def bury(self, process: Process) -> None:
-        """Note that a callback of a process that was ended from outside runs no more (the runtime calls this)."""
+        """Note that a callback of a process that was ended from outside runs no more."""
         with self.lock:
             self.undead.pop(process, None)
 
     def is_zombie(self, process: Process) -> bool:
-        """Tell whether a callback of a process that was ended from outside still runs."""
         return process in self.undead
 
     def zombies(self) -> list[Ref]:
         """Return the actors that were ended from outside while a callback ran that still runs, oldest first.
-
-        By ``kill``, or by an exit signal that they do not trap.
 
         CPython can't end a thread. A zombie has no name, no links and no mailbox any more, and what it sends comes to
         nothing; but the call that holds its thread goes on, and may still have an effect outside.
@@ -276,12 +253,11 @@ class ActorSystem:
         return [process.ref for process in zombies]
 
     def whereis(self, name: Name) -> Ref | None:
-        """Return who is registered under the name, or None."""
+        """Return the actor that is registered under the name, or None."""
         process = self._names.get(name)
         return None if process is None else process.ref
 
     def registered(self) -> dict[Name, Ref]:
-        """Return a copy of the names and whom they name."""
         with self.lock:
             names = dict(self._names)
         return {name: process.ref for name, process in names.items()}
@@ -293,16 +269,15 @@ class ActorSystem:
         return [process.ref for process in processes]
 
     def add_report_listener(self, listener: Callable[[Report], object]) -> None:
-        """Have ``listener(report)`` called with each report of this system's supervisors and crashing actors.
+        """Call ``listener(report)`` with each report of this system's supervisors and crashing actors.
 
-        It is called where the report is made, on an actor's thread and at every log level, so it must be quick and not
-        block: it may cast. What it raises is logged and harms nobody.
+        It is called on an actor's thread and at every log level, so it must be quick and not block: it may cast. What
+        it raises is logged.
         """
         with self.lock:
             self.report_listeners = (*self.report_listeners, listener)
 
     def remove_report_listener(self, listener: Callable[[Report], object]) -> None:
-        """Undo ``add_report_listener``; nothing happens where it is none."""
         with self.lock:
             self.report_listeners = tuple(other for other in self.report_listeners if other != listener)
 
@@ -314,7 +289,6 @@ class ActorSystem:
         return self._restarts.get((_counted_by(supervisor), child_id), 0)
 
     def count_restart(self, supervisor: Ref, child_id: Hashable) -> None:
-        """Note that a child has been started again (supervisors call this)."""
         key = (_counted_by(supervisor), child_id)
         with self.lock:
             count = self._restarts.pop(key, 0)
@@ -323,7 +297,6 @@ class ActorSystem:
             self._restarts[key] = count + 1
 
     def new_scheduler(self, name: str) -> Scheduler:
-        """Make a thread of its own for one process (the runtime calls this)."""
         scheduler = Scheduler(f"{self.name}-{name}", self.fail)
         with self.lock:
             self._own_threads.add(scheduler)
@@ -331,8 +304,6 @@ class ActorSystem:
 
     def new_blocking_pool(self, name: str, size: int) -> BlockingPool:
         """Make a pool of threads for blocking calls. It is closed when the actor that calls this ends; ``stop`` waits.
-
-        Called from outside the actors, it has to be closed by who made it.
 
         Raises:
             RuntimeError: the system has been stopped.
@@ -348,10 +319,10 @@ class ActorSystem:
         return pool
 
     def stop(self, timeout_seconds: float = 5.0) -> list[str]:
-        """End every actor, those that nobody supervises newest first, then the system's own threads.
+        """End every actor, those without a supervisor newest first, then the system's own threads.
 
-        Actors that do not end in time are killed. Each that nobody supervises has its share of the time left, so that
-        one which does not end leaves some to the others. A second call finds nothing left to do.
+        Actors that do not end in time are killed. Each without a supervisor has its share of the time left, so that one
+        which does not end leaves some to the others. A second call finds nothing left to do.
 
         Returns:
             The names of threads that are still busy in a callback that does not return; CPython can't end them. They
@@ -385,16 +356,18 @@ class ActorSystem:
         if self.owns_clock:
             self.clock.close()
         self.scheduler.stop()
-        for pool in self._pools:
+        with self.lock:
+            pools = list(self._pools)
+            threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *pools]
+        for pool in pools:
             pool.close()
-        threads: list[Scheduler | BlockingPool] = [self.scheduler, *self._own_threads, *self._pools]
         return [thread.name for thread in threads if not thread.join(max(0.1, seconds_left()))]
 
     def fail(self, error: BaseException) -> None:
         """End every actor at once, as crashed with this error: a thread of the runtime can't go on.
 
-        No ``terminate`` is called, and no supervisor restarts anyone. Links and monitors see the error as they see any
-        crash. ``stop`` has still to be called, and nothing can be started any more. From any thread.
+        No ``terminate`` is called, and no supervisor restarts anything. Links and monitors see the error as they see
+        any crash. ``stop`` has still to be called, and nothing can be started any more. From any thread.
         """
         log(logging.CRITICAL, "actor system %r has failed, and ends", self.name, exc_info=error)
         with self.lock:
@@ -415,7 +388,7 @@ class ActorSystem:
         return self._stopped
 
     def _leave_behind(self) -> None:
-        """Stop without a word, in the child of a fork: all actors have ended, nobody is waited for."""
+        """Stop in the child of a fork: all actors have ended, and nothing is waited for."""
         self.lock = LOCK
         self._stopped = self._is_left_behind = True
         self._why_stopped = " by a fork: make a new one in the child"
@@ -427,7 +400,7 @@ class ActorSystem:
             scheduler.leave_behind()  # one of them may have forked, and must not wait for more after its callback
 
     def _roots(self) -> list[Process]:
-        """Return whom ``stop`` has to end: who has no (living) parent, newest first, without who calls it."""
+        """Return those without a (living) parent, newest first, without the caller."""
         processes = [ref.process for ref in reversed(self.processes()) if ref.process is not current_process()]
         return [process for process in processes if process.parent is None or process.parent.is_set()]
 
@@ -444,7 +417,6 @@ _systems: weakref.WeakSet[ActorSystem] = weakref.WeakSet()
 
 
 def _leave_behind() -> None:
-    """In the child of a fork: no thread came along, so no actor system can go on; and who held the lock is gone."""
     global LOCK
     LOCK = threading.RLock()
     for system in list(_systems):
@@ -459,7 +431,7 @@ os.register_at_fork(after_in_child=_leave_behind)
 
 
 TICK_SECONDS = 5.0
-PATIENCE_TICKS = 12  #: without a beat, until the system has failed
+MAX_MISSED_TICKS = 12  #: without a beat, until the system has failed
 GRACE_TICKS = 4  #: for the system to end then
 
 
@@ -470,25 +442,28 @@ class NoProgress(Exception):
 class Heartbeat:
     """Ends the system (``ActorSystem.fail``) once it makes no progress. It has two daemon threads, until ``stop``.
 
-    One watches, the other ends the system: it may have to wait for a lock. It is there from the beginning, because
-    where memory is short a new thread may never begin, and ``Thread.start`` waits for ever. If the system can't be
-    ended, the thread that watches raises ``NoProgress``, which goes to ``threading.excepthook``.
+    At each tick it sets a timer that puts a beat into the scheduler's queue. A beat that has been run shows that both
+    threads work: the one for timers and the one for pooled actors. Ticks are counted, not seconds: while the whole
+    Python process is stopped, nothing is ticking either.
+
+    If the system can't be ended, the thread that watches raises ``NoProgress``, which goes to ``threading.excepthook``.
 
     Raises:
         RuntimeError: no thread can be started.
     """
 
     def __init__(
-        self, system: ActorSystem, *, tick_seconds: float = TICK_SECONDS, patience_ticks: int = PATIENCE_TICKS
+        self, system: ActorSystem, *, tick_seconds: float = TICK_SECONDS, max_missed_ticks: int = MAX_MISSED_TICKS
     ) -> None:
         self._system = system
         self._tick_seconds = tick_seconds
-        self._patience_ticks = patience_ticks
+        self._max_missed_ticks = max_missed_ticks
         self._is_over = threading.Event()
         self._is_due = threading.Event()  # the end of the system, or of this
         self._beat = self._send_beat()  # here: the caller hears of it where there is no thread for timers
         self._threads: list[threading.Thread] = []
         try:
+            # The one that ends it is there before it is needed: with no memory left a new thread may never begin.
             for work, name in ((self._end, "heartbeat-end"), (self._watch, "heartbeat")):
                 thread = threading.Thread(target=work, name=f"{system.name}-{name}", daemon=True)
                 thread.start()
@@ -498,7 +473,7 @@ class Heartbeat:
             raise
 
     def stop(self) -> None:
-        """Watch no longer. Does not wait where a thread of its own calls this."""
+        """Watch no longer. Does not wait if a thread of its own calls this."""
         self._is_over.set()
         self._is_due.set()
         if threading.current_thread() not in self._threads:
@@ -514,9 +489,9 @@ class Heartbeat:
                 self._beat, missed = self._send_beat(), 0
                 continue
             missed += 1
-            if missed == self._patience_ticks:
+            if missed == self._max_missed_ticks:
                 self._is_due.set()
-            elif missed >= self._patience_ticks + GRACE_TICKS:
+            elif missed >= self._max_missed_ticks + GRACE_TICKS:
                 raise self._error()
 
     def _end(self) -> None:
@@ -533,7 +508,7 @@ class Heartbeat:
         return beat
 
     def _error(self) -> NoProgress:
-        seconds = self._patience_ticks * self._tick_seconds
+        seconds = self._max_missed_ticks * self._tick_seconds
         frame = self._system.scheduler.frame()
         where = "" if frame is None else "".join(traceback.format_stack(frame))
         name = self._system.scheduler.name
@@ -541,8 +516,6 @@ class Heartbeat:
 
 
 class _Beat:
-    """What a scheduler runs; see the module."""
-
     __slots__ = ("has_run",)
 
     def __init__(self) -> None:
@@ -552,4 +525,4 @@ class _Beat:
         self.has_run = True
 
     def fail(self, error: BaseException) -> None:
-        """Do nothing: it has not run, then."""
+        pass

@@ -1,4 +1,4 @@
-"""``ActorNode``: what a supervision tree looks like at one moment, seen from outside and without asking anybody.
+"""``ActorNode``: what a supervision tree looks like at one moment, seen from outside, without a message to any actor.
 
 A supervisor that is busy, or an actor that hangs, does not hold up who looks: nothing is sent, and no lock is held for
 longer than it takes to copy a list. The price is that a picture may show one actor a moment earlier than another.
@@ -102,7 +102,7 @@ def _view(actor: Actor) -> object:
 
 
 def find_actor(system: ActorSystem, name: str) -> Ref | None:
-    """Find who is called so in a picture of the tree; None where nobody is (any more)."""
+    """Find the actor with this name in a picture of the tree, or None."""
     for registered, ref in system.registered().items():
         if _for_people(registered) == name:
             return ref

@@ -101,7 +101,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Internal:
-    """An event of the machine to itself, from ``next_event``: nobody else can send one."""
+    """An event of the machine to itself, from ``next_event``; no other actor can send one."""
 
     content: Any = None
 
@@ -162,11 +162,7 @@ TimeoutTime: TypeAlias = float | _TimeoutChange | None
 
 @dataclass(frozen=True, slots=True)
 class ReplyAction:
-    """Answer a ``Call``, this one or an earlier one (OTP: ``{reply, From, Reply}``). A second answer is dropped.
-
-    Raises:
-        TypeError: ``from_`` is not that of a ``Call``.
-    """
+    """Answer a ``Call``, this one or an earlier one (OTP: ``{reply, From, Reply}``). A second answer is dropped."""
 
     from_: From
     value: Any
@@ -188,9 +184,6 @@ class NextEvent:
     """Have ``event``, of any type, handled before all that wait, after earlier ``next_event`` of the same list.
 
     OTP: ``{next_event, EventType, EventContent}``.
-
-    Raises:
-        TypeError: it is not an event.
     """
 
     event: Event
@@ -228,7 +221,7 @@ next_event = NextEvent
 def event_timeout(seconds: TimeoutTime, content: object = None, *, absolute: bool = False) -> SetTimeout:
     """Get ``EventTimeout(content)`` unless any event comes before (OTP: ``{timeout, Time, Content, Options}``).
 
-    Any event cancels it: a postponed one that is retried, one from ``next_event``, another time-out. See
+    A postponed event that is retried, one from ``next_event`` or another time-out cancels it too. See
     ``state_timeout`` for the arguments and errors.
     """
     return SetTimeout(EventTimeout(content), seconds, absolute)
@@ -291,8 +284,6 @@ class NextState(_WithActions):
 
 @dataclass(frozen=True, slots=True)
 class StopAndReply:
-    """See ``stop_and_reply``."""
-
     reason: ExitReason
     replies: tuple[ReplyAction, ...]
 
@@ -311,29 +302,22 @@ def next_state(state: Any, *actions: Action) -> NextState:
     """Go to ``state``; from ``init``, start in it. The state that it is in already: as ``keep_state``.
 
     A state change retries the postponed events, oldest first, before any other, and cancels the state time-out.
-
-    Raises:
-        TypeError: one of ``actions`` is not an action.
     """
     return NextState(actions, state)
 
 
 def keep_state(*actions: Action) -> KeepState:
-    """Stay in the state; errors as ``next_state``."""
+    """Stay in the state."""
     return KeepState(actions)
 
 
 def repeat_state(*actions: Action) -> RepeatState:
-    """Stay in the state, but make its state enter call again, where there are such calls; errors as ``next_state``."""
+    """Stay in the state, but make its state enter call again, if there are such calls."""
     return RepeatState(actions)
 
 
 def stop_and_reply(reason: ExitReason, *replies: ReplyAction) -> StopAndReply:
-    """Send the replies, then end as with ``Stop(reason)``.
-
-    Raises:
-        TypeError: one of ``replies`` is not a ``reply(...)``.
-    """
+    """Send the replies, then end as with ``Stop(reason)``."""
     return StopAndReply(reason, replies)
 
 
@@ -394,7 +378,6 @@ class StateMachineLoop:
         self._event: Event | None = None  # what the transition under way began with
         self._queue: deque[Event] = deque()
         self.timeouts: dict[TimeoutKind, _Timeout] = {}
-        self._zero_timeouts: list[TimeoutKind] = []
         self._tags = itertools.count(1)
         self._wishes = _Wishes(None)
 
@@ -413,7 +396,7 @@ class StateMachineLoop:
         self._wishes = _Wishes(self.state)
 
     def time_out(self, kind: TimeoutKind, tag: int) -> bool:
-        """Take a timer that has fired; False when it was cancelled or replaced meanwhile: it counts for nothing."""
+        """Take a timer that has fired; False when it was cancelled or replaced meanwhile."""
         timeout = self.timeouts.get(kind)
         if timeout is None or timeout.tag != tag:
             return False
@@ -496,10 +479,11 @@ class StateMachineLoop:
         self._cancel(EventTimeout, effects)
         for kind, action in wishes.timeouts.items():  # 6
             self._set(kind, action, effects)
+        zero = next((kind for kind, timeout in self.timeouts.items() if timeout.tag is None), None)
         if self._queue:  # 7
             self.receive(self._queue.popleft())
-        elif self._zero_timeouts:
-            self.receive(self.timeouts.pop(self._zero_timeouts.pop(0)).event)
+        elif zero is not None:
+            self.receive(self.timeouts.pop(zero).event)
         else:
             self.current = self._event = None
         return effects
@@ -513,7 +497,6 @@ class StateMachineLoop:
             return
         if action.time is UPDATE or (action.time == 0 and not action.absolute):
             self.timeouts[kind] = _Timeout(action.event, None)
-            self._zero_timeouts.append(kind)
             return
         tag = next(self._tags)
         self.timeouts[kind] = _Timeout(action.event, tag)
@@ -521,11 +504,7 @@ class StateMachineLoop:
 
     def _cancel(self, kind: TimeoutKind, effects: list[Effect]) -> None:
         timeout = self.timeouts.pop(kind, None)
-        if timeout is None:
-            return
-        if timeout.tag is None:
-            self._zero_timeouts.remove(kind)
-        else:
+        if timeout is not None and timeout.tag is not None:
             effects.append(CancelTimer(timeout.tag))
 
 
@@ -541,30 +520,6 @@ class _TimerEnvelope(Envelope[tuple[TimeoutKind, int]]):
 class GenStateMachine(Actor):
     """An actor with a state: each state is a method, which gets every event while the machine is in that state.
 
-    ::
-
-        class Switch(GenStateMachine):
-            def init(self):
-                self.count = 0
-                return next_state("off")
-
-            def off(self, event):
-                match event:
-                    case Call("push", from_):
-                        self.count += 1
-                        return next_state("on", reply(from_, "on"), state_timeout(60.0))
-                    case _:
-                        return keep_state()
-
-            def on(self, event):
-                match event:
-                    case Call("push", from_):
-                        return next_state("off", reply(from_, "off"))
-                    case StateTimeout():
-                        return next_state("off")
-                    case _:
-                        return keep_state()
-
     =====================  ==========================================================================================
     callback               returns
     =====================  ==========================================================================================
@@ -574,21 +529,15 @@ class GenStateMachine(Actor):
     ``terminate``          nothing; ``state`` tells where the machine was
     =====================  ==========================================================================================
 
-    **Events** are ``Call``, ``Cast``, ``Info``, ``Replied``, ``Failed``, ``Internal``, ``EventTimeout``,
-    ``StateTimeout`` and ``GenericTimeout``. **Actions** are ``reply``, ``postpone``, ``next_event``,
-    ``event_timeout``, ``state_timeout`` and ``generic_timeout``. The order of things is that of OTP 27.
+    A class that defines ``handle_event(event, state)`` gets all events there, and its states may be any values that can
+    be compared; otherwise a state is the name of a method of the class, and no name that ``GenStateMachine`` has
+    itself.
 
-    **Callback mode** (``callback_mode/0``). A class that defines ``handle_event(event, state)`` gets all events there,
-    and its states may be any values that can be compared; otherwise a state is the name of a method of the class, and
-    no name that ``GenStateMachine`` has itself (as no state of a ``gen_statem`` can be called ``terminate``).
-
-    **Data** are the instance's attributes: no callback gets or returns them. So what a callback has changed before it
-    raises stays changed for ``terminate``. What decides which events are handled belongs into the state, not into
-    the data: only a state change retries postponed events.
+    Data are the instance's attributes. What decides which events are handled belongs into the state, not into the data:
+    only a state change retries postponed events.
 
     A callback that raises, or returns what it must not, ends the machine (``Crash``). Callbacks may be generators that
-    yield ``Receive``, as everywhere; what they return at their end counts. A machine that goes on inserting events
-    never comes to its mailbox, and keeps its thread from others: a pooled one should take its work in pieces.
+    yield ``Receive``, as everywhere; what they return at their end counts.
     """
 
     state_enter: ClassVar[bool] = False
@@ -597,15 +546,15 @@ class GenStateMachine(Actor):
     # --- what a subclass overrides ---
 
     def init(self) -> Any:
-        """Get ready and return the first state; see the class. Its actions and ``Enter`` come after the start."""
+        """Get ready and return the first state. Its actions and ``Enter`` come after the start."""
         raise NotImplementedError(f"{type(self).__name__} has no init, which returns next_state(...): the first state")
 
     def handle_event(self, event: Any, state: Any) -> Any:
-        """Handle all events in all states, in place of a method for each state; see the class."""
+        """Handle all events in all states, in place of a method for each state."""
         raise NotImplementedError(f"{type(self).__name__} has methods as states, and no handle_event")
 
     def terminate(self, reason: ExitReason) -> Any:
-        """Clean up; ``state`` is the last state."""
+        pass
 
     # --- what it offers ---
 
@@ -615,7 +564,6 @@ class GenStateMachine(Actor):
         return self.__loop.state
 
     def system_get_state(self) -> tuple[Any, dict[str, Any]]:
-        """Return the state and the data, for ``sys`` (OTP: ``{State, Data}``)."""
         data = {name: value for name, value in vars(self).items() if name not in self.__not_data}
         return self.state, data
 
@@ -636,10 +584,7 @@ class GenStateMachine(Actor):
         self.__loop.state = name
 
     def format_status(self) -> Any:
-        """Describe the machine for ``sys.get_status``: the state, and of all else the types; see ``Actor``.
-
-        A subclass whose states are values with secrets in them overrides it.
-        """
+        """Describe the machine for ``sys.get_status``: the state, and of all else the types."""
         state, data = self.system_get_state()
         return {
             "state": state,
@@ -679,7 +624,6 @@ class GenStateMachine(Actor):
         return Continue(result)
 
     def handle_continue(self, term: Any) -> Any:
-        """Enter the first state, once the start has been acknowledged (a subclass has ``next_event`` instead)."""
         self.__do(self.__loop.begin(term))
         return self.__run()
 

@@ -43,31 +43,6 @@ if TYPE_CHECKING:
     from receipt_actors.otp._process import Process
     from receipt_actors.otp._system import ActorSystem
 
-__all__ = [
-    "DebugFunction",
-    "Event",
-    "EventKind",
-    "Statistics",
-    "Status",
-    "describe_state",
-    "get_log",
-    "get_state",
-    "get_status",
-    "install",
-    "install_everywhere",
-    "log",
-    "no_debug",
-    "remove",
-    "remove_everywhere",
-    "replace_state",
-    "resume",
-    "statistics",
-    "suspend",
-    "terminate",
-    "trace",
-    "where",
-]
-
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 5.0
@@ -132,8 +107,6 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What ``statistics`` counts since it was switched on."""
-
     seconds: float  #: since then
     messages_in: int
     messages_out: int
@@ -188,8 +161,7 @@ def describe_state(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) ->
 def where(ref: Ref) -> tuple[str, ...]:
     """Say where in the code an actor's callback is at this moment, outermost first; nothing when none is under way.
 
-    Nobody is asked, so it tells of an actor that hangs, too. Not OTP's: there it
-    is ``process_info(Pid, current_stacktrace)``.
+    Not OTP's (``process_info(Pid, current_stacktrace)``): the actor is not asked, so it may hang.
     """
     frame = ref.process.frame()
     if frame is None:
@@ -213,9 +185,8 @@ def resume(ref: Ref, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
 
 
 def terminate(ref: Ref, reason: ExitReason, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
-    """Have the actor end in an orderly way, by ``terminate(reason)`` (``sys:terminate/2``).
-
-    It is told to when this returns, and may still be at it: ``ref.wait(seconds)`` waits for its end.
+    """Have the actor end in an orderly way, by ``terminate(reason)`` (``sys:terminate/2``), and do not wait for the
+    end.
     """
     check_exit_reason(reason)
 
@@ -232,7 +203,7 @@ def statistics(
     """Count messages: True switches on, False off, None (the default) tells the counts (``sys:statistics/2``).
 
     Returns:
-        The counts so far; None where nothing was counted.
+        The counts so far; None if nothing was counted.
     """
 
     def do(process: Process) -> Statistics | None:
@@ -255,11 +226,7 @@ def _trace(event: Event) -> None:
 
 
 def log(ref: Ref, size: int, timeout: float | None = DEFAULT_TIMEOUT_SECONDS) -> None:
-    """Keep the last ``size`` events of the actor, for ``get_log``; 0 keeps none any more (``sys:log/2``).
-
-    Raises:
-        ValueError: ``size`` is negative.
-    """
+    """Keep the last ``size`` events of the actor, for ``get_log``; 0 keeps none any more (``sys:log/2``)."""
     if size < 0:
         raise ValueError(f"size must be 0 or more events, not {size}")
 
@@ -299,8 +266,7 @@ def install_everywhere(
 ) -> None:
     """Do what ``install`` does for every actor of a system, those included that are started from now on. Not OTP's.
 
-    It does not wait: each actor is watched from its next turn on, and a new one from its first message. While nothing
-    is installed so, it costs one comparison at the start of an actor.
+    It does not wait: each actor is watched from its next turn on, and a new one from its first message.
 
     Args:
         system: whose actors.
@@ -353,8 +319,6 @@ def _actor_of(process: Process) -> Any:
 
 
 class _Counters:
-    """What ``statistics`` installs."""
-
     def __init__(self, process: Process) -> None:
         self._clock = process.system.clock
         self._started_at_seconds = self._clock.monotonic()
@@ -369,8 +333,6 @@ class _Counters:
 
 
 class _Log(deque[Event]):
-    """What ``log`` installs."""
-
     def __call__(self, event: Event) -> None:
         self.append(event)
 
@@ -396,7 +358,6 @@ class Debug:
     def install(
         self, id: Hashable, function: DebugFunction | None, kinds: frozenset[EventKind] = frozenset(EventKind)
     ) -> None:
-        """Have a function called at events of these kinds; None: no longer."""
         if function is None:
             self.functions.pop(id, None)
         else:

@@ -83,7 +83,6 @@ class BlockingTransport:
             return HttpResponse(response.status_code, lines, body)
 
     def close(self) -> None:
-        """Close the idle connections; one that is in use closes when its call ends. May be called twice."""
         self._adapter.close()
 
 
@@ -103,7 +102,6 @@ def _root(error: Exception) -> Exception:
 
 
 def _read(response: requests.Response, limit_bytes: int, size: ResponseSize) -> bytes:
-    """Read the body, decompressed, up to ``limit_bytes`` or a little more."""
     body = bytearray()
     for chunk in response.iter_content(_CHUNK_BYTES):
         if not size.grow(len(chunk)):
@@ -115,20 +113,18 @@ def _read(response: requests.Response, limit_bytes: int, size: ResponseSize) -> 
 
 
 def _read_beginning(response: requests.Response, size: ResponseSize) -> bytes:
-    """Read what an excerpt needs. The status says enough where the body of a failure fails as well."""
+    """Read what an excerpt needs. The status says enough if the body of a failure fails as well."""
     try:
         return _read(response, _EXCERPT_BYTES, size)
     except (OSError, HTTPError):
         return b""
 
 
-# A time-out of a socket bounds the silence between two bytes only: a server that drips one byte every few seconds holds
-# a thread for ever, in the headers as well as in the body. So the reader under http.client's answer gets a deadline.
+# A socket's time-out bounds the silence between two bytes only: a server that drips one byte every few seconds holds a
+# thread for ever, in headers and body. So the reader under http.client's response gets a deadline.
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until a deadline, whatever trickles in meanwhile."""
-
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, limit_seconds: float) -> None:
         self._raw = raw
         self._sock = sock
@@ -150,7 +146,7 @@ class _DeadlineReader(io.RawIOBase):
 
 
 class _DeadlineResponse(http.client.HTTPResponse):
-    """An answer that has to be complete within the read time-out, which the socket has when the answer begins."""
+    """Has to be complete within the read time-out, which the socket has when the response begins."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -167,7 +163,7 @@ class _DeadlineHTTPSConnection(HTTPSConnection):
     response_class = _DeadlineResponse
 
     def connect(self) -> None:
-        """Connect; a TLS handshake that takes too long is no connection, where urllib3 calls it a slow answer."""
+        """Connect; report a slow TLS handshake as no connection (urllib3: a slow answer)."""
         try:
             super().connect()
         except TimeoutError as error:

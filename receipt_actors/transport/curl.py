@@ -98,7 +98,6 @@ def _lacking(error: Exception) -> RequestFailed:
 
 
 def _made(make: Callable[[], T]) -> T:
-    """Have libcurl make one; what it may lack for that is memory or descriptors."""
     try:
         return make()
     except pycurl.error as error:
@@ -119,7 +118,7 @@ def _tell(done: Done, outcome: Outcome) -> None:
 
 
 class _Transfer:
-    """A handle of libcurl, which makes one request after the other, and what has come of the present response."""
+    """A handle of libcurl, which makes one request after the other, and what has arrived of the present response."""
 
     __slots__ = (
         "_body",
@@ -175,7 +174,7 @@ class _Transfer:
         set_option(pycurl.SSL_VERIFYPEER, 1)
         set_option(pycurl.SSL_VERIFYHOST, 2)
         set_option(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        # libcurl was built with authorities of its own, which don't count beside the server's.
+        # libcurl has built-in authorities, which must not count beside the server's.
         meant, other = pycurl.CAINFO, pycurl.CAPATH
         if os.path.isdir(server.ca_bundle):
             meant, other = other, meant
@@ -183,7 +182,6 @@ class _Transfer:
         self.handle.unsetopt(other)
 
     def take(self, call: _Call, number: int, now: float) -> None:
-        """Get ready to make a request."""
         self.call = call
         self.number = number
         self.begun_at = now
@@ -201,9 +199,9 @@ class _Transfer:
             self.handle.setopt(pycurl.FRESH_CONNECT, 0)
 
     def may_connect_anew(self, code: int) -> bool:
-        """Prepare to make the request again, where an idle connection had ended; False where it was another failure.
+        """Prepare to make the request again if an idle connection had ended; return False for another failure.
 
-        libcurl does so by itself, but with a new connection only after it has tried several idle ones.
+        libcurl does so by itself, but takes a new connection only after several idle ones.
         """
         was_idle = code in _CONNECTION_ENDED and not self._header_lines and not self.handle.getinfo(pycurl.NUM_CONNECTS)
         if not was_idle or self.connects_anew:
@@ -213,7 +211,6 @@ class _Transfer:
         return True
 
     def reset(self) -> None:
-        """Forget the request and its response."""
         self.call = None
         self._header_lines.clear()
         self._body.clear()
@@ -229,17 +226,15 @@ class _Transfer:
 
     @property
     def sent_at(self) -> float | None:
-        """When the request was sent, monotonic; None while there is no connection yet."""
+        """When the request was sent, monotonic; None while there is no connection."""
         seconds: float = self.handle.getinfo(pycurl.PRETRANSFER_TIME)
         return self.begun_at + seconds if seconds else None
 
     @property
     def is_connecting(self) -> bool:
-        """Whether its request has not been sent yet."""
         return self.call is not None and self.sent_at is None
 
     def outcome(self, code: int, words: str) -> HttpResponse | RequestFailed:
-        """Read what libcurl's result, and what it has received, come to."""
         status = self.handle.getinfo(pycurl.RESPONSE_CODE)
         # libcurl takes an end in the middle of the headers for the end of the response.
         is_whole = code == pycurl.E_OK and (b"\r\n" in self._header_lines or b"\n" in self._header_lines)
@@ -266,7 +261,7 @@ class _Transfer:
 
 
 class _ServerState:
-    """The requests to one server, and the handles that are free to make more."""
+    """The requests to one server, and the free handles."""
 
     __slots__ = ("connecting", "freed", "idle", "waiting")
 
@@ -278,7 +273,7 @@ class _ServerState:
 
 
 class _Multi:
-    """All transfers, and all that libcurl has of them (see ``Running``)."""
+    """All transfers and all of libcurl's (see ``Running``)."""
 
     def __init__(self, max_idle_connections: int) -> None:
         self._epoll = select.epoll()
@@ -319,9 +314,9 @@ class _Multi:
 
     # --- idle connections ---
 
-    # Within a second of its last use, libcurl uses a connection again without a look at it. What the server has said
-    # unasked meanwhile would be taken for the response to the next request: a claim would be confirmed by the response
-    # to another one. So idle connections of HTTP/1.1 are watched here.
+    # Within a second of its last use, libcurl uses a connection again without a look at it. What the server has sent
+    # unasked meanwhile would count as the response to the next request, and could confirm a claim. So idle connections
+    # of HTTP/1.1 are watched here.
 
     def _watch_idle(self, fd: int) -> None:
         if fd >= 0 and fd not in self._sockets:
@@ -330,9 +325,9 @@ class _Multi:
                 self._idle_sockets.add(fd)
 
     def _drop_if_idle(self, fd: int) -> bool:
-        """Drop a connection that can be read though it is idle: libcurl finds no socket there, and connects anew.
+        """Drop an idle connection that can be read: libcurl finds no socket there, and connects anew.
 
-        Only while libcurl does nothing: epoll's event shows that the descriptor still is the connection's.
+        Only between calls of libcurl: epoll's event shows that the descriptor still is the connection's.
         """
         if fd not in self._idle_sockets:
             return False
@@ -377,10 +372,10 @@ class _Multi:
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
 
     def _begin_what_may(self, now: float) -> bool:
-        """Begin what finds a connection at once, and of the rest as many as may connect; False where nothing may.
+        """Begin requests that find a connection, and as many others as may connect; return False if there are none.
 
-        Thousands of handshakes at once would take so long that the first of them are given up. And many a connection
-        is not needed: by the time it would be there, a response has freed another.
+        Thousands of handshakes at once would take so long that the first ones are given up. And many connections are
+        not needed: by the time they are there, a response has freed another.
         """
         return any([self._begin_some(server, state, now) for server, state in self._servers.items() if state.waiting])
 
@@ -452,7 +447,7 @@ class _Multi:
                 self._finish(transfer.handle, pycurl.E_OPERATION_TIMEDOUT, "")
 
     def end(self, outcome: Outcome) -> None:
-        """Give up everything, and tell the callers."""
+        """Give up everything; ``outcome`` is that of all requests."""
         transfers = list(self._under_way.values())
         self._under_way.clear()
         calls = [transfer.call for transfer in transfers if transfer.call is not None]

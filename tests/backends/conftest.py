@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 # Sessions of this process share what botocore reads of its data: each would read megabytes of JSON anew.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
-BACKENDS = ["embedded", "aws", "aws-calls", "simulated", "simulated-calls", "fake"]
-_CALLS = "-calls"  #: of a backend whose methods are called by way of ``AwsCalls``
+BACKENDS = ["embedded", "aws", "simulated-calls", "fake"]
+_CALLS = "-calls"  #: of a backend whose methods are called by way of ``AwsCalls``; boto3 makes the calls of others
 
 
 class Begun:
@@ -150,7 +150,6 @@ def moto(moto_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch) -> Aws:
 
 @pytest.fixture(scope="session")
 def simulated_server() -> Iterator[tuple[str, Aws]]:
-    """Start the simulated services of the benchmark, likewise."""
     from receipt_actors.sandbox.services.process import ServiceProcess
 
     with closing(ServiceProcess(["aws"])) as process:
@@ -159,7 +158,6 @@ def simulated_server() -> Iterator[tuple[str, Aws]]:
 
 @pytest.fixture
 def simulated(simulated_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch) -> Aws:
-    """The simulated services, to which clients that the test builds will talk as well."""
     url, aws = simulated_server
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     return aws
@@ -213,7 +211,6 @@ def house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
 
 @pytest.fixture(params=[*BACKENDS, "ministack"])
 def fifo_house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
-    """Likewise, with a third opinion on FIFO queues."""
     with open_house(request) as house:
         yield house
 
@@ -251,7 +248,6 @@ def open_house(request: pytest.FixtureRequest) -> Iterator[QueueHouse]:
 
 @pytest.fixture(scope="session")
 def ministack_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start MiniStack, a second opinion on DynamoDB, for all tests that want it."""
     from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
     from tests.system.processes import Programs
 
@@ -266,20 +262,17 @@ def ministack_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ministack_server(ministack_url: str) -> Aws:
-    """Clients of MiniStack."""
     return _clients_of(ministack_url, "000000000000")
 
 
 @pytest.fixture
 def ministack_sqs(ministack_url: str, ministack_server: Aws, monkeypatch: pytest.MonkeyPatch) -> Aws:
-    """MiniStack, to which clients that the test builds will talk as well."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", ministack_url)
     return ministack_server
 
 
 @pytest.fixture
 def ministack_table(ministack_url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[boto3.Session, str]:
-    """An empty table of MiniStack, to which clients that the test builds of the session will talk."""
     return table_at(ministack_url, monkeypatch)
 
 
@@ -301,7 +294,7 @@ def ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
         yield ledger
 
 
-@pytest.fixture(params=["embedded", "simulated", "simulated-calls", "fake", "example", *_EMULATORS])
+@pytest.fixture(params=["embedded", "simulated-calls", "fake", "example", *_EMULATORS])
 def batching_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
     """Likewise, without moto: there an INSERT of PartiQL overwrites what stands in its way."""
     with open_ledger(request) as ledger:

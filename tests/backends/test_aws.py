@@ -102,8 +102,6 @@ TROUBLE = {
 
 
 class FakeAws(Wire):
-    """A server that takes down every request and answers as ``answer(operation, request)`` says."""
-
     def __init__(self) -> None:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Callable[[dict[str, Any]], Reply]] = {}
@@ -193,7 +191,6 @@ LEDGER_CALLS: dict[str, Callable[[AwsLedger], object]] = {
 
 @pytest.mark.parametrize("reply", TROUBLE.values(), ids=TROUBLE.keys())
 def test_trouble_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger, reply: Reply) -> None:
-    """Nothing is confirmed, and nothing refused, by anything but the service's own word. boto3 retries nothing."""
     for operation, ask in QUEUE_CALLS.items():
         fake.answer(operation, reply)
         with pytest.raises(QueueUnavailable):
@@ -235,7 +232,6 @@ def test_an_answer_that_is_not_of_aws_is_told_as_such(
 
 
 def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, way: Callable[[Any], Any]) -> None:
-    """A service that takes a request and never answers costs a read time-out, and no more."""
     queues = way(AwsQueues(session, longest_wait_seconds=0, read_timeout_seconds=0.1))
     ledger = way(AwsLedger("claims", session, read_timeout_seconds=0.1))
 
@@ -254,7 +250,6 @@ def test_a_silent_service_is_unavailable(fake: FakeAws, session: boto3.Session, 
 
 
 def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLedger) -> None:
-    """A refused connection names the endpoint that was tried."""
     fake.close()
     with pytest.raises(QueueUnavailable, match=fake.url):
         QUEUE_CALLS["ReceiveMessage"](queues)
@@ -267,7 +262,6 @@ def test_nobody_at_the_endpoint_is_unavailable(fake: FakeAws, queues: AwsQueues,
 def test_credentials_that_are_not_there_are_unavailable(
     monkeypatch: pytest.MonkeyPatch, fake: FakeAws, way: Callable[[Any], Any]
 ) -> None:
-    """A role's credentials may come back (its metadata service hiccups), so this is trouble too, by its name."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
@@ -286,7 +280,6 @@ def test_credentials_that_are_not_there_are_unavailable(
     [("AWS_DEFAULT_REGION", ""), ("AWS_PROFILE", "nobody"), ("AWS_ENDPOINT_URL", "no url at all")],
 )
 def test_settings_that_cannot_work_are_refused(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
-    """No region, an unknown profile or a broken endpoint are found out at the start, with boto3's own words."""
     for name in ("AWS_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
@@ -330,7 +323,6 @@ def md5(entry: Mapping[str, str]) -> str:
 
 
 def sent(request: Mapping[str, Any]) -> Reply:
-    """Confirm every entry of a send batch."""
     confirmed = [{"Id": entry["Id"], "MD5OfMessageBody": md5(entry)} for entry in request["Entries"]]
     return Reply({"Successful": confirmed, "Failed": []})
 
@@ -363,11 +355,7 @@ def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queue
     fake.answer("SendMessageBatch", answer)
     confirmed, failed, faulty, corrupt, forgotten = queues.send(QUEUE, [OutgoingMessage(body) for body in "abcde"])
     assert confirmed is None
-    assert failed is not None and (failed.code, failed.detail, failed.sender_fault) == (
-        "InternalError",
-        "not now",
-        False,
-    )
+    assert failed == EntryFailure("InternalError", "not now", sender_fault=False)
     assert faulty is not None and (faulty.code, faulty.sender_fault) == ("Nonsense", True)
     assert corrupt is not None and (corrupt.code, corrupt.sender_fault) == ("Md5Mismatch", False)
     assert forgotten is not None and not forgotten.sender_fault
@@ -375,25 +363,21 @@ def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queue
 
 def test_a_fifo_queue_is_sent_both_ids_and_asked_for_the_group(fake: FakeAws, queues: AwsQueues) -> None:
     """A standard queue is neither: there a group says nothing of order, and an id would be refused."""
-    fake.answer("SendMessageBatch", lambda request: Reply({"Successful": [confirmation(request["Entries"][0])]}))
+    fake.answer("SendMessageBatch", lambda request: sent(request))
     message = {"MessageId": "m", "ReceiptHandle": "h", "Body": "x", "MD5OfBody": "0", "Attributes": {}}
     fake.answer("ReceiveMessage", Reply({"Messages": [message | {"Attributes": {"MessageGroupId": "7"}}]}))
     for queue, ids in (("q", {}), ("q.fifo", {"MessageGroupId": "7", "MessageDeduplicationId": "d"})):
         assert queues.send(queue, [OutgoingMessage("x", {}, *ids.values())]) == [None]
         (received,) = queues.receive(queue, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
         assert received.group_id == "7"  # as it was answered, whatever was asked
-        (sent,), (asked,) = (
+        (sending,), (asked,) = (
             [request for name, request in fake.requests if name == operation and request["QueueUrl"].endswith(queue)]
             for operation in ("SendMessageBatch", "ReceiveMessage")
         )
-        entry = sent["Entries"][0]
+        entry = sending["Entries"][0]
         assert {name: entry.get(name) for name in ids} == ids
         assert set(entry) == {"Id", "MessageBody", "MessageAttributes", *ids}
         assert ("MessageGroupId" in asked["MessageSystemAttributeNames"]) == bool(ids)
-
-
-def confirmation(entry: dict[str, Any]) -> dict[str, Any]:
-    return {"Id": entry["Id"], "MD5OfMessageBody": md5(entry)}
 
 
 def test_deletes_and_extensions_read_what_failed(fake: FakeAws, queues: AwsQueues) -> None:
@@ -428,81 +412,50 @@ def test_a_batch_refused_as_a_whole_is_sent_in_parts(fake: FakeAws, queues: AwsQ
 
 def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueues) -> None:
     """Counts, sent times and attributes do not come unasked; attributes are read as text, where they hold text."""
-    fake.answer(
-        "ReceiveMessage",
-        Reply(
-            {
-                "Messages": [
-                    {
-                        "MessageId": "m",
-                        "ReceiptHandle": "r",
-                        "Body": "b",
-                        "MD5OfBody": "5",
-                        "Attributes": {
-                            "ApproximateReceiveCount": "3",
-                            "SentTimestamp": "1700000000125",
-                            "AWSTraceHeader": "Root=1-5759e988-bd862e3fe1be46a994272793",
-                        },
-                        "MessageAttributes": {
-                            "submission_id": {"DataType": "String", "StringValue": "s"},
-                            "count": {"DataType": "Number", "StringValue": "7"},
-                            "blob": {"DataType": "Binary", "BinaryValue": "//79"},
-                            "nothing": {"DataType": "String"},
-                        },
-                    }
-                ]
-            }
-        ),
-    )
+    trace = "Root=1-5759e988-bd862e3fe1be46a994272793"
+    system = {"ApproximateReceiveCount": "3", "SentTimestamp": "1700000000125", "AWSTraceHeader": trace}
+    attributes = {
+        "submission_id": {"DataType": "String", "StringValue": "s"},
+        "count": {"DataType": "Number", "StringValue": "7"},
+        "blob": {"DataType": "Binary", "BinaryValue": "//79"},
+        "nothing": {"DataType": "String"},
+    }
+    told = {"MessageId": "m", "ReceiptHandle": "r", "Body": "b", "MD5OfBody": "5"}
+    told |= {"Attributes": system, "MessageAttributes": attributes}
+    fake.answer("ReceiveMessage", Reply({"Messages": [told]}))
     (message,) = queues.receive(QUEUE, max_messages=7, wait_seconds=0.3, visibility_timeout_seconds=120)
     assert message.attributes == {"submission_id": "s", "count": "7", "blob": "", "nothing": ""}
     assert (message.approximate_receive_count, message.sent_at_seconds) == (3, 1_700_000_000.125)
-    assert message.aws_trace_header == "Root=1-5759e988-bd862e3fe1be46a994272793"
+    assert message.aws_trace_header == trace
     (request,) = fake.asked_for("ReceiveMessage")
     assert (request["MaxNumberOfMessages"], request["WaitTimeSeconds"], request["VisibilityTimeout"]) == (7, 1, 120)
     assert request["MessageAttributeNames"] == ["All"]
-    assert sorted(request["MessageSystemAttributeNames"]) == [
-        "AWSTraceHeader",
-        "ApproximateReceiveCount",
-        "SentTimestamp",
-    ]
+    assert set(request["MessageSystemAttributeNames"]) == system.keys()
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        {"MessageId": "m"},
-        {"MessageId": "m", "ReceiptHandle": "r", "Body": "b", "MD5OfBody": "5", "Attributes": {"SentTimestamp": "x"}},
-        {"MessageId": "m", "ReceiptHandle": "r", "Body": {"receipt": "x"}, "MD5OfBody": "5"},
-    ],
-    ids=["fields missing", "no number", "no text"],
-)
-def test_a_garbled_message_is_unavailable(fake: FakeAws, queues: AwsQueues, message: dict[str, Any]) -> None:
-    """A delivery that cannot be read is left to be redelivered; nothing is made up for what is missing."""
-    fake.answer("ReceiveMessage", Reply({"Messages": [message]}))
-    with pytest.raises(QueueUnavailable, match="garbled"):
-        QUEUE_CALLS["ReceiveMessage"](queues)
+GARBLED_MESSAGES = [
+    {"MessageId": "m"},
+    {"MessageId": "m", "ReceiptHandle": "r", "Body": "b", "MD5OfBody": "5", "Attributes": {"SentTimestamp": "x"}},
+    {"MessageId": "m", "ReceiptHandle": "r", "Body": {"receipt": "x"}, "MD5OfBody": "5"},
+]
+GARBLED: list[object] = [5, "abc", {"Id": "0"}, ["abc"], [None], [[]]]
 
 
-@pytest.mark.parametrize("garbled", [5, "abc", {"Id": "0"}, ["abc"], [None], [[]]], ids=repr)
-def test_a_batch_that_is_answered_in_the_wrong_shape(fake: FakeAws, queues: AwsQueues, garbled: object) -> None:
-    """Nothing is confirmed, or the queue is unavailable: whoever asked tries again."""
-    fake.answer("ReceiveMessage", Reply({"Messages": garbled}))
-    with pytest.raises(QueueUnavailable, match="garbled"):
-        QUEUE_CALLS["ReceiveMessage"](queues)
+def test_an_answer_of_the_wrong_shape_is_unavailable(fake: FakeAws, queues: AwsQueues) -> None:
+    """Nothing is made up for what is missing: a message is redelivered, a call is repeated.
+
+    A redrive policy is not taken for the lack of one, which would keep dead letters on the source queue.
+    """
+    answers = [("ReceiveMessage", {"Messages": garbled}) for garbled in ([each] for each in GARBLED_MESSAGES)]
+    answers += [("ReceiveMessage", {"Messages": garbled}) for garbled in GARBLED]
     for operation in ("SendMessageBatch", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
-        for member in ("Successful", "Failed"):
-            fake.answer(operation, Reply({member: garbled}))
-            with pytest.raises(QueueUnavailable, match="garbled"):
-                QUEUE_CALLS[operation](queues)
-
-
-@pytest.mark.parametrize("attributes", [{"RedrivePolicy": "{"}, {"RedrivePolicy": "[]"}, {"RedrivePolicy": "{}"}])
-def test_a_garbled_redrive_policy_is_unavailable(fake: FakeAws, queues: AwsQueues, attributes: dict[str, str]) -> None:
-    """It is not taken for the lack of a policy, which would keep dead letters on the source queue."""
-    fake.answer("GetQueueAttributes", Reply({"Attributes": attributes}))
-    with pytest.raises(QueueUnavailable, match="garbled"):
-        queues.dead_letter_queue(QUEUE)
+        answers += [(operation, {member: garbled}) for garbled in GARBLED for member in ("Successful", "Failed")]
+    policies = [{"RedrivePolicy": text} for text in ("{", "[]", "{}")]
+    answers += [("GetQueueAttributes", {"Attributes": attributes}) for attributes in policies]
+    for operation, answer in answers:
+        fake.answer(operation, Reply(answer))
+        with pytest.raises(QueueUnavailable, match="garbled"):
+            QUEUE_CALLS[operation](queues)
 
 
 # --- ledger ---------------------------------------------------------------------------------------------------------
@@ -548,7 +501,6 @@ def test_the_layout_of_an_item(moto: Aws) -> None:
     ids=["nothing but the key", "other types", "other values"],
 )
 def test_an_item_of_another_program_is_nobodys(moto: Aws, foreign: dict[str, Any]) -> None:
-    """It can be read, it stands in the way of every claim, and no user or submission of ours is taken for its owner."""
     table, ledger = table_of(moto)
     moto.dynamodb.put_item(TableName=table, Item={"TransactionId": {"S": ITEM.transaction_id}, **foreign})
     standing = ledger.claim(ITEM)
@@ -557,23 +509,31 @@ def test_an_item_of_another_program_is_nobodys(moto: Aws, foreign: dict[str, Any
     assert ownership_after_claim(standing, ITEM) is Ownership.OTHER_USER
 
 
-@pytest.mark.parametrize(
-    "user_id",
-    [
-        *({"N": number} for number in ("NaN", "sNaN", "Infinity", "1E+999999999", "", "x", 42, None)),
-        *({}, None, [], "42", 42),
-    ],
-    ids=repr,
-)
-def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger, user_id: object) -> None:
+NO_NUMBERS: list[object] = [
+    *({"N": number} for number in ("NaN", "sNaN", "Infinity", "1E+999999999", "", "x", 42, None)),
+    *({}, None, [], "42", 42),
+]
+
+
+def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger) -> None:
     """What stands in for DynamoDB may answer what DynamoDB never would: it is not ours, or no answer."""
-    item = {"TransactionId": {"S": "1"}, "UserId": user_id}
-    fake.answer("GetItem", Reply({"Item": item}))
-    try:
+    for user_id in NO_NUMBERS:
+        fake.answer("GetItem", Reply({"Item": {"TransactionId": {"S": "1"}, "UserId": user_id}}))
+        try:
+            standing = ledger.get("1")
+        except LedgerUnavailable:
+            continue
+        assert standing is not None and standing.user_id == NO_USER_ID, user_id
+
+
+def test_a_quantity_that_is_none_is_unknown(fake: FakeAws, ledger: AwsLedger) -> None:
+    """Whoever wrote it: a game multiplies by what it is told."""
+    for number in ("0", "-3", "2.5", "1E+20", "NaN"):
+        item = {"TransactionId": {"S": "1"}, "Quantity": {"N": number}, "RevocationPercentage": {"N": "100001"}}
+        fake.answer("GetItem", Reply({"Item": item}))
         standing = ledger.get("1")
-    except LedgerUnavailable:
-        return
-    assert standing is not None and standing.user_id == NO_USER_ID
+        assert isinstance(standing, LedgerItem)
+        assert (standing.quantity, standing.revocation_percentage) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -593,34 +553,12 @@ def test_a_reversal_frees_no_item_of_another_program(moto: Aws, foreign: dict[st
     assert ledger.claim(ITEM) is not None
 
 
-def test_an_item_of_version_1_is_read_as_before(moto: Aws) -> None:
-    """It does not say how many were bought; all else is what it was."""
-    table, ledger = table_of(moto)
-    ledger.claim(replace(ITEM, quantity=None, schema_version=1))
-    key = {"TransactionId": {"S": ITEM.transaction_id}}
-    written = moto.dynamodb.get_item(TableName=table, Key=key)["Item"]
-    assert "Quantity" not in written and written["SchemaVersion"] == {"N": "1"}
-    assert ledger.get(ITEM.transaction_id) == replace(ITEM, quantity=None, schema_version=1)
-
-
-@pytest.mark.parametrize("number", ["0", "-3", "2.5", "1E+20", "NaN"])
-def test_a_quantity_that_is_none_is_unknown(fake: FakeAws, ledger: AwsLedger, number: str) -> None:
-    """Whoever wrote it: a game multiplies by what it is told."""
-    item = {"TransactionId": {"S": "1"}, "Quantity": {"N": number}, "RevocationPercentage": {"N": "100001"}}
-    fake.answer("GetItem", Reply({"Item": item}))
-    standing = ledger.get("1")
-    assert isinstance(standing, LedgerItem)
-    assert (standing.quantity, standing.revocation_percentage) == (None, None)
-
-
-@pytest.mark.parametrize("answer", [{}, {"Attributes": {}}, {"Attributes": []}, {"Attributes": {"UserId": {"N": "1"}}}])
-def test_an_update_that_is_answered_without_its_item_is_not_done(
-    fake: FakeAws, ledger: AwsLedger, answer: dict[str, Any]
-) -> None:
-    """What stands in for DynamoDB may leave it out: nobody knows what stands there, so it has to be asked again."""
-    fake.answer("UpdateItem", Reply(answer))
-    with pytest.raises(LedgerUnavailable):
-        ledger.mark_refunded("1", 5.0)
+def test_an_update_that_is_answered_without_its_item_is_not_done(fake: FakeAws, ledger: AwsLedger) -> None:
+    """What stands in for DynamoDB may leave it out: what stands there is unknown, so it has to be asked again."""
+    for answer in ({}, {"Attributes": {}}, {"Attributes": []}, {"Attributes": {"UserId": {"N": "1"}}}):
+        fake.answer("UpdateItem", Reply(answer))
+        with pytest.raises(LedgerUnavailable):
+            ledger.mark_refunded("1", 5.0)
 
 
 def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
@@ -688,7 +626,6 @@ def test_a_table_that_may_not_be_read_is_refused(fake: FakeAws, ledger: AwsLedge
 
 
 def expire(aws: Aws, table: str, attribute: str) -> None:
-    """Have DynamoDB delete items by the time in this attribute."""
     aws.dynamodb.update_time_to_live(
         TableName=table, TimeToLiveSpecification={"Enabled": True, "AttributeName": attribute}
     )
@@ -716,15 +653,16 @@ def test_a_table_that_deletes_claims_fails_the_check(
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("status", ["ENABLING", "ENABLED", "DISABLING"])
-def test_a_time_to_live_that_is_being_turned_off_still_deletes(fake: FakeAws, ledger: AwsLedger, status: str) -> None:
+def test_a_time_to_live_that_is_being_turned_off_still_deletes(fake: FakeAws, ledger: AwsLedger) -> None:
     fake.answer("GetItem", Reply({}))
-    description = {"TimeToLiveStatus": status, "AttributeName": "ClaimedAt"}
-    fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": description}))
-    with pytest.raises(LedgerRefused, match=f"{status}.*ClaimedAt"):
-        ledger.check()
-    fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": {**description, "TimeToLiveStatus": "DISABLED"}}))
-    ledger.check()
+    for status in ("ENABLING", "ENABLED", "DISABLING", "DISABLED"):
+        description = {"TimeToLiveStatus": status, "AttributeName": "ClaimedAt"}
+        fake.answer("DescribeTimeToLive", Reply({"TimeToLiveDescription": description}))
+        if status == "DISABLED":
+            ledger.check()
+            continue
+        with pytest.raises(LedgerRefused, match=f"{status}.*ClaimedAt"):
+            ledger.check()
 
 
 TTL_UNKNOWN = {
@@ -755,7 +693,6 @@ def test_a_time_to_live_that_cannot_be_seen_keeps_nobody_from_starting(
 
 @given(item=st.from_type(LedgerItem))
 def test_every_attribute_of_an_item_is_known_to_the_check(item: LedgerItem) -> None:
-    """One that was added and forgotten there could have claims deleted."""
     assert _to_attributes(item).keys() <= ATTRIBUTES
 
 
@@ -803,26 +740,18 @@ def test_each_claim_of_a_batch_fares_by_itself(fake: FakeAws, ledger: AwsLedger)
     ]
 
 
-@pytest.mark.parametrize(
-    "entry", [{}, {"Item": {}}, {"blocked": True}, {"TableName": ""}, {"TableName": "another"}], ids=repr
-)
-def test_an_entry_that_says_nothing_confirms_nothing(fake: FakeAws, ledger: AwsLedger, entry: object) -> None:
-    """Whether it was put is in doubt, and only a single claim tells."""
-    fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, entry, PUT, PUT, PUT]}))
-    assert ledger.claim_all(ITEMS) == [None, TAKEN, None, None, None]
+def test_an_entry_that_says_nothing_confirms_nothing(fake: FakeAws, ledger: AwsLedger) -> None:
+    for entry in ({}, {"Item": {}}, {"blocked": True}, {"TableName": ""}, {"TableName": "another"}):
+        fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, entry, PUT, PUT, PUT]}))
+        assert ledger.claim_all(ITEMS) == [None, TAKEN, None, None, None]
 
 
-@pytest.mark.parametrize(
-    "responses",
-    [None, {}, "PUT", [], [PUT] * 4, [PUT] * 6, [PUT, None, PUT, PUT, PUT], [PUT, "PUT", PUT, PUT, PUT]],
-    ids=["null", "an object", "a text", "none", "too few", "too many", "one null", "one text"],
-)
-def test_a_batch_that_is_answered_in_the_wrong_shape_is_unavailable(
-    fake: FakeAws, ledger: AwsLedger, responses: object
-) -> None:
-    fake.answer("BatchExecuteStatement", Reply({"Responses": responses}))
-    with pytest.raises(LedgerUnavailable):
-        ledger.claim_all(ITEMS)
+def test_a_batch_that_is_answered_in_the_wrong_shape_is_unavailable(fake: FakeAws, ledger: AwsLedger) -> None:
+    wrong = (None, {}, "PUT", [], [PUT] * 4, [PUT] * 6, [PUT, None, PUT, PUT, PUT], [PUT, "PUT", PUT, PUT, PUT])
+    for responses in wrong:
+        fake.answer("BatchExecuteStatement", Reply({"Responses": responses}))
+        with pytest.raises(LedgerUnavailable):
+            ledger.claim_all(ITEMS)
 
 
 def test_batches_that_are_refused_are_told_as_such(fake: FakeAws, ledger: AwsLedger) -> None:
@@ -837,8 +766,8 @@ def test_batches_that_are_refused_are_told_as_such(fake: FakeAws, ledger: AwsLed
             ledger.claim_all(ITEMS)
 
 
-@pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingError", "ResourceNotFound", "SomethingNobodyKnows"])
-def test_a_batch_of_which_every_claim_fails_is_unavailable(fake: FakeAws, ledger: AwsLedger, code: str) -> None:
-    fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
-    with pytest.raises(LedgerUnavailable, match=code):
-        ledger.claim_all(ITEMS)
+def test_a_batch_of_which_every_claim_fails_is_unavailable(fake: FakeAws, ledger: AwsLedger) -> None:
+    for code in ("InternalServerError", "ThrottlingError", "ResourceNotFound", "SomethingNobodyKnows"):
+        fake.answer("BatchExecuteStatement", Reply({"Responses": [failed(code)] * 5}))
+        with pytest.raises(LedgerUnavailable, match=code):
+            ledger.claim_all(ITEMS)

@@ -45,7 +45,6 @@ CONFIRMED = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Wire]]:
-    """Start servers that end with the test, and to which clients built after that will talk."""
     with ExitStack() as at_end:
 
         def serve(answer: Callable[[Asked], bytes | None], tls: ssl.SSLContext | None = None) -> Wire:
@@ -70,8 +69,6 @@ def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Caller:
-    """Calls the adapters on the caller's thread, or begins the calls."""
-
     def __init__(self, calls: AwsCalls | None) -> None:
         self._calls = calls
 
@@ -85,7 +82,6 @@ class Caller:
                 assert ledger.claim(ITEM) is None
 
     def call_everything(self, session: boto3.Session) -> None:
-        """Make every call of the adapters once, with all that they can carry."""
         messages = [OutgoingMessage('{"ü": 1}', {"reason": "🪙", "submission_id": "s"}), OutgoingMessage("x")]
         with closing(AwsQueues(session)) as aws_queues, closing(AwsLedger("claims", session)) as aws_ledger:
             queues, ledger = self.of(aws_queues), self.of(aws_ledger)
@@ -101,7 +97,6 @@ class Caller:
 
 @pytest.fixture(params=["called", "begun"])
 def caller(request: pytest.FixtureRequest, calls: AwsCalls) -> Caller:
-    """Each call style in turn."""
     return Caller(calls if request.param == "begun" else None)
 
 
@@ -131,7 +126,6 @@ def secured(serve: Callable[..., Wire], certificate: Path) -> Wire:
 def test_a_server_that_nobody_vouches_for_is_told_nothing(
     secured: Wire, caller: Caller, session: boto3.Session
 ) -> None:
-    """No request leaves before the certificate is verified."""
     with pytest.raises(LedgerUnavailable, match="certificate verify failed"):
         caller.claim(session)
     assert secured.asked == []
@@ -211,7 +205,6 @@ _text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=
 def test_the_signature_is_botocores(
     body: bytes, headers: dict[str, str], secret: str, token: str | None, host: str
 ) -> None:
-    """Whatever is signed, header by header and byte by byte."""
     headers = {name.lower().title(): value for name, value in headers.items()} | {"User-Agent": "not signed"}
     credentials = ReadOnlyCredentials("AKID", secret, token)
     theirs = AWSRequest("POST", f"http://{host}/", dict(headers), body)
@@ -259,16 +252,12 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize(("status", "content", "headers"), ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_an_error_is_read_as_boto3_reads_it(
-    serve: Callable[..., Wire],
-    calls: AwsCalls,
-    session: boto3.Session,
-    status: int,
-    content: object,
-    headers: Mapping[str, str],
+    serve: Callable[..., Wire], calls: AwsCalls, session: boto3.Session, error: tuple[int, object, Mapping[str, str]]
 ) -> None:
     """Code and message: what is decided by them is the same in both call styles."""
+    status, content, headers = error
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
     serve(lambda asked: b"HTTP/1.1 %d X\r\n%sContent-Length: %d\r\n\r\n%s" % (status, lines, len(body), body))
@@ -276,10 +265,9 @@ def test_an_error_is_read_as_boto3_reads_it(
     for caller in (Caller(None), Caller(calls)):
         with pytest.raises(LedgerUnavailable) as raised:
             caller.claim(session)
-        error = raised.value.__cause__
-        assert isinstance(error, ClientError)
-        response = error.response
-        found.append((str(raised.value), raised.value.is_unknown_answer, response["Error"]["Code"]))
+        cause = raised.value.__cause__
+        assert isinstance(cause, ClientError)
+        found.append((str(raised.value), raised.value.is_unknown_answer, cause.response["Error"]["Code"]))
     assert found[0] == found[1]
 
 
@@ -307,11 +295,7 @@ def test_what_is_not_plain_is_boto3s_business(
 
 
 def test_with_another_botocore_boto3_makes_the_calls(
-    serve: Callable[..., Wire],
-    begun: Caller,
-    session: boto3.Session,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    serve: Callable[..., Wire], begun: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """An upgrade may change what is not promised: it is logged, for it costs CPU time, and all works."""
     server = serve(answer_as_aws)
@@ -362,7 +346,6 @@ def test_a_wrong_checksum_confirms_nothing(
 
 
 def test_nothing_can_be_slipped_into_the_headers(serve: Callable[..., Wire], begun: Caller) -> None:
-    """A token with a line break in it, from a broken file, is trouble and no second header."""
     server = serve(answer_as_aws)
     session = plain_session("testing", "testing", "token\r\nX-Amz-Target: DynamoDB_20120810.DeleteTable", "eu-west-1")
     with pytest.raises(LedgerUnavailable, match="line break"):
@@ -443,7 +426,6 @@ def test_calls_under_way_end_with_the_transport(
 def test_a_bug_of_the_transport_loses_no_call(
     serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything under way ends with the bug, which is no outage, and the next call begins anew."""
     serve(answer_as_aws)
     outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with closing(AwsQueues(session)) as queues, monkeypatch.context() as broken:

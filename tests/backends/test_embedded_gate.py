@@ -16,19 +16,13 @@ LONG_SECONDS = 600.0  #: nobody waits so long: a test that does has failed
 
 
 class Waiters:
-    """Threads that wait at a gate, each of which says when it looks."""
-
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.gate = Gate()
         self.pool = pool
         self.waiting: list[Future[None]] = []
 
     def wait(
-        self,
-        queue: str,
-        seconds: float = LONG_SECONDS,
-        known: object = None,
-        look: Callable[[], object] = lambda: None,
+        self, queue: str, seconds: float = LONG_SECONDS, known: object = None, look: Callable[[], object] = lambda: None
     ) -> Future[None]:
         """Have a thread wait; returns when it does."""
         is_in = threading.Event()
@@ -60,7 +54,8 @@ def waiters() -> Iterator[Waiters]:
 
 
 def test_a_change_wakes_those_who_wait_for_that_queue(waiters: Waiters) -> None:
-    """All of them, and nobody else."""
+    """All of them, and nobody else. A wait is also over after its time."""
+    assert [waiters.wait(queue, 0.01).result(PATIENCE_SECONDS) for queue in "ab"] == [None, None]
     first, second, other = waiters.wait("a"), waiters.wait("a"), waiters.wait("b")
     waiters.tell("a", "nobody waits for this one")
     for told in (first, second):
@@ -68,12 +63,6 @@ def test_a_change_wakes_those_who_wait_for_that_queue(waiters: Waiters) -> None:
     assert not other.done()
     waiters.tell("b")
     assert other.result(PATIENCE_SECONDS) is None
-
-
-def test_a_wait_is_over_after_its_time(waiters: Waiters) -> None:
-    """Of the lookout as of any other."""
-    lookout, other = waiters.wait("a", 0.01), waiters.wait("b", 0.01)
-    assert (lookout.result(PATIENCE_SECONDS), other.result(PATIENCE_SECONDS)) == (None, None)
 
 
 @pytest.mark.parametrize("leaving", [("a",), ("a", "b"), ("b", "a")])
@@ -90,7 +79,6 @@ def test_there_is_always_a_lookout(waiters: Waiters, leaving: tuple[str, ...]) -
 
 
 def test_somebody_looks_however_often_the_lookouts_are_told(waiters: Waiters) -> None:
-    """Where there is much to do the watch goes from one to the next before any of them has stood it to its end."""
     looks, is_over = threading.Event(), threading.Event()
 
     def receive() -> None:
@@ -108,24 +96,6 @@ def test_somebody_looks_however_often_the_lookouts_are_told(waiters: Waiters) ->
     while not all(receiver.done() for receiver in receivers):
         waiters.tell("busy")
     assert looks.is_set()
-
-
-def test_one_looks_for_all(waiters: Waiters) -> None:
-    """What it finds it tells; only those who know something else are woken."""
-    news = {"a": 1.0, "b": 2.0}
-    finds = threading.Event()
-
-    def look() -> None:
-        if finds.is_set():
-            waiters.gate.tell_news(news)
-
-    waiters.wait("lookout", look=look)
-    knows, knows_not = waiters.wait("a", known=1.0), waiters.wait("b", known=3.0)
-    had_one, fifo = waiters.wait("c", known=3.0), waiters.wait("a", known=object())
-    finds.set()
-    for told in (knows_not, had_one, fifo):
-        assert told.result(PATIENCE_SECONDS) is None
-    assert not knows.done()
 
 
 def test_what_the_lookout_meets_everybody_meets(waiters: Waiters) -> None:

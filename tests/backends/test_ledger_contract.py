@@ -7,7 +7,7 @@ DynamoDB is moto and, where it is installed, MiniStack, which is also met throug
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -19,16 +19,7 @@ import pytest
 
 from receipt_actors.aws import AwsLedger
 from receipt_actors.domain.ledger import OursElsewhere, Owned, Ownership, ownership_after_claim, ownership_after_lookup
-from receipt_actors.domain.ports import (
-    MAX_CLAIMS,
-    TAKEN,
-    ClaimOutcome,
-    Environment,
-    Ledger,
-    LedgerItem,
-    Standing,
-    Tombstone,
-)
+from receipt_actors.domain.ports import MAX_CLAIMS, TAKEN, Environment, Ledger, LedgerItem, Standing, Tombstone
 from receipt_actors.errors import LedgerUnavailable
 from tests.chaos.aws_proxy import KEPT, AwsProxy
 from tests.patience import PATIENCE_SECONDS
@@ -50,57 +41,49 @@ ITEM = LedgerItem(
 RIVAL = replace(ITEM, submission_id="another", user_id=7, receipt_sha256="cd" * 32)
 
 
+def together(*actions: Callable[[], object]) -> list[Any]:
+    start = threading.Barrier(len(actions))
+
+    def act(action: Callable[[], object]) -> object:
+        start.wait(timeout=PATIENCE_SECONDS)
+        return action()
+
+    with ThreadPoolExecutor(len(actions)) as pool:
+        return list(pool.map(act, actions))
+
+
 def test_a_claim_is_made_once(ledger: Ledger) -> None:
-    """The first claim is put; the second gets the whole item that stands in its way, and changes nothing."""
+    """The first claim is put; another, and its own repetition, get the whole item that stands there."""
+    ledger.check()
+    assert ledger.get(ITEM.transaction_id) is None
     assert ledger.claim(ITEM) is None
     assert ledger.claim(RIVAL) == ITEM
-    assert ledger.get(ITEM.transaction_id) == ITEM
-
-
-def test_the_same_claim_again_finds_itself(ledger: Ledger) -> None:
-    """After a lost answer the claim is repeated, and what stands in the way is our own, field by field."""
-    assert ledger.claim(ITEM) is None
     assert ledger.claim(ITEM) == ITEM
+    assert ledger.get(ITEM.transaction_id) == ITEM
+    ledger.check()
 
 
-def test_nobody_has_claimed_an_unknown_transaction(ledger: Ledger) -> None:
-    assert ledger.get("never-claimed") is None
+VALUES: list[dict[str, Any]] = [
+    {"product_id": None, "original_transaction_id": None},
+    {"environment": Environment.PRODUCTION, "user_id": 2**63 - 1},
+    {"refunded_at_seconds": 1_800_000_000.5, "schema_version": 7, "user_id": -(2**63)},
+    {"quantity": 2**31 - 1, "refunded_at_seconds": 5.0, "revocation_type": "a type", "revocation_percentage": 0},
+    {"quantity": None, "schema_version": 1},
+    {"user_id": 0, "claimed_at_seconds": 0.0},
+    {"transaction_id": "交易 🪙", "product_id": "x" * 256, "source_queue": "a", "post_queue": "b"},
+    {"transaction_id": '\'}; DELETE FROM "claims" --', "submission_id": "', 'UserId': 7 \\ ?"},
+]
+EVERY_VALUE = [replace(ITEM, **{"transaction_id": str(number), **values}) for number, values in enumerate(VALUES)]
 
 
-@pytest.mark.parametrize(
-    "item",
-    [
-        replace(ITEM, product_id=None, original_transaction_id=None),
-        replace(ITEM, environment=Environment.PRODUCTION),
-        replace(ITEM, refunded_at_seconds=1_800_000_000.5, schema_version=7),
-        replace(ITEM, quantity=2**31 - 1, refunded_at_seconds=5.0, revocation_type="a type", revocation_percentage=0),
-        replace(ITEM, quantity=None, schema_version=1),
-        replace(ITEM, user_id=2**63 - 1),
-        replace(ITEM, user_id=-(2**63)),
-        replace(ITEM, user_id=0, claimed_at_seconds=0.0),
-        replace(ITEM, transaction_id="交易 🪙", product_id="x" * 256, source_queue="a", post_queue="b"),
-    ],
-    ids=[
-        "optional",
-        "production",
-        "refunded",
-        "refunded in part",
-        "version 1",
-        "largest user",
-        "smallest user",
-        "zeros",
-        "unicode",
-    ],
-)
-def test_every_value_comes_back_as_it_went(ledger: Ledger, item: LedgerItem) -> None:
-    """No value is rounded, dropped or replaced, at the ends of its range either."""
-    assert ledger.claim(item) is None
-    assert ledger.get(item.transaction_id) == item
-    assert ledger.claim(ITEM if item.transaction_id == ITEM.transaction_id else item) == item
+def test_every_value_comes_back_as_it_went(ledger: Ledger) -> None:
+    for item in EVERY_VALUE:
+        assert ledger.claim(item) is None
+        assert ledger.get(item.transaction_id) == item
+        assert ledger.claim(replace(RIVAL, transaction_id=item.transaction_id)) == item
 
 
 def test_transactions_do_not_stand_in_each_others_way(ledger: Ledger) -> None:
-    """Ids that differ in a character, or in case, are different transactions."""
     items = [replace(ITEM, transaction_id=transaction_id) for transaction_id in ("1", "10", "a", "A", " 1")]
     assert [ledger.claim(item) for item in items] == [None] * 5
     assert [ledger.get(item.transaction_id) for item in items] == items
@@ -109,15 +92,7 @@ def test_transactions_do_not_stand_in_each_others_way(ledger: Ledger) -> None:
 def test_one_of_many_threads_wins(ledger: Ledger) -> None:
     """Sixteen threads claim the same transaction at once: one is told None, the others are told who won."""
     rivals = [replace(ITEM, submission_id=f"submission-{number}", user_id=number) for number in range(16)]
-    start = threading.Barrier(len(rivals))
-
-    def claim(rival: LedgerItem) -> Standing | None:
-        start.wait(timeout=PATIENCE_SECONDS)
-        return ledger.claim(rival)
-
-    with ThreadPoolExecutor(len(rivals)) as pool:
-        answers = list(pool.map(claim, rivals))
-
+    answers = together(*(partial(ledger.claim, rival) for rival in rivals))
     (winner,) = [rival for rival, answer in zip(rivals, answers, strict=True) if answer is None]
     assert [answer for answer in answers if answer is not None] == [winner] * 15
 
@@ -143,13 +118,6 @@ def test_what_stands_says_where_an_ok_belongs(ledger: Ledger, is_refunded: bool)
         assert ownership_after_lookup(ledger.get(wanted.transaction_id), wanted) == owned
 
 
-def test_a_right_table_passes_the_check(ledger: Ledger) -> None:
-    """The check reads without leaving a claim behind."""
-    ledger.check()
-    assert ledger.claim(ITEM) is None
-    ledger.check()
-
-
 # --- refunds ---
 
 REFUNDED_AT = 1_800_000_000.5
@@ -157,7 +125,6 @@ LATER = REFUNDED_AT + 60
 
 
 def test_a_refund_marks_the_claim_and_nothing_else(ledger: Ledger) -> None:
-    """Every other field of it stays, and it is what anybody is told from then on."""
     ledger.claim(ITEM)
     marked = replace(ITEM, refunded_at_seconds=REFUNDED_AT)
     assert ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT) == marked
@@ -201,43 +168,38 @@ def test_a_mark_says_how_much_was_refunded(ledger: Ledger) -> None:
     assert ledger.claim(replace(ITEM, transaction_id="unclaimed")) is None
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [
-        ((1.0, PART), (2.0, MORE)),
-        ((1.0, MORE), (2.0, PART)),  # after a reversal that nobody told us of
-        ((1.0, WHOLE), (2.0, {})),
-        ((1.0, PART), (1.0, MORE)),
-        ((1.0, PART), (1.0, WHOLE)),
-        ((1.0, PART), (1.0, {})),
-        ((1.0, {"revocation_type": "FAMILY_REVOKE"}), (2.0, PART)),
-    ],
-)
+MARKS: list[tuple[tuple[float, dict[str, Any]], tuple[float, dict[str, Any]]]] = [
+    ((1.0, PART), (2.0, MORE)),
+    ((1.0, MORE), (2.0, PART)),  # after a reversal that nobody told us of
+    ((1.0, WHOLE), (2.0, {})),
+    ((1.0, PART), (1.0, MORE)),
+    ((1.0, PART), (1.0, WHOLE)),
+    ((1.0, PART), (1.0, {})),
+    ((1.0, {"revocation_type": "FAMILY_REVOKE"}), (2.0, PART)),
+]
+
+
 @pytest.mark.parametrize("is_claimed", [True, False])
-def test_the_newest_mark_stays_in_whatever_order_they_come(
-    ledger: Ledger, first: tuple[float, dict[str, Any]], second: tuple[float, dict[str, Any]], is_claimed: bool
-) -> None:
+def test_the_newest_mark_stays_in_whatever_order_they_come(ledger: Ledger, is_claimed: bool) -> None:
     """The later one with all that it says and nothing of the other; of one time, the higher percentage.
 
     Where a mark does not say how much, it is the whole. Repeated, it changes nothing.
     """
-    for order in ((first, second), (second, first), (first, second, first, second)):
-        item = replace(ITEM, transaction_id=f"{len(order)} {order[0] is first}")
-        if is_claimed:
-            ledger.claim(item)
-        for at_seconds, said in order:
-            ledger.mark_refunded(item.transaction_id, at_seconds, **said)
-        at_seconds, said = second
-        expected = (
-            replace(item, refunded_at_seconds=at_seconds, **said)
-            if is_claimed
-            else Tombstone(item.transaction_id, at_seconds, **said)
-        )
-        assert ledger.get(item.transaction_id) == expected
+    for first, second in MARKS:
+        for order in ((first, second), (second, first), (first, second, first, second)):
+            item = replace(ITEM, transaction_id=str(order))
+            if is_claimed:
+                ledger.claim(item)
+            for at_seconds, said in order:
+                ledger.mark_refunded(item.transaction_id, at_seconds, **said)
+            at_seconds, said = second
+            expected: Standing = Tombstone(item.transaction_id, at_seconds, **said)
+            if is_claimed:
+                expected = replace(item, refunded_at_seconds=at_seconds, **said)
+            assert ledger.get(item.transaction_id) == expected
 
 
 def test_a_refund_before_its_claim_leaves_a_tombstone(ledger: Ledger) -> None:
-    """Which stands in the way of every claim, and of no other transaction's."""
     tombstone = Tombstone(ITEM.transaction_id, REFUNDED_AT)
     assert ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT) == tombstone
     assert ledger.get(ITEM.transaction_id) == tombstone
@@ -248,7 +210,7 @@ def test_a_refund_before_its_claim_leaves_a_tombstone(ledger: Ledger) -> None:
 
 
 def test_a_reversal_takes_the_mark_back(ledger: Ledger) -> None:
-    """The claim is its owner's as it was; and doing it again, or where there is no mark, changes nothing."""
+    """The claim is its owner's as before; again, or without a mark, it changes nothing; a new refund may follow."""
     ledger.claim(ITEM)
     assert ledger.unmark_refunded(ITEM.transaction_id, LATER) == ITEM
     ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
@@ -256,10 +218,12 @@ def test_a_reversal_takes_the_mark_back(ledger: Ledger) -> None:
     assert ledger.unmark_refunded(ITEM.transaction_id, LATER) == ITEM
     assert ledger.get(ITEM.transaction_id) == ITEM
     assert ledger.claim(RIVAL) == ITEM
+    assert ledger.mark_refunded(ITEM.transaction_id, 2.0) == replace(ITEM, refunded_at_seconds=2.0)
 
 
 def test_a_reversal_takes_the_tombstone_back(ledger: Ledger) -> None:
-    """The transaction is free again, and goes to who claims it first."""
+    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) is None  # of an unknown transaction: it leaves nothing
+    assert ledger.get(ITEM.transaction_id) is None
     ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
     assert ledger.unmark_refunded(ITEM.transaction_id, LATER) is None
     assert ledger.get(ITEM.transaction_id) is None
@@ -280,20 +244,6 @@ def test_a_reversal_leaves_the_mark_of_a_later_refund(ledger: Ledger) -> None:
     assert ledger.unmark_refunded("unclaimed", REFUNDED_AT) is None
 
 
-def test_a_reversal_of_what_nobody_knows_leaves_nothing(ledger: Ledger) -> None:
-    assert ledger.unmark_refunded(ITEM.transaction_id, LATER) is None
-    assert ledger.get(ITEM.transaction_id) is None
-    assert ledger.claim(ITEM) is None
-
-
-def test_a_refund_may_follow_its_reversal(ledger: Ledger) -> None:
-    """With the new time: Apple decides again and again."""
-    ledger.claim(ITEM)
-    ledger.mark_refunded(ITEM.transaction_id, 1.0)
-    ledger.unmark_refunded(ITEM.transaction_id, LATER)
-    assert ledger.mark_refunded(ITEM.transaction_id, 2.0) == replace(ITEM, refunded_at_seconds=2.0)
-
-
 def test_strange_ids_are_refunded_like_others(ledger: Ledger) -> None:
     """Of a claim and of none; ids that differ in a character are different transactions."""
     claimed = replace(ITEM, transaction_id="交易 🪙")
@@ -304,20 +254,7 @@ def test_strange_ids_are_refunded_like_others(ledger: Ledger) -> None:
     assert ledger.unmark_refunded(claimed.transaction_id, LATER) == claimed
 
 
-def together(*actions: Callable[[], object]) -> list[object]:
-    """Begin all of them at the same moment, each on a thread of its own."""
-    start = threading.Barrier(len(actions))
-
-    def act(action: Callable[[], object]) -> object:
-        start.wait(timeout=PATIENCE_SECONDS)
-        return action()
-
-    with ThreadPoolExecutor(len(actions)) as pool:
-        return list(pool.map(act, actions))
-
-
 def test_a_claim_and_its_refund_at_once_end_in_one_of_two_orders(ledger: Ledger) -> None:
-    """Either the claim was first, and is marked, or the refund was, and the claim is not made. Both know which."""
     for number in range(20):
         item = replace(ITEM, transaction_id=f"race-{number}")
         marked, tombstone = replace(item, refunded_at_seconds=7.0), Tombstone(item.transaction_id, 7.0)
@@ -363,7 +300,6 @@ def test_a_batch_puts_what_is_free_and_tells_what_is_taken(batching_ledger: Ledg
 
 
 def test_a_batch_again_finds_itself_claim_by_claim(batching_ledger: Ledger) -> None:
-    """After a lost answer everything is taken, and a single claim of each finds our own item, field by field."""
     items = claims("1", "2", "3")
     assert list(batching_ledger.claim_all(items)) == [None] * 3
     assert list(batching_ledger.claim_all(items)) == [TAKEN] * 3
@@ -371,18 +307,9 @@ def test_a_batch_again_finds_itself_claim_by_claim(batching_ledger: Ledger) -> N
 
 
 def test_a_batch_writes_what_a_single_claim_writes(batching_ledger: Ledger) -> None:
-    """Every value comes back as it went, at the ends of its range, where it is left out, and whatever it quotes."""
-    items = [
-        replace(ITEM, transaction_id="0", product_id=None, original_transaction_id=None),
-        replace(ITEM, transaction_id="1", environment=Environment.PRODUCTION, user_id=2**63 - 1),
-        replace(ITEM, transaction_id="2", refunded_at_seconds=1_800_000_000.5, schema_version=7, user_id=-(2**63)),
-        replace(ITEM, transaction_id="3", user_id=0, claimed_at_seconds=0.0, quantity=None, schema_version=1),
-        replace(ITEM, transaction_id="交易 🪙", product_id="x" * 256),
-        replace(ITEM, transaction_id='\'}; DELETE FROM "claims" --', submission_id="', 'UserId': 7 \\ ?"),
-    ]
-    assert list(batching_ledger.claim_all(items)) == [None] * len(items)
-    assert [batching_ledger.get(item.transaction_id) for item in items] == items
-    assert [batching_ledger.claim(replace(item, submission_id="another")) for item in items] == items
+    assert list(batching_ledger.claim_all(EVERY_VALUE)) == [None] * len(EVERY_VALUE)
+    assert [batching_ledger.get(item.transaction_id) for item in EVERY_VALUE] == EVERY_VALUE
+    assert [batching_ledger.claim(replace(item, submission_id="another")) for item in EVERY_VALUE] == EVERY_VALUE
 
 
 def test_a_tombstone_stands_in_the_way_of_a_batch(batching_ledger: Ledger) -> None:
@@ -401,24 +328,18 @@ def test_batches_and_refunds_at_once_end_in_one_of_two_orders(batching_ledger: L
         partial(batching_ledger.claim_all, items),
         *(partial(batching_ledger.mark_refunded, item.transaction_id, 7.0) for item in items),
     )
-    assert isinstance(outcomes, Sequence)
     for item, outcome, standing in zip(items, outcomes, refunded, strict=True):
         first = replace(item, refunded_at_seconds=7.0) if outcome is None else Tombstone(item.transaction_id, 7.0)
         assert standing == first
         assert batching_ledger.get(item.transaction_id) == first
 
 
-def test_a_batch_has_up_to_25_claims(batching_ledger: Ledger) -> None:
-    """That many pass, none is fine as well, and more are the caller's mistake."""
+def test_a_batch_has_up_to_25_claims_of_different_transactions(batching_ledger: Ledger) -> None:
     items = claims(*map(str, range(MAX_CLAIMS + 1)))
     assert list(batching_ledger.claim_all([])) == []
     with pytest.raises(ValueError, match="at most 25"):
         batching_ledger.claim_all(items)
     assert list(batching_ledger.claim_all(items[:MAX_CLAIMS])) == [None] * MAX_CLAIMS
-
-
-def test_a_batch_names_a_transaction_once(batching_ledger: Ledger) -> None:
-    """Two claims on the same one are the caller's mistake, and neither is made."""
     with pytest.raises(ValueError, match="different"):
         batching_ledger.claim_all([ITEM, RIVAL])
     assert batching_ledger.get(ITEM.transaction_id) is None
@@ -428,15 +349,8 @@ def test_one_of_many_batches_wins_each_claim(batching_ledger: Ledger) -> None:
     """Eight threads claim the same ten transactions at once: each goes to one of them, whose item is the one there."""
     transaction_ids = [str(number) for number in range(10)]
     rivals = [replace(ITEM, submission_id=f"submission-{number}", user_id=number) for number in range(8)]
-    start = threading.Barrier(len(rivals))
-
-    def claim_all(rival: LedgerItem) -> Sequence[ClaimOutcome]:
-        start.wait(timeout=PATIENCE_SECONDS)
-        return batching_ledger.claim_all(claims(*transaction_ids, of=rival))
-
-    with ThreadPoolExecutor(len(rivals)) as pool:
-        answers = list(pool.map(claim_all, rivals))
-
+    batches = [claims(*transaction_ids, of=rival) for rival in rivals]
+    answers = together(*(partial(batching_ledger.claim_all, batch) for batch in batches))
     for index, transaction_id in enumerate(transaction_ids):
         (winner,) = [rival for rival, answer in zip(rivals, answers, strict=True) if answer[index] is None]
         assert batching_ledger.get(transaction_id) == replace(winner, transaction_id=transaction_id)
@@ -449,7 +363,6 @@ def test_one_of_many_batches_wins_each_claim(batching_ledger: Ledger) -> None:
 def proxy(
     ministack_url: str, ministack_table: tuple[boto3.Session, str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[AwsProxy]:
-    """What a client that the test builds will talk to from now on."""
     proxy = AwsProxy(ministack_url, {}, seed=0)
     proxy.late_seconds = 60.0  # or until it is released
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
@@ -459,7 +372,6 @@ def proxy(
 
 @pytest.fixture
 def far_ledger(ministack_table: tuple[boto3.Session, str], proxy: AwsProxy) -> Iterator[AwsLedger]:
-    """DynamoDB at the other end of a bad line, as long as it may take."""
     session, table = ministack_table
     with closing(AwsLedger(table, session, read_timeout_seconds=60.0)) as ledger:
         yield ledger
@@ -467,14 +379,13 @@ def far_ledger(ministack_table: tuple[boto3.Session, str], proxy: AwsProxy) -> I
 
 @pytest.fixture
 def hasty_ledger(ministack_table: tuple[boto3.Session, str], proxy: AwsProxy) -> Iterator[AwsLedger]:
-    """The same, for who gives up waiting before long; on a busy machine perhaps before the request has arrived."""
+    """Gives up waiting before long; on a busy machine perhaps before the request has arrived."""
     session, table = ministack_table
     with closing(AwsLedger(table, session, read_timeout_seconds=0.3)) as ledger:
         yield ledger
 
 
 def ask_in_vain(ask: Callable[[], object], proxy: AwsProxy, operation: str, fault: str) -> None:
-    """Have this befall what is asked, and all be well again."""
     proxy.rates = {operation: {fault: 1.0}}
     with pytest.raises(LedgerUnavailable):
         ask()
@@ -483,7 +394,10 @@ def ask_in_vain(ask: Callable[[], object], proxy: AwsProxy, operation: str, faul
     proxy.calm()
 
 
-@pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
+LOST = pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
+
+
+@LOST
 def test_a_claim_whose_answer_was_lost_is_found_to_be_made(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy, fault: str
 ) -> None:
@@ -496,7 +410,6 @@ def test_a_claim_whose_answer_was_lost_is_found_to_be_made(
 
 @pytest.mark.parametrize("fault", ["refused", "throttled"])
 def test_a_claim_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
-    """It is unavailable, not the answer that nobody has it."""
     proxy.rates = {"PutItem": {fault: 1.0}, "GetItem": {fault: 1.0}}
     with pytest.raises(LedgerUnavailable):
         far_ledger.claim(ITEM)
@@ -506,28 +419,19 @@ def test_a_claim_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsP
     assert far_ledger.get(ITEM.transaction_id) is None
 
 
+@pytest.mark.parametrize("is_claimed_meanwhile", [True, False])
 def test_a_put_that_arrives_late_takes_nothing_from_anybody(
-    far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy
+    far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy, is_claimed_meanwhile: bool
 ) -> None:
-    """Its client has given up, and somebody else has claimed meanwhile: who came first keeps it."""
+    """Its client has given up. If another has claimed meanwhile, who came first keeps it; else it is a claim."""
     ask_in_vain(lambda: hasty_ledger.claim(ITEM), proxy, "PutItem", "late")
-    assert far_ledger.claim(RIVAL) is None
+    assert (far_ledger.claim(RIVAL) if is_claimed_meanwhile else far_ledger.get(ITEM.transaction_id)) is None
     proxy.release()
     proxy.wait_until_idle()
-    assert far_ledger.claim(ITEM) == RIVAL
+    assert far_ledger.claim(ITEM) == (RIVAL if is_claimed_meanwhile else ITEM)
 
 
-def test_a_put_that_arrives_late_is_the_claim_of_who_sent_it(
-    far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy
-) -> None:
-    ask_in_vain(lambda: hasty_ledger.claim(ITEM), proxy, "PutItem", "late")
-    assert far_ledger.get(ITEM.transaction_id) is None
-    proxy.release()
-    proxy.wait_until_idle()
-    assert far_ledger.claim(ITEM) == ITEM
-
-
-@pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
+@LOST
 def test_a_mark_whose_answer_was_lost_is_found_to_be_made(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy, fault: str
 ) -> None:
@@ -542,7 +446,6 @@ def test_a_mark_whose_answer_was_lost_is_found_to_be_made(
 
 @pytest.mark.parametrize("operation", ["UpdateItem", "DeleteItem"])
 def test_a_reversal_that_failed_can_be_repeated(far_ledger: AwsLedger, proxy: AwsProxy, operation: str) -> None:
-    """Whichever of its two steps it was, and whether or not it was carried out."""
     for number, fault in enumerate(["refused", "throttled", "lost", "cut"]):
         far_ledger.mark_refunded(str(number), REFUNDED_AT)
         ask_in_vain(partial(far_ledger.unmark_refunded, str(number), LATER), proxy, operation, fault)
@@ -553,7 +456,6 @@ def test_a_reversal_that_failed_can_be_repeated(far_ledger: AwsLedger, proxy: Aw
 def test_a_deletion_that_arrives_late_deletes_no_claim(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy
 ) -> None:
-    """The reversal was repeated meanwhile, and somebody has claimed."""
     far_ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
     proxy.rates = {"DeleteItem": {"late": 1.0}}
     while not proxy.happened["DeleteItem", "late"]:  # or it was the step before it that took too long
@@ -568,7 +470,7 @@ def test_a_deletion_that_arrives_late_deletes_no_claim(
     assert far_ledger.get(ITEM.transaction_id) == ITEM
 
 
-@pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
+@LOST
 def test_a_batch_whose_answer_was_lost_is_found_to_be_made(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy, fault: str
 ) -> None:
@@ -582,7 +484,6 @@ def test_a_batch_whose_answer_was_lost_is_found_to_be_made(
 
 @pytest.mark.parametrize("fault", ["refused", "throttled"])
 def test_a_batch_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsProxy, fault: str) -> None:
-    """It is unavailable as a whole, and may be sent again."""
     ask_in_vain(lambda: far_ledger.claim_all([ITEM]), proxy, "BatchExecuteStatement", fault)
     assert far_ledger.claim_all([ITEM]) == [None]
 

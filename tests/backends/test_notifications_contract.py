@@ -60,7 +60,6 @@ def test_the_latest_reversal_is_what_counts(notifications: Notifications) -> Non
 
 
 def test_a_reversal_is_no_notification(notifications: Notifications) -> None:
-    """Neither gets in the way of the other, whatever they are called."""
     notifications.record_reversal("交易 🪙", NOW, NOW)
     notifications.record("t-3", NOW)
     assert notifications.reversed_at_seconds("交易 🪙") == NOW

@@ -57,7 +57,6 @@ class SideBySide:
         self.handles += [(name, each.receipt_handle, handles[each.body]) for each in found]
 
     def any_handle(self) -> tuple[str, str, str]:
-        """Return one that was ever given, now and then for a queue that did not give it."""
         name, handle, model_handle = self.random.choice(self.handles)
         return self.random.choice([name, name, name, *self.names]), handle, model_handle
 

@@ -3,8 +3,6 @@
 ::
 
     python -m tests.benchmark.figures --output doc/performance-figures.txt   # medians of 5 runs, about a quarter hour
-
-What the actors add to the calls is measured by ``tests.benchmark.receipts``, which runs the calls alone.
 """
 
 from __future__ import annotations
@@ -27,8 +25,6 @@ CONNECTIONS = 250  #: to Apple, meanwhile: what is in flight beyond them waits h
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure, and what it is to reach."""
-
     name: str
     unit: str
     measured: float
@@ -44,15 +40,12 @@ class Row:
 
 
 class Bench:
-    """Runs ``receipt-actors bench``."""
-
     def __init__(self, folder: Path, runs: int, messages: int) -> None:
         self._folder = folder
         self._runs = runs
         self._messages = messages
 
     def run(self, *flags: str, runs: int | None = None, plot: Path | None = None) -> Mapping[str, Any]:
-        """Return the report of a benchmark. Raises ``CalledProcessError`` where an answer was wrong."""
         report = self._folder / "report.json"
         command = [sys.executable, "-m", "receipt_actors", "bench", "--runs", str(runs or self._runs)]
         command += ["--messages", str(self._messages), "--json", str(report), *flags]
@@ -75,13 +68,11 @@ class Bench:
 
 
 def medians(report: Mapping[str, Any], series: int = 0) -> Mapping[str, float]:
-    """Return the medians of one of the report's series."""
     found: Mapping[str, float] = report["series"][series]["medians"]
     return found
 
 
 def measure(bench: Bench, plot: Path | None) -> Sequence[Row]:
-    """Measure everything."""
     rate, cpu = "rate: of the middle 80 %", "CPU ms a receipt: the program, of the middle 80 %"
     full = bench.run("--processes", "2", "--half-load", plot=plot)
     fast = bench.run(*NO_LATENCY, "--transport", "auto")

@@ -57,15 +57,11 @@ WAIT_SECONDS = 120.0
 
 
 class Idle(GenServer):
-    """Ends with its first cast."""
-
     def handle_cast(self, _request: Any) -> Stop:
         return Stop()
 
 
 class Driver(GenServer):
-    """Starts children, a request each, and answers when all are there."""
-
     def __init__(self, supervisor: Ref, on_start: Callable[[Ref], None] | None = None) -> None:
         self._supervisor = supervisor
         self._on_start = on_start
@@ -86,8 +82,6 @@ class Driver(GenServer):
 
 
 class Bouncing(GenServer):
-    """Sends a counter back, one less, until it is 0."""
-
     def __init__(self, done: threading.Event) -> None:
         self._done = done
 
@@ -100,8 +94,6 @@ class Bouncing(GenServer):
 
 
 class Crashing(GenServer):
-    """Tells when it has started, and crashes when it is told to."""
-
     def __init__(self, started: Callable[[], None]) -> None:
         self._started = started
 
@@ -113,14 +105,10 @@ class Crashing(GenServer):
 
 
 class PlainIdle(pykka.ThreadingActor):
-    """pykka's, for comparison."""
-
     use_daemon_thread = True
 
 
 class PlainBouncing(pykka.ThreadingActor):
-    """pykka's, for comparison."""
-
     use_daemon_thread = True
 
     def __init__(self, done: threading.Event) -> None:
@@ -145,8 +133,6 @@ def resident_bytes() -> int:
 
 
 class Family:
-    """A simple_one_for_one supervisor, and who has it start children."""
-
     def __init__(self, system: ActorSystem, on_start: Callable[[Ref], None] | None = None) -> None:
         self.supervisor = system.start(
             SimpleOneForOneSupervisor, ChildSpec("idle", Start(Idle), TEMPORARY, shutdown=INFINITY)
@@ -276,8 +262,6 @@ def plain_hop(count: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A line of the table."""
-
     what: str
     unit: str
     measure: Callable[[int], float]

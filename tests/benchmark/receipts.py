@@ -5,16 +5,9 @@
     python -m tests.benchmark.receipts                          # medians of 5 runs, about half an hour
     python -m tests.benchmark.receipts --messages 500 --runs 1  # does everything still work?
 
-Each run of each program is a process of its own against the simulated services of ``receipt_actors.sandbox``, by turns,
-so that what disturbs the machine for a while disturbs all. Every answer is checked. Beside our own program stand
-
-- a script with 200 threads, boto3 and requests, one call each (``pipelines.threads_pipeline``);
-- one on an event loop, aiobotocore and aiohttp, with batches (``pipelines.asyncio_pipeline``). It pins botocore: an
-  environment of its own is made for it, unless ``--asyncio-python`` names one that has what it needs;
-- our own clients in a loop without actors (``pipelines.bare_clients``), with the batches that our program was just seen
-  to have: what it costs beyond them, the actors add.
-
-CPU is that of the program and its children, from outside.
+All programs run by turns against the simulated services of ``receipt_actors.sandbox``, and every answer is checked.
+``pipelines.asyncio_pipeline`` needs aiobotocore, which pins botocore: an environment is made for it, unless
+``--asyncio-python`` names one. CPU is that of the program and its children, from outside.
 """
 
 from __future__ import annotations
@@ -45,20 +38,16 @@ CONDITIONS = {
     "Apple 250 +- 100 ms, DynamoDB 5 ms, SQS 10 ms": ServiceOptions(),
     "no latency: CPU alone": ServiceOptions(Latency(), 0.0, 0.0),
 }
-BARE_CONDITION = "no latency: CPU alone"
+TWO_PROCESSES_CONDITION = next(iter(CONDITIONS))
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What is run and measured."""
-
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    bare_of: str | None = None  #: the program whose batches it has
 
     def several(self, count: int) -> Program:
-        """The same in several processes."""
         return Program(
             f"{self.name}, {count} processes",
             [sys.executable, "-m", f"{PIPELINES}.several", str(count), *self.command],
@@ -71,12 +60,6 @@ def ours(transport: str, processes: int) -> Program:
     many = [] if processes == 1 else ["--processes", str(processes)]
     name = _ours(transport) + ("" if processes == 1 else f", {processes} processes")
     return Program(name, [*command, *many], {TRANSPORT_VARIABLE: transport})
-
-
-def bare(transport: str) -> Program:
-    name = f"{_ours(transport)}: the same calls and rules, no actors"
-    command = [sys.executable, "-m", f"{PIPELINES}.bare_clients"]
-    return Program(name, command, {TRANSPORT_VARIABLE: transport}, bare_of=_ours(transport))
 
 
 def _ours(transport: str) -> str:
@@ -95,36 +78,19 @@ REFERENCE = _ours("auto")
 
 
 def programs(condition: str, asyncio_python: Path) -> Iterator[Program]:
-    """All programs in the order of the table; one whose batches another has comes before it."""
     yield ours("auto", 1)
     yield ours("threads", 1)
     yield threads()
     yield asyncio_pipeline(asyncio_python)
-    if condition == BARE_CONDITION:
-        yield bare("auto")
-        yield bare("threads")
-    else:
+    if condition == TWO_PROCESSES_CONDITION:
         yield ours("auto", 2)
         yield ours("threads", 2)
         yield threads().several(2)
         yield asyncio_pipeline(asyncio_python).several(2)
 
 
-def batches_of(measurement: Measurement) -> str:
-    """The mean number of entries of each request, as ``bare_clients`` takes it."""
-    claims = measurement.requests.get("BatchExecuteStatement", 0) + measurement.requests.get("PutItem", 0)
-    sizes = {
-        "claim": measurement.messages / claims,
-        "send": measurement.fill("SendMessageBatch") or 1.0,
-        "delete": measurement.fill("DeleteMessageBatch") or 1.0,
-    }
-    return ",".join(f"{name}={size:.3f}" for name, size in sizes.items())
-
-
 @dataclass(slots=True)
 class Findings:
-    """What came of all runs under one condition."""
-
     measurements: dict[str, list[Measurement]] = field(default_factory=lambda: defaultdict(list))  #: by program
     failures: list[str] = field(default_factory=list)  #: runs that came to nothing, or to wrong answers
 
@@ -135,7 +101,7 @@ def measure(services: Services, all_programs: Sequence[Program], runs: int, tell
     for number in range(1, runs + 1):
         for program in all_programs:
             try:
-                measurement = _measure_once(services, program, findings.measurements)
+                measurement = _measure_once(services, program)
             except BenchFailed as error:
                 findings.failures.append(f"{program.name}, run {number}: {error}")
                 tell(findings.failures[-1])
@@ -145,14 +111,8 @@ def measure(services: Services, all_programs: Sequence[Program], runs: int, tell
     return findings
 
 
-def _measure_once(
-    services: Services, program: Program, measurements: Mapping[str, Sequence[Measurement]]
-) -> Measurement:
+def _measure_once(services: Services, program: Program) -> Measurement:
     environment = {**program.environment, "PYTHONPATH": str(ROOT)}
-    if program.bare_of is not None:
-        if not measurements[program.bare_of]:
-            raise BenchFailed(f"{program.bare_of} has no batches to imitate")
-        environment["BARE_BATCHES"] = batches_of(measurements[program.bare_of][-1])
     measurement = run(program.command, services, environment=environment)
     if measurement.wrong:
         raise BenchFailed(f"{measurement.wrong} answers are wrong, such as {measurement.wrong_shown[0]}")
@@ -172,7 +132,6 @@ COLUMNS: Mapping[str, Callable[[Measurement], float]] = {
 
 
 def table(condition: str, found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
-    """A line for each program, medians; and how the reference compares."""
     titles = "".join(f"{title:>11}" for title in COLUMNS)
     yield f"{condition:63}{titles}{'rate x':>9}{'CPU x':>9}"
     medians = {
@@ -188,23 +147,11 @@ def table(condition: str, found: Mapping[str, Sequence[Measurement]]) -> Iterato
         yield f"{name:63}{cells}{faster:>9.2f}{cheaper:>9.2f}"
 
 
-def added(found: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
-    """What our program costs beyond its calls and rules: of the differences in each run the median, least and most."""
-    for transport in ("auto", "threads"):
-        whole = _ours(transport)
-        pairs = zip(found.get(whole, ()), found.get(bare(transport).name, ()), strict=False)
-        if differences := [one.cpu_ms - other.cpu_ms for one, other in pairs]:
-            spread = f"{min(differences):.3f} to {max(differences):.3f}"
-            what = f"{whole}: what the actors add to calls and rules, CPU ms"
-            yield f"{what:74}{statistics.median(differences):>11.3f}  ({spread})"
-
-
 def _shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def environment_for_asyncio(folder: Path, tell: Callable[[str], None]) -> Path:
-    """Make an environment with what ``asyncio_pipeline`` needs, or take the one that is there."""
     python = folder / "bin" / "python"
     if not python.exists():
         tell(f"making an environment for aiobotocore in {folder}")
@@ -214,7 +161,6 @@ def environment_for_asyncio(folder: Path, tell: Callable[[str], None]) -> Path:
 
 
 def describe(asyncio_python: Path) -> Iterator[str]:
-    """What was measured, and where."""
     script = f"from importlib.metadata import version; print(*map(version, {ASYNCIO_REQUIREMENTS!r}))"
     theirs = subprocess.run([str(asyncio_python), "-c", script], capture_output=True, text=True, check=True)
     versions = zip(ASYNCIO_REQUIREMENTS, theirs.stdout.split(), strict=True)
@@ -245,7 +191,7 @@ def main() -> int:
             with Services(service_options) as services:
                 services.prepare(Load(options.messages))
                 findings = measure(services, list(programs(condition, asyncio_python)), options.runs, tell)
-            lines += ["", *table(condition, findings.measurements), *added(findings.measurements)]
+            lines += ["", *table(condition, findings.measurements)]
             failures += findings.failures
     text = "\n".join([*lines, *(f"failed: {failure}" for failure in failures)]) + "\n"
     sys.stdout.write(text)

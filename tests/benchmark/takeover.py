@@ -25,6 +25,7 @@ import random
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -34,7 +35,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.bench.figures import machine
 from receipt_actors.sandbox.load import Kind
 from receipt_actors.sandbox.services.process import ServiceProcess
-from tests.chaos.network import Network, Request, Way
+from tests.chaos.network import Cut, Network, Request
 from tests.chaos.nodes import AwsSite, Node, is_receive, is_sqs
 from tests.chaos.traffic import Traffic
 from tests.system.processes import Programs
@@ -47,8 +48,6 @@ PATIENCE_LEASES = 20  #: and a minute, for what takes one and a half
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """One, in seconds from the moment at which the active node was gone."""
-
     way: str
     lease_seconds: float
     seat: float
@@ -57,8 +56,6 @@ class Takeover:
 
 
 class Pair:
-    """Two nodes, one of which works."""
-
     def __init__(self, site: AwsSite, rng: random.Random, processes: int) -> None:
         self._site = site
         self._random = rng
@@ -66,7 +63,6 @@ class Pair:
         site.start("b", processes)
 
     def take_over(self, way: str) -> Takeover:
-        """Have the active one be gone in this way, measure, and put everything right again."""
         site = self._site
         victim: Node | None = None
         while site.seated != [victim]:  # a busy machine may have kept the one before from renewing
@@ -74,7 +70,7 @@ class Pair:
             site.pass_time(self._random.uniform(0, site.lease_seconds / 2))
         assert victim is not None
         (other,) = (node for node in site.running if node is not victim)
-        began_at = site.network.now()
+        began_at = time.monotonic()
         _GONE[way](victim)
         self._wait_until(lambda: self._first(other, _is_answer, began_at), "the other one answers")
         seat = next(
@@ -90,7 +86,6 @@ class Pair:
         return Takeover(way, site.lease_seconds, *times)
 
     def _active(self) -> Node:
-        """Wait until one works and the other one stands by; return the one that works."""
         self._wait_until(self._is_whole, "one works and the other one stands by")
         active = self._site.seated[0]
         self._wait_until(
@@ -100,14 +95,13 @@ class Pair:
 
     @property
     def _now(self) -> float:
-        return self._site.network.now() - self._site.lease_seconds
+        return self._time.monotonic() - self._site.lease_seconds
 
     def _is_whole(self) -> bool:
         newest, running = self._site.newest(), {node.name for node in self._site.running}
         return newest is not None and newest.members.keys() == running and len(running) == 2 and len(newest.seats) == 1
 
     def _first(self, node: Node, kind: Callable[[Request], bool], after_seconds: float) -> float | None:
-        """When this node's first request of a kind came after that time; None: none has."""
         requests = self._site.requests(lambda request: request.node == node.name and kind(request))
         return next((at for at in (each.came_at_seconds for each in requests) if at > after_seconds), None)
 
@@ -121,11 +115,11 @@ def _is_answer(request: Request) -> bool:
 
 _GONE: dict[str, Callable[[Node], object]] = {
     "killed": Node.kill,
-    "stopped": Node.pause,
-    "cut off": lambda node: node.cut(Way.DROPPED),
+    "stopped": lambda node: node.program.pause(),
+    "cut off": lambda node: node.cut(Cut.DROPPED),
     "drain": Node.tell_to_end,
-    "no SQS": lambda node: node.cut(Way.DROPPED, is_sqs),
-    "SQS refused": lambda node: node.cut(Way.REFUSED, is_sqs),
+    "no SQS": lambda node: node.cut(Cut.DROPPED, is_sqs),
+    "SQS refused": lambda node: node.cut(Cut.REFUSED, is_sqs),
 }
 
 
@@ -136,7 +130,7 @@ def _start_again(site: AwsSite, node: Node) -> None:
 
 _BACK: dict[str, Callable[[AwsSite, Node], object]] = {
     "killed": _start_again,
-    "stopped": lambda _site, node: node.resume(),
+    "stopped": lambda _site, node: node.program.resume(),
     "cut off": lambda _site, node: node.mend(),
     "drain": _start_again,
     "no SQS": lambda _site, node: node.mend(),
@@ -146,7 +140,6 @@ _BACK: dict[str, Callable[[AwsSite, Node], object]] = {
 
 @contextmanager
 def pair(lease_seconds: float, seed: int, processes: int) -> Iterator[Pair]:
-    """Start two nodes, and all that they need, under load."""
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="receipt-takeover-"))
         programs = Programs(Path(folder))
@@ -155,7 +148,8 @@ def pair(lease_seconds: float, seed: int, processes: int) -> Iterator[Pair]:
         stack.callback(services.close)
         store = stack.enter_context(SimulatedAppStore(latency_seconds=APPLE_SECONDS))
         network = stack.enter_context(Network())
-        site = AwsSite(programs, services, store, network, "active-standby", lease_seconds, drain_seconds=10)
+        sharing = {"role": "active-standby", "lease_seconds": lease_seconds, "drain_seconds": 10}
+        site = AwsSite(programs, services, store, network, **sharing)
         stack.callback(site.close)
         traffic = Traffic(site.world, seed, without=(Kind.MALFORMED, Kind.TEMPORARY_FAILURE))
         stack.enter_context(traffic.flowing(BACKLOG))
@@ -163,7 +157,6 @@ def pair(lease_seconds: float, seed: int, processes: int) -> Iterator[Pair]:
 
 
 def measure(ways: Sequence[str], leases: Sequence[float], runs: int, processes: int) -> Iterator[Takeover]:
-    """Measure each way so often at each lease, by turns."""
     for number, lease_seconds in enumerate(leases):
         with pair(lease_seconds, 1_000 + number, processes) as nodes:
             for _ in range(runs):
@@ -172,7 +165,6 @@ def measure(ways: Sequence[str], leases: Sequence[float], runs: int, processes: 
 
 
 def table(takeovers: Sequence[Takeover]) -> str:
-    """Write medians and worst."""
     lines = [
         f"{'seconds until the other node':44}{'is active':>16}{'receives':>16}{'answers':>16}",
         f"{'the active one is':24}{'lease':>10}{'runs':>10}" + f"{'median':>8}{'worst':>8}" * 3,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmark import signatures, takeover
+from tests.benchmark import takeover
 from tests.benchmark.otp import FIGURES
 from tests.patience import PATIENCE_SECONDS
 
@@ -26,24 +26,8 @@ def test_every_figure_of_the_otp_layer_is_measured() -> None:
     assert [line[:38].strip() for line in lines[2:]] == [figure.what for figure in FIGURES.values()]
 
 
-def test_every_way_to_verify_a_signature_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    """A row for each, with CPU time in processes only where there are some."""
-    assert signatures.main(["--runs", "1", "--count", "40"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line[:34].strip() for line in lines[3:7]] == [
-        "Apple's library alone",
-        "each chain for the first time",
-        "chains remembered",
-        "in a process beside this one",
-    ]
-    assert all(float(line[34:46]) > 0 for line in lines[3:7])
-    assert all(float(line[46:54]) == 0 for line in lines[3:6])
-    assert lines[7].startswith("one at a time, in a process: ")
-
-
 @pytest.mark.slow
 def test_a_takeover_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A row for each way, with times in the order in which things happen, as a table and as JSON."""
     report = tmp_path / "takeovers.json"
     arguments = ["--runs", "1", "--leases", "1", "--ways", "killed,drain", "--json", str(report)]
     assert takeover.main(arguments) == 0

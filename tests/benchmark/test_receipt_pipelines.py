@@ -6,25 +6,14 @@ The one on aiobotocore needs an environment of its own, whose Python ``ASYNCIO_P
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
-import boto3
 import pytest
 
-from receipt_actors.aws import AwsQueues
-from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.bench import BenchFailed, Latency, Load, ServiceOptions, Services, run
-from receipt_actors.sandbox.check import AnswerSeen, check
-from receipt_actors.sandbox.load import Kind, Scenario, make_scenario
-from receipt_actors.sandbox.services.load import BUNDLE_ID, POST_QUEUE, SOURCE_QUEUE
 from tests.benchmark.receipts import ROOT, Program, asyncio_pipeline, threads
 
 MESSAGES = 200
@@ -38,8 +27,6 @@ PROGRAMS = [
         marks=pytest.mark.skipif(ASYNCIO_PYTHON is None, reason="ASYNCIO_PYTHON names no environment of its own"),
     ),
 ]
-#: What a pipeline that moves nothing to the dead-letter queue can be asked to answer.
-ANSWERED = (Kind.GENUINE, Kind.BUNDLE, Kind.REPLAYED, Kind.DUPLICATE, Kind.EXPIRED, Kind.REFUNDED, Kind.FOREIGN_APP)
 WRONG = """
 from tests.benchmark.pipelines import threads_pipeline
 threads_pipeline.Pipeline._claim = lambda self, item: "claimed_by_another_user"
@@ -54,22 +41,8 @@ def services() -> Iterator[Services]:
         yield services
 
 
-@pytest.fixture
-def queues(services: Services) -> Iterator[AwsQueues]:
-    """New and empty, seen through our own client."""
-    services.prepare(Load(0))
-    services.ask("aws", "begin")
-    services.ask("aws", "go")
-    session = boto3.Session("simulated", "simulated", region_name="eu-west-1")
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", services.environment["AWS_ENDPOINT_URL"])
-        with closing(AwsQueues(session)) as queues:
-            yield queues
-
-
 @pytest.mark.parametrize("program", [*PROGRAMS, threads().several(2)], ids=lambda program: program.name)
 def test_every_message_is_answered_rightly_and_then_deleted(services: Services, program: Program) -> None:
-    """As the services saw it: one OK each, one claim each, deleted only when the answer was confirmed."""
     services.prepare(Load(MESSAGES))
     environment = {**program.environment, **ENVIRONMENT}
     measurement = run(program.command, services, environment=environment, patience_seconds=PATIENCE_SECONDS)
@@ -78,45 +51,9 @@ def test_every_message_is_answered_rightly_and_then_deleted(services: Services, 
 
 
 def test_a_program_that_is_wrong_or_ends_is_found_out(services: Services) -> None:
-    """Each of its answers and what it did not claim; and a program that ends by itself, by its last words."""
     services.prepare(Load(20))
     measurement = run([sys.executable, "-c", WRONG], services, environment=ENVIRONMENT)
     assert measurement.wrong == 2 * 20
     assert "INVALID" in measurement.wrong_shown[0]
     with pytest.raises(BenchFailed, match=r"(?s)ended with code 3 before it asked for messages.*no idea"):
         run([sys.executable, "-c", "print('no idea'); raise SystemExit(3)"], services)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-def test_replays_and_refusals_get_what_they_get_from_us(
-    services: Services, queues: AwsQueues, program: Program
-) -> None:
-    """One OK for a transaction that several send, the same again for a submission that is sent twice, none refused."""
-    scenario = make_scenario(300, 7, BUNDLE_ID, POST_QUEUE)
-    scenario = Scenario(7, tuple(message for message in scenario.messages if message.kind in ANSWERED))
-    outgoing = [OutgoingMessage(message.body, message.attributes) for message in scenario.messages]
-    for start in range(0, len(outgoing), 10):
-        batch = outgoing[start : start + 10]
-        assert queues.send(SOURCE_QUEUE, batch) == [None] * len(batch)
-    process = subprocess.Popen(program.command, env={**services.environment, **program.environment, **ENVIRONMENT})
-    try:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while services.ask("aws", "progress")["deleted"] < len(outgoing):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-        services.ask("aws", "finish")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_SECONDS) == 0
-    finally:
-        process.kill()
-        process.wait()
-    assert check(scenario, list(_answers(queues)), []).wrong == ()
-
-
-def _answers(queues: AwsQueues) -> Iterator[AnswerSeen]:
-    while messages := queues.receive(POST_QUEUE, max_messages=10, wait_seconds=0, visibility_timeout_seconds=600):
-        for message in messages:
-            body = json.loads(message.body)
-            reason = message.attributes["reason"]
-            yield AnswerSeen(body["user_id"], body["transaction_id"], body["status"], reason)

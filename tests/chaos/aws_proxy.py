@@ -1,84 +1,77 @@
-"""A proxy in front of an emulator of AWS, which makes trouble: what the program under test is given as its endpoint.
+"""A proxy in front of an emulator of AWS that makes trouble, by seed: the program under test gets its URL.
 
-What can befall a request (at random, by seed):
-
-``refused``    nothing is done; 500 or 503
-``throttled``  nothing is done; ``ThrottlingException``, in SQS's words ``RequestThrottled``
-``lost``       it is carried out, and answered 500
-``cut``        it is carried out, and the connection is closed without an answer
-``slow``       it is carried out, and answered when the client has given up waiting
-``late``       it is carried out only when the client has given up waiting, and tried again perhaps
-``doubled``    what was received can be received again at once, by anyone
-
-The proxy also knows what no client of SQS can ask for: what is in the hands of the process that runs now, and the
-receipt handles of those that have died.
+It also knows what no client of SQS can ask for: which messages the process that runs now has received and not deleted,
+and the receipt handles of processes that have died.
 """
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
 import random
-import socket
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.patience import PATIENCE_SECONDS
 
+from .network import Link, Message, Network, Upstream
+
 #: Above the program's time-outs of 5 s, and of a long poll of 1 s and these.
 LATE_SECONDS = 6.5
 
-#: Probabilities by operation; an operation that is not listed is passed on as it is.
+#: Probabilities by operation and fault. An operation that is not listed is passed on as it is.
+#:
+#: ``refused``    nothing is done; 500 or 503
+#: ``throttled``  nothing is done; ``ThrottlingException``, in SQS's words ``RequestThrottled``
+#: ``lost``       it is carried out, and answered 500
+#: ``cut``        it is carried out, and the connection is closed without an answer
+#: ``slow``       it is carried out, and answered when the client has given up waiting
+#: ``late``       it is carried out only when the client has given up waiting, and perhaps tried again
+#: ``doubled``    what was received can be received again at once, by anyone
 Rates = Mapping[str, Mapping[str, float]]
 
 #: What keeps a request waiting.
 KEPT = ("slow", "late")
-_NOT_CARRIED_OUT = ("refused", "throttled")
 
 
 class AwsProxy:
-    """See the module. ``close`` it; ``happened`` counts by operation and fault."""
+    """``happened`` counts by operation and fault; ``close`` it."""
 
     def __init__(self, upstream_url: str, rates: Rates, *, seed: int) -> None:
         self.rates = rates
         self.happened: Counter[tuple[str, str]] = Counter()
         self.requests: Counter[str] = Counter()
         self.messages_received = 0
-        self.upstream = urlsplit(upstream_url).netloc
         self.late_seconds = LATE_SECONDS
-        self.released = threading.Event()
+        self.headers: Mapping[str, str] = {}  #: of the last request: an emulator reads account and region there
+        self._random = random.Random(seed)
+        self._released = asyncio.Event()
+        self._changed = threading.Condition()  # over what follows
         self._under_way = 0
         self._kept_waiting = 0
-        self._changed = threading.Condition()  # over the two lines above
-        self.authorization = ""  #: of the last request: an emulator reads account and region there
-        self._random = random.Random(seed)
-        self._lock = threading.Lock()
         self._newest_handle: dict[tuple[str, str], str] = {}  # by URL of the queue and message id; not deleted yet
         # Receipt handles that this life has received, and not deleted or handed back; how often that had been received.
         self._held: dict[str, int] = {}
-        self._server = _Server(self)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="aws-proxy", daemon=True)
-        self._thread.start()
+        self._network = Network().__enter__()
+        self._link = self._network.open(_FaultyLink(self, self._network, upstream_url))
+        self.url = self._link.url
 
     def close(self) -> None:
         self.release()
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._network.__exit__()
 
     def calm(self) -> None:
-        """From now on everything is passed on as it is."""
         self.rates = {}
 
     def release(self) -> None:
-        """What is late now, and later on, waits no longer."""
-        self.released.set()
+        async def set_it() -> None:
+            self._released.set()
+
+        self._network.do(set_it())
 
     def wait_until_idle(self) -> None:
         """Wait until every request is done with, also those that no client waits for."""
@@ -86,206 +79,149 @@ class AwsProxy:
             assert self._changed.wait_for(lambda: self._under_way == 0, timeout=PATIENCE_SECONDS)
 
     def wait_until_kept(self) -> None:
-        """Wait until some request is where its fault has it wait, whether or not its client waits still.
-
-        (A ``late`` one has not been carried out then, a ``slow`` one has.)
-        """
+        """Wait until some request waits for its fault to end, whether or not its client still waits."""
         with self._changed:
             assert self._changed.wait_for(lambda: self._kept_waiting > 0, timeout=PATIENCE_SECONDS)
 
     def begin_life(self) -> None:
-        """Another process has begun."""
-        with self._lock:
+        with self._changed:
             self._held.clear()
 
     def in_flight(self, receives: int = 1) -> int:
-        """Count the messages that the process has in its hands, and that were received so often or more often."""
-        with self._lock:
+        with self._changed:
             return sum(count >= receives for count in self._held.values())
 
     def bring_back(self) -> None:
-        """Make all that is in dead hands visible now, instead of waiting for the visibility timeout."""
-        with self._lock:
+        """Make all that dead processes had received visible now, instead of waiting for the visibility timeout."""
+        with self._changed:
             handles: dict[str, list[str]] = {}
             for (queue_url, _), handle in self._newest_handle.items():
                 handles.setdefault(queue_url, []).append(handle)
-        connection = self.connect()
         for queue_url, of_queue in handles.items():
-            for start in range(0, len(of_queue), 10):
-                _make_visible(
-                    connection, {"Authorization": self.authorization}, queue_url, of_queue[start : start + 10]
-                )
-        connection.close()
+            self._network.do(self._link.make_visible(queue_url, of_queue))
 
-    # --- for the threads of connections ---
+    def disturb(self) -> None:
+        """Do nothing: its faults come by themselves."""
 
-    def connect(self) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(self.upstream, timeout=PATIENCE_SECONDS)
-        connection.connect()
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
+    def figures(self) -> str:
+        faults = Counter[str]()
+        for (_, fault), count in self.happened.items():
+            faults[fault] += count
+        told = ", ".join(f"{count} {name}" for name, count in faults.most_common())
+        return f"{self.requests.total()} requests, of which {told}"
 
-    @contextmanager
-    def request_under_way(self) -> Iterator[None]:
+    # --- on the network's thread ---
+
+    def begin(self, operation: str) -> str | None:
         with self._changed:
             self._under_way += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._under_way -= 1
-                self._changed.notify_all()
+            self.requests[operation] += 1
+        number = self._random.random()
+        for fault, rate in self.rates.get(operation, {}).items():
+            number -= rate
+            if number < 0:
+                self.happened[operation, fault] += 1
+                return fault
+        return None
 
-    def keep_waiting(self) -> None:
-        """Return when the client of this request has given up, as one may hope, or when all are released."""
+    def end(self) -> None:
+        with self._changed:
+            self._under_way -= 1
+            self._changed.notify_all()
+
+    async def keep_waiting(self) -> None:
+        """Return when the client of this request has probably given up, or when all are released."""
         with self._changed:
             self._kept_waiting += 1
             self._changed.notify_all()
-        self.released.wait(self.late_seconds)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._released.wait(), self.late_seconds)
 
-    def draw(self, operation: str, body: bytes) -> str | None:
-        """Say what befalls this request."""
-        with self._lock:
-            self.requests[operation] += 1
-            number = self._random.random()
-            for fault, rate in self.rates.get(operation, {}).items():
-                number -= rate
-                if number < 0:
-                    self.happened[operation, fault] += 1
-                    return fault
-        return None
+    def refusal(self, fault: str, is_dynamodb: bool) -> Message:
+        if fault == "throttled":
+            return _error(400, "ThrottlingException" if is_dynamodb else "RequestThrottled")
+        if self._random.random() < 0.5:
+            return _error(500, "InternalServerError")
+        return _error(503, "ServiceUnavailable")
 
-    def heads_or_tails(self) -> bool:
-        with self._lock:
-            return self._random.random() < 0.5
-
-    def note(self, operation: str, body: bytes, answer: bytes) -> Sequence[str]:
-        """Remember who has which message; returns the receipt handles of what was received."""
-        if operation not in ("ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
-            return ()
-        question = json.loads(body)
-        received = json.loads(answer).get("Messages") or () if operation == "ReceiveMessage" else ()
-        with self._lock:
+    def note(self, operation: str, question: Mapping[str, Any], answer: Mapping[str, Any]) -> Sequence[str]:
+        """Remember which process has which message; returns the receipt handles of what was received."""
+        received = answer.get("Messages") or () if operation == "ReceiveMessage" else ()
+        with self._changed:
             self.messages_received += len(received)
             for message in received:
                 self._newest_handle[question["QueueUrl"], message["MessageId"]] = message["ReceiptHandle"]
                 self._held[message["ReceiptHandle"]] = int(message["Attributes"]["ApproximateReceiveCount"])
-            given_up = {
-                entry["ReceiptHandle"] for entry in question.get("Entries", ()) if not entry.get("VisibilityTimeout")
-            }
+            entries = question.get("Entries", ())
+            given_up = {entry["ReceiptHandle"] for entry in entries if not entry.get("VisibilityTimeout")}
             for handle in given_up:
                 self._held.pop(handle, None)
             if operation == "DeleteMessageBatch":
-                deleted = [key for key, handle in self._newest_handle.items() if handle in given_up]
-                for key in deleted:
+                for key in [key for key, handle in self._newest_handle.items() if handle in given_up]:
                     del self._newest_handle[key]
         return [message["ReceiptHandle"] for message in received]
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
+class _FaultyLink(Link):
+    def __init__(self, proxy: AwsProxy, network: Network, upstream_url: str) -> None:
+        super().__init__(network, "program", upstream_url, "127.0.0.1")
+        self._proxy = proxy
 
-    def __init__(self, proxy: AwsProxy) -> None:
-        self.proxy = proxy
-        super().__init__(("127.0.0.1", 0), _Connection)
+    async def pass_on(self, message: Message, upstream: Upstream, writer: asyncio.StreamWriter) -> bool:
+        target = message.headers.get("x-amz-target", "")
+        operation = target.rpartition(".")[2]
+        fault = self._proxy.begin(operation)
+        try:
+            if fault in ("refused", "throttled"):
+                answer = self._proxy.refusal(fault, target.startswith("DynamoDB"))
+            else:
+                carried_out = await self._carry_out(operation, message, upstream, fault)
+                if carried_out is None or fault == "cut":
+                    return False
+                answer = _error(500, "InternalServerError") if fault == "lost" else carried_out
+            writer.write(answer.bytes)
+            await writer.drain()
+            return True
+        finally:
+            self._proxy.end()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed is no news."""
-
-
-class _Connection(BaseHTTPRequestHandler):
-    """One connection of a client, on a thread and with a connection to the emulator of its own."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def setup(self) -> None:
-        super().setup()
-        self._upstream = self.server.proxy.connect()
-
-    def finish(self) -> None:
-        self._upstream.close()
-        super().finish()
-
-    def do_POST(self) -> None:
-        with self.server.proxy.request_under_way():
-            self._pass_on(self.server.proxy)
-
-    def _pass_on(self, proxy: AwsProxy) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        fault = proxy.draw(operation, body)
+    async def _carry_out(
+        self, operation: str, message: Message, upstream: Upstream, fault: str | None
+    ) -> Message | None:
         if fault == "late":
-            proxy.keep_waiting()
-        if fault in _NOT_CARRIED_OUT:
-            self._refuse(fault)
-            return
-        headers = dict(self.headers.items())
-        proxy.authorization = headers.get("Authorization", "")
-        self._upstream.request("POST", self.path, body, headers)
-        answer = self._upstream.getresponse()
-        content = answer.read()
-        handles = proxy.note(operation, body, content) if answer.status == http.client.OK else ()
-        if fault == "doubled" and handles:
-            _make_visible(self._upstream, headers, json.loads(body)["QueueUrl"], handles)
+            await self._proxy.keep_waiting()
+        self._proxy.headers = message.headers
+        answer = await upstream.exchange(message)
+        is_ok = answer is not None and answer.start.split()[1] == "200"
+        if is_ok and operation in ("ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
+            question = json.loads(message.body)
+            handles = self._proxy.note(operation, question, json.loads(answer.body))
+            if fault == "doubled":
+                await self.make_visible(question["QueueUrl"], handles)
         if fault == "slow":
-            proxy.keep_waiting()
-        if fault == "cut":
-            self.close_connection = True
-        elif fault == "lost":
-            self._answer(http.client.INTERNAL_SERVER_ERROR, _error("InternalServerError"))
-        else:
-            self._answer(answer.status, content, answer.getheaders())
+            await self._proxy.keep_waiting()
+        return answer
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Not a line for each request."""
-
-    def _refuse(self, fault: str) -> None:
-        is_dynamodb = self.headers.get("X-Amz-Target", "").startswith("DynamoDB")
-        if fault == "throttled":
-            code = "ThrottlingException" if is_dynamodb else "RequestThrottled"
-            self._answer(http.client.BAD_REQUEST, _error(code))
-        elif self.server.proxy.heads_or_tails():
-            self._answer(http.client.INTERNAL_SERVER_ERROR, _error("InternalServerError"))
-        else:
-            self._answer(http.client.SERVICE_UNAVAILABLE, _error("ServiceUnavailable"))
-
-    def _answer(self, status: int, content: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
-        lines = [f"HTTP/1.1 {int(status)} {http.client.responses.get(status, '')}"]
-        passed_on = [
-            (name, value)
-            for name, value in headers
-            if name.lower() not in ("content-length", "connection", "transfer-encoding")
-        ]
-        lines += [f"{name}: {value}" for name, value in [*passed_on, ("Content-Length", str(len(content)))]]
-        self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1") + content)
-
-
-def _error(code: str) -> bytes:
-    return json.dumps({"__type": code, "message": "injected"}).encode()
-
-
-def _make_visible(
-    connection: http.client.HTTPConnection, headers: Mapping[str, str], queue_url: str, handles: Sequence[str]
-) -> None:
-    body = json.dumps(
-        {
-            "QueueUrl": queue_url,
-            "Entries": [
+    async def make_visible(self, queue_url: str, handles: Sequence[str]) -> None:
+        dropped = ("content-length", "x-amz-target", "content-type")
+        headers = {name: value for name, value in self._proxy.headers.items() if name not in dropped}
+        headers |= {"x-amz-target": "AmazonSQS.ChangeMessageVisibilityBatch"}
+        upstream = Upstream(*self._upstream)
+        for start in range(0, len(handles), 10):
+            entries = [
                 {"Id": str(number), "ReceiptHandle": handle, "VisibilityTimeout": 0}
-                for number, handle in enumerate(handles)
-            ],
-        }
-    )
-    dropped = ("content-length", "x-amz-target", "content-type")
-    connection.request(
-        "POST",
-        urlsplit(queue_url).path,
-        body,
-        {name: value for name, value in headers.items() if name.lower() not in dropped}
-        | {"X-Amz-Target": "AmazonSQS.ChangeMessageVisibilityBatch", "Content-Type": "application/x-amz-json-1.0"},
-    )
-    connection.getresponse().read()
+                for number, handle in enumerate(handles[start : start + 10])
+            ]
+            body = json.dumps({"QueueUrl": queue_url, "Entries": entries}).encode()
+            await upstream.exchange(_message(f"POST {urlsplit(queue_url).path} HTTP/1.1", headers, body))
+        upstream.close()
+
+
+def _error(status: int, code: str) -> Message:
+    return _message(f"HTTP/1.1 {status} {code}", {}, json.dumps({"__type": code, "message": "injected"}).encode())
+
+
+def _message(start: str, headers: Mapping[str, str], body: bytes) -> Message:
+    headers = {**headers, "content-type": "application/x-amz-json-1.0", "content-length": str(len(body))}
+    head = "\r\n".join([start, *(f"{name}: {value}" for name, value in headers.items()), "", ""])
+    return Message(start, headers, body, head.encode("latin-1") + body)

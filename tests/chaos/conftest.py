@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.system.conftest import account, aws, aws_server, embedded, open_programs, pytest_runtest_makereport
-from tests.system.processes import Programs
+from tests.system.conftest import (
+    account,
+    aws,
+    aws_server,
+    embedded,
+    programs,
+    pytest_runtest_makereport,
+    store,
+    world,
+)
 
 #: The worlds of the system's tests, and what the processes of a failing test have written.
-__all__ = ["account", "aws", "aws_server", "embedded", "pytest_runtest_makereport"]
+__all__ = ["account", "aws", "aws_server", "embedded", "programs", "pytest_runtest_makereport", "store", "world"]
 
 _figures: list[str] = []
 
@@ -22,15 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def is_full(request: pytest.FixtureRequest) -> bool:
-    """Tell whether this is the full size."""
     full: bool = request.config.getoption("--full")
     return full
 
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Note a line for the end of the report: what was done, how often, and what came out."""
-
     def note(text: str) -> None:
         # By way of the test's own report, which also comes back from a process of pytest-xdist.
         request.node.user_properties.append(("figure", text))
@@ -48,9 +52,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("figures")
         for line in _figures:
             terminalreporter.write_line(line)
-
-
-@pytest.fixture
-def programs(tmp_path: Path) -> Iterator[Programs]:
-    with open_programs(tmp_path) as programs:
-        yield programs

@@ -44,11 +44,9 @@ class Namespace:
         _ip("netns", "del", self._name)
 
     def unplug(self) -> None:
-        """Lose everything from now on, both ways."""
         _ip("link", "set", self._cable, "down")
 
     def plug_in(self) -> None:
-        """Lose nothing any more."""
         _ip("link", "set", self._cable, "up")
 
     def _lay_cable(self) -> None:

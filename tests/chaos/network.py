@@ -1,18 +1,6 @@
-"""A network between nodes and the services that they lean on: a link for each, which can be cut, and which sees all.
+"""A network between nodes and services: a ``Link`` passes HTTP/1.1 on, request by request, and can be cut.
 
-A ``Link`` is one node's way to one service (SQS and DynamoDB, or the App Store): a port of loopback, where HTTP/1.1 is
-passed on request by request. What it passes on is noted with the time at which it came, and the time at which the
-service had answered: what servers see, whatever a node says of itself.
-
-A link is cut (``Cut``) for all requests or for some, in one of four ways:
-
-``dropped``  nothing arrives, and nobody hears anything: what loses packets
-``held``     nobody hears anything, and everything arrives when the link is mended: what keeps packets
-``deaf``     all is carried out, and its answers are lost
-``refused``  the connection is closed at each request
-
-All of them live on one thread. It notes how late it was itself (``latest_seconds``), which is what a bound on the
-times of arrivals has to allow for.
+Each request is noted with the times at which it came and was answered: what the service sees, whatever a node says.
 """
 
 from __future__ import annotations
@@ -37,21 +25,18 @@ APPLE = "verifyReceipt"  #: the operation of a request to the App Store
 _CHECK = b"receipt-actors-check"  # the program looks whether its tables are there
 
 T = TypeVar("T")
+LinkT = TypeVar("LinkT", bound="Link")
 
 
-class Way(StrEnum):
-    """How a link is cut; see the module."""
-
-    DROPPED = "dropped"
-    HELD = "held"
-    DEAF = "deaf"
-    REFUSED = "refused"
+class Cut(StrEnum):
+    DROPPED = "dropped"  #: nothing arrives, and nobody hears anything: what loses packets
+    HELD = "held"  #: nobody hears anything, and everything arrives when the link is mended: what keeps packets
+    DEAF = "deaf"  #: all is carried out, and its answers are lost
+    REFUSED = "refused"  #: the connection is closed at each request
 
 
 @dataclass(slots=True)
 class Request:
-    """What a node asked of a service, as that saw it."""
-
     node: str
     operation: str  #: SQS's or DynamoDB's, or ``APPLE``
     target: str  #: the table or the queue
@@ -63,16 +48,15 @@ class Request:
     fields: Mapping[str, Any] = field(default_factory=dict)  #: what was asked, where the network keeps that
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What is wrong with a link."""
+Covers = Callable[[Request], bool]
 
-    way: Way
-    covers: Callable[[Request], bool] = lambda request: True
+
+def everything(_request: Request) -> bool:
+    return True
 
 
 class Network:
-    """All links. A context manager; ``requests`` has what came through, in the order of coming.
+    """All links, on one thread. ``requests`` has what came through, in the order of coming.
 
     Args:
         keeps: whether what was asked is kept with a request.
@@ -81,7 +65,7 @@ class Network:
 
     def __init__(
         self,
-        keeps: Callable[[Request], bool] = lambda request: False,
+        keeps: Covers = lambda request: False,
         delay_seconds: Callable[[Request], float] = lambda request: 0.0,
     ) -> None:
         self.requests: list[Request] = []
@@ -104,23 +88,22 @@ class Network:
         self._loop.close()
 
     def link(self, node: str, upstream_url: str, address: str = "127.0.0.1") -> Link:
-        """Open a node's way to a service; it begins at this address of ours."""
-        link = Link(self, node, upstream_url, address)
+        return self.open(Link(self, node, upstream_url, address))
+
+    def open(self, link: LinkT) -> LinkT:
         self._links.append(link)
         self.do(link.open())
         return link
 
-    def cut(self, links: Iterable[Link], way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
-        """Let this be wrong with all of them from one moment on, also with answers that are still to come."""
-
+    def cut(self, links: Iterable[Link], cut: Cut, covers: Covers = everything) -> None:
         async def begin() -> None:
             for link in links:
-                link.begin_cut(Cut(way, covers))
+                link.begin_cut(cut, covers)
 
         self.do(begin())
 
     def mend(self, links: Iterable[Link]) -> None:
-        """Let all be well again. Connections on which somebody waits in vain are closed."""
+        """Mend them. Connections on which somebody waits in vain are closed."""
 
         async def end() -> None:
             for link in links:
@@ -128,13 +111,7 @@ class Network:
 
         self.do(end())
 
-    @staticmethod
-    def now() -> float:
-        """Tell the time, by the clock of all that is noted."""
-        return time.monotonic()
-
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run something on the network's thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_SECONDS)
 
     def _run(self) -> None:
@@ -146,9 +123,7 @@ class Network:
     async def _end(self) -> None:
         for link in self._links:
             link.close()
-        while others := asyncio.all_tasks() - {
-            asyncio.current_task()
-        }:  # who was accepted is a task of asyncio's at first
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # also connections just accepted
             await asyncio.sleep(0)  # each begins, or it would not close anything
             for task in others:
                 task.cancel()
@@ -164,8 +139,6 @@ class Network:
 
 
 class Link:
-    """One node's way to one service; ``url`` is where it begins."""
-
     def __init__(self, network: Network, node: str, upstream_url: str, address: str) -> None:
         self.node = node
         self.url = ""
@@ -176,37 +149,32 @@ class Link:
         assert parts.hostname is not None
         assert parts.port is not None
         self._upstream = parts.hostname, parts.port
-        self._cut: Cut | None = None
-        self._mended: asyncio.Event | None = None  # while it is cut
+        self._cut: tuple[Cut, Covers, asyncio.Event] | None = None  # the event: it is mended
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def cut(self, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
-        """See ``Network.cut``."""
-        self._network.cut([self], way, covers)
+    def cut(self, cut: Cut, covers: Covers = everything) -> None:
+        self._network.cut([self], cut, covers)
 
     def mend(self) -> None:
-        """See ``Network.mend``."""
         self._network.mend([self])
 
     # --- on the network's thread ---
 
-    def begin_cut(self, cut: Cut) -> None:
-        self._cut, self._mended = cut, asyncio.Event()
+    def begin_cut(self, cut: Cut, covers: Covers) -> None:
+        self._cut = cut, covers, asyncio.Event()
 
     def end_cut(self) -> None:
-        mended, self._cut, self._mended = self._mended, None, None
-        if mended is not None:
-            mended.set()
+        cut, self._cut = self._cut, None
+        if cut is not None:
+            cut[2].set()
 
     async def open(self) -> None:
-        """Listen."""
         self._server = await asyncio.start_server(self._serve, self._address, 0, limit=MAX_BYTES)
         host, port = self._server.sockets[0].getsockname()[:2]
         self.url = f"http://{host}:{port}"
 
     def close(self) -> None:
-        """Let nobody in any more."""
         assert self._server is not None
         self._server.close()
 
@@ -214,10 +182,10 @@ class Link:
         me = asyncio.current_task()
         assert me is not None
         self._tasks.add(me)  # or it is forgotten, with what it waits for, when its client is gone
-        upstream = _Upstream(*self._upstream)
+        upstream = Upstream(*self._upstream)
         try:
             while (message := await _read(reader)) is not None:
-                if not await self._pass_on(message, upstream, writer):
+                if not await self.pass_on(message, upstream, writer):
                     break
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # a node that was killed is no news; nor is the end of the network
@@ -226,35 +194,36 @@ class Link:
             upstream.close()
             self._tasks.discard(me)
 
-    async def _pass_on(self, message: _Message, upstream: _Upstream, writer: asyncio.StreamWriter) -> bool:
+    async def pass_on(self, message: Message, upstream: Upstream, writer: asyncio.StreamWriter) -> bool:
         """Tell whether the connection may be used again."""
         request = _request(self.node, message)
-        fault, mended = self._fault_of(request)
-        if fault is Way.REFUSED:
+        cut, mended = self._cut_of(request)
+        if cut is Cut.REFUSED:
             return False
-        if mended is not None and fault in (Way.DROPPED, Way.HELD):
+        if cut in (Cut.DROPPED, Cut.HELD):
             self.kept.append(request)
             await mended.wait()
-            if fault is Way.HELD:
+            if cut is Cut.HELD:
                 request.came_at_seconds, request.was_held = time.monotonic(), True
                 await self._ask(request, message, upstream)
             return False
         answer = await self._ask(request, message, upstream)
         if answer is None:
             return False
-        fault, mended = self._fault_of(request)
-        if mended is not None:
+        cut, mended = self._cut_of(request)
+        if cut is not None:
             await mended.wait()
             return False
         writer.write(answer.bytes)
         await writer.drain()
         return True
 
-    def _fault_of(self, request: Request) -> tuple[Way | None, asyncio.Event | None]:
-        cut = self._cut
-        return (None, None) if cut is None or not cut.covers(request) else (cut.way, self._mended)
+    def _cut_of(self, request: Request) -> tuple[Cut | None, asyncio.Event]:
+        if self._cut is not None and self._cut[1](request):
+            return self._cut[0], self._cut[2]
+        return None, asyncio.Event()
 
-    async def _ask(self, request: Request, message: _Message, upstream: _Upstream) -> _Message | None:
+    async def _ask(self, request: Request, message: Message, upstream: Upstream) -> Message | None:
         self._network.requests.append(request)
         try:
             answer = await upstream.exchange(message)
@@ -271,15 +240,13 @@ class Link:
         return answer
 
 
-class _Upstream:
-    """A connection to the service, made when it is first needed."""
-
+class Upstream:
     def __init__(self, host: str, port: int) -> None:
         self._address = host, port
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def exchange(self, message: _Message) -> _Message | None:
-        """Return the answer; None where the service closes the connection instead."""
+    async def exchange(self, message: Message) -> Message | None:
+        """Return the answer, or None if the service closes the connection."""
         is_new = self._streams is None
         if self._streams is None:
             self._streams = await asyncio.open_connection(*self._address, limit=MAX_BYTES)
@@ -299,17 +266,14 @@ class _Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
-    """A request or an answer of HTTP/1.1 whose length is told beforehand."""
-
+class Message:
     start: str
     headers: Mapping[str, str]  #: by their names in lower case
     body: bytes
     bytes: bytes
 
 
-async def _read(reader: asyncio.StreamReader) -> _Message | None:
-    """Read the next message; None where there is no other."""
+async def _read(reader: asyncio.StreamReader) -> Message | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -318,10 +282,10 @@ async def _read(reader: asyncio.StreamReader) -> _Message | None:
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     assert "transfer-encoding" not in headers, "expected a length"
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return _Message(start, headers, body, head + body)
+    return Message(start, headers, body, head + body)
 
 
-def _request(node: str, message: _Message) -> Request:
+def _request(node: str, message: Message) -> Request:
     operation = message.headers.get("x-amz-target", "").rpartition(".")[2] or APPLE
     now = time.monotonic()
     is_check = _CHECK in message.body or operation == "DescribeTimeToLive"
@@ -349,7 +313,6 @@ def under_way(requests: Sequence[Request]) -> list[tuple[float, int]]:
 
 
 def most_in(requests: Sequence[Request], window_seconds: float) -> int:
-    """Count the most of these that came within so long a time."""
     came_at = sorted(request.came_at_seconds for request in requests)
     most = first = 0
     for last, at_seconds in enumerate(came_at):

@@ -1,8 +1,7 @@
 """Several nodes on one world, each a command of its own with links of its own, and what can befall them.
 
-A ``Node`` is one life of one: started again it is another, with another name, as it is to those that share the work. A
-``Site`` starts them, and knows what they have agreed on: every version of the group's record, taken down where it is
-stored (a trigger in SQLite) or on its way there (the ``Network``), and never as a node tells it.
+What nodes have agreed on is taken down where it is stored (a trigger in SQLite) or on its way there (the ``Network``),
+never as a node tells it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tests.system.processes import Program, Programs, wait_until_stopped
 from tests.system.worlds import SOURCE, AwsServer, AwsWorld, EmbeddedWorld, World
 
 from .namespaces import Namespace
-from .network import APPLE, Link, Network, Request, Way
+from .network import APPLE, Cut, Link, Network, Request
 from .records import Version
 
 ROLE_TABLE = "RoleTable"
@@ -49,42 +48,38 @@ SETTINGS: Mapping[str, object] = {
 
 
 def is_claim(request: Request) -> bool:
-    """Tell whether this is a request to the ledger, as its limit counts them."""
     return request.target == TABLE and not request.is_check
 
 
 def is_receive(request: Request) -> bool:
-    """Tell whether this takes messages in."""
     return request.operation == "ReceiveMessage" and request.target == SOURCE
 
 
 def is_sqs(request: Request) -> bool:
-    """Tell whether this goes to a queue."""
     return not is_dynamodb(request) and not is_apple(request)
 
 
 def is_about_roles(request: Request) -> bool:
-    """Tell whether this reads or writes what nodes agree on."""
     return request.target == ROLE_TABLE
 
 
 def is_dynamodb(request: Request) -> bool:
-    """Tell whether this goes to the table of roles or to the ledger."""
     return request.target in (ROLE_TABLE, TABLE)
 
 
 def is_write(request: Request) -> bool:
-    """Tell whether this changes an item of either table."""
     return is_dynamodb(request) and request.operation != "GetItem"
 
 
 def is_apple(request: Request) -> bool:
-    """Tell whether this asks the App Store."""
     return request.operation == APPLE
 
 
 class Node:
-    """See the module. It has a link to the App Store, and on AWS one to SQS and DynamoDB."""
+    """One life of a node: started again it is another one, with another name.
+
+    It has a link to the App Store, and on AWS one to SQS and DynamoDB.
+    """
 
     def __init__(self, name: str, program: Program, network: Network, apple: Link, aws: Link | None) -> None:
         self.name = name
@@ -98,7 +93,6 @@ class Node:
         return not self.program.ends_within(0)
 
     def kill(self) -> None:
-        """kill -9 of all its processes at once."""
         self._ends()
         with suppress(ProcessLookupError):
             os.killpg(self.program.pid, signal.SIGKILL)
@@ -108,29 +102,18 @@ class Node:
         """kill -9 of the process that was started, and of none that this has started itself."""
         self.program.kill()
 
-    def pause(self) -> None:
-        """SIGSTOP to all its processes; they have stopped when this returns."""
-        self.program.pause()
-
     def pause_parent(self) -> None:
         """SIGSTOP to the process that was started; its workers go on."""
         os.kill(self.program.pid, signal.SIGSTOP)
         wait_until_stopped(self.program.pid)
 
-    def resume(self) -> None:
-        """SIGCONT to all its processes."""
-        self.program.resume()
-
-    def cut(self, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
-        """Cut its links, for all or some requests."""
+    def cut(self, way: Cut, covers: Callable[[Request], bool] = lambda request: True) -> None:
         self._network.cut(self.links, way, covers)
 
     def mend(self) -> None:
-        """Mend its links."""
         self._network.mend(self.links)
 
     def tell_to_end(self) -> None:
-        """SIGTERM."""
         self._ends()
         self.program.send_signal(signal.SIGTERM)
 
@@ -144,43 +127,31 @@ class Node:
 
 
 class Site(ABC):
-    """See the module. ``world`` is whom producers and readers speak to."""
-
-    world: World
-
-    def __init__(
-        self, store: SimulatedAppStore, network: Network, role: str, lease_seconds: float, **settings: object
-    ) -> None:
+    def __init__(self, world: World, store: SimulatedAppStore, network: Network, **settings: object) -> None:
+        self.world = world
         self.nodes: list[Node] = []  #: all that ever were
         self.reachable_again_at: list[float] = []  #: monotonic; when there had been an outage, for all of them
-        self.role = role
-        self.lease_seconds = lease_seconds
         self.network = network
         self._store = store
-        self._settings = {**SETTINGS, "role": role, "lease_seconds": lease_seconds, **settings}
+        self._settings = {**SETTINGS, **settings}
+        self.role = str(settings["role"])
+        self.lease_seconds = float(cast(float, settings["lease_seconds"]))
         self.environments: dict[str, Mapping[str, str]] = {}  #: what nodes of a name are started with, beside
         self.namespaces: dict[str, Namespace] = {}  #: where nodes of a name live, if they have one of their own
         self._processes: dict[str, int] = {}  # by name
 
     @property
     def whole(self) -> Mapping[str, float]:
-        """What the nodes may use together, of what they share."""
         limits = ("ledger_concurrency", "app_store_concurrency", "app_store_rate_per_second")
         return {limit: float(cast(float, self._settings[limit])) for limit in limits}
 
     def start(self, name: str, processes: int = 1) -> Node:
-        """Start a node; whoever has this name already is another one."""
         self._processes[name] = processes
         lives = 1 + sum(_name(node.name) == name for node in self.nodes)
         life = f"{name}.{lives}"
         apple = self._link(life, self._store.url)
-        apple_url = self._as_seen(life, apple)
-        program, aws = self._start(
-            life,
-            **self._settings,
-            processes=processes,
-            app_store_url=apple_url,
-        )
+        url = self._as_seen(life, apple)
+        program, aws = self._start(life, **self._settings, processes=processes, app_store_url=url)
         node = Node(life, program, self.network, apple, aws)
         self.nodes.append(node)
         return node
@@ -207,19 +178,16 @@ class Site(ABC):
         """Return the newest version."""
 
     def processes_of(self, node: str) -> int:
-        """Tell how many processes this one has, or had."""
         return self._processes[_name(node)]
 
     def was_alive(self, node: str, at_seconds: float) -> bool:
-        """Tell whether nobody had told this one to end by then, nor killed all of it."""
         return any(each.name == node and at_seconds < each.ends_from_seconds for each in self.nodes)
 
-    def cut_all(self, way: Way, covers: Callable[[Request], bool]) -> None:
+    def cut_all(self, way: Cut, covers: Callable[[Request], bool]) -> None:
         """Cut all running nodes off, at one moment: none of them sees that another one is."""
         self.network.cut([link for node in self.running for link in node.links], way, covers)
 
     def mend_all(self) -> None:
-        """Mend all links likewise."""
         self.reachable_again_at.append(time.monotonic())
         self.network.mend([link for node in self.nodes for link in node.links])
 
@@ -250,60 +218,47 @@ class Site(ABC):
 
     @property
     def seated(self) -> list[Node]:
-        """Those of the running that have a seat by the newest version, in the order of their seats."""
         newest = self.newest()
         by_name = {node.name: node for node in self.running}
         seats = {} if newest is None else newest.seats
         return [by_name[name] for name in sorted(seats, key=seats.__getitem__) if name in by_name]
 
     def wait_until(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait for something; nodes may die meanwhile."""
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{seconds:g} s have passed, but not yet: {what}"
             time.sleep(0.02)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass in which something is wrong: how long that lasts is what is tested."""
         until = time.monotonic() + seconds
         self.wait_until(lambda: time.monotonic() >= until, "the time has passed")
 
     def requests(self, kind: Callable[[Request], bool]) -> list[Request]:
-        """List what the services were asked of this kind."""
         return [request for request in list(self.network.requests) if kind(request)]
 
 
 class EmbeddedSite(Site):
-    """All nodes on one SQLite file; it has a trigger that keeps every version."""
+    """All nodes on one SQLite file."""
 
-    def __init__(
-        self,
-        world: EmbeddedWorld,
-        store: SimulatedAppStore,
-        network: Network,
-        role: str,
-        lease_seconds: float = 2,
-        **settings: object,
-    ) -> None:
-        super().__init__(store, network, role, lease_seconds, **settings)
-        self.world: EmbeddedWorld = world
-        with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection, connection:
-            connection.execute("CREATE TABLE role_history (version, content, at_seconds)")
-            connection.execute(
-                "CREATE TRIGGER keep_versions AFTER INSERT ON role_groups BEGIN INSERT INTO role_history VALUES"
-                " (new.version, new.content, (julianday('now') - 2440587.5) * 86400.0); END"
-            )
+    world: EmbeddedWorld
+
+    def __init__(self, world: EmbeddedWorld, store: SimulatedAppStore, network: Network, **settings: object) -> None:
+        super().__init__(world, store, network, **settings)
+        world.sql("CREATE TABLE role_history (version, content, at_seconds)")
+        world.sql(
+            "CREATE TRIGGER keep_versions AFTER INSERT ON role_groups BEGIN INSERT INTO role_history VALUES"
+            " (new.version, new.content, (julianday('now') - 2440587.5) * 86400.0); END"
+        )
 
     def _start(self, life: str, **settings: object) -> tuple[Program, Link | None]:
         self.world.environment["HOSTNAME"] = life
         return self.world.start(self._store, **settings), None
 
     def versions(self) -> list[Version]:
-        return self._select("SELECT version, content, at_seconds FROM role_history ORDER BY rowid")
+        return self._select("ORDER BY rowid")
 
     def newest(self) -> Version | None:
-        found = self._select("SELECT version, content, at_seconds FROM role_history ORDER BY rowid DESC LIMIT 1")
-        return found[0] if found else None
+        return next(iter(self._select("ORDER BY rowid DESC LIMIT 1")), None)
 
     def is_blocked(self) -> bool:
         """Whoever is stopped in the middle of a transaction keeps SQLite's one lock for writing."""
@@ -315,31 +270,24 @@ class EmbeddedSite(Site):
             connection.execute("ROLLBACK")
             return False
 
-    def _select(self, statement: str) -> list[Version]:
+    def _select(self, which: str) -> list[Version]:
         boot = time.time() - time.monotonic()
-        with closing(sqlite3.connect(self.world.database, timeout=PATIENCE_SECONDS)) as connection:
-            rows = connection.execute(statement)
-            return [Version.read(number, content, at_seconds - boot) for number, content, at_seconds in rows]
+        rows = self.world.sql(f"SELECT version, content, at_seconds FROM role_history {which}")
+        return [Version.read(number, content, at_seconds - boot) for number, content, at_seconds in rows]
 
 
 class AwsSite(Site):
     """All nodes on one emulator of AWS, each by a link of its own."""
 
+    world: AwsWorld
+
     def __init__(
-        self,
-        programs: Programs,
-        emulator: Any,
-        store: SimulatedAppStore,
-        network: Network,
-        role: str,
-        lease_seconds: float = 2,
-        **settings: object,
+        self, programs: Programs, emulator: Any, store: SimulatedAppStore, network: Network, **settings: object
     ) -> None:
-        super().__init__(store, network, role, lease_seconds, **settings)
+        super().__init__(AwsWorld(programs, emulator), store, network, **settings)
         network.keeps = is_about_roles
-        self.world: AwsWorld = AwsWorld(programs, emulator)
         self._programs = programs
-        self._worlds: list[AwsWorld] = [self.world]
+        self._worlds = [self.world]
         self.world.create_queues(max_receive_count=1000)
         self.world.create_table()
         self.world.create_table(ROLE_TABLE, "RoleGroup")

@@ -22,8 +22,6 @@ _ROUNDING = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version of the record, and when it was written."""
-
     number: int
     at_seconds: float  #: monotonic
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  #: by name, without what makes it unique
@@ -31,22 +29,18 @@ class Version:
 
     @classmethod
     def read(cls, number: int, content: str, at_seconds: float, came_at_seconds: float | None = None) -> Version:
-        """Read what a node has written, and was answered at this time."""
         members = {member["name"].rpartition("-")[0]: member for member in json.loads(content)["members"]}
         return cls(number, at_seconds, members, at_seconds if came_at_seconds is None else came_at_seconds)
 
     @property
     def seats(self) -> Mapping[str, int]:
-        """Tokens of those that have a seat."""
         return {name: member["token"] for name, member in self.members.items() if member["token"] is not None}
 
     @property
     def sharing(self) -> frozenset[str]:
-        """Those that have a share."""
         return frozenset(name for name, member in self.members.items() if member["share"] is not None)
 
     def held(self, limit: str) -> float:
-        """What all of them may be using, of one limit."""
         shares = [member["share"] for member in self.members.values() if member["share"] is not None]
         return sum(held[_LIMITS.index(limit)] for _, _, held in shares)
 
@@ -77,7 +71,6 @@ def faults_of(versions: Sequence[Version], whole: Mapping[str, float], most_seat
 
 
 def tenures(versions: Sequence[Version]) -> Mapping[str, Sequence[tuple[float, float]]]:
-    """Say from when until when each node had a share."""
     found: dict[str, list[tuple[float, float]]] = {}
     since: dict[str, float] = {}
     for version in versions:

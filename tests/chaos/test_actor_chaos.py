@@ -8,7 +8,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +20,6 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sources import source_of
 from receipt_actors.testing import FaultRates, FaultyCalls, Monkey, Strike, intercept, wait_until_whole
 from tests.patience import PATIENCE_SECONDS
-from tests.system.processes import Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, EmbeddedWorld
 
 from .traffic import Traffic, bring_back_until_done
@@ -34,10 +32,8 @@ RECEIVE_RATES = FaultRates(refused=0.01, lost=0.01, slow=0.01, delivered_twice=0
 
 
 class Stage:
-    """A system in this process, on a file of its own, with work for as long as it is asked for."""
-
-    def __init__(self, programs: Programs, folder: Path, store: SimulatedAppStore, faults: FaultyCalls | None) -> None:
-        self.world = EmbeddedWorld(programs, folder)
+    def __init__(self, world: EmbeddedWorld, store: SimulatedAppStore, faults: FaultyCalls | None) -> None:
+        self.world = world
         self.settings = Settings(
             database=self.world.database,
             bundle_ids=(BUNDLE_ID,),
@@ -78,19 +74,17 @@ class Stage:
 
 
 @contextmanager
-def stage(programs: Programs, folder: Path, faults: FaultyCalls | None = None) -> Iterator[Stage]:
+def stage(world: EmbeddedWorld, faults: FaultyCalls | None = None) -> Iterator[Stage]:
     with SimulatedAppStore(latency_seconds=0.005, jitter_seconds=0.02) as store:
-        stage = Stage(programs, folder, store, faults)
+        stage = Stage(world, store, faults)
         try:
             yield stage
         finally:
             stage.system.stop()
-            stage.world.close()
 
 
 @pytest.fixture
 def quiet() -> Iterator[None]:
-    """Thousands of crash reports are expected, and pytest would keep them all."""
     logger = logging.getLogger("receipt_actors")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -102,13 +96,12 @@ def quiet() -> Iterator[None]:
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("ports", ["sound", "faulty"])
 def test_any_actor_may_end_at_any_time(
-    programs: Programs, tmp_path: Path, ports: str, is_full: bool, figure: Callable[[str], None]
+    embedded: EmbeddedWorld, ports: str, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Nobody is refused, granted twice or lost; credits, threads and gates are as at the start, and work goes on."""
     strikes, calm_messages = (1000, 3000) if is_full else (12, 60)
     faults = FaultyCalls(RATES, {"receive": RECEIVE_RATES}, seed=3) if ports == "faulty" else None
     threads_before = set(threading.enumerate())
-    with stage(programs, tmp_path, faults) as here:
+    with stage(embedded, faults) as here:
         traffic, actors = here.traffic, here.system.actors
         with traffic.flowing(at_least=BACKLOG):
             rate_before = traffic.rate(calm_messages)

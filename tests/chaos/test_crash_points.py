@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import random
 import signal
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -25,11 +25,10 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Answered, DeadLettered, Kind, OneOfGroup, SampleMessage
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, forge, mint
 from receipt_actors.testing import SentSubmission
-from tests.patience import PATIENCE_SECONDS
 from tests.system.processes import Program, Programs
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
-from .books import judge, posted, submissions_of
+from .traffic import judge, posted, submissions_of
 
 SETTINGS = {
     "consumers": 1,
@@ -47,16 +46,8 @@ MAX_SUCCESSORS = 10
 SHORT = 3  #: steps of the short size
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A moment to die at."""
-
-    operation: str
-    number: int
-    when: str  #: before or after
-
-    def __str__(self) -> str:
-        return f"{self.operation} {self.number} {self.when}"
+#: A moment to die at, as ``claim 2 after`` says it: before or after the second claim.
+Step = str
 
 
 def _receipt(*transaction_ids: str, environment: Environment = Environment.PRODUCTION) -> str:
@@ -89,22 +80,17 @@ MESSAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An SQLite file with ``MESSAGES`` in it, and the store that all cases share."""
-
     world: EmbeddedWorld
     store: SimulatedAppStore
     submissions: list[SentSubmission]
 
-    def start(self, crash_at: Step | None = None, idle_seconds: float = LONG_IDLE_SECONDS) -> Program:
-        self._arm(crash_at)
+    def start(self, crash_at: Step = "", idle_seconds: float = LONG_IDLE_SECONDS) -> Program:
+        self.world.environment["CRASH_AT"] = crash_at
         return self.world.start(self.store, **SETTINGS, exit_when_idle_seconds=idle_seconds)
 
-    def redrive(self, crash_at: Step | None = None) -> Program:
-        self._arm(crash_at)
+    def redrive(self, crash_at: Step = "") -> Program:
+        self.world.environment["CRASH_AT"] = crash_at
         return self.world.command("redrive", "--reason", "none")
-
-    def _arm(self, crash_at: Step | None) -> None:
-        self.world.environment["CRASH_AT"] = "" if crash_at is None else str(crash_at)
 
     def finish(self) -> list[str]:
         """Let a successor finish; returns what is not as it was promised."""
@@ -118,7 +104,6 @@ class Case:
         return self.faults()
 
     def faults(self) -> list[str]:
-        """Look at what came out when all is over."""
         dead_letters = self.world.take(DEAD_LETTERS)
         report = judge(self.submissions, map(posted, self.world.take(RESULTS)), dead_letters, self.world)
         left = self.world.total(SOURCE)
@@ -130,39 +115,28 @@ class Case:
         ]
 
     def exhaust(self) -> None:
-        """Have the queue give up whatever is on the source queue."""
-        with closing(sqlite3.connect(self.world.database, timeout=PATIENCE_SECONDS)) as connection, connection:
-            connection.execute("UPDATE messages SET receive_count = 1000, visible_at_seconds = ?", (time.time(),))
+        self.world.sql("UPDATE messages SET receive_count = 1000, visible_at_seconds = ?", time.time())
         assert self.world.take(SOURCE) == []
 
 
 @pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
+def new_case(programs: Programs, tmp_path: Path, store: SimulatedAppStore) -> Iterator[Callable[[], Case]]:
+    with ExitStack() as worlds:
 
+        def make() -> Case:
+            world = worlds.enter_context(closing(EmbeddedWorld(programs, Path(mkdtemp(dir=tmp_path)))))
+            world.module = "tests.chaos.crashing_program"
+            return Case(world, store, submissions_of(MESSAGES, world.send(MESSAGES)))
 
-@pytest.fixture
-def new_case(programs: Programs, tmp_path: Path, store: SimulatedAppStore) -> Callable[[], Case]:
-    folders = (tmp_path / f"case-{number}" for number in range(1, 10_000))
-
-    def make() -> Case:
-        folder = next(folders)
-        folder.mkdir()
-        world = EmbeddedWorld(programs, folder)
-        world.module = "tests.chaos.crashing_program"
-        return Case(world, store, submissions_of(MESSAGES, world.send(MESSAGES)))
-
-    return make
+        yield make
 
 
 def test_a_crash_at_every_step_breaks_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Wherever a process dies, its successor finishes: each purchase OK once, nothing lost, nothing left behind."""
     steps = _steps_of_a_run(new_case)
     # How often an empty queue is asked depends on the time: of a few steps none may be one that does not come again.
-    certain = [step for step in steps if step.operation != "receive"]
+    certain = [step for step in steps if not step.startswith("receive")]
     chosen = steps if is_full else random.Random(7).sample(certain, SHORT)
     _try_all(chosen, lambda step: _die_and_finish(new_case, step), figure)
 
@@ -171,11 +145,11 @@ def test_a_crash_at_every_step_breaks_no_promise(
 def test_two_crashes_in_a_row_break_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """The successor dies as well, at its first step of the same sort; the third process finishes."""
-    steps = _steps_of_a_run(new_case) if is_full else [Step("claim", 2, "after")]
+    steps = _steps_of_a_run(new_case) if is_full else ["claim 2 after"]
 
     def die_twice(step: Step) -> list[str] | None:
-        return _die_and_finish(new_case, step, Step(step.operation, 1, step.when))
+        operation, _number, when = step.split()
+        return _die_and_finish(new_case, step, f"{operation} 1 {when}")
 
     _try_all(steps, die_twice, figure, must_occur=False)  # near the end nothing is left for the second to die at
 
@@ -183,8 +157,7 @@ def test_two_crashes_in_a_row_break_no_promise(
 def test_a_crash_of_redrive_breaks_no_promise(
     new_case: Callable[[], Case], is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """It may be killed at any step and started again: what is then there twice is the same submission."""
-    steps = _steps_of_a_redrive(new_case) if is_full else [Step("send", 1, "after")]
+    steps = _steps_of_a_redrive(new_case) if is_full else ["send 1 after"]
 
     def die_redriving(step: Step) -> list[str] | None:
         case = _given_up(new_case)
@@ -199,9 +172,8 @@ def test_a_crash_of_redrive_breaks_no_promise(
 
 
 def _given_up(new_case: Callable[[], Case]) -> Case:
-    """Make a case whose messages are on the dead-letter queue, unanswered ones and one that has been answered."""
     case = new_case()
-    assert _dies(case.start(Step("delete", 2, "before"))), "nothing is deleted"
+    assert _dies(case.start("delete 2 before")), "nothing is deleted"
     case.exhaust()
     return case
 
@@ -225,9 +197,7 @@ def _dies(program: Program) -> bool:
 
 
 def _told(case: Case, died: bool) -> list[str] | None:
-    faults = case.finish()
-    case.world.close()
-    return faults or (None if not died else [])
+    return case.finish() or (None if not died else [])
 
 
 def _steps_of_a_run(new_case: Callable[[], Case]) -> list[Step]:
@@ -235,7 +205,6 @@ def _steps_of_a_run(new_case: Callable[[], Case]) -> list[Step]:
     program = case.start()
     assert program.wait_for_end() == 0, program.stderr
     assert case.faults() == []
-    case.world.close()
     return _steps(program)
 
 
@@ -244,13 +213,12 @@ def _steps_of_a_redrive(new_case: Callable[[], Case]) -> list[Step]:
     redrive = case.redrive()
     assert redrive.wait_for_end() == 0, redrive.stderr
     assert case.finish() == []
-    case.world.close()
     return _steps(redrive)
 
 
 def _steps(program: Program) -> list[Step]:
     taken: list[tuple[str, int]] = json.loads(program.stdout.splitlines()[-1])
-    return [Step(operation, number, when) for operation, number in taken for when in ("before", "after")]
+    return [f"{operation} {number} {when}" for operation, number in taken for when in ("before", "after")]
 
 
 def _try_all(
@@ -260,7 +228,7 @@ def _try_all(
     *,
     must_occur: bool = True,
 ) -> None:
-    found = {str(step): attempt(step) for step in steps}
+    found = {step: attempt(step) for step in steps}
     missed = [step for step, faults in found.items() if faults is None]
     broken = {step: faults for step, faults in found.items() if faults}
     operations = Counter(step.partition(" ")[0] for step in found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,6 @@ from receipt_actors.cli import EXIT_WORLD_FAILED
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES
 from receipt_actors.domain.sending import MAX_HAND_BACK_SECONDS, RECEIVES_AT_ONCE
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from tests.system.processes import Programs
 from tests.system.worlds import RESULTS, SOURCE, EmbeddedWorld, genuine_messages
 
 CONSUMERS = 2
@@ -30,10 +28,9 @@ MESSAGES = genuine_messages(60, 51)
     ids=["consumers", "gateway", "in_flight"],
 )
 def test_a_storm_ends_the_program_and_loses_nothing(
-    programs: Programs, tmp_path: Path, victim: str, offender: str, figure: Callable[[str], None]
+    embedded: EmbeddedWorld, victim: str, offender: str, figure: Callable[[str], None]
 ) -> None:
-    """A code that tells an operator's supervisor to start it anew, the culprit in the log, the messages handed back."""
-    world = EmbeddedWorld(programs, tmp_path)
+    world = embedded
     world.module = "tests.chaos.storming_program"
     world.environment = {"RECEIPT_STORM": victim}
     world.send(MESSAGES)
@@ -61,4 +58,3 @@ def test_a_storm_ends_the_program_and_loses_nothing(
     handed_back = {letter.fields["user_id"] for letter in world.take(SOURCE)}
     assert handed_back
     assert answered | handed_back == {message.user_id for message in MESSAGES}
-    world.close()

@@ -6,15 +6,15 @@ come at random moments; what is measured of each is the time from its sending to
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
-import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import inf
 
 import pytest
 
@@ -22,7 +22,6 @@ from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, mint
 from receipt_actors.sqlite import EmbeddedQueues
-from tests.patience import PATIENCE_SECONDS
 from tests.system.processes import Program
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
@@ -32,118 +31,85 @@ MAX_SECONDS = APPLE_SECONDS + 5.0
 DETECTED_SECONDS = 5.0
 ROUNDS = 60  #: requests with one receipt that fail; more than any run makes
 
-KINDS = {
-    "21005": Fault.apple(21005),
-    "500": Fault.http(500),
-    "garbage": Fault.html(),
-    "silence": Fault.hang(3600),
-}
+KINDS = {"21005": Fault.apple(21005), "500": Fault.http(500), "garbage": Fault.html(), "silence": Fault.hang(3600)}
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Who sends what; rates are a second."""
-
     honest_rate: float
     poisoned: int = 0  #: there from the beginning
     drip_rate: float = 0.0  #: and new ones all the time
 
 
-@dataclass(slots=True)
-class Honest:
-    """An honest receipt's sending and answer, monotonic."""
-
-    sent_at: float
-    answered_at: float | None = None
-
-
-@dataclass(slots=True)
 class Crowd:
     """Sends a load, and sees when each honest receipt is answered."""
 
-    world: EmbeddedWorld
-    fault: Fault
-    load: Load
-    seed: int = 1
-    honest: dict[int, Honest] = field(default_factory=dict)
-    poisoned: int = 0
-    is_over: threading.Event = field(default_factory=threading.Event)
-    all_answered: threading.Event = field(default_factory=threading.Event)
-    threads: list[threading.Thread] = field(default_factory=list)
+    def __init__(self, world: EmbeddedWorld, fault: Fault, load: Load) -> None:
+        self._queues = EmbeddedQueues(world.database)
+        self._fault = fault
+        self._load = load
+        self._sent_at: dict[int, float] = {}  # honest ones, by user, monotonic
+        self._answered_at: dict[int, float] = {}
+        self._poisoned = itertools.count(1)
+        self._is_over = threading.Event()
+        self._is_left = threading.Event()
+        self._pool = ThreadPoolExecutor()
 
     def __enter__(self) -> Crowd:
-        with closing(EmbeddedQueues(self.world.database)) as queues:
-            for _ in range(self.load.poisoned):
-                self._send_poisoned(queues)
-        jobs: list[Callable[[EmbeddedQueues], None]] = [self._read, self._send_all]
-        self.threads = [threading.Thread(target=self._run, args=(job,), daemon=True) for job in jobs]
-        for thread in self.threads:
-            thread.start()
+        for _ in range(self._load.poisoned):
+            self._send_poisoned()
+        sending = [(self._load.honest_rate, self._send_honest), (self._load.drip_rate, self._send_poisoned)]
+        self._jobs = [self._pool.submit(self._send_all, rate, send) for rate, send in sending if rate]
+        self._jobs.append(self._pool.submit(self._read))
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.is_over.set()
-        self.all_answered.set()
-        for thread in self.threads:
-            thread.join()
+        self._is_over.set()
+        self._is_left.set()
+        self._pool.shutdown()
+        self._queues.close()
+        for job in self._jobs:
+            job.result()
 
-    def _run(self, job: Callable[[EmbeddedQueues], None]) -> None:
-        with closing(EmbeddedQueues(self.world.database)) as queues:
-            job(queues)
+    def _send_all(self, rate: float, send: Callable[[], None]) -> None:
+        rng = random.Random(1)
+        due_at = time.monotonic() + rng.expovariate(rate)
+        while not self._is_over.wait(max(0.0, due_at - time.monotonic())):
+            send()
+            due_at += rng.expovariate(rate)
 
-    def _send_all(self, queues: EmbeddedQueues) -> None:
-        rng = random.Random(self.seed)
-        kinds = [(self.load.honest_rate, self._send_honest), (self.load.drip_rate, self._send_poisoned)]
-        now = time.monotonic()
-        due = [(now + rng.expovariate(rate), rate, send) for rate, send in kinds if rate]
-        while not self.is_over.wait(max(0.0, min(due, key=lambda each: each[0])[0] - time.monotonic())):
-            due.sort(key=lambda each: each[0])
-            at, rate, send = due[0]
-            send(queues)
-            due[0] = (at + rng.expovariate(rate), rate, send)
+    def _send_honest(self) -> None:
+        number = len(self._sent_at)
+        self._sent_at[number] = time.monotonic()
+        self._send(number, SampleReceipt(BUNDLE_ID, (Purchase(f"{10_000_000 + number}"),)))
 
-    def _send_honest(self, queues: EmbeddedQueues) -> None:
-        number = len(self.honest)
-        self.honest[number] = Honest(time.monotonic())
-        self._send(queues, number, SampleReceipt(BUNDLE_ID, (Purchase(f"{10_000_000 + number}"),)))
+    def _send_poisoned(self) -> None:
+        number = next(self._poisoned)
+        faults = (self._fault,) * ROUNDS
+        self._send(-number, SampleReceipt(BUNDLE_ID, (Purchase(f"{90_000_000 + number}"),), faults=faults))
 
-    def _send_poisoned(self, queues: EmbeddedQueues) -> None:
-        self.poisoned += 1
-        purchase = Purchase(f"{90_000_000 + self.poisoned}")
-        self._send(queues, -self.poisoned, SampleReceipt(BUNDLE_ID, (purchase,), faults=(self.fault,) * ROUNDS))
-
-    def _send(self, queues: EmbeddedQueues, user_id: int, receipt: SampleReceipt) -> None:
+    def _send(self, user_id: int, receipt: SampleReceipt) -> None:
         body = json.dumps({"receipt": mint(receipt), "user_id": user_id, "post_queue": RESULTS})
-        assert queues.send(SOURCE, [OutgoingMessage(body)]) == [None]
+        assert self._queues.send(SOURCE, [OutgoingMessage(body)]) == [None]
 
-    def _read(self, queues: EmbeddedQueues) -> None:
-        while not self.all_answered.is_set():
-            letters = queues.receive(RESULTS, max_messages=10, wait_seconds=1, visibility_timeout_seconds=600)
-            now = time.monotonic()
+    def _read(self) -> None:
+        while not self._is_left.is_set():
+            letters = self._queues.receive(RESULTS, max_messages=10, wait_seconds=1, visibility_timeout_seconds=600)
             for letter in letters:
                 answer = json.loads(letter.body)
                 assert answer["status"] == "OK"
-                self.honest[answer["user_id"]].answered_at = now
+                self._answered_at[answer["user_id"]] = time.monotonic()
             if letters:
-                queues.delete(RESULTS, [letter.receipt_handle for letter in letters])
-            if self.is_over.is_set() and not self.waiting():
-                self.all_answered.set()
+                self._queues.delete(RESULTS, [letter.receipt_handle for letter in letters])
 
     def finish(self, program: Program) -> None:
-        """Send no more, and wait until all honest ones are answered."""
-        self.is_over.set()
-        program.wait_until(self.all_answered.is_set, "all honest ones are answered")
+        self._is_over.set()
+        program.wait_until(lambda: self._answered_at.keys() >= self._sent_at.keys(), "all honest ones are answered")
 
-    def waiting(self) -> list[Honest]:
-        return [each for each in list(self.honest.values()) if each.answered_at is None]
-
-    def seconds(self, *, since: float = 0.0, until: float | None = None) -> list[float]:
-        """How long honest receipts have waited, in order; those that wait still, until now."""
-        now = time.monotonic()
-        chosen = [
-            each for each in self.honest.values() if since <= each.sent_at and (not until or each.sent_at < until)
-        ]
-        return sorted((each.answered_at or now) - each.sent_at for each in chosen)
+    def seconds(self, until: float = inf) -> list[float]:
+        """How long honest receipts that were sent by then have waited, in order."""
+        sent = {user_id: at for user_id, at in self._sent_at.items() if at < until}
+        return sorted(self._answered_at[user_id] - at for user_id, at in sent.items())
 
 
 def percentile_95(seconds: list[float]) -> float:
@@ -153,12 +119,6 @@ def percentile_95(seconds: list[float]) -> float:
 def told(seconds: list[float]) -> str:
     middle, p95 = seconds[len(seconds) // 2], percentile_95(seconds)
     return f"{len(seconds)} honest, p50 {middle:.2f} s, p95 {p95:.2f} s, worst {seconds[-1]:.2f} s"
-
-
-def flow(program: Program, seconds: float) -> None:
-    """Let traffic flow for a while."""
-    until = time.monotonic() + seconds
-    program.wait_until(lambda: time.monotonic() > until, "traffic has flowed", seconds=seconds + 60)
 
 
 def check_waits(seconds: list[float], *, is_full: bool) -> None:
@@ -172,9 +132,7 @@ def most_receives_of_honest(world: EmbeddedWorld) -> int:
         "SELECT MAX(receive_count) FROM messages JOIN queues USING (queue_id) JOIN contents USING (row_id)"
         """ WHERE name = ? AND body NOT LIKE '%"user_id": -%'"""
     )
-    with closing(sqlite3.connect(world.database, timeout=PATIENCE_SECONDS)) as connection:
-        (receives,) = connection.execute(select, (SOURCE,)).fetchone()
-    return receives or 0
+    return world.sql(select, SOURCE)[0][0] or 0
 
 
 @pytest.fixture
@@ -193,24 +151,21 @@ def test_nobody_waits_for_forty_poisoned_receipts(
     kind: str,
     transport: str,
 ) -> None:
-    """Honest receipts are answered as ever; an outage that begins meanwhile is seen, and costs no delivery."""
     if not is_full and (kind, transport) not in (("21005", "auto"), ("silence", "threads")):
         pytest.skip("at full size only")
-    program = embedded.start(store, transport=transport)
-    program.wait_for_log("consumers take receipts")
+    program = embedded.start_consuming(store, transport=transport)
     with Crowd(embedded, KINDS[kind], Load(honest_rate=20 if is_full else 5, poisoned=40)) as crowd:
-        flow(program, 30 if is_full else 20)
+        program.pass_time(30 if is_full else 20)
         began_at, logged = time.monotonic(), len(program.stderr)
         store.outage(Fault.http(503))
         program.wait_until(lambda: "app_store is unavailable" in program.stderr[logged:], "the outage is seen")
         detected_seconds = time.monotonic() - began_at
-        flow(program, 10)
+        program.pass_time(10)
         assert most_receives_of_honest(embedded) <= 1
         store.recover()
         crowd.finish(program)
         before = crowd.seconds(until=began_at - MAX_SECONDS)
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == 0
+    program.stop()
     check_waits(before, is_full=is_full)
     assert detected_seconds < (DETECTED_SECONDS if is_full else 30)
     assert all(letter.fields["user_id"] < 0 for letter in embedded.take(DEAD_LETTERS))
@@ -229,14 +184,12 @@ LOADS = {
 def test_nobody_waits_for_a_stream_of_poisoned_receipts(
     embedded: EmbeddedWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None], name: str
 ) -> None:
-    """However many there are, and though new ones come all the time."""
     if not is_full:
         pytest.skip("at full size only")
     kind, load = LOADS[name]
-    program = embedded.start(store)
-    program.wait_for_log("consumers take receipts")
+    program = embedded.start_consuming(store)
     with Crowd(embedded, KINDS[kind], load) as crowd:
-        flow(program, 120)
+        program.pass_time(120)
         crowd.finish(program)
         seconds = crowd.seconds()
     figure(told(seconds))

@@ -6,7 +6,6 @@ The program, a simulated App Store over HTTP, and nothing between them.
 from __future__ import annotations
 
 import json
-import signal
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import DeadLettered, Kind, SampleMessage
 from receipt_actors.sandbox.receipts import Fault, Purchase, SampleReceipt, forge
-from tests.system.processes import Program
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, genuine_messages
 
 Figure = Callable[[str], None]
@@ -26,24 +24,7 @@ Figure = Callable[[str], None]
 REFUSALS = {"malformed": 21002, "a status that nobody knows": 21999, "not authentic": 21003}
 
 
-def start(world: EmbeddedWorld, store: SimulatedAppStore) -> Program:
-    program = world.start(store)
-    program.wait_for_log("consumers take receipts")
-    return program
-
-
-def stop(program: Program) -> None:
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == 0
-
-
-def last(program: Program, seconds: float) -> None:
-    until = time.monotonic() + seconds
-    program.wait_until(lambda: time.monotonic() > until, "that time has passed", seconds=600)
-
-
 def forgeries(count: int, seed: int) -> list[SampleMessage]:
-    """Each of another user, as an attacker with many accounts sends them."""
     messages = []
     for number in range(count):
         user_id = seed * 10_000_000 + number
@@ -51,15 +32,6 @@ def forgeries(count: int, seed: int) -> list[SampleMessage]:
         body = json.dumps({"receipt": receipt, "user_id": user_id, "post_queue": RESULTS})
         messages.append(SampleMessage(Kind.FORGED, body, {}, user_id, DeadLettered(Reason.NOT_AUTHENTIC)))
     return messages
-
-
-def receipt_of(message: SampleMessage) -> str:
-    receipt: str = json.loads(message.body)["receipt"]
-    return receipt
-
-
-def wait_until_more(program: Program, world: EmbeddedWorld, answered: int) -> None:
-    program.wait_until(lambda: world.total(RESULTS) > answered, "the honest one is answered")
 
 
 def assert_all_ok(world: EmbeddedWorld, messages: list[SampleMessage]) -> None:
@@ -72,11 +44,6 @@ def assert_all_ok(world: EmbeddedWorld, messages: list[SampleMessage]) -> None:
 def test_apple_refuses_everybody_for_a_while(
     embedded: EmbeddedWorld, is_full: bool, figure: Figure, refusal: str, moment: str
 ) -> None:
-    """No purchase is lost to it: the messages are kept, none is dead-lettered, and all are OK when it is over.
-
-    Where the program has seen Apple accept something, it finds out by asking again about that, and receives nothing
-    more. Where it has not, it believes no refusals before Apple accepts something, and goes on receiving.
-    """
     if not is_full and (refusal, moment) not in {("malformed", "while it works"), ("malformed", "before it starts")}:
         pytest.skip("at full size only")
     count, seconds = (800, 40.0) if is_full else (60, 9.0)
@@ -85,20 +52,20 @@ def test_apple_refuses_everybody_for_a_while(
         is_working = moment == "while it works"
         if not is_working:
             store.outage(Fault.apple(REFUSALS[refusal]))
-        program = start(embedded, store)
+        program = embedded.start_consuming(store)
         embedded.send(early)
         if is_working:
             program.wait_until(lambda: embedded.total(RESULTS) == len(early), "the first are answered")
             store.outage(Fault.apple(REFUSALS[refusal]))
         embedded.send(late)
         program.wait_for_log("app_store is unavailable")
-        last(program, seconds)
+        program.pass_time(seconds)
         dead = embedded.total(DEAD_LETTERS)
         store.recover()
         ended_at = time.monotonic()
         program.wait_until(lambda: embedded.total(SOURCE) == 0, "everything is done")
         all_seconds = time.monotonic() - ended_at
-        stop(program)
+        program.stop()
         assert (dead, embedded.total(DEAD_LETTERS)) == (0, 0)
         assert_all_ok(embedded, [*early, *late])
     figure(f"{seconds:.0f} s, {len(late)} purchases: none dead-lettered, all OK {all_seconds:.1f} s after its end")
@@ -108,17 +75,12 @@ def test_apple_refuses_everybody_for_a_while(
 def test_a_storm_of_forgeries_disturbs_nobody(
     embedded: EmbeddedWorld, is_full: bool, figure: Figure, moment: str
 ) -> None:
-    """19 of 20 receipts are forged, each of another user: the honest are answered as ever, the forged are not.
-
-    Each forged one ends in the dead-letter queue, and Apple is asked about it once, as without a storm: twice, where
-    the storm was there before anybody honest.
-    """
     if not is_full and moment == "before it starts":
         pytest.skip("at full size only")
     count = 200 if is_full else 20
     honest, forged = genuine_messages(count, 63), forgeries(19 * count, 64)
     with SimulatedAppStore(latency_seconds=0.1) as store:
-        program = start(embedded, store)
+        program = embedded.start_consuming(store)
         quiet = genuine_messages(10, 65)
         if moment == "while it works":
             embedded.send(quiet)
@@ -131,16 +93,16 @@ def test_a_storm_of_forgeries_disturbs_nobody(
         waits = []
         for number, message in enumerate(honest):
             embedded.send(forged[19 * number : 19 * number + 19])
-            answered = embedded.total(RESULTS)
+            answered = embedded.total(RESULTS) + 1
             sent_at = time.monotonic()
             embedded.send([message])
-            wait_until_more(program, embedded, answered)
+            program.wait_until(lambda count=answered: embedded.total(RESULTS) >= count, "the honest one is answered")
             waits.append(time.monotonic() - sent_at)
         program.wait_until(lambda: embedded.total(SOURCE) == 0, "everything is done")
-        stop(program)
+        program.stop()
         assert_all_ok(embedded, [*quiet, *honest])
         assert embedded.total(DEAD_LETTERS) == len(forged) + (0 if quiet else 100)
-        assert {store.requests_for(receipt_of(message)) for message in forged[40:]} == {1}
+        assert {store.requests_for(json.loads(message.body)["receipt"]) for message in forged[40:]} == {1}
         assert "unavailable" not in program.stderr or moment == "before it starts"
         statistics_of_store = store.statistics()
     controls = statistics_of_store.requests[Environment.PRODUCTION] - len(honest) - len(forged) - len(quiet)

@@ -1,35 +1,190 @@
 """Nodes that share the work, as real processes, with everything befalling them that befalls machines.
 
-Each scenario runs under load, on SQLite and on an emulator of AWS, and is judged in the end by those who do not trust
-the nodes: ``audit`` (nothing lost, nothing OK twice, no genuine purchase INVALID), the versions of the record, and what
-the App Store, SQS and DynamoDB have seen (``site_books``). When something is asserted to happen, it is given a minute:
-the times are measured elsewhere (``tests.benchmark.takeover``).
+Each scenario runs under load, and is judged by those who do not trust the nodes: ``audit``, the versions of the record,
+and what the App Store, SQS and DynamoDB have seen. How long things take is measured by ``tests.benchmark.takeover``.
 """
 
 from __future__ import annotations
 
+import mmap
 import random
 import shutil
+import struct
+import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from receipt_actors.domain.sending import BURST_SECONDS
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Kind
 from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
 from tests.system.processes import Programs
-from tests.system.worlds import EmbeddedWorld
+from tests.system.worlds import SOURCE, EmbeddedWorld
 
 from .namespaces import CAN_HAVE_NAMESPACES, Namespace
-from .network import Network, Request, Way
-from .nodes import AwsSite, EmbeddedSite, Node, Site, is_about_roles, is_claim, is_dynamodb, is_sqs, is_write
-from .records import thrown_out
-from .site_books import gaps_between_receives, judge_site
+from .network import Cut, Network, Request, most_in, under_way
+from .nodes import (
+    APP_STORE_CONCURRENCY,
+    APP_STORE_RATE,
+    CONSUMERS,
+    AwsSite,
+    EmbeddedSite,
+    Node,
+    Site,
+    is_about_roles,
+    is_apple,
+    is_claim,
+    is_dynamodb,
+    is_receive,
+    is_sqs,
+    is_write,
+)
+from .records import Version, faults_of, out_of_tenure, overlap_seconds, tenures, thrown_out, thrown_out_too_soon
 from .traffic import Traffic
-from .wall_clock import WallClock
+
+WINDOW_SECONDS = 5.0
+RECEIVE_SECONDS = 1.0  #: a long poll
+SLACK_SECONDS = 10.0  #: for a busy machine to answer a long poll
+
+
+# Where a node's tenure is any time at which the record gives it a share:
+#
+# - no node is taken for gone before the lease is over that its last sign has given it, nor before a lease has passed
+#   since an outage in which none of them could see another;
+# - what nodes in their tenure have under way at once is never more than the whole;
+# - no node begins anything out of its tenure. The exception is a node that was stopped, cut off, or starved for longer
+#   than a lease: what it was about to send, and what HTTP clients send once more on a connection that was closed. Of
+#   these there are no more than can be under way at once, and of receives one of each consumer.
+#
+# In ``WINDOW_SECONDS`` Apple is asked no more than the rate allows, plus a burst of the node that had a share before
+# and of the one that has it now, what may have waited on its way, and what came while the network itself was late.
+def judge_site(site: Site, traffic: Traffic, troubles: Counter[str], figure: Callable[[str], None]) -> None:
+    site.wait_until(lambda: site.world.total(SOURCE) == 0, "all is finished")
+    at_work = site.running
+    for node in at_work:
+        node.tell_to_end()
+    for node in at_work:
+        node.wait_for_orderly_end()
+    crashed = [node.program.stderr[-3000:] for node in site.nodes if "Traceback" in node.program.stderr]
+    assert crashed == [], "an actor crashed, which nothing that befalls a node may bring about"
+    report = traffic.audit()
+    assert report.faults == ()
+    _judge_versions(site, figure)
+    _judge_requests(site, figure)
+    figure(", ".join(f"{count} x {trouble}" for trouble, count in troubles.items()) or "no trouble")
+    figure(str(report))
+
+
+def _judge_versions(site: Site, figure: Callable[[str], None]) -> None:
+    versions = site.versions()
+    most_seats = 1 if site.role == "active-standby" else None
+    assert faults_of(versions, site.whole, most_seats) == []
+    out = thrown_out(versions, site.was_alive)
+    assert thrown_out_too_soon(versions, out, site.lease_seconds, site.reachable_again_at) == []
+    figure(f"{len(versions)} versions, of which none lent more than the whole; {_seats_given(versions)} seats given")
+
+
+def _judge_requests(site: Site, figure: Callable[[str], None]) -> None:
+    versions = site.versions()
+    for what, kind, most in (
+        ("requests to the ledger at once", is_claim, site.whole["ledger_concurrency"]),
+        ("requests to Apple at once", is_apple, APP_STORE_CONCURRENCY),
+    ):
+        requests = [request for request in site.requests(kind) if not request.was_held]
+        strays = _judge_strays(site, versions, requests, lambda node, most=most: most)
+        in_tenure = _in_tenure(versions, requests)
+        at_once = max((count for _, count in under_way(in_tenure)), default=0)
+        of_all = max((count for _, count in under_way(requests)), default=0)
+        assert at_once <= most, f"{what}: {at_once}"
+        assert of_all <= 2 * most, f"{what}: {of_all}"
+        if requests:
+            figure(
+                f"{what}: {at_once} of {most:g}; {of_all} with those of nodes that had lost their share; {strays} late"
+            )
+    receives = [request for request in site.requests(is_receive) if not request.was_held]
+    strays = _judge_strays(site, versions, receives, lambda node: CONSUMERS * site.processes_of(node))
+    if receives:
+        seconds = overlap_seconds(versions, receives)
+        figure(f"receives: {strays} late; at most {seconds:.2f} s of one after the share was lost")
+        assert seconds <= RECEIVE_SECONDS + SLACK_SECONDS
+    asked = [request for request in site.requests(is_apple) if not request.was_held]
+    most_asked = most_in(asked, WINDOW_SECONDS)
+    late_seconds = site.network.latest_seconds
+    allowed = APP_STORE_RATE * (WINDOW_SECONDS + 2 * BURST_SECONDS + late_seconds) + APP_STORE_CONCURRENCY
+    allowed += len(out_of_tenure(versions, asked))
+    assert most_asked <= allowed
+    figure(f"at most {most_asked} requests to Apple in {WINDOW_SECONDS:g} s, of {APP_STORE_RATE * WINDOW_SECONDS:g}")
+
+
+def gaps_between_receives(site: Site) -> list[float]:
+    """List, the longest first, for how long no receive of anybody's was under way, from the first to the last one."""
+    changes = under_way(site.requests(is_receive))
+    gaps = [later - earlier for (earlier, count), (later, _) in pairwise(changes) if count == 0]
+    return sorted(gaps, reverse=True) or [0.0]
+
+
+def _judge_strays(
+    site: Site, versions: Sequence[Version], requests: Sequence[Request], most: Callable[[str], float]
+) -> int:
+    strays = out_of_tenure(versions, requests)
+    of_all = tenures(versions)
+    out_at = thrown_out(versions, site.was_alive)
+    after: Counter[tuple[str, float]] = Counter()  # the end of which tenure
+    for stray in strays:
+        ends = [end for _, end in of_all.get(stray.node, ()) if end < stray.came_at_seconds]
+        assert ends, f"{stray.node} had no share yet: {stray}"
+        after[stray.node, max(ends)] += 1
+    for (name, end), count in after.items():
+        assert (end, name) in out_at, f"{name} did {count} things after it had left its share itself"
+        assert count <= most(name), f"{name} did {count} things after it had lost its share, expected {most(name)}"
+    return len(strays)
+
+
+def _in_tenure(versions: Sequence[Version], requests: Sequence[Request]) -> list[Request]:
+    of_all = tenures(versions)
+    found = []
+    for request in requests:
+        for begin, end in of_all.get(request.node, ()):
+            if begin <= request.came_at_seconds < end:
+                answered_at = request.answered_at_seconds or request.came_at_seconds
+                found.append(replace(request, answered_at_seconds=min(answered_at, end)))
+    return found
+
+
+def _seats_given(versions: Sequence[Version]) -> int:
+    return len({(name, token) for version in versions for name, token in version.seats.items()})
+
+
+_SOURCE = Path(__file__).with_name("wall_clock.c")
+
+
+class WallClock:
+    """The clock of one node (``wall_clock.c``): right, until it is set.
+
+    CPython waits by the monotonic clock wherever it can; what waits by the wall clock asks the kernel, whose clock is
+    right.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        library = folder / "wall_clock.so"
+        if not library.exists():
+            subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
+        file = folder / f"wall-clock-{name}"
+        file.write_bytes(struct.pack("q", 0))
+        self.environment: Mapping[str, str] = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(file)}
+        with file.open("r+b") as opened:
+            self._memory = mmap.mmap(opened.fileno(), 8)
+
+    def set_ahead(self, seconds: float) -> None:
+        self._memory[:] = struct.pack("q", round(seconds))
+
 
 STANDBY, BALANCED = "active-standby", "load-balanced"
 LEASE_SECONDS = 2.0
@@ -47,8 +202,6 @@ needs_ministack = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
 
 
 class Campaign:
-    """One trouble after the other on one site, under load."""
-
     def __init__(self, site: Site, seed: int) -> None:
         self.site = site
         self.traffic = Traffic(site.world, seed, without=WITHOUT)
@@ -56,17 +209,20 @@ class Campaign:
         self.troubles: Counter[str] = Counter()
 
     def start(self, *processes: int) -> None:
-        """Start so many nodes of so many processes each, and wait until they know each other."""
         for number, count in enumerate(processes):
             self.site.start("abcdefgh"[number], count)
         self.wait_until_together(len(processes))
 
     def wait_until_together(self, count: int) -> None:
-        """Wait until so many know each other, and nobody who has ended is among them."""
-        self.site.wait_until(lambda: self._are_together(count), "all nodes have joined")
+        def are_together() -> bool:
+            for node in self.site.given_up:  # services did not answer in time; whoever runs nodes starts them again
+                self.start_again(node)
+            newest = self.site.newest()
+            return newest is not None and len(newest.members) == count
+
+        self.site.wait_until(are_together, "all nodes have joined")
 
     def suffer(self, *troubles: Callable[[Campaign], object]) -> None:
-        """Let each of them happen, and see the work go on after each."""
         for trouble in troubles:
             trouble(self)
             self.troubles[trouble.__name__.replace("_", " ")] += 1
@@ -90,20 +246,9 @@ class Campaign:
         return self.site.lease_seconds * self.random.uniform(1.2, 2.5)
 
     def wait_for_another(self, node: Node) -> None:
-        """Wait until another node is active, and this one is not."""
         self.site.wait_until(
             lambda: self.site.seated and node not in self.site.seated, f"others go on without {node.name}"
         )
-
-    def _start_anew(self) -> None:
-        """Start those again that could not start, as whoever runs nodes does: services did not answer in time."""
-        for node in self.site.given_up:
-            self.start_again(node)
-
-    def _are_together(self, count: int) -> bool:
-        self._start_anew()
-        newest = self.site.newest()
-        return newest is not None and len(newest.members) == count
 
 
 # --- what befalls a site ---
@@ -119,7 +264,6 @@ def kill_a_node(campaign: Campaign) -> None:
 
 
 def kill_a_parent(campaign: Campaign) -> None:
-    """kill -9 of a parent alone: its workers find that out, and drain."""
     victim = campaign.victim(processes=2)
     victim.kill_parent()
     campaign.wait_for_another(victim)
@@ -129,23 +273,23 @@ def kill_a_parent(campaign: Campaign) -> None:
 def pause_a_node(campaign: Campaign) -> None:
     """SIGSTOP for longer than a lease: others take over; then SIGCONT, and it still believes what it knew."""
     victim = campaign.victim()
-    campaign.site.pause(victim.pause, victim.resume)
-    campaign.wait_for_another(victim)
-    campaign.wait_for_progress()
-    victim.resume()
+    _pause(campaign, victim, victim.program.pause)
 
 
 def pause_a_parent(campaign: Campaign) -> None:
     """SIGSTOP of a parent alone: nobody tells its workers anything, and they stop when the lease is over."""
     victim = campaign.victim(processes=2)
-    campaign.site.pause(victim.pause_parent, victim.resume)
+    _pause(campaign, victim, victim.pause_parent)
+
+
+def _pause(campaign: Campaign, victim: Node, pause: Callable[[], None]) -> None:
+    campaign.site.pause(pause, victim.program.resume)
     campaign.wait_for_another(victim)
     campaign.wait_for_progress()
-    victim.resume()
+    victim.program.resume()
 
 
 def drain_a_node(campaign: Campaign) -> None:
-    """SIGTERM: it finishes what it has, and leaves."""
     victim = campaign.victim()
     victim.tell_to_end()
     victim.wait_for_orderly_end()
@@ -153,13 +297,11 @@ def drain_a_node(campaign: Campaign) -> None:
 
 
 def cut_a_node_off_from_roles(campaign: Campaign) -> None:
-    """It reaches everything but the table of roles."""
-    _cut_one_off(campaign, campaign.random.choice([Way.DROPPED, Way.REFUSED]), is_about_roles)
+    _cut_one_off(campaign, campaign.random.choice([Cut.DROPPED, Cut.REFUSED]), is_about_roles)
 
 
 def cut_a_node_off(campaign: Campaign) -> None:
-    """It reaches nothing at all; or what it sends arrives when it is back."""
-    _cut_one_off(campaign, campaign.random.choice([Way.DROPPED, Way.HELD, Way.REFUSED]))
+    _cut_one_off(campaign, campaign.random.choice([Cut.DROPPED, Cut.HELD, Cut.REFUSED]))
 
 
 def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
@@ -168,7 +310,7 @@ def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
     while not has_given_up:  # a busy machine may keep it from renewing, and it is taken for gone
         (victim,) = campaign.site.seated
         told = victim.program.stderr.count(STEPS_DOWN)
-        victim.cut(campaign.random.choice([Way.DROPPED, Way.REFUSED]), is_sqs)
+        victim.cut(campaign.random.choice([Cut.DROPPED, Cut.REFUSED]), is_sqs)
         campaign.wait_for_another(victim)
         campaign.wait_for_progress()
         has_given_up = victim.program.stderr.count(STEPS_DOWN) > told
@@ -178,20 +320,20 @@ def cut_the_active_node_off_from_sqs(campaign: Campaign) -> None:
 def let_a_node_hear_nothing(campaign: Campaign) -> None:
     """What it writes is written, and it never hears so: not of its renewals, not of its claims."""
     victim = campaign.victim()
-    victim.cut(Way.DEAF, campaign.random.choice([is_dynamodb, is_write]))
+    victim.cut(Cut.DEAF, campaign.random.choice([is_dynamodb, is_write]))
     campaign.site.pass_time(campaign.longer_than_a_lease())
     victim.mend()
 
 
 def cut_all_off_from_dynamodb(campaign: Campaign) -> None:
     """An outage of the table: nobody works, nobody is taken for gone, and all go on when it is over."""
-    way = campaign.random.choice([Way.DROPPED, Way.REFUSED, Way.DEAF])
+    way = campaign.random.choice([Cut.DROPPED, Cut.REFUSED, Cut.DEAF])
     campaign.site.cut_all(way, is_dynamodb)
     campaign.site.pass_time(campaign.longer_than_a_lease())
     campaign.site.mend_all()
 
 
-def _cut_one_off(campaign: Campaign, way: Way, covers: Callable[[Request], bool] = lambda request: True) -> None:
+def _cut_one_off(campaign: Campaign, way: Cut, covers: Callable[[Request], bool] = lambda request: True) -> None:
     victim = campaign.victim()
     victim.cut(way, covers)
     campaign.wait_for_another(victim)
@@ -206,13 +348,9 @@ IN_A_NETWORK = (cut_a_node_off_from_roles, cut_a_node_off, let_a_node_hear_nothi
 
 
 @contextmanager
-def embedded_site(programs: Programs, folder: Path, role: str, **settings: object) -> Iterator[EmbeddedSite]:
-    world = EmbeddedWorld(programs, folder)
-    try:
-        with SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.3) as store, Network() as network:
-            yield EmbeddedSite(world, store, network, role, LEASE_SECONDS, **settings)
-    finally:
-        world.close()
+def embedded_site(world: EmbeddedWorld, role: str, **settings: object) -> Iterator[EmbeddedSite]:
+    with SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.3) as store, Network() as network:
+        yield EmbeddedSite(world, store, network, role=role, lease_seconds=LEASE_SECONDS, **settings)
 
 
 @contextmanager
@@ -224,7 +362,7 @@ def aws_site(
         SimulatedAppStore(latency_seconds=0.1, jitter_seconds=0.3) as store,
         Network(delay_seconds=lambda request: CLAIM_SECONDS if is_claim(request) else 0.0) as network,
     ):
-        site = AwsSite(programs, emulator, store, network, role, lease_seconds, **settings)
+        site = AwsSite(programs, emulator, store, network, role=role, lease_seconds=lease_seconds, **settings)
         try:
             yield site
         finally:
@@ -261,17 +399,11 @@ def drawn(
     ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value)),
 )
 def test_nodes_on_one_file(
-    programs: Programs,
-    tmp_path: Path,
-    is_full: bool,
-    figure: Callable[[str], None],
-    role: str,
-    processes: tuple[int, ...],
+    embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None], role: str, processes: tuple[int, ...]
 ) -> None:
-    """kill -9, SIGSTOP and SIGTERM, of nodes, and of parents alone: the work goes on, and no promise is broken."""
     if not is_full and (role, len(processes)) not in ((STANDBY, 3), (BALANCED, 2)):
         pytest.skip("at full size only (--full)")
-    with embedded_site(programs, tmp_path, role, ledger_concurrency=max(8, 2 * len(processes))) as site:
+    with embedded_site(embedded, role, ledger_concurrency=max(8, 2 * len(processes))) as site:
         campaign = Campaign(site, seed=len(processes))
         troubles = [*ON_ONE_FILE, *([kill_a_parent, pause_a_parent] if max(processes) > 1 else [])]
         short = [kill_a_node, pause_a_parent if max(processes) > 1 else pause_a_node, kill_a_node]
@@ -287,7 +419,6 @@ def test_nodes_on_one_file(
 def test_nodes_on_aws(
     programs: Programs, is_full: bool, figure: Callable[[str], None], role: str, processes: tuple[int, ...]
 ) -> None:
-    """And links that are cut, for all or for the table of roles, both ways or one, for a node or for all of them."""
     if not is_full and len(processes) > 3:
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role, ledger_concurrency=max(8, 2 * len(processes))) as site:
@@ -302,7 +433,6 @@ def test_nodes_on_aws(
 def test_a_node_that_cannot_reach_its_queue(
     programs: Programs, is_full: bool, figure: Callable[[str], None], processes: tuple[int, ...]
 ) -> None:
-    """Cut off from SQS alone, the active node steps down, and the other one works; so it goes back, too."""
     with aws_site(programs, STANDBY, STEADY_LEASE_SECONDS) as site:
         campaign = Campaign(site, seed=70 + len(processes))
         run(campaign, processes, [cut_the_active_node_off_from_sqs] * (4 if is_full else 1), figure)
@@ -311,7 +441,6 @@ def test_a_node_that_cannot_reach_its_queue(
 @needs_ministack
 @pytest.mark.parametrize("role", [STANDBY, BALANCED])
 def test_an_outage_of_the_table(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    """All are cut off from DynamoDB for longer than a lease: nobody is taken for gone, and all go on afterwards."""
     if not is_full and role == STANDBY:
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role, STEADY_LEASE_SECONDS) as site:
@@ -325,7 +454,6 @@ def test_an_outage_of_the_table(programs: Programs, is_full: bool, figure: Calla
 def test_wall_clocks_that_are_wrong(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None], role: str
 ) -> None:
-    """Nodes whose clocks are hours apart, and jump: roles do not look at them."""
     if not is_full and role == BALANCED:
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role) as site:
@@ -348,7 +476,6 @@ def test_wall_clocks_that_are_wrong(
 @pytest.mark.skipif(not CAN_HAVE_NAMESPACES, reason="network namespaces take Linux, root, and ip (Debian: iproute2)")
 @pytest.mark.parametrize("role", [STANDBY, BALANCED])
 def test_packets_that_are_lost(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    """A node on a host of its own whose cable is pulled: what was on its way arrives when it is plugged in again."""
     if not is_full:
         pytest.skip("at full size only (--full)")
     with Namespace("one") as one, Namespace("two") as two, aws_site(programs, role) as site:
@@ -369,7 +496,6 @@ def test_packets_that_are_lost(programs: Programs, is_full: bool, figure: Callab
 @needs_ministack
 @pytest.mark.parametrize("role", [STANDBY, BALANCED])
 def test_a_rolling_restart(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    """SIGTERM to one node after the other: others go on at once, without waiting for a lease, and nobody is late."""
     if not is_full and role == BALANCED:
         pytest.skip("at full size only (--full)")
     with aws_site(programs, role, LONG_LEASE_SECONDS) as site:

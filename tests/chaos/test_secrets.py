@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import boto3
 import pytest
@@ -32,9 +32,7 @@ from receipt_actors.sandbox.load import Kind, SampleMessage, make_scenario
 from receipt_actors.testing import FakeServices
 from tests.backends.test_aws import ITEM, FakeAws
 from tests.backends.test_aws import Reply as AwsReply
-from tests.system.conftest import empty_account
-from tests.system.processes import Program, Programs
-from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsServer, EmbeddedWorld, Letter, World
+from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, Letter
 
 PIECE = 40  #: characters of a receipt that are too many
 SHARED_SECRET = "5f0c8e6d9b7a41c2a3d4e5f60718293a"
@@ -83,7 +81,6 @@ def strings_of(value: object) -> Iterator[str]:
 
 
 def receipts_of(messages: Iterable[SampleMessage]) -> Iterator[str]:
-    """Every long string in the bodies, and the bodies themselves."""
     for message in messages:
         yield message.body
         try:
@@ -115,47 +112,25 @@ def assert_letters_tell_nothing(answers: Iterable[Letter], dead_letters: Iterabl
     assert_tells_nothing("\n".join(str(dict(letter.attributes)) for letter in dead_letters))
 
 
-def start(world: World, store: SimulatedAppStore, **settings: object) -> Program:
-    return world.start(store, log_level="DEBUG", log_decisions="all", **settings)
-
-
+TALKATIVE = {"log_level": "DEBUG", "log_decisions": "all"}
 in_both_forms = pytest.mark.parametrize("log_format", ["text", "json"])
 
 
 # --- the program ---
 
 
-@pytest.fixture(scope="module")
-def aws_server() -> Iterator[AwsServer]:
-    server = AwsServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
-    with closing(EmbeddedWorld(programs, tmp_path)) as world:
-        yield world
-
-
 @in_both_forms
-def test_a_run_on_aws_tells_no_secret(
-    programs: Programs, aws_server: AwsServer, figure: Callable[[str], None], log_format: str
-) -> None:
-    """Every kind of message, and AWS failing beside it: neither log nor answers nor attributes give anything away."""
-    with empty_account(programs, aws_server) as aws, SimulatedAppStore(shared_secret=SHARED_SECRET) as store:
-        aws.create_queues()
-        aws.create_table()
-        aws.environment |= {
-            "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
-            "AWS_SESSION_TOKEN": SESSION_TOKEN,
-            "RECEIPT_ACTORS_SHARED_SECRET": SHARED_SECRET,
-        }
-        aws.send(MESSAGES)
-        aws_server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
-        program = start(aws, store, exit_when_idle_seconds=1, log_format=log_format)
-        assert program.wait_for_end() == 0
-        answers, dead_letters = aws.take(RESULTS), aws.take(DEAD_LETTERS)
+def test_a_run_on_aws_tells_no_secret(aws: AwsWorld, figure: Callable[[str], None], log_format: str) -> None:
+    aws.environment |= {
+        "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
+        "AWS_SESSION_TOKEN": SESSION_TOKEN,
+        "RECEIPT_ACTORS_SHARED_SECRET": SHARED_SECRET,
+    }
+    aws.send(MESSAGES)
+    aws.server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
+    with SimulatedAppStore(shared_secret=SHARED_SECRET) as store:
+        program = aws.finish(store, **TALKATIVE, log_format=log_format)
+    answers, dead_letters = aws.take(RESULTS), aws.take(DEAD_LETTERS)
     assert "DEBUG" in program.stderr
     assert_tells_nothing(program.stdout + program.stderr)
     assert_letters_tell_nothing(answers, dead_letters)
@@ -164,12 +139,9 @@ def test_a_run_on_aws_tells_no_secret(
 
 @in_both_forms
 def test_a_wrong_secret_is_told_without_it(embedded: EmbeddedWorld, log_format: str) -> None:
-    """Status 21004 is an operator's affair: the log says what is wrong, and not what was sent."""
     embedded.send(MESSAGES)
     with SimulatedAppStore(shared_secret="another") as store:
-        settings = {"shared_secret": SHARED_SECRET, "exit_when_idle_seconds": 1}
-        program = start(embedded, store, log_format=log_format, **settings)
-        assert program.wait_for_end() == 0
+        program = embedded.finish(store, **TALKATIVE, log_format=log_format, shared_secret=SHARED_SECRET)
     assert "21004" in program.stderr
     assert_tells_nothing(program.stdout + program.stderr)
     assert_letters_tell_nothing(embedded.take(RESULTS), embedded.take(DEAD_LETTERS))
@@ -189,21 +161,14 @@ class Echo(HttpServer):
 
 
 def test_an_app_store_that_echoes_is_quoted_without_what_it_echoes(embedded: EmbeddedWorld) -> None:
-    """An outage of the sort that shows one's request: the log says so, and the drain too, without the request."""
     embedded.send(MESSAGES)
     echo = Echo()
     echo.start()
     try:
-        program = embedded.run(
-            {
-                **{"bundle_ids": BUNDLE_ID, "log_level": "DEBUG", "shared_secret": SHARED_SECRET},
-                "app_store_url": echo.url,
-                **{"receive_wait_seconds": "0", "drain_seconds": "1"},
-            }
-        )
+        settings = {"log_level": "DEBUG", "shared_secret": SHARED_SECRET, "drain_seconds": 1}
+        program = embedded.start(cast(SimulatedAppStore, echo), receive_wait_seconds=0, **settings)
         program.wait_for_log("app_store is unavailable")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+        program.stop()
     finally:
         echo.stop()
     assert "cannot handle" in program.stderr or "you_sent" in program.stderr or "App Store answered" in program.stderr
@@ -212,7 +177,6 @@ def test_an_app_store_that_echoes_is_quoted_without_what_it_echoes(embedded: Emb
 
 @pytest.mark.short
 def test_the_other_commands_tell_no_secret(embedded: EmbeddedWorld, tmp_path: Path) -> None:
-    """What is wrong with a line of a file, what Apple says of a receipt, and the settings: all without secrets."""
     lines = tmp_path / "messages.jsonl"
     lines.write_text("\n".join(message.body for message in MESSAGES[-12:]), encoding="utf-8")
     receipt = tmp_path / "receipt.txt"
@@ -247,11 +211,6 @@ SETTINGS = Settings(backend="aws", bundle_ids=(BUNDLE_ID,), post_queues=(RESULTS
 
 
 def test_crashes_and_looks_inside_tell_no_secret(caplog: pytest.LogCaptureFixture) -> None:
-    """Bugs whose exceptions quote receipt and secret, and every way of looking into the actors meanwhile.
-
-    Crash reports and their tracebacks, traces, states and statistics. The bugs come out of Apple's client, of the
-    ledger's, and of a queue's.
-    """
     caplog.set_level(logging.DEBUG)
     services = FakeServices(SETTINGS)
     store, held = services.app_store, services.app_store.hold("verify_receipt")
@@ -285,7 +244,6 @@ def in_long_poll(ref: Ref) -> bool:
 
 @pytest.mark.short
 def test_what_is_printed_by_mistake_tells_no_receipt() -> None:
-    """Somebody's debugging line, a failing assertion: a message, a submission and the settings show no contents."""
     body = json.dumps({"receipt": JWS, "user_id": 1, "post_queue": RESULTS, "note": NOTE})
     delivery = ReceivedMessage("m-1", "handle", body, "md5")
     submission = parse_submission(delivery, {RESULTS}, SOURCE)
@@ -295,7 +253,6 @@ def test_what_is_printed_by_mistake_tells_no_receipt() -> None:
 
 
 def test_words_of_aws_are_passed_on_without_what_they_quote(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy's page, an error or a failed entry that repeats our request: the rest of it is told, to an operator."""
     fake = FakeAws()
     monkeypatch.setenv("AWS_ENDPOINT_URL", fake.url)
     session = boto3.Session("testing", ACCESS_KEY, SESSION_TOKEN, region_name="eu-west-1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
-from tests.system.processes import Program, Programs
+from tests.system.processes import Program
 from tests.system.worlds import DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld
 
 from .traffic import Traffic
@@ -33,8 +32,6 @@ ONE_POOL = 40  #: and in that of a few seconds, of which one gateway's new pool 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A look at a process from outside."""
-
     at_seconds: float
     resident_bytes: int
     threads: int
@@ -49,8 +46,6 @@ class Sample:
 
 
 class Soak:
-    """A program under load, its producer, its reader, and who looks at it from outside."""
-
     def __init__(self, world: EmbeddedWorld, store: SimulatedAppStore, program: Program) -> None:
         self.traffic = Traffic(world, seed=9000)
         self.samples: list[Sample] = []
@@ -59,7 +54,6 @@ class Soak:
         self._program = program
 
     def cycle(self, messages: int) -> None:
-        """Work, with an outage in the middle of it; then nothing comes any more for a while."""
         aim = self.traffic.messages_sent + messages
         self._send_until(aim - messages // 2)
         self._store.outage(Fault.http(503))
@@ -71,7 +65,6 @@ class Soak:
         self._go_on_until(lambda: len(self.samples) >= FEWEST_SAMPLES, "it has been looked at")
 
     def read_answers(self) -> None:
-        """Read what there is, and delete it."""
         self.traffic.note_answers(self._world.read(RESULTS))
         self.traffic.note_dead_letters(self._world.read(DEAD_LETTERS))
 
@@ -98,28 +91,23 @@ class Soak:
 
 
 def test_a_long_life_leaks_nothing(
-    programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None]
+    embedded: EmbeddedWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None]
 ) -> None:
-    """Memory, threads and open files of the last quarter are those of the second one; all promises are kept."""
     cycles, messages = (40, 2600) if is_full else (1, 400)
-    world = EmbeddedWorld(programs, tmp_path)
+    world = embedded
     world.module = "tests.chaos.soaking_program"
     world.environment = {"SOAK_STRIKE_SECONDS": "2" if is_full else "1"}
-    with SimulatedAppStore() as store:
-        program = world.start(store, app_store_concurrency=20, ledger_concurrency=10)
-        program.wait_for_log("consumers take receipts")
-        soak = Soak(world, store, program)
-        soak.cycle(WARM_UP_MESSAGES)
-        soak.samples.clear()
-        began_at = time.monotonic()
-        for _ in range(cycles):
-            soak.cycle(messages)
-        seconds = time.monotonic() - began_at
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
-        _finish(world, store, soak)
-        report = soak.traffic.audit()
-    world.close()
+    program = world.start_consuming(store, app_store_concurrency=20, ledger_concurrency=10)
+    soak = Soak(world, store, program)
+    soak.cycle(WARM_UP_MESSAGES)
+    soak.samples.clear()
+    began_at = time.monotonic()
+    for _ in range(cycles):
+        soak.cycle(messages)
+    seconds = time.monotonic() - began_at
+    program.stop()
+    _finish(world, store, soak)
+    report = soak.traffic.audit()
     assert report.faults == ()
     sent = soak.traffic.messages_sent
     figure(f"{sent} messages in {seconds:.0f} s, outages and idleness included: {sent / seconds:.0f}/s; {report}")
@@ -127,22 +115,17 @@ def test_a_long_life_leaks_nothing(
 
 
 def _finish(world: EmbeddedWorld, store: SimulatedAppStore, soak: Soak) -> None:
-    """Have another process answer what was handed back for later."""
     world.module = "receipt_actors"
     while world.total(SOURCE):
         world.bring_back(SOURCE)
-        assert world.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+        world.finish(store)
     soak.read_answers()
 
 
 def _check_flat(samples: Sequence[Sample], few: int, figure: Callable[[str], None]) -> None:
     quarter = len(samples) // 4
     second, last = samples[quarter : 2 * quarter], samples[3 * quarter :]
-    for name, unit, allowed_growth in (
-        ("resident_bytes", MIB, GROWTH_BYTES),
-        ("threads", 1, few),
-        ("files", 1, few),
-    ):
+    for name, unit, allowed_growth in (("resident_bytes", MIB, GROWTH_BYTES), ("threads", 1, few), ("files", 1, few)):
         values = [getattr(sample, name) / unit for sample in samples]
         middle, end = (statistics.median(getattr(sample, name) for sample in part) for part in (second, last))
         figure(

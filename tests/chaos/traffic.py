@@ -1,4 +1,4 @@
-"""Producers that never let the source queue run dry, and the audit of what became of everything they sent."""
+"""What was sent, what came of it in the words of ``audit``, and producers that never let the queue run dry."""
 
 from __future__ import annotations
 
@@ -7,21 +7,78 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
-from receipt_actors.domain.messages import PostedResult
-from receipt_actors.sandbox.load import Kind, make_scenario
-from receipt_actors.testing import AuditReport, SentSubmission
+from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, PostedResult, is_name, parse_result
+from receipt_actors.domain.ports import ReceivedMessage
+from receipt_actors.sandbox.load import Answered, Kind, OneOfGroup, SampleMessage, make_scenario
+from receipt_actors.testing import AuditReport, SentSubmission, audit
 from tests.patience import PATIENCE_SECONDS
 from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, Letter, World
 
-from .books import judge, posted, submissions_of
+
+def submissions_of(messages: Iterable[SampleMessage], message_ids: Iterable[str]) -> list[SentSubmission]:
+    """Say what was sent, for ``audit``: a submission's id is its attribute where usable, else the message id."""
+    return [
+        SentSubmission(
+            named if is_name(named := message.attributes.get(SUBMISSION_ID_ATTRIBUTE)) else message_id,
+            message.user_id,
+            _genuine(message),
+        )
+        for message, message_id in zip(messages, message_ids, strict=True)
+    ]
+
+
+def _genuine(message: SampleMessage) -> frozenset[str]:
+    match message.expected:
+        case Answered("OK", transaction_ids):
+            return frozenset(transaction_ids)
+        case OneOfGroup(transaction_id):
+            return frozenset({transaction_id})
+    return frozenset()
+
+
+def judge(
+    submissions: Iterable[SentSubmission],
+    answers: Iterable[PostedResult],
+    dead_letters: Iterable[Letter],
+    world: World,
+    still_to_come: Collection[Letter] = (),
+) -> AuditReport:
+    return audit(
+        submissions,
+        answers,
+        map(_submission_id, dead_letters),
+        world.ledger_items(),
+        still_to_come=frozenset(map(_submission_id, still_to_come)),
+    )
+
+
+def _submission_id(letter: Letter) -> str:
+    """A letter's submission, as its producer named it where that can be used; the queue itself moves what it moves."""
+    named = letter.attributes.get(SUBMISSION_ID_ATTRIBUTE)
+    return named if is_name(named) else letter.message_id
+
+
+def posted(letter: Letter) -> PostedResult:
+    result = parse_result(
+        ReceivedMessage(
+            message_id=letter.message_id,
+            receipt_handle="",
+            body=letter.body,
+            body_md5="",
+            attributes=letter.attributes,
+            approximate_receive_count=1,
+            sent_at_seconds=0.0,
+        )
+    )
+    assert result is not None, f"no answer: {letter.body!r}"
+    return result
+
 
 SCENARIO_MESSAGES = 100  #: made at a time; a scenario of so many has every kind in it
 BEAT_SECONDS = 0.05  #: between two looks of the producer
 
 
 class Traffic:
-    """What was sent to a world, and what came of it."""
-
     def __init__(self, world: World, seed: int, *, without: Collection[Kind] = ()) -> None:
         self.world = world
         self._without = frozenset(without)
@@ -37,7 +94,6 @@ class Traffic:
     # --- sending ---
 
     def send(self, count: int = SCENARIO_MESSAGES) -> None:
-        """Send the next messages: genuine ones, replays, duplicates, forgeries, garbage."""
         self._seed += 1
         scenario = make_scenario(count, self._seed, BUNDLE_ID, RESULTS)
         messages = [message for message in scenario.messages if message.kind not in self._without]
@@ -47,7 +103,6 @@ class Traffic:
 
     @contextmanager
     def flowing(self, at_least: int) -> Iterator[None]:
-        """Keep so many messages ready to be received, on a thread of its own."""
         over = threading.Event()
 
         def produce() -> None:
@@ -79,12 +134,10 @@ class Traffic:
                 self._beat.wait(BEAT_SECONDS)
 
     def finished(self) -> int:
-        """Count what is off the source queue."""
         with self._sending:
             return self.messages_sent - self.world.total(SOURCE)
 
     def rate(self, messages: int) -> float:
-        """Wait until so many more are finished, and say how many that were a second."""
         before, began_at = self.finished(), time.monotonic()
         self.wait_until(lambda: self.finished() >= before + messages, f"{messages} more are finished")
         return (self.finished() - before) / (time.monotonic() - began_at)
@@ -92,11 +145,9 @@ class Traffic:
     # --- judging ---
 
     def note_answers(self, letters: Iterable[Letter]) -> None:
-        """Take answers to account, once each."""
         self.answers += map(posted, letters)
 
     def note_dead_letters(self, letters: Iterable[Letter]) -> None:
-        """Take dead letters to account, once each."""
         self._dead_letters += letters
 
     def audit(self) -> AuditReport:

@@ -61,20 +61,16 @@ _Loader.add_multi_constructor("!", _function)
 
 
 def load(template: Path) -> dict[str, Any]:
-    """Read a template. (cfn-lint could, but takes a second to import.)"""
     content: dict[str, Any] = yaml.load(template.read_text(encoding="utf-8"), _Loader)
     return content
 
 
 def alert_mail_code() -> str:
-    """The code of the function that mails alerts, as it stands in the template."""
     code: str = load(TEMPLATE)["Resources"]["AlertMail"]["Properties"]["Code"]["ZipFile"]
     return str(code)
 
 
 class Permission(NamedTuple):
-    """Something that IAM is asked for, or grants."""
-
     action: str
     resource: str
 
@@ -87,7 +83,6 @@ class RecordingServer(AwsServer):
         super().__init__()
 
     def calls_of(self, user: str) -> set[Permission]:
-        """What one user has called until now."""
         return {permission for caller, permission in self._calls.copy() if caller == user}
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -124,8 +119,6 @@ def _permission(service: str, region: str, environ: Mapping[str, str], body: byt
 
 @dataclass(frozen=True)
 class Stack:
-    """A deployed template, as its operator sees it."""
-
     session: boto3.Session
     url: str  #: of the server
     outputs: Mapping[str, str]
@@ -133,7 +126,6 @@ class Stack:
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The environment variables that the stack says to set."""
         return dict(line.split("=", 1) for line in self.outputs["Environment"].splitlines())
 
     @contextmanager
@@ -163,7 +155,6 @@ class Stack:
         }
 
     def statements(self, policy_arn: str) -> list[dict[str, Any]]:
-        """The statements of a managed policy."""
         with self.client("iam") as iam:
             version = iam.get_policy(PolicyArn=policy_arn)["Policy"]["DefaultVersionId"]
             document = iam.get_policy_version(PolicyArn=policy_arn, VersionId=version)["PolicyVersion"]["Document"]
@@ -193,7 +184,6 @@ def server() -> Iterator[RecordingServer]:
 
 
 def create_stack(server: RecordingServer, name: str, template: Path, parameters: Mapping[str, object]) -> Stack:
-    """Create a stack beside those that there are."""
     session = boto3.Session("deployer", "testing", region_name=REGION)
     with Stack(session, server.url, {}, {}).client("cloudformation") as cloudformation:
         cloudformation.create_stack(

@@ -25,15 +25,7 @@ PSEUDO = {
 
 
 class Resolved:
-    """A template with these parameters. Resources are called by their names in it, unless ``names`` knows better.
-
-    Args:
-        template: as read.
-        parameters: those that have no default, or another value.
-        stack_name: of this stack.
-        names: what ``Ref`` of a resource is (``LedgerTable``), or an attribute of it (``SourceQueue.QueueName``).
-        exports: of other stacks.
-    """
+    """A template with these parameters. ``names`` has what ``Ref`` or an attribute of a resource is; else its name."""
 
     def __init__(
         self,
@@ -55,7 +47,6 @@ class Resolved:
         self._exports = exports or {}
 
     def resources(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Return the properties of each resource of this kind that would be made."""
         return {
             name: self.value(resource["Properties"])
             for name, resource in self._template["Resources"].items()
@@ -63,7 +54,6 @@ class Resolved:
         }
 
     def faults(self) -> list[str]:
-        """Return what the rules have against the parameters."""
         return [
             assertion["AssertDescription"]
             for rule in self._template.get("Rules", {}).values()
@@ -73,11 +63,9 @@ class Resolved:
         ]
 
     def holds(self, condition: str) -> bool:
-        """Tell whether a condition holds."""
         return bool(self.value(self._template["Conditions"][condition]))
 
     def exports(self) -> dict[str, str]:
-        """Return what the template's outputs are exported as."""
         return {
             self.value(output["Export"]["Name"]): self.value(output["Value"])
             for output in self._template["Outputs"].values()
@@ -85,7 +73,6 @@ class Resolved:
         }
 
     def value(self, node: Any) -> Any:
-        """Carry out the functions in a part of the template."""
         if isinstance(node, dict) and len(node) == 1:
             ((name, argument),) = node.items()
             if name == "Ref" or name.startswith("Fn::") or (name == "Condition" and isinstance(argument, str)):
@@ -166,12 +153,10 @@ def first(**changes: object) -> Resolved:
 
 
 def source(**changes: object) -> Resolved:
-    """A further source queue, ``game2``, beside the first stack."""
     return Resolved(SOURCE, {"SourceQueueName": "game2", **changes}, stack_name="receipts", exports=first().exports())
 
 
 def service(further: int = 0, **changes: object) -> Resolved:
-    """A service of the first source queue and of so many further ones."""
     if further:
         changes["SourceStacks"] = ",".join(f"game{number}" for number in range(2, 2 + further))
         changes["Sources"] = json.dumps({queue: {} for queue in FURTHER[:further]})
@@ -187,15 +172,6 @@ def resolved(
     stack_name: str = "receipts",
     exports: Mapping[str, str] | None = None,
 ) -> Resolved:
-    """Return a template with queues (the first, unless another is named) as this stack has it.
-
-    Args:
-        stack: which was deployed.
-        parameters: with these.
-        template: from this file.
-        stack_name: by this name.
-        exports: of the stacks that it stands on.
-    """
     content = load(template)
     named = Resolved(content, parameters, stack_name=stack_name, exports=exports)
     alarms = ("AWS::CloudWatch::Alarm", "AWS::CloudWatch::CompositeAlarm")

@@ -20,14 +20,11 @@ _NOTIFICATIONS = "Apple's notifications are taken at http://127.0.0.1:"
 
 @dataclass(frozen=True)
 class Deployed:
-    """The service's stack, and its template with its parameters."""
-
     service: Stack
     template: Resolved
     parameters: Mapping[str, object]
 
     def task(self, name: str = "TaskDefinition") -> Mapping[str, Any]:
-        """Return a task definition, as ECS has it once it is put as the template has it."""
         properties = self.template.resources("AWS::ECS::TaskDefinition")[name]
         with self.service.client("ecs") as ecs:
             registered = ecs.register_task_definition(**as_the_api_spells(properties))
@@ -36,12 +33,8 @@ class Deployed:
 
 
 def deploy_service(
-    server: RecordingServer,
-    receipts: Stack,
-    parameters: Mapping[str, object],
-    exports: Mapping[str, str],
+    server: RecordingServer, receipts: Stack, parameters: Mapping[str, object], exports: Mapping[str, str]
 ) -> Deployed:
-    """Create the stack ``receipts-service`` in a network with a load balancer, where these exports are."""
     with receipts.client("ec2") as ec2:
         vpc_id = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [
@@ -58,11 +51,7 @@ def deploy_service(
         "SecurityGroup.GroupId": service.outputs["SecurityGroupId"],
     }
     template = Resolved(
-        SERVICE,
-        {**parameters, "SubnetIds": subnets},
-        stack_name="receipts-service",
-        names=names,
-        exports=exports,
+        SERVICE, {**parameters, "SubnetIds": subnets}, stack_name="receipts-service", names=names, exports=exports
     )
     return Deployed(service, template, parameters)
 
@@ -91,19 +80,16 @@ def _load_balancer(stack: Stack, vpc_id: str, subnets: Sequence[str]) -> dict[st
 
 
 def as_the_api_spells(value: Any) -> Any:
-    """Return a template's properties as an API of ECS calls them."""
     if isinstance(value, dict):
         return {f"{key[0].lower()}{key[1:]}": as_the_api_spells(inner) for key, inner in value.items()}
     return [as_the_api_spells(inner) for inner in value] if isinstance(value, list) else value
 
 
 def environment_of(container: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables of a container's definition."""
     return {variable["name"]: variable["value"] for variable in container["environment"]}
 
 
 def surroundings(stack: Stack, user: str, store: SimulatedAppStore) -> dict[str, str]:
-    """Return what a task finds where it runs, here: AWS, Apple, and who it is."""
     return {
         "RECEIPT_ACTORS_RECEIVE_WAIT_SECONDS": "1",
         "AWS_ENDPOINT_URL": stack.url,

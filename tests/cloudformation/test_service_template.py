@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from receipt_actors.cli.notifications import DEFAULT_PORT, HEALTH_PATH, STOP_SECONDS
 from receipt_actors.settings import load_settings
 
-from .alarms import Metric, Metrics, evaluated, state_of
+from .alarms import evaluated, watched
 from .intrinsics import FURTHER, REQUIRED, SERVICE, Resolved, service
 from .test_templates import BALANCED, DOC, MANUAL
 
@@ -47,7 +47,6 @@ def test_four_parameters_are_enough() -> None:
 
 @pytest.mark.parametrize("given", parameters["Environments"]["AllowedValues"])
 def test_whether_purchases_in_the_sandbox_count_is_a_parameter(given: str) -> None:
-    """Of both services. Without it the settings file decides, or the default does, which refuses them."""
     resolved = service(Environments=given, **BALANCED)
     for task in ("TaskDefinition", "NotificationsTaskDefinition"):
         settings = load_settings({}, environ=environment(resolved, task))
@@ -58,14 +57,12 @@ def test_whether_purchases_in_the_sandbox_count_is_a_parameter(given: str) -> No
 
 @pytest.mark.parametrize("seconds", parameters["DrainSeconds"]["AllowedValues"])
 def test_a_task_is_killed_after_its_drain_and_not_before(seconds: str) -> None:
-    """ECS's time fits the program's, and Fargate grants it."""
     resolved = service(DrainSeconds=seconds)
     assert container(resolved)["StopTimeout"] == int(seconds) + TO_END_SECONDS <= MAX_STOP_TIMEOUT_SECONDS
     assert load_settings({}, environ=environment(resolved)).drain_seconds == int(seconds)
 
 
 def test_a_task_needs_no_privileges_and_writes_no_file() -> None:
-    """Not even the capabilities that every container has, whichever task it is."""
     for task in ("TaskDefinition", "NotificationsTaskDefinition"):
         definition = container(service(**BALANCED), task)
         assert definition["ReadonlyRootFilesystem"] is True
@@ -75,7 +72,6 @@ def test_a_task_needs_no_privileges_and_writes_no_file() -> None:
 
 
 def test_the_health_check_is_that_of_the_image_and_of_the_manual() -> None:
-    """A container that is paused by an operator is not replaced, wherever its health is looked at."""
     check = container(service())["HealthCheck"]
     manual = (DOC / "operations.rst").read_text(encoding="utf-8")
     told, _ = json.JSONDecoder().raw_decode(manual[manual.index('{"healthCheck"') :])
@@ -86,17 +82,12 @@ def test_the_health_check_is_that_of_the_image_and_of_the_manual() -> None:
         assert f"--{option}={check[name]}s" in line
 
 
-def test_alone_sets_no_role() -> None:
-    """The other roles come with the table that nodes hold them in."""
+def test_nodes_that_stand_by_are_not_scaled() -> None:
+    """One works: more of them would work off nothing. Their number is MinTasks, and one alone would be no standby."""
     assert not any("ROLE" in name for name in environment(service()))
     for role in set(parameters["Role"]["AllowedValues"]) - {"alone"}:
         variables = environment(service(Role=role))
-        assert variables["RECEIPT_ACTORS_ROLE"] == role
-        assert variables["RECEIPT_ACTORS_ROLE_TABLE"] == "RoleTable"
-
-
-def test_nodes_that_stand_by_are_not_scaled() -> None:
-    """One works: more of them would work off nothing. Their number is MinTasks, and one alone would be no standby."""
+        assert (variables["RECEIPT_ACTORS_ROLE"], variables["RECEIPT_ACTORS_ROLE_TABLE"]) == (role, "RoleTable")
     resolved = service(Role="active-standby", MinTasks="3")
     assert resolved.resources("AWS::ApplicationAutoScaling::ScalableTarget") == {}
     assert resolved.resources("AWS::ApplicationAutoScaling::ScalingPolicy") == {}
@@ -113,14 +104,12 @@ def test_nodes_that_stand_by_are_not_scaled() -> None:
     [("256", 512, 2048), ("512", 1024, 4096), ("1024", 2048, 8192), ("2048", 4096, 16384), ("4096", 8192, 30720)],
 )
 def test_a_size_that_fargate_does_not_have_is_refused(cpu: str, smallest: int, largest: int) -> None:
-    """Before anything is created, with what there is."""
     for memory in parameters["MemoryMiB"]["AllowedValues"]:
         faults = service(Cpu=cpu, MemoryMiB=memory).faults()
         assert len(faults) == (0 if smallest <= int(memory) <= largest else 1), memory
 
 
 def test_a_rush_has_a_beginning_and_an_end() -> None:
-    """More tasks are there before it, and go after it."""
     begins, ends = "cron(45 17 ? * FRI *)", "cron(0 2 ? * SAT *)"
     resolved = service(RushBegins=begins, RushEnds=ends, RushMinTasks="6", Timezone="Europe/Berlin")
     (target,) = resolved.resources("AWS::ApplicationAutoScaling::ScalableTarget").values()
@@ -144,27 +133,20 @@ def test_a_rush_has_a_beginning_and_an_end() -> None:
     ],
 )
 def test_a_secret_is_a_parameter_or_a_secret(parameter: str, policy: str, variable: str) -> None:
-    """Who starts the task may read that one, by the call that its service has."""
     resolved = service(**{parameter: PARAMETER})
     (statement,) = resolved.resources("AWS::IAM::ManagedPolicy")[policy]["PolicyDocument"]["Statement"]
     assert statement["Action"] == ["secretsmanager:GetSecretValue", "ssm:GetParameters"]
     assert statement["Resource"] == PARAMETER
     assert container(resolved)["Secrets"] == [{"Name": variable, "ValueFrom": PARAMETER}]
-    assert policy not in service().resources("AWS::IAM::ManagedPolicy")
-
-
-def test_a_key_is_granted_where_there_is_one() -> None:
-    """And not where there is none."""
-    key = "arn:aws:kms:eu-west-1:123456789012:key/12345678-1234-1234-1234-123456789012"
-    policies = service(SecretsKeyArn=key).resources("AWS::IAM::ManagedPolicy")
-    (decrypt,) = policies["SecretsKeyPolicy"]["PolicyDocument"]["Statement"]
-    assert (decrypt["Action"], decrypt["Resource"]) == (["kms:Decrypt"], key)
     assert set(service().resources("AWS::IAM::ManagedPolicy")) == {"ExecutionPolicy", "ProtectionPolicy"}
     assert container(service())["Secrets"] == []
+    (decrypt,) = service(SecretsKeyArn="K").resources("AWS::IAM::ManagedPolicy")["SecretsKeyPolicy"]["PolicyDocument"][
+        "Statement"
+    ]
+    assert (decrypt["Action"], decrypt["Resource"]) == (["kms:Decrypt"], "K")
 
 
 def test_an_image_is_of_the_repository_that_may_be_pulled() -> None:
-    """By tag or by digest."""
     for reference in ("game/receipt-actors:1", f"game/receipt-actors@sha256:{'0' * 64}"):
         resolved = service(Image=reference)
         policy = resolved.resources("AWS::IAM::ManagedPolicy")["ExecutionPolicy"]
@@ -174,7 +156,6 @@ def test_an_image_is_of_the_repository_that_may_be_pulled() -> None:
 
 
 def test_a_cluster_is_made_where_none_is_given() -> None:
-    """Everything that names one names the same."""
     made, given_ = service(), service(ClusterName="shared")
     assert set(made.resources("AWS::ECS::Cluster")) == {"Cluster"}
     assert given_.resources("AWS::ECS::Cluster") == {}
@@ -254,6 +235,9 @@ def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
     """One that was made just now, or has ended, counts as empty; without the first's there is no data point."""
     resolved = service(len(FURTHER), MaxTasks="1")
     at_limit = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"][-1]
+    filled = "(a + FILL(b, 0) + FILL(c, 7)) / d"  # as CloudWatch does it
+    data = {"a": {1: 10.0, 2: 20.0, 4: 1.0}, "b": {2: 2.0, 3: 3.0}, "c": {}, "d": {1: 1.0, 2: 1.0, 3: 1.0, 4: 0.0}}
+    assert evaluated(filled, data) == {1: 17.0, 2: 29.0}
     for silent in range(1, 1 + len(FURTHER)):
         known = {f"visible{number}": {1: 500.0, 3: 9.0} for number in range(1, 1 + len(FURTHER)) if number != silent}
         known |= {"visible": {1: 500.0, 2: 500.0}, "tasks": {1: 1.0, 2: 1.0, 3: 1.0}, f"visible{silent}": {}}
@@ -262,13 +246,6 @@ def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
 
 
 # --- further source queues ---
-
-
-def test_without_a_further_queue_nothing_is_said_of_one() -> None:
-    """With one, the variable has its table, which the settings read."""
-    assert "RECEIPT_ACTORS_SOURCES" not in environment(service())
-    settings = load_settings({}, environ=environment(service(2)))
-    assert settings.source_queues == ("ReceiptsSQS", "Game2SQS", "Game3SQS.fifo")
 
 
 @pytest.mark.parametrize(
@@ -285,6 +262,9 @@ def test_without_a_further_queue_nothing_is_said_of_one() -> None:
 )
 def test_queues_come_with_rules_and_rules_with_queues(given: dict[str, str], fault: str | None) -> None:
     """Before anything is created or changed; the rules may stand in Settings."""
+    assert "RECEIPT_ACTORS_SOURCES" not in environment(service())
+    settings = load_settings({}, environ=environment(service(2)))
+    assert settings.source_queues == ("ReceiptsSQS", "Game2SQS", "Game3SQS.fifo")
     faults = service(**given).faults()
     assert len(faults) == (fault is not None)
     assert all(str(fault) in each for each in faults)
@@ -294,7 +274,6 @@ def test_queues_come_with_rules_and_rules_with_queues(given: dict[str, str], fau
 
 
 def test_nothing_takes_notifications_where_no_load_balancer_is_given() -> None:
-    """What belongs together is given together, before anything is created."""
     resolved = service()
     assert set(resolved.resources("AWS::ECS::Service")) == {"Service"}
     assert set(resolved.resources("AWS::ECS::TaskDefinition")) == {"TaskDefinition"}
@@ -307,18 +286,14 @@ def test_nothing_takes_notifications_where_no_load_balancer_is_given() -> None:
             assert "give all of them or none" in fault
 
 
-def test_what_takes_notifications_is_as_the_manual_says() -> None:
+def test_what_takes_notifications_is_as_the_manual_says_and_for_all_games() -> None:
     """Its port, which the manual's target group has; its health check; the time that requests under way have."""
     task = container(service(**BALANCED), "NotificationsTaskDefinition")
     assert task["Command"] == ["notifications", "--host", "0.0.0.0", "--port", str(DEFAULT_PORT)]
     assert STOP_SECONDS < task["StopTimeout"] <= MAX_STOP_TIMEOUT_SECONDS
     assert task["Image"] == container(service(**BALANCED))["Image"]
-    assert "HealthCheck" not in task  # nobody looks into it but the load balancer
+    assert "HealthCheck" not in task  # the load balancer alone looks into it
     assert f"--port {DEFAULT_PORT} --health-check-path {HEALTH_PATH} " in MANUAL
-
-
-def test_refunds_are_of_all_the_games() -> None:
-    """The further source queues' rules are known to both services."""
     resolved = service(2, **BALANCED)
     name = "RECEIPT_ACTORS_SOURCES"
     assert environment(resolved, "NotificationsTaskDefinition")[name] == environment(resolved)[name]
@@ -330,33 +305,25 @@ def test_refunds_are_of_all_the_games() -> None:
 # --- alarms ---
 
 
-@pytest.mark.parametrize(("name", "well", "ill"), [("TasksMissing", 2, 1), ("NotificationsDown", 1, 0)])
-def test_what_is_missing_is_told_of(name: str, well: float, ill: float) -> None:
-    """After MissingTasksMinutes, also where nothing is heard of any; and when they are back.
+def test_the_alarms_watch_this_service_and_its_target_group() -> None:
+    """As CloudWatch calls them: the ends of the ARNs. Silence is an alarm where something has to run, and only there.
 
-    It is tasks, or anybody healthy behind the load balancer.
+    What is missing is told of after MissingTasksMinutes, a refund that was not carried out at once.
     """
-    alarm = service(MinTasks="2", **BALANCED).resources("AWS::CloudWatch::Alarm")[name]
-    metric, metrics, states = Metric.of(alarm), Metrics(), []
-    for minute in range(50):  # ill from the 10th, unheard of from the 25th, well from the 40th
-        if minute < 10 or minute >= 40:
-            metrics.put(metric, minute * 60, well)
-        elif minute < 25:
-            metrics.put(metric, minute * 60, ill)
-        states.append(state_of(alarm, metrics, (minute + 1) * 60))
-    assert states == ["OK"] * 19 + ["ALARM"] * 21 + ["OK"] * 10
-
-
-def test_the_alarms_are_about_this_service_and_its_target_group() -> None:
-    """As CloudWatch calls them: the ends of the ARNs."""
-    alarms = service(**BALANCED).resources("AWS::CloudWatch::Alarm")
-    dimensions = {
-        name: {each["Name"]: each["Value"] for each in alarm.get("Dimensions", ())} for name, alarm in alarms.items()
+    alarms = service(MinTasks="2", MissingTasksMinutes="7", **BALANCED).resources("AWS::CloudWatch::Alarm")
+    silence = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
+    assert silence.pop("TasksMissing") == silence.pop("NotificationsDown") == "breaching"
+    assert set(silence.values()) == {"notBreaching"}
+    del alarms["TasksAtLimit"]  # its metrics are those of the scaling
+    balancer = "TargetGroup=targetgroup/refunds/6d0ecf831eec9f09,LoadBalancer=app/front/50dc6c495c0c9188"
+    assert {name: watched(alarm) for name, alarm in alarms.items()} == {
+        "TasksMissing": "ECS/ContainerInsights RunningTaskCount Minimum of ClusterName=Cluster,ServiceName=Service.Name"
+        " LessThanThreshold 2 x7",
+        "NotificationsDown": f"AWS/ApplicationELB HealthyHostCount Maximum of {balancer} LessThanThreshold 1 x7",
+        "NotificationsFailing": f"AWS/ApplicationELB HTTPCode_Target_5XX_Count Sum of {balancer}"
+        " GreaterThanThreshold 0 x1",
     }
-    assert dimensions.pop("TasksAtLimit") == {}  # its metrics are those of the scaling
-    assert dimensions.pop("TasksMissing") == {"ClusterName": "Cluster", "ServiceName": "Service.Name"}
-    behind = {"TargetGroup": "targetgroup/refunds/6d0ecf831eec9f09", "LoadBalancer": "app/front/50dc6c495c0c9188"}
-    assert dimensions == {"NotificationsDown": behind, "NotificationsFailing": behind}
+    assert {alarm["Period"] for alarm in alarms.values()} == {60}
 
 
 @pytest.mark.parametrize("further", [0, len(FURTHER)])
@@ -364,24 +331,10 @@ def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of(further: int) -> N
     """That of all source queues together; not one that those tasks will that may be added."""
     resolved = service(further, MaxTasks="10", TaskReceiptsPerSecond="500", AcceptableSeconds="60")
     alarm = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]
-    first, *others = (Metric.of(each["MetricStat"]["Metric"]) for each in alarm["Metrics"][:-1])
-    assert state_of(alarm, Metrics(), 3600) == "OK"
-    for backlog, state in ((10 * 500 * 60, "OK"), (10 * 500 * 60 + 1, "ALARM")):
-        metrics = Metrics()
-        for minute in range(60):
-            metrics.put(first, minute * 60, backlog - 1000 * further)
-            for other in others:
-                metrics.put(other, minute * 60, 1000)
-        assert state_of(alarm, metrics, 3600) == state
+    assert (alarm["ComparisonOperator"], alarm["EvaluationPeriods"]) == ("GreaterThanThreshold", 10)
+    *queues, quotient = alarm["Metrics"]
+    for backlog, is_told in ((10 * 500 * 60, False), (10 * 500 * 60 + 1, True)):
+        known = {each["Id"]: {1: 1000.0} for each in queues} | {"visible": {1: backlog - 1000.0 * further}}
+        assert (evaluated(quotient["Expression"], known)[1] > float(alarm["Threshold"])) is is_told
     standby = service(Role="active-standby").resources("AWS::CloudWatch::Alarm")
     assert set(standby) == {"TasksMissing"}
-
-
-def test_a_refund_that_is_not_carried_out_is_told_of() -> None:
-    """At once; silence, which is the rule, is none."""
-    alarm = service(**BALANCED).resources("AWS::CloudWatch::Alarm")["NotificationsFailing"]
-    metrics = Metrics()
-    assert state_of(alarm, metrics, 3600) == "OK"
-    metrics.put(Metric.of(alarm), 3570, 1)
-    assert state_of(alarm, metrics, 3600) == "ALARM"
-    assert state_of(alarm, metrics, 3600 + 10 * 60) == "OK"

@@ -12,7 +12,6 @@ from tests.differential.erlang_peer import ErlangPeer, why_missing
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add what is understood where these tests are named on the command line."""
     group = parser.getgroup("differential", "the same random scenarios on Erlang/OTP and on receipt_actors.otp")
     group.addoption("--scenarios", type=int, help="how many of each family, and for each runtime (default: 30)")
     group.addoption("--seed", type=int, help="the number of the first of them (default: 0)")
@@ -20,7 +19,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def seeds(request: pytest.FixtureRequest) -> range:
-    """Which scenarios to play."""
     first: int = request.config.getoption("--seed", None) or 0
     count: int = request.config.getoption("--scenarios", None) or 30
     return range(first, first + count)
@@ -28,7 +26,6 @@ def seeds(request: pytest.FixtureRequest) -> range:
 
 @pytest.fixture(scope="session")
 def erlang(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ErlangPeer]:
-    """An Erlang node, the same for all tests of a run."""
     missing = why_missing()
     if missing is not None:
         pytest.skip(missing)

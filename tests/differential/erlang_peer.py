@@ -16,7 +16,6 @@ OLDEST_RELEASE = 27  #: of Erlang/OTP: the one whose manual we follow
 
 
 def why_missing() -> str | None:
-    """Tell what is missing for an Erlang node to run here, or None."""
     if shutil.which("erl") is None or shutil.which("erlc") is None:
         return "needs Erlang/OTP's erl and erlc (Debian: erlang-base)"
     command = ["erl", "-noshell", "-eval", "io:put_chars(erlang:system_info(otp_release)), halt()."]
@@ -27,8 +26,6 @@ def why_missing() -> str | None:
 
 
 class ErlangPeer:
-    """A context manager around the node."""
-
     def __init__(self, work_dir: Path) -> None:
         subprocess.run(["erlc", "-o", str(work_dir), *map(str, SOURCES)], check=True, timeout=PATIENCE_SECONDS)
         self._node = subprocess.Popen(
@@ -39,7 +36,6 @@ class ErlangPeer:
         )
 
     def play(self, scenario: dict[str, Any]) -> Any:
-        """Have a scenario played, and return its trace."""
         node = self._node
         assert node.stdin is not None and node.stdout is not None
         node.stdin.write(json.dumps(scenario) + "\n")

@@ -18,36 +18,28 @@ REASONS = ("normal", "shutdown", "shutdown_done", "crash")
 NAMES = ("n1", "n2", "n3")
 INITS = ("ok", "continue", "ignore", "stop_normal", "stop_shutdown", "stop_crash", "crash")
 
-# --- what a process does within a callback ---------------------------------------------------------------------------
+# --- what a process does within a callback ---
 
 
 @dataclass(frozen=True, slots=True)
-class Relate:
-    """``link``, ``unlink`` or ``monitor``."""
-
+class Relate:  # ``link``, ``unlink`` or ``monitor``
     index: int
     how: str = "link"
 
 
 @dataclass(frozen=True, slots=True)
-class Demonitor:
-    """Undo the monitor of this number (modulo how many it took), perhaps with ``flush``."""
-
+class Demonitor:  # Undo the monitor of this number (modulo how many it took), perhaps with ``flush``
     number: int = 0
     flush: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TrapExit:
-    """``process_flag(trap_exit, ...)``."""
-
     flag: bool = True
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
-    """``send`` or ``cast`` to a process; or ``cast_name``, then ``name`` says to whom."""
-
+class Tell:  # ``send`` or ``cast`` to a process; or ``cast_name``, then ``name`` says to whom
     index: int
     how: str = "send"
     name: str = "n1"
@@ -72,15 +64,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class WhereIs:
-    """``whereis``."""
-
     name: str = "n1"
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """``gen_server:start_link``."""
-
     init: str = "ok"
     trap_exit: bool = False
     name: str | None = None
@@ -108,7 +96,7 @@ class ExitSelf:
 
 Op: TypeAlias = Relate | Demonitor | TrapExit | Tell | Request | Answer | WhereIs | Spawn | Signal | ExitSelf
 
-# --- steps -----------------------------------------------------------------------------------------------------------
+# --- steps ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +114,13 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
-class Stranger:
-    """An exit signal from none of them."""
-
+class Stranger:  # An exit signal from none of them
     index: int
     reason: str = "kill"
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Do all of this, one after another, while this process handles nothing; then it finds it in its mailbox."""
-
+class Held:  # Do all of this, one after another, while this process handles nothing; then it finds it in its mailbox
     index: int
     steps: tuple[Act | Stranger, ...]
 
@@ -146,8 +130,6 @@ Step: TypeAlias = Act | Stranger | Held
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """A process that is there from the start, and has no parent."""
-
     trap_exit: bool = False
     name: str | None = None
 
@@ -202,11 +184,10 @@ def _can_end_another(op: Op) -> bool:
     return isinstance(op, Signal) or (isinstance(op, Request) and op.how not in {"reply", "later"})
 
 
-# --- the generator ---------------------------------------------------------------------------------------------------
+# --- the generator ---
 
 
 def generate(seed: int) -> Scenario:
-    """Make the scenario of this number."""
     rng = random.Random(seed)
     while not (scenario := _Generator(rng).scenario()).is_fair():
         pass

@@ -8,68 +8,34 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from typing import Any, ClassVar
+from typing import Any
 
 import pykka
 
-from receipt_actors.otp import (
-    IGNORE,
-    KILLED,
-    NO_REPLY,
-    AlreadyStarted,
-    Continue,
-    Down,
-    Exit,
-    From,
-    GenServer,
-    NotStarted,
-    Receive,
-    Receiving,
-    Ref,
-    Runtime,
-    Shutdown,
-    Start,
-    Started,
-    StartFinished,
-    Starting,
-    StartResult,
-    Stop,
-)
+from receipt_actors import otp
 from receipt_actors.otp import sys as otp_sys
 from tests.differential import process_model as model
 from tests.differential.process_model import Scenario, Step
-from tests.differential.stage import REASONS, WAIT_SECONDS, Boom, Stage, as_text
-
-
-def play(scenario: Scenario, runtime: Runtime) -> list[dict[str, Any]]:
-    """Play a scenario with all actors on this runtime, and return its trace."""
-    with Stage(runtime) as stage:
-        return _Player(stage, scenario).play()
+from tests.differential.stage import REASONS, WAIT_SECONDS, Boom, Stage, as_text, when_started
 
 
 class _Told:
-    """What ``Tell`` sends."""
-
     def __init__(self, by: int) -> None:
         self.by = by
 
 
 class _Mark:
-    """What a player sends to a process that it holds, to part the effects of one step from those of the next."""
-
     def __init__(self, number: int) -> None:
         self.number = number
 
 
 class _Asked:
-    """What ``Request`` sends."""
-
     def __init__(self, by: int, how: str) -> None:
         self.by = by
         self.how = how
 
 
-class _Puppet(GenServer):
+class _Puppet(otp.GenServer):
     def __init__(self, stage: Stage, number: int, init: str, *, trap_exit: bool, is_child: bool) -> None:
         self._stage = stage
         self._number = number
@@ -77,8 +43,8 @@ class _Puppet(GenServer):
         self._traps = trap_exit
         self._is_child = is_child
         self._taken = 0
-        self._monitors: dict[int, tuple[int, Ref]] = {}
-        self._later: list[From] = []
+        self._monitors: dict[int, tuple[int, otp.Ref]] = {}
+        self._later: list[otp.From] = []
 
     def _see(self, *event: Any) -> None:
         self._stage.log([self._number, *event])
@@ -90,16 +56,16 @@ class _Puppet(GenServer):
             case "ok":
                 return None
             case "continue":
-                return Continue("init")
+                return otp.Continue("init")
             case "ignore":
-                return IGNORE
+                return otp.IGNORE
             case "crash":
                 raise Boom("init")
-        return Stop(REASONS[self._init.removeprefix("stop_")])
+        return otp.Stop(REASONS[self._init.removeprefix("stop_")])
 
     # --- messages ---
 
-    def handle_call(self, request: Any, from_: From) -> Any:
+    def handle_call(self, request: Any, from_: otp.From) -> Any:
         if request == "sync":
             return "ok"
         if isinstance(request, model.Act):
@@ -111,11 +77,11 @@ class _Puppet(GenServer):
                 return "reply"
             case "later":
                 self._later.append(from_)
-                return NO_REPLY
+                return otp.NO_REPLY
             case "stop_reply":
-                return Stop(Shutdown("done"), "stopping")
+                return otp.Stop(otp.Shutdown("done"), "stopping")
             case "stop":
-                return Stop(Shutdown("done"))
+                return otp.Stop(otp.Shutdown("done"))
         raise Boom("request")
 
     def handle_cast(self, request: Any) -> Any:
@@ -131,9 +97,9 @@ class _Puppet(GenServer):
                 self._see("send", by)
             case _Mark(number=number):
                 self._see("mark", number)
-            case Exit(ref, reason):
+            case otp.Exit(ref, reason):
                 self._see("exit", self._number_of(ref), as_text(reason))
-            case Down(monitor, ref, reason):
+            case otp.Down(monitor, ref, reason):
                 self._see("down", self._monitors[monitor][0], self._number_of(ref), as_text(reason))
         return None
 
@@ -149,13 +115,13 @@ class _Puppet(GenServer):
     def terminate(self, reason: Any) -> Any:
         self._see("terminate", as_text(reason))
 
-    def _number_of(self, ref: Ref) -> int | str:
+    def _number_of(self, ref: otp.Ref) -> int | str:
         member = self._stage.find(ref)
         return "stranger" if member is None else member.number
 
     # --- what it does ---
 
-    def _act(self, act: model.Act) -> Receiving:
+    def _act(self, act: model.Act) -> otp.Receiving:
         for op in act.ops:
             yield from self._op(op)
         self._see("acted")  # so that whoever waits for quiet looks once more at those whom it has sent something
@@ -163,14 +129,14 @@ class _Puppet(GenServer):
             case "go_on":
                 return "acted" if act.how == "call" else None
             case "continue":
-                return Continue("act")
+                return otp.Continue("act")
             case "stop":
-                return Stop(REASONS[act.reason])
+                return otp.Stop(REASONS[act.reason])
             case "stop_reply":
-                return Stop(REASONS[act.reason], "stopping")
+                return otp.Stop(REASONS[act.reason], "stopping")
         raise Boom("call" if act.how == "call" else "cast")
 
-    def _op(self, op: model.Op) -> Receiving:
+    def _op(self, op: model.Op) -> otp.Receiving:
         match op:
             case model.Relate(index, how):
                 self._relate(how, self._stage.at(index))
@@ -207,7 +173,7 @@ class _Puppet(GenServer):
             case model.ExitSelf(reason) if self._is_child or not self._traps:
                 self.ref.exit(REASONS[reason])
 
-    def _signal(self, ref: Ref, op: model.Signal) -> None:
+    def _signal(self, ref: otp.Ref, op: model.Signal) -> None:
         if op.reason != "kill":
             ref.exit(REASONS[op.reason])
             return
@@ -220,7 +186,7 @@ class _Puppet(GenServer):
         elif afterwards is not None:
             self._relate(afterwards, ref)
 
-    def _relate(self, how: str, ref: Ref) -> None:
+    def _relate(self, how: str, ref: otp.Ref) -> None:
         match how:
             case "link":
                 other = self._stage.find(ref)
@@ -233,46 +199,31 @@ class _Puppet(GenServer):
                 self._taken += 1
                 self._monitors[self.monitor(ref)] = self._taken, ref
 
-    def _spawn(self, spawn: model.Spawn) -> Receiving:
-        result = _start(self._stage, spawn.init, spawn.name, trap_exit=spawn.trap_exit, is_child=True)
-        if isinstance(result, Starting):
-            ref = result.ref
-            finished = yield Receive(lambda message: isinstance(message, StartFinished) and message.ref is ref)
-            result = finished.result
-        match result:
-            case Started(ref):
+    def _spawn(self, spawn: model.Spawn) -> otp.Receiving:
+        options = {"name": spawn.name, "trap_exit": spawn.trap_exit, "is_child": True}
+        puppet, number = self._stage.actor_class(_Puppet), self._stage.attempt("p")
+        match (yield from when_started(otp.Start(puppet, self._stage, number, spawn.init, **options)())):
+            case otp.Started(ref):
                 told: Any = ["ok", self._number_of(ref)]
-            case NotStarted(AlreadyStarted(ref)):
+            case otp.NotStarted(otp.AlreadyStarted(ref)):
                 told = ["already_started", self._number_of(ref)]
-            case NotStarted(reason):
+            case otp.NotStarted(reason):
                 told = ["error", as_text(reason)]
             case _:
                 told = "ignore"
         self._see("spawned", told)
 
 
-class _ThreadPuppet(_Puppet):
-    runtime: ClassVar[Runtime] = Runtime.THREAD
-
-
-def _start(stage: Stage, init: str, name: str | None, *, trap_exit: bool, is_child: bool) -> StartResult | Starting:
-    actor_class = _Puppet if stage.runtime is Runtime.POOLED else _ThreadPuppet
-    number = stage.attempt("p")
-    return Start(actor_class, stage, number, init, name=name, trap_exit=trap_exit, is_child=is_child)()
-
-
-class _Player:
+class Player:
     def __init__(self, stage: Stage, scenario: Scenario) -> None:
         self._stage = stage
         self._scenario = scenario
 
     def play(self) -> list[dict[str, Any]]:
         for first in self._scenario.processes:
-            actor_class = _Puppet if self._stage.runtime is Runtime.POOLED else _ThreadPuppet
-            number = self._stage.attempt("p")
-            self._stage.system.start(
-                actor_class, self._stage, number, "ok", name=first.name, trap_exit=first.trap_exit, is_child=False
-            )
+            puppet, number = self._stage.actor_class(_Puppet), self._stage.attempt("p")
+            options = {"name": first.name, "trap_exit": first.trap_exit, "is_child": False}
+            self._stage.system.start(puppet, self._stage, number, "ok", **options)
         return [self._settled(self._step(step)) for step in self._scenario.steps]
 
     def _step(self, step: Step) -> Any:
@@ -282,7 +233,7 @@ class _Player:
                 return self._hold(index, held, steps) if held.is_alive() else "no_process"
             case model.Stranger(index, reason):
                 ref = self._stage.at(index)
-                if REASONS[reason] is KILLED:
+                if REASONS[reason] is otp.KILLED:
                     ref.kill()
                 else:
                     self._stage.act_as_stranger(lambda _stranger: ref.exit(REASONS[reason]))
@@ -290,7 +241,7 @@ class _Player:
             case model.Act():
                 return self._answer(self._send(step))
 
-    def _hold(self, index: int, held: Ref, steps: tuple[model.Act | model.Stranger, ...]) -> list[Any]:
+    def _hold(self, index: int, held: otp.Ref, steps: tuple[model.Act | model.Stranger, ...]) -> list[Any]:
         otp_sys.suspend(held, WAIT_SECONDS)
         sent: list[Any] = []
         for number, step in enumerate(steps, 1):
@@ -301,7 +252,7 @@ class _Player:
             otp_sys.resume(held, WAIT_SECONDS)
         return [self._answer(one) for one in sent]
 
-    def _held_step(self, index: int, held: Ref, step: model.Act | model.Stranger) -> Any:
+    def _held_step(self, index: int, held: otp.Ref, step: model.Act | model.Stranger) -> Any:
         if not isinstance(step, model.Act) or self._stage.at(step.index) is not held:
             return self._step(step)
         return self._send(step) if step.index == index else "held"
@@ -330,13 +281,13 @@ class _Player:
         ended = [[number, reason] for _, number, reason in self._stage.ended()]
         return {"answer": answer, "events": self._stage.take_events(), "ended": ended}
 
-    def _settle(self, held: Ref | None) -> None:
+    def _settle(self, held: otp.Ref | None) -> None:
         """Wait until all (but one that is held) have answered, and nothing has been reported meanwhile."""
         deadline = time.monotonic() + WAIT_SECONDS
         while not self._is_quiet(held):
             assert time.monotonic() < deadline, "the processes do not come to rest"
 
-    def _is_quiet(self, held: Ref | None) -> bool:
+    def _is_quiet(self, held: otp.Ref | None) -> bool:
         stage = self._stage
         stage.join_ended()
         mark = stage.mark()

@@ -13,28 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from receipt_actors.otp import (
-    KILLED,
-    NO_PROCESS,
-    NORMAL,
-    SHUTDOWN,
-    ActorSystem,
-    AlreadyStarted,
-    Crash,
-    Down,
-    FailedToStartChild,
-    GenServer,
-    ManualClock,
-    Receive,
-    Receiving,
-    Ref,
-    Runtime,
-    Shutdown,
-    StartFinished,
-    Starting,
-    StartResult,
-    Timer,
-)
+from receipt_actors import otp
 
 WAIT_SECONDS = 60.0  #: until a scenario is given up; one that hangs is tried again and again while it is made smaller
 AT_ONCE_SECONDS = 0.01  #: timers up to this fire at once: no scenario has one that is a race
@@ -45,29 +24,28 @@ class Boom(Exception):
 
 
 REASONS = {
-    "normal": NORMAL,
-    "shutdown": SHUTDOWN,
-    "shutdown_done": Shutdown("done"),
-    "crash": Crash(Boom("given")),
-    "kill": KILLED,
+    "normal": otp.NORMAL,
+    "shutdown": otp.SHUTDOWN,
+    "shutdown_done": otp.Shutdown("done"),
+    "crash": otp.Crash(Boom("given")),
+    "kill": otp.KILLED,
 }
 
 
 def as_text(reason: Any) -> str:
-    """Say an exit reason as the Erlang side says it."""
-    if reason == NORMAL:
+    if reason == otp.NORMAL:
         return "normal"
-    if reason == KILLED:
+    if reason == otp.KILLED:
         return "killed"
-    if reason == NO_PROCESS:
+    if reason == otp.NO_PROCESS:
         return "noproc"
-    if isinstance(reason, AlreadyStarted):
+    if isinstance(reason, otp.AlreadyStarted):
         return "already started"
-    if isinstance(reason, Shutdown):
+    if isinstance(reason, otp.Shutdown):
         match reason.term:
             case None:
                 return "shutdown"
-            case FailedToStartChild(id_, why):
+            case otp.FailedToStartChild(id_, why):
                 return f"shutdown: failed to start {id_}: {as_text(why)}"
         return f"shutdown: {reason.term}"
     error = reason.exception
@@ -76,20 +54,24 @@ def as_text(reason: Any) -> str:
     return "bad spec" if isinstance(error, ValueError) else "crash: other"
 
 
-class _Clock(ManualClock):
-    """Stands still; short timers fire at once."""
+def when_started(result: otp.StartResult | otp.Starting) -> otp.Receiving:
+    if isinstance(result, otp.Starting):
+        ref = result.ref
+        finished = yield otp.Receive(lambda message: isinstance(message, otp.StartFinished) and message.ref is ref)
+        return finished.result
+    return result
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+
+class _Clock(otp.ManualClock):
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> otp.Timer:
         if seconds > AT_ONCE_SECONDS:
             return super().call_later(seconds, callback)
-        timer = Timer(self.monotonic(), callback)
+        timer = otp.Timer(self.monotonic(), callback)
         timer.fire()
         return timer
 
 
-class Puppet(GenServer):
-    """Runs the functions that it is sent; answers go to the queues that are their labels."""
-
+class Puppet(otp.GenServer):
     def handle_call(self, request: Any, from_: Any) -> Any:
         return request(self)
 
@@ -112,9 +94,7 @@ class _Driver(Puppet):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One process of the scenario."""
-
-    ref: Ref
+    ref: otp.Ref
     label: str
     number: int
     is_tree: bool
@@ -122,16 +102,14 @@ class Member:
 
 
 class Stage:
-    """A context manager; what is in it ends with it, or the scenario has failed."""
-
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: otp.Runtime) -> None:
         self.runtime = runtime
-        self.system = ActorSystem("differential", _Clock())
+        self.system = otp.ActorSystem("differential", _Clock())
         self._lock = threading.Lock()  # guards what follows; actors of either runtime report here
         self._events: list[Any] = []
         self._attempts: Counter[str] = Counter()
-        self._members: dict[Ref, Member] = {}
-        self._ended: dict[Ref, str] = {}
+        self._members: dict[otp.Ref, Member] = {}
+        self._ended: dict[otp.Ref, str] = {}
         self._driver = self.system.start(_Driver)
         self._stranger = self.system.start(Puppet)
 
@@ -144,10 +122,12 @@ class Stage:
         busy = self.system.stop(WAIT_SECONDS)
         assert busy == []
 
+    def actor_class(self, base: type[Any], **attributes: object) -> type[Any]:
+        return type(base.__name__, (base,), {"runtime": self.runtime, **attributes})
+
     # --- what actors report ---
 
     def attempt(self, label: str) -> int:
-        """Number the next start of this label."""
         with self._lock:
             self._attempts[label] += 1
             return self._attempts[label]
@@ -156,12 +136,11 @@ class Stage:
         with self._lock:
             self._events.append(event)
 
-    def register(self, ref: Ref, label: str, number: int, *, is_tree: bool = False) -> None:
-        """Note a process, and how it ends."""
+    def register(self, ref: otp.Ref, label: str, number: int, *, is_tree: bool = False) -> None:
         with self._lock:
             self._members[ref] = Member(ref, label, number, is_tree, threading.current_thread())
 
-        def ended(down: Down) -> None:
+        def ended(down: otp.Down) -> None:
             with self._lock:
                 self._ended[down.ref] = as_text(down.reason)
 
@@ -175,22 +154,20 @@ class Stage:
             return events
 
     def members(self, label: str) -> list[Member]:
-        """Return all processes that ever had this label, oldest first."""
         with self._lock:
             return [member for member in self._members.values() if member.label == label]
 
-    def member(self, ref: Ref) -> Member:
+    def member(self, ref: otp.Ref) -> Member:
         return self._members[ref]
 
     def alive(self) -> list[Member]:
         with self._lock:
             return [member for ref, member in self._members.items() if ref not in self._ended]
 
-    def find(self, ref: Ref) -> Member | None:
+    def find(self, ref: otp.Ref) -> Member | None:
         return self._members.get(ref)
 
-    def at(self, index: int) -> Ref:
-        """Return the process of this index, modulo how many there have been."""
+    def at(self, index: int) -> otp.Ref:
         with self._lock:
             return list(self._members)[index % len(self._members)]
 
@@ -198,14 +175,13 @@ class Stage:
         """Wait until the threads of those who have ended have let go of them: everybody has been told then."""
         self.act(lambda _driver: None)
         for member in self._members.values():
-            if member.ref in self._ended and self.runtime is Runtime.THREAD:
+            if member.ref in self._ended and self.runtime is otp.Runtime.THREAD:
                 member.thread.join(WAIT_SECONDS)
 
-    def is_over(self, ref: Ref) -> bool:
+    def is_over(self, ref: otp.Ref) -> bool:
         return ref in self._ended
 
     def ended(self) -> list[Any]:
-        """Return who has ended and why, oldest process first."""
         with self._lock:
             return [
                 [member.label, member.number, self._ended[ref]]
@@ -218,34 +194,23 @@ class Stage:
         with self._lock:
             return len(self._events), len(self._members), len(self._ended)
 
-    def reference(self, ref: Ref) -> list[Any]:
+    def reference(self, ref: otp.Ref) -> list[Any]:
         member = self._members[ref]
         return [member.label, member.number]
 
     # --- what the player does; it is the parent of what it starts ---
 
-    def start_child(self, start: Callable[[], StartResult | Starting]) -> StartResult:
-        """Start a process as a child of the player."""
-
-        def script(_driver: Puppet) -> Receiving:
-            result = start()
-            if isinstance(result, Starting):
-                ref = result.ref
-                finished = yield Receive(lambda message: isinstance(message, StartFinished) and message.ref is ref)
-                return finished.result
-            return result
-
-        result: StartResult = self._driver.call(script, WAIT_SECONDS)
+    def start_child(self, start: Callable[[], otp.StartResult | otp.Starting]) -> otp.StartResult:
+        result: otp.StartResult = self._driver.call(lambda _driver: when_started(start()), WAIT_SECONDS)
         return result
 
-    def request(self, ref: Ref, request: object) -> queue.SimpleQueue[Any]:
+    def request(self, ref: otp.Ref, request: object) -> queue.SimpleQueue[Any]:
         """Call a process without waiting; the answer comes on the queue: "reply" and what, or "exit" and why."""
         answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.act(lambda driver: driver.send_request(ref, request, answer))
         return answer
 
     def wait_for(self, answer: queue.SimpleQueue[Any]) -> tuple[str, Any]:
-        """Return an answer, once it is there."""
         try:
             kind, value = answer.get(timeout=WAIT_SECONDS)
         except queue.Empty:
@@ -253,9 +218,7 @@ class Stage:
         return kind, value
 
     def act(self, action: Callable[[Puppet], None]) -> None:
-        """Have the player do something, and wait until it is done."""
         self._driver.call(action, WAIT_SECONDS)
 
     def act_as_stranger(self, action: Callable[[Puppet], None]) -> None:
-        """The same with somebody who is nobody's parent."""
         self._stranger.call(action, WAIT_SECONDS)

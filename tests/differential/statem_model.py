@@ -15,36 +15,28 @@ EVENT_TYPES = ("internal", "cast", "info", "timeout", "state_timeout", "timer1")
 TIMEOUTS = ("timeout", "state_timeout", "timer1", "timer2")
 TIMES = ("zero", "zero", "zero", "long", "infinity", "cancel", "update")
 
-# --- what a callback returns -----------------------------------------------------------------------------------------
+# --- what a callback returns ---
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """Answer the oldest call that has none, if there is one; or the newest."""
-
+class Reply:  # Answer the oldest call that has none, if there is one; or the newest
     value: str
     oldest: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Postpone:
-    """Postpone the event, or not."""
-
     flag: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class NextEvent:
-    """Insert an event."""
-
     type: str
     content: str
 
 
 @dataclass(frozen=True, slots=True)
-class Timeout:
-    """Set a time-out; "long" is never reached."""
-
+class Timeout:  # Set a time-out; "long" is never reached
     timer: str
     time: str
     content: str
@@ -54,37 +46,29 @@ Action: TypeAlias = Reply | Postpone | NextEvent | Timeout
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """next, keep, repeat; or stop, stop_reply (of all calls), crash, junk."""
-
+class Result:  # next, keep, repeat; or stop, stop_reply (of all calls), crash, junk
     how: str = "keep"
     state: str = "a"
     actions: tuple[Action, ...] = ()
     reason: str = "normal"
 
 
-# --- what it is sent -------------------------------------------------------------------------------------------------
+# --- what it is sent ---
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """An event from outside: call, cast or info."""
-
     content: str
     how: str = "cast"
 
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Several of them while the machine handles nothing."""
-
     sends: tuple[Send, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """``sys:replace_state``: put it into another state."""
-
     state: str
 
 
@@ -92,9 +76,7 @@ Step: TypeAlias = Send | Burst | Replace
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """``results`` are for events, ``entered`` for state enter calls; after the last all is "keep"."""
-
+class Scenario:  # ``results`` are for events, ``entered`` for state enter calls; after the last all is "keep"
     first: Result
     results: tuple[Result, ...] = ()
     entered: tuple[Result, ...] = ()
@@ -103,15 +85,13 @@ class Scenario:
     has_state_functions: bool = False
 
     def is_fair(self) -> bool:
-        """Tell whether it begins with a state."""
         return self.first.how in {"next", "stop", "crash", "junk"}
 
 
-# --- the generator ---------------------------------------------------------------------------------------------------
+# --- the generator ---
 
 
 def generate(seed: int) -> Scenario:
-    """Make the scenario of this number."""
     return _Generator(random.Random(seed)).scenario()
 
 

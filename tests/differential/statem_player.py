@@ -11,60 +11,31 @@ from typing import Any
 
 import pykka
 
-from receipt_actors.otp import From, Ref, Runtime, StartError, Stop
+from receipt_actors import otp
+from receipt_actors.otp import gen_statem as statem
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.otp.gen_statem import (
-    CANCEL,
-    UPDATE,
-    Call,
-    Cast,
-    Enter,
-    Event,
-    EventTimeout,
-    GenericTimeout,
-    GenStateMachine,
-    Info,
-    Internal,
-    StateTimeout,
-    event_timeout,
-    generic_timeout,
-    keep_state,
-    next_event,
-    next_state,
-    postpone,
-    repeat_state,
-    reply,
-    state_timeout,
-    stop_and_reply,
-)
 from tests.differential import statem_model as model
 from tests.differential.stage import REASONS, WAIT_SECONDS, Boom, Stage, as_text
 from tests.differential.statem_model import Scenario, Step
 
-TIMES = {"zero": 0, "long": 3600.0, "infinity": None, "cancel": CANCEL, "update": UPDATE}
+TIMES = {"zero": 0, "long": 3600.0, "infinity": None, "cancel": statem.CANCEL, "update": statem.UPDATE}
 
 
-def play(scenario: Scenario, runtime: Runtime) -> list[dict[str, Any]]:
-    """Play a scenario with a machine on this runtime, and return its trace."""
-    with Stage(runtime) as stage:
-        return _Player(stage, scenario).play()
-
-
-class _Machine(GenStateMachine):
+class _Machine(statem.GenStateMachine):
     def __init__(self, stage: Stage, scenario: Scenario) -> None:
         self._stage = stage
         self._first = scenario.first
         self._results = list(scenario.results)
         self._entered = list(scenario.entered)
-        self._calls: list[From] = []
+        self._calls: list[otp.From] = []
 
     def init(self) -> Any:
         self._stage.register(self.ref, "m", 1)
         match self._first:
             case model.Result("next", state, actions):
-                return next_state(state, *self._actions(actions))
+                return statem.next_state(state, *self._actions(actions))
             case model.Result("stop", reason=reason):
-                return Stop(REASONS[reason])
+                return otp.Stop(REASONS[reason])
             case model.Result("crash"):
                 raise Boom("init")
         return "junk"
@@ -73,28 +44,30 @@ class _Machine(GenStateMachine):
         self._stage.log([self.state, "terminate", as_text(reason)])
 
     def _on(self, event: Any, state: str) -> Any:
-        if isinstance(event, Enter):
+        if isinstance(event, statem.Enter):
             self._stage.log([state, "enter", event.old_state])
-            return self._result(self._entered.pop(0)) if self._entered else keep_state()
-        if isinstance(event, Call):
+            return self._result(self._entered.pop(0)) if self._entered else statem.keep_state()
+        if isinstance(event, statem.Call):
             self._calls = [call for call in self._calls if call is not event.from_] + [event.from_]
         self._stage.log([state, *_told(event)])
-        return self._result(self._results.pop(0)) if self._results else keep_state()
+        return self._result(self._results.pop(0)) if self._results else statem.keep_state()
 
     def _result(self, result: model.Result) -> Any:
         open_calls = list(self._calls)
         actions = self._actions(result.actions)
         match result.how:
             case "next":
-                return next_state(result.state, *actions)
+                return statem.next_state(result.state, *actions)
             case "keep":
-                return keep_state(*actions)
+                return statem.keep_state(*actions)
             case "repeat":
-                return repeat_state(*actions)
+                return statem.repeat_state(*actions)
             case "stop":
-                return Stop(REASONS[result.reason])
+                return otp.Stop(REASONS[result.reason])
             case "stop_reply":
-                return stop_and_reply(REASONS[result.reason], *(reply(call, "stopping") for call in open_calls))
+                return statem.stop_and_reply(
+                    REASONS[result.reason], *(statem.reply(call, "stopping") for call in open_calls)
+                )
             case "crash":
                 raise Boom("event")
         return "junk"
@@ -105,17 +78,17 @@ class _Machine(GenStateMachine):
             match action:
                 case model.Reply(value, oldest):
                     if self._calls:
-                        made.append(reply(self._calls.pop(0 if oldest else -1), value))
+                        made.append(statem.reply(self._calls.pop(0 if oldest else -1), value))
                 case model.Postpone(flag):
-                    made.append(postpone(flag))
+                    made.append(statem.postpone(flag))
                 case model.NextEvent(type_, content):
-                    made.append(next_event(_event(type_, content)))
+                    made.append(statem.next_event(_event(type_, content)))
                 case model.Timeout("timeout", time, content):
-                    made.append(event_timeout(TIMES[time], content))
+                    made.append(statem.event_timeout(TIMES[time], content))
                 case model.Timeout("state_timeout", time, content):
-                    made.append(state_timeout(TIMES[time], content))
+                    made.append(statem.state_timeout(TIMES[time], content))
                 case model.Timeout(timer, time, content):
-                    made.append(generic_timeout(timer, TIMES[time], content))
+                    made.append(statem.generic_timeout(timer, TIMES[time], content))
         return made
 
 
@@ -135,41 +108,32 @@ class _WithStates(_Machine):
         return self._on(event, "c")
 
 
-def _event(type_: str, content: str) -> Event:
-    match type_:
-        case "internal":
-            return Internal(content)
-        case "cast":
-            return Cast(content)
-        case "info":
-            return Info(content)
-        case "timeout":
-            return EventTimeout(content)
-        case "state_timeout":
-            return StateTimeout(content)
-    return GenericTimeout(type_, content)
+#: By the names that the Erlang side gives them; any other is a generic time-out.
+_EVENTS = {
+    "internal": statem.Internal,
+    "cast": statem.Cast,
+    "info": statem.Info,
+    "timeout": statem.EventTimeout,
+    "state_timeout": statem.StateTimeout,
+}
 
 
-def _told(event: Event) -> list[str]:
+def _event(type_: str, content: str) -> statem.Event:
+    return _EVENTS[type_](content) if type_ in _EVENTS else statem.GenericTimeout(type_, content)
+
+
+def _told(event: statem.Event) -> list[str]:
     match event:
-        case Call(request):
+        case statem.Call(request):
             return ["call", request]
-        case Cast(request):
-            return ["cast", request]
-        case Info(message):
-            return ["info", message]
-        case Internal(content):
-            return ["internal", content]
-        case EventTimeout(content):
-            return ["timeout", content]
-        case StateTimeout(content):
-            return ["state_timeout", content]
-        case GenericTimeout(name, content):
+        case statem.GenericTimeout(name, content):
             return [str(name), content]
-    raise AssertionError(event)
+    (name,) = (name for name, kind in _EVENTS.items() if isinstance(event, kind))
+    (content,) = (getattr(event, field) for field in event.__match_args__)
+    return [name, content]
 
 
-class _Player:
+class Player:
     def __init__(self, stage: Stage, scenario: Scenario) -> None:
         self._stage = stage
         self._scenario = scenario
@@ -178,11 +142,10 @@ class _Player:
     def play(self) -> list[dict[str, Any]]:
         scenario = self._scenario
         base = _WithStates if scenario.has_state_functions else _WithHandler
-        namespace = {"runtime": self._stage.runtime, "state_enter": scenario.state_enter}
-        machine_class: type[_Machine] = type(base.__name__, (base,), namespace)
+        machine_class = self._stage.actor_class(base, state_enter=scenario.state_enter)
         try:
             machine = self._stage.system.start(machine_class, self._stage, scenario)
-        except StartError as error:
+        except otp.StartError as error:
             return [{"start": as_text(error.result.reason)}]
         trace = [self._settled(machine)]
         for step in scenario.steps:
@@ -190,7 +153,7 @@ class _Player:
             trace.append(self._settled(machine))
         return trace
 
-    def _step(self, machine: Ref, step: Step) -> None:
+    def _step(self, machine: otp.Ref, step: Step) -> None:
         match step:
             case model.Send():
                 self._send(machine, step)
@@ -204,7 +167,7 @@ class _Player:
                 with contextlib.suppress(pykka.ActorDeadError):
                     otp_sys.replace_state(machine, lambda before: (state, before[1]), WAIT_SECONDS)
 
-    def _send(self, machine: Ref, send: model.Send) -> None:
+    def _send(self, machine: otp.Ref, send: model.Send) -> None:
         match send.how:
             case "call":
                 self._requests.append((send.content, self._stage.request(machine, send.content)))
@@ -213,7 +176,7 @@ class _Player:
             case "info":
                 machine.send(send.content)
 
-    def _settled(self, machine: Ref) -> dict[str, Any]:
+    def _settled(self, machine: otp.Ref) -> dict[str, Any]:
         state = None
         with contextlib.suppress(pykka.ActorDeadError):
             state = otp_sys.get_state(machine, WAIT_SECONDS)[0]

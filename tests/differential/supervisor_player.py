@@ -12,44 +12,151 @@ from typing import Any
 
 import pykka
 
-from receipt_actors.otp import (
-    AlreadyStarted,
-    AutoShutdown,
-    ChildCounts,
-    ChildError,
-    ChildInfo,
-    ChildSpec,
-    CountChildren,
-    DeleteChild,
-    GetChildSpec,
-    NotStarted,
-    Ref,
-    RestartChild,
-    Runtime,
-    StartChild,
-    Started,
-    StartResult,
-    Stop,
-    TerminateChild,
-    WhichChildren,
-    check_child_specs,
-)
+from receipt_actors import otp
 from receipt_actors.otp import sys as otp_sys
 from tests.differential import supervisor_model as model
-from tests.differential.stage import REASONS, WAIT_SECONDS, Member, Stage, as_text
-from tests.differential.supervisor_actors import ChildStart, child_spec, word
-from tests.differential.supervisor_model import Scenario, Spec, Step, Worker
+from tests.differential.stage import REASONS, WAIT_SECONDS, Boom, Member, Stage, as_text
+from tests.differential.supervisor_model import Scenario, Spec, Step, Tree, Worker
 
 NO_PROCESS = "no_process"
 
 
-def play(scenario: Scenario, runtime: Runtime) -> list[dict[str, Any]]:
-    """Play a scenario with all actors on this runtime, and return its trace."""
-    with Stage(runtime) as stage:
-        return _Player(stage, scenario).play()
+SHUTDOWNS = (otp.BRUTAL_KILL, otp.INFINITY)
 
 
-class _Player:
+class _Worker(otp.GenServer):
+    def __init__(self, stage: Stage, label: str, number: int, how: str, worker: Worker) -> None:
+        self._stage = stage
+        self._label = label
+        self._number = number
+        self._how = how
+        self._worker = worker
+
+    def _log(self, kind: str, reason: Any) -> None:
+        self._stage.log([kind, self._label, self._number, as_text(reason)])
+
+    def init(self) -> Any:
+        self._stage.register(self.ref, self._label, self._number)
+        match self._how:
+            case "ok":
+                return None
+            case "ignore":
+                return otp.IGNORE
+            case "crash":
+                raise Boom("init")
+        return otp.Stop(REASONS[self._how.removeprefix("stop_")])
+
+    def handle_call(self, request: Any, from_: otp.From) -> Any:
+        match request:
+            case "sync":
+                return "ok"
+            case ("stop", reason):
+                return otp.Stop(reason)
+            case ("stop_reply", reason):
+                return otp.Stop(reason, "stopping")
+        raise Boom("call")
+
+    def handle_cast(self, request: Any) -> Any:
+        if isinstance(request, otp.Stop):
+            return request
+        raise Boom("cast")
+
+    def handle_info(self, message: Any) -> Any:
+        assert isinstance(message, otp.Exit)
+        self._log("exit_message", message.reason)
+
+    def terminate(self, reason: Any) -> Any:
+        if self._worker.terminate == "endless":
+            return self._never_end()
+        self._log("terminate", reason)
+        if self._worker.terminate == "crash":
+            raise Boom("terminate")
+        return None
+
+    def _never_end(self) -> otp.Receiving:
+        yield otp.Receive(lambda _message: False)
+
+
+class _Tree(otp.Supervisor):
+    """As Erlang's: it is there before its flags and specs are looked at."""
+
+    def __init__(self, stage: Stage, label: str, number: int, tree: Tree) -> None:
+        stage.register(self.ref, label, number, is_tree=True)
+        super().__init__(
+            [child_spec(stage, spec) for spec in tree.children],
+            strategy=word(otp.Strategy, tree.strategy),
+            intensity=tree.intensity,
+            period_seconds=tree.period,
+            auto_shutdown=word(otp.AutoShutdown, tree.auto_shutdown),
+        )
+
+
+class _DynamicTree(otp.SimpleOneForOneSupervisor):
+    def __init__(self, stage: Stage, label: str, number: int, tree: Tree) -> None:
+        stage.register(self.ref, label, number, is_tree=True)
+        if len(tree.children) != 1:
+            raise ValueError("simple_one_for_one takes one spec")  # there is no way to give it none, or two
+        super().__init__(
+            child_spec(stage, tree.children[0]),
+            intensity=tree.intensity,
+            period_seconds=tree.period,
+            auto_shutdown=word(otp.AutoShutdown, tree.auto_shutdown),
+        )
+
+
+class _IgnoredTree(otp.GenServer):
+    def __init__(self, stage: Stage, label: str, number: int) -> None:
+        stage.register(self.ref, label, number, is_tree=True)
+
+    def init(self) -> Any:
+        return otp.IGNORE
+
+
+class ChildStart:
+    def __init__(self, stage: Stage, label: str, start: Worker | Tree) -> None:
+        self._stage = stage
+        self._label = label
+        self._start = start
+
+    def __call__(self, *arguments: Any) -> otp.StartResult | otp.Starting:
+        stage, label, start = self._stage, self._label, self._start
+        number = stage.attempt(label)
+        stage.log(["start", label, number, arguments[0] if arguments else None])
+        how = start.starts[number - 1] if number <= len(start.starts) else "ok"
+        match how:
+            case "refused":
+                return otp.NotStarted(otp.Crash(Boom("refused")))
+            case "start_crash":
+                raise Boom("start")
+            case "junk":
+                junk: Any = "junk"
+                return junk
+        if isinstance(start, Worker):
+            actor_class = stage.actor_class(_Worker, trap_exit=start.trap_exit)
+            return otp.Start(actor_class, stage, label, number, how, start, name=start.name)()
+        if how == "ignore":
+            return otp.Start(_IgnoredTree, stage, label, number)()
+        base = _DynamicTree if start.strategy == "simple_one_for_one" else _Tree
+        return otp.Start(stage.actor_class(base), stage, label, number, start)()
+
+
+def word(words: Any, value: Any) -> Any:
+    """Return the enum member, or what is none as it is, for the other side to refuse."""
+    return next((word for word in words if word.value == value), value)
+
+
+def child_spec(stage: Stage, spec: Spec) -> otp.ChildSpec:
+    given: dict[str, Any] = {
+        "restart": word(otp.Restart, spec.restart),
+        "shutdown": spec.shutdown / 1000 if isinstance(spec.shutdown, int) else word(SHUTDOWNS, spec.shutdown),
+        "type": word(otp.ChildType, spec.type),
+        "significant": spec.significant,
+    }
+    fields = {name: value for name, value in given.items() if getattr(spec, name) is not None}
+    return otp.ChildSpec(spec.id, ChildStart(stage, spec.label, spec.start), **fields)
+
+
+class Player:
     def __init__(self, stage: Stage, scenario: Scenario) -> None:
         self._stage = stage
         self._scenario = scenario
@@ -58,8 +165,8 @@ class _Player:
             for part in model.parts(scenario)
             if isinstance(part, Spec) and isinstance(part.start, Worker)
         }
-        self._stuck: set[Ref] = set()
-        self._top: Ref | None = None
+        self._stuck: set[otp.Ref] = set()
+        self._top: otp.Ref | None = None
 
     def play(self) -> list[dict[str, Any]]:
         steps = (*self._scenario.steps, model.EndTree("top", "parent", "shutdown"))
@@ -67,7 +174,7 @@ class _Player:
 
     def _begin(self) -> Any:
         result = self._stage.start_child(ChildStart(self._stage, "top", self._scenario.tree))
-        if isinstance(result, Started):
+        if isinstance(result, otp.Started):
             self._top = result.ref
             return "ok"
         return self._started(result)
@@ -102,9 +209,9 @@ class _Player:
         return self._answer(begun_one) if isinstance(begun_one, queue.SimpleQueue) else begun_one
 
     def _check(self, step: model.Check) -> str:
-        auto_shutdown = None if step.auto_shutdown is None else word(AutoShutdown, step.auto_shutdown)
+        auto_shutdown = None if step.auto_shutdown is None else word(otp.AutoShutdown, step.auto_shutdown)
         try:
-            check_child_specs([child_spec(self._stage, spec) for spec in step.specs], auto_shutdown)
+            otp.check_child_specs([child_spec(self._stage, spec) for spec in step.specs], auto_shutdown)
         except ValueError:
             return "bad_specs"
         return "ok"
@@ -119,7 +226,7 @@ class _Player:
         request = "crash" if step.how == "crash" else (step.how, REASONS[step.reason])
         return self._answer(self._stage.request(ref, request))
 
-    def _end_tree(self, tree: Ref, step: model.EndTree) -> Any:
+    def _end_tree(self, tree: otp.Ref, step: model.EndTree) -> Any:
         stage, reason = self._stage, REASONS[step.reason]
         match step.how:
             case "parent":
@@ -138,7 +245,7 @@ class _Player:
                 tree.send("nonsense")
         return "ok"
 
-    def _burst(self, tree: Ref, step: Step) -> Any:
+    def _burst(self, tree: otp.Ref, step: Step) -> Any:
         if isinstance(step, model.EndTree):
             found_tree = self._latest(step.tree)
             if found_tree is None:
@@ -158,7 +265,7 @@ class _Player:
             assert found[0].process.wait(WAIT_SECONDS)
         return "ok"
 
-    def _end_child(self, ref: Ref, worker: Worker, step: model.End) -> bool:
+    def _end_child(self, ref: otp.Ref, worker: Worker, step: model.End) -> bool:
         """Do it, and tell whether the child ends."""
         reason = REASONS[step.reason]
         match step.how:
@@ -172,7 +279,7 @@ class _Player:
                         assert self._stage.wait_for(self._stage.request(ref, "sync")) == ("reply", "ok")
                     return False
                 return True
-        ref.cast(Stop(reason) if step.how == "stop" else "crash")
+        ref.cast(otp.Stop(reason) if step.how == "stop" else "crash")
         if worker.terminate == "endless":
             self._stuck.add(ref)
             return False
@@ -180,17 +287,17 @@ class _Player:
 
     # --- requests and answers ---
 
-    def _request(self, tree: Ref, step: Step) -> queue.SimpleQueue[Any] | Any:
+    def _request(self, tree: otp.Ref, step: Step) -> queue.SimpleQueue[Any] | Any:
         match step:
             case model.StartChild(_, spec):
                 try:
-                    request: object = StartChild(child_spec(self._stage, spec))
+                    request: object = otp.StartChild(child_spec(self._stage, spec))
                 except ValueError:
                     return ["error", "bad spec"]
             case model.StartDynamic(_, argument):
-                request = StartChild([argument])
+                request = otp.StartChild([argument])
             case model.Ask(_, function):
-                request = WhichChildren() if function == "which_children" else CountChildren()
+                request = otp.WhichChildren() if function == "which_children" else otp.CountChildren()
             case model.ById(_, function, id_):
                 request = _BY[function](id_)
             case model.ByPid(_, function, label, index):
@@ -207,9 +314,9 @@ class _Player:
         match value:
             case None:
                 return "ok"
-            case ChildCounts():
+            case otp.ChildCounts():
                 return list(value)
-            case ChildSpec(shutdown=shutdown):
+            case otp.ChildSpec(shutdown=shutdown):
                 milliseconds = int(shutdown * 1000) if isinstance(shutdown, float | int) else shutdown.value
                 return [value.id, value.restart.value, value.significant, milliseconds, value.type.value]
             case list():
@@ -218,21 +325,21 @@ class _Player:
                 return value
         return self._started(value)
 
-    def _started(self, value: StartResult | ChildError) -> Any:
+    def _started(self, value: otp.StartResult | otp.ChildError) -> Any:
         match value:
-            case ChildError():
+            case otp.ChildError():
                 return value.value
-            case Started(ref):
+            case otp.Started(ref):
                 return ["ok", self._stage.reference(ref)]
-            case NotStarted(AlreadyStarted(ref)):
+            case otp.NotStarted(otp.AlreadyStarted(ref)):
                 return ["already_started", self._stage.reference(ref)]
-            case NotStarted(reason):
+            case otp.NotStarted(reason):
                 return ["error", as_text(reason)]
         return ["ok", None]
 
-    def _which(self, children: list[ChildInfo]) -> list[Any]:
+    def _which(self, children: list[otp.ChildInfo]) -> list[Any]:
         lines = [
-            [id_, self._stage.reference(child) if isinstance(child, Ref) else child, type_.value]
+            [id_, self._stage.reference(child) if isinstance(child, otp.Ref) else child, type_.value]
             for id_, child, type_ in children
         ]
         if lines and lines[0][0] is None:
@@ -241,18 +348,17 @@ class _Player:
 
     # --- who is there ---
 
-    def _the_living(self, step: model.End | model.Call) -> tuple[Ref, Worker] | None:
+    def _the_living(self, step: model.End | model.Call) -> tuple[otp.Ref, Worker] | None:
         refs = [member.ref for member in self._stage.alive() if member.label == step.label]
         return (refs[step.index % len(refs)], self._workers[step.label]) if refs else None
 
-    def _latest(self, label: str) -> Ref | None:
+    def _latest(self, label: str) -> otp.Ref | None:
         refs = [member.ref for member in self._stage.alive() if member.label == label and member.is_tree]
         return refs[-1] if refs else None
 
     # --- waiting until nothing happens any more ---
 
     def _settled(self, answer: Any) -> dict[str, Any]:
-        """Return what was seen until all was quiet again, who has ended and how, and what lives now."""
         deadline = time.monotonic() + WAIT_SECONDS
         while (children := self._settle()) is None:
             assert time.monotonic() < deadline, "the tree does not come to rest"
@@ -272,7 +378,7 @@ class _Player:
         """
         mark = self._stage.mark()
         alive = {member.ref for member in self._stage.alive()}
-        reached: set[Ref] = set()
+        reached: set[otp.Ref] = set()
         lines: list[Any] = []
         if self._top in alive:
             assert self._top is not None
@@ -280,7 +386,7 @@ class _Player:
                 return None
         return lines if reached == alive and self._stage.mark() == mark else None
 
-    def _walk(self, member: Member, reached: set[Ref], lines: list[Any]) -> bool:
+    def _walk(self, member: Member, reached: set[otp.Ref], lines: list[Any]) -> bool:
         stage = self._stage
         if stage.is_over(member.ref):
             return False
@@ -290,7 +396,7 @@ class _Player:
                 return True
             kind, _ = stage.wait_for(stage.request(member.ref, "sync"))
             return bool(kind == "reply")
-        kind, children = stage.wait_for(stage.request(member.ref, WhichChildren()))
+        kind, children = stage.wait_for(stage.request(member.ref, otp.WhichChildren()))
         if kind != "reply" or any(info.child == "restarting" for info in children):
             return False
         lines.append([member.label, self._which(children)])
@@ -298,4 +404,4 @@ class _Player:
         return all(self._walk(stage.member(ref), reached, lines) for ref in refs)
 
 
-_BY = {"terminate": TerminateChild, "restart": RestartChild, "delete": DeleteChild, "get": GetChildSpec}
+_BY = {"terminate": otp.TerminateChild, "restart": otp.RestartChild, "delete": otp.DeleteChild, "get": otp.GetChildSpec}

@@ -11,7 +11,6 @@ from .blocks import ROOT
 
 
 def test_the_manual_is_built_without_a_warning(tmp_path: Path) -> None:
-    """No reference leads nowhere, and no directive is misspelt."""
     manual = Path(os.environ.get("TOX_WORK_DIR", tmp_path)) / "manual"
     options = ("-W", "--keep-going", "-q", "-b", "html", "-d", tmp_path / "doctrees")
     command = [sys.executable, "-m", "sphinx", *options, ROOT / "doc", manual]

@@ -70,7 +70,6 @@ stories = pytest.mark.parametrize(
 @stories
 @pytest.mark.filterwarnings("default")
 def test_what_a_page_tells_to_type_works(page: Page, tmp_path: Path) -> None:
-    """Commands end with the code that is told, programs run, and both print what stands below them."""
     missing = [module for words, module in NEEDS.items() if find_spec(module) is None and is_typed(words, page)]
     if missing or (shutil.which("curl") is None and is_typed("curl ", page)):
         pytest.skip(f"needs {', '.join(missing) or 'curl'}; tox -e tests has it")
@@ -138,7 +137,6 @@ def session_of(block: Block) -> Iterator[tuple[str, str]]:
 
 @pages
 def test_every_block_says_what_it_is_and_can_be_read(page: Page) -> None:
-    """A block names its language; data parse, scripts pass ``bash -n``, and Python compiles, whether run or not."""
     for block in page.blocks:
         if block.language == "json":
             json.loads(block.text)
@@ -165,7 +163,6 @@ def scripts_of(block: Block) -> list[str]:
 
 @pages
 def test_every_command_line_is_one_that_the_program_takes(page: Page) -> None:
-    """In blocks, run or not, and between the lines: the command exists, and so does each of its options."""
     faults = [
         f"{block.place}: {' '.join(words)}: {fault}"
         for block in page.blocks
@@ -206,7 +203,6 @@ def test_no_first_cell_of_a_simple_table_is_wrapped(page: Page) -> None:
 
 @pages
 def test_every_name_is_one_that_exists(page: Page) -> None:
-    """Files, modules, extras and variables that a page names are there."""
     faults = []
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -244,14 +240,12 @@ def is_importable(name: str) -> bool:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_examples_in_a_help_text_are_command_lines_that_the_program_takes(name: str) -> None:
-    """What ``--help`` recommends can be typed."""
     script = "\n".join(line for line in (command_of(name).epilog or "").splitlines() if line.startswith(f"  {PROGRAM}"))
     assert [f"{words}: {fault}" for words in commands_of(script) if (fault := fault_of(words))] == []
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_is_run_by_a_page(example: Path) -> None:
-    """A program in ``doc/examples`` that no page runs is one that nobody would see fail."""
     runs = [block for page in READ.values() for block in page.blocks if block.language in RUN and not block.not_run]
     is_run = any(f"{folder}{example.stem}" in block.text for block in runs for folder in ("doc/examples/", "8000 "))
     assert is_run or any(f"from {example.stem} import" in other.read_text(encoding="utf-8") for other in EXAMPLES)
@@ -267,7 +261,6 @@ MODULES = sorted(
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
 @pytest.mark.filterwarnings("default")
 def test_the_programs_in_a_module_docstring_run(module: Path, tmp_path: Path) -> None:
-    """What a docstring shows as a program is one; the tests in it pass."""
     docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
     programs = [block for block in read_text(docstring, module).blocks if block.text.startswith("from receipt_actors")]
     assert programs

@@ -17,7 +17,6 @@ README = ROOT / "README.rst"
 
 
 def test_its_program_runs_as_it_stands(tmp_path: Path) -> None:
-    """Without a definition that the reader does not see, it prints what stands below it."""
     blocks = read_page(README).blocks
     (program,) = [block for block in blocks if block.language == "python"]
     printed = blocks[blocks.index(program) + 1]
@@ -28,7 +27,6 @@ def test_its_program_runs_as_it_stands(tmp_path: Path) -> None:
 
 
 def test_all_its_links_work_on_a_package_page() -> None:
-    """There is no repository beside it: a relative link or picture would be broken."""
     settings = {"report_level": 5, "halt_level": 5, "syntax_highlight": "none"}
     tree = publish_doctree(README.read_text(encoding="utf-8"), settings_overrides=settings)
     targets = [node["refuri"] for node in tree.findall(nodes.reference) if "refuri" in node]

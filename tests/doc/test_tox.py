@@ -8,7 +8,6 @@ from .blocks import ROOT
 
 
 def test_every_environment_that_ci_runs_has_a_section() -> None:
-    """tox runs a name that has none with the commands of [testenv], and calls that a success."""
     tox = configparser.ConfigParser(interpolation=None)
     tox.read(ROOT / "tox.ini", encoding="utf-8")
     listed = {name.strip() for name in tox["tox"]["env_list"].split(",")}

@@ -59,7 +59,6 @@ def until(ask: Callable[[], object], wanted: object) -> None:
 
 @pytest.mark.parametrize("framework", SERVERS)
 def test_a_web_application_credits_and_debits_once(framework: str, tmp_path: Path) -> None:
-    """The verdict that a client reads follows Apple's decisions, and so do the player's coins."""
     if find_spec(framework) is None:
         pytest.skip(f"needs {framework}; tox -e tests has it")
     with SimulatedAppStore() as store, reserved_port() as port:

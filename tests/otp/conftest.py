@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -75,3 +76,12 @@ def server(runtime: Runtime) -> type[Pooled]:
 def trapping(runtime: Runtime) -> type[Pooled]:
     """A scripted actor that traps exits, of either runtime."""
     return PooledTrapping if runtime is Runtime.POOLED else ThreadedTrapping
+
+
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    """Have the interpreter switch threads as often as it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

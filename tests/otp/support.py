@@ -12,6 +12,7 @@ from receipt_actors.otp import (
     KILLED,
     NO_REPLY,
     ActorSystem,
+    Crash,
     ExitReason,
     From,
     GenServer,
@@ -250,3 +251,18 @@ def settle(system: ActorSystem, thread: threading.Thread) -> None:
     else:
         thread.join(WAIT_SECONDS)
         assert not thread.is_alive()
+
+
+class Flaky:
+    """An init that fails while ``failures`` are left; ``before`` is called first."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.before: Callable[[], object] = lambda: None
+
+    def __call__(self, _actor: Any) -> Any:
+        self.before()
+        if self.failures:
+            self.failures -= 1
+            return Stop(Crash(ValueError("bug")))
+        return None

@@ -22,7 +22,6 @@ from receipt_actors.otp import (
     Backoff,
     ChildError,
     ChildSpec,
-    Crash,
     Ref,
     SimpleOneForOneSupervisor,
     Start,
@@ -37,7 +36,7 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
-from tests.otp.support import Pooled, Seen, WatchedClock, end, exit_reason_of, states, whereis
+from tests.otp.support import Flaky, Pooled, Seen, WatchedClock, end, exit_reason_of, states, whereis
 
 BACKOFF = Backoff(first_seconds=1, factor=3, max_seconds=10, reset_after_seconds=20)
 
@@ -110,19 +109,8 @@ def test_a_child_that_ran_long_enough_starts_anew(
         assert states(supervisor) == {"a": "running"}
 
 
-class Failing:
-    def __init__(self) -> None:
-        self.failures = 0
-
-    def __call__(self, _actor: Any) -> Any:
-        if self.failures:
-            self.failures -= 1
-            return Stop(Crash(ValueError("no connection")))
-        return None
-
-
 def test_a_failed_start_waits_too(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
-    failing = Failing()
+    failing = Flaky()
     supervisor = system.start(Supervisor, [spec(server, init=failing)], intensity=0)
     failing.failures = 2
     kill(system)
@@ -273,7 +261,7 @@ def test_a_waiting_child_of_simple_one_for_one_can_be_terminated(
 def test_simple_one_for_one_counts_failed_starts_and_gives_up(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled]
 ) -> None:
-    failing = Failing()
+    failing = Flaky()
     backoff = Backoff(1, factor=3, give_up_after=2)
     child = ChildSpec("job", Start(server, init=failing), PERMANENT, backoff=backoff)
     supervisor = system.start(SimpleOneForOneSupervisor, child)

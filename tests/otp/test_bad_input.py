@@ -209,26 +209,19 @@ def test_an_exception_whose_text_ends_programs_ends_its_actor_alone(system: Acto
     assert str(exit_reason_of(ref)) == "crash: Leaving: <Leaving>"
 
 
-@pytest.mark.parametrize("wrong", ["name", None, 5], ids=repr)
-def test_what_is_no_reference_can_not_be_linked_or_monitored(system: ActorSystem, wrong: Any) -> None:
-    ref = system.start(Pooled)
+def test_what_an_actor_can_not_do_is_refused_there(system: ActorSystem) -> None:
+    """Link or monitor what is no reference, set a timer for no time, trap exits neither or nor."""
 
     def try_all(actor: Any) -> None:
-        for function in (actor.monitor, actor.link, actor.unlink):
-            with pytest.raises(TypeError, match=f"a Ref is expected, .*, not a {type(wrong).__name__}"):
-                function(wrong)
+        for wrong in ("name", None, 5):
+            for function in (actor.monitor, actor.link, actor.unlink):
+                with pytest.raises(TypeError, match=f"a Ref is expected, .*, not a {type(wrong).__name__}"):
+                    function(wrong)
+        for seconds in ("1", None, math.nan, -1):
+            with pytest.raises(ValueError, match="must be a number of seconds, 0 or more, not"):
+                actor.send_after(seconds, "late")
+        for value in ("false", 0, None):
+            with pytest.raises(TypeError, match="trap_exit must be True or False, not"):
+                actor.set_trap_exit(value)
 
-    run_in(ref, try_all)
-
-
-@pytest.mark.parametrize("seconds", ["1", None, math.nan, -1])
-def test_a_timer_with_a_senseless_time_is_refused(system: ActorSystem, seconds: Any) -> None:
-    """Also a negative one (Erlang: badarg)."""
-    with pytest.raises(ValueError, match="must be a number of seconds, 0 or more, not"):
-        run_in(system.start(Pooled), lambda actor: actor.send_after(seconds, "late"))
-
-
-@pytest.mark.parametrize("value", ["false", 0, None], ids=repr)
-def test_to_trap_exits_is_yes_or_no(system: ActorSystem, value: Any) -> None:
-    with pytest.raises(TypeError, match="trap_exit must be True or False, not"):
-        run_in(system.start(Pooled), lambda actor: actor.set_trap_exit(value))
+    run_in(system.start(Pooled), try_all)

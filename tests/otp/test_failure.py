@@ -104,7 +104,7 @@ def test_a_thread_that_is_stuck_ends_the_system(doomed: ActorSystem) -> None:
 
     pooled, other = doomed.start(Pooled), doomed.start(Pooled)
     end = watched(other)
-    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, patience_ticks=3)
+    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, max_missed_ticks=3)
     pooled.cast(block)
     assert is_blocked.wait(WAIT_SECONDS)
     reason = end.next().reason
@@ -118,7 +118,7 @@ def test_a_system_ends_where_no_thread_can_be_started(doomed: ActorSystem, monke
     may_go_on = threading.Event()
     pooled, other = doomed.start(Pooled), doomed.start(Pooled)
     end = watched(other)
-    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, patience_ticks=3)
+    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, max_missed_ticks=3)
     monkeypatch.setattr(threading.Thread, "start", _no_memory)
     pooled.cast(lambda _actor: may_go_on.wait(WAIT_SECONDS))
     assert isinstance(end.next().reason.exception, NoProgress)
@@ -134,7 +134,7 @@ def test_a_dead_timer_thread_ends_the_system(doomed: ActorSystem, monkeypatch: p
     monkeypatch.setattr(doomed.clock._timers, "pop_due", _no_memory)
     doomed.clock.call_later(0.0, lambda: None)
     assert has_died.wait(WAIT_SECONDS)
-    Heartbeat(doomed, tick_seconds=TICK_SECONDS, patience_ticks=3)
+    Heartbeat(doomed, tick_seconds=TICK_SECONDS, max_missed_ticks=3)
     assert isinstance(end.next().reason.exception, NoProgress)
 
 
@@ -154,7 +154,7 @@ def test_a_lock_that_is_never_free_ends_the_heartbeat_with_an_error(
             may_go_on.wait(WAIT_SECONDS)
 
     pooled = doomed.start(Pooled)
-    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, patience_ticks=2)
+    heartbeat = Heartbeat(doomed, tick_seconds=TICK_SECONDS, max_missed_ticks=2)
     pooled.cast(hold)
     assert is_held.wait(WAIT_SECONDS)
     assert seen.next() is NoProgress

@@ -65,9 +65,6 @@ BUG = Crash(ValueError("bug"))
 DONE = Shutdown("done")
 
 
-# --- start -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("returned", "result", "exit_reason"),
     [(IGNORE, IGNORE, NORMAL), (NotStarted(DONE), NotStarted(DONE), NORMAL), (Stop(DONE), NotStarted(DONE), DONE)],
@@ -101,9 +98,6 @@ def test_a_value_that_means_nothing_is_ignored(system: ActorSystem, server: type
     sync(ref)
 
 
-# --- calls -----------------------------------------------------------------------------------------------------------
-
-
 def test_a_call_may_be_answered_and_go_on(system: ActorSystem, server: type[Pooled]) -> None:
     """OTP: ``{reply, Reply, State, {continue, Term}}``."""
     ref = system.start(server)
@@ -122,9 +116,6 @@ def test_a_call_waits_five_seconds_or_as_long_as_it_is_told(system: ActorSystem,
         return NO_REPLY
 
     assert ref.call(script, None) == "later"
-
-
-# --- requests and messages that a server does not know ---------------------------------------------------------------
 
 
 class Bare(GenServer):
@@ -168,9 +159,6 @@ def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled],
     assert exit_reason_of(ref) == DONE
 
 
-# --- terminate -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("end", "shutdown", "when_trapping", "when_not", "exit_reason"),
     [
@@ -203,9 +191,6 @@ def test_terminate_runs_exactly_when_otp_says(
     assert exit_reason_of(child) == exit_reason
     expected = when_trapping if traps else when_not
     assert seen.rest() == ([] if expected is None else [("terminate", expected)])
-
-
-# --- stop ------------------------------------------------------------------------------------------------------------
 
 
 def test_stop_waits_for_terminate(system: ActorSystem, server: type[Pooled]) -> None:
@@ -243,9 +228,6 @@ def test_every_answer_is_an_event_of_sys(system: ActorSystem, server: type[Poole
         events = otp_sys.get_log(ref, WAIT_SECONDS)
         assert [event.kind for event in events] == [otp_sys.EventKind.CALL, otp_sys.EventKind.SENT]
         assert events[-1].content == "answer"
-
-
-# --- the time-out for when nothing comes -----------------------------------------------------------------------------
 
 
 def wait_idle(_actor: Any, *_args: object) -> IdleTimeout:
@@ -421,9 +403,6 @@ ERRORS = [ValueError("bug"), SystemExit(3), KeyboardInterrupt()]
 by_error = pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 
 
-# --- start -----------------------------------------------------------------------------------------------------------
-
-
 @by_error
 def test_a_crash_in_init_is_a_start_error_with_its_cause(
     system: ActorSystem, server: type[Pooled], error: BaseException
@@ -459,9 +438,6 @@ def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
     assert "handle_continue" in str(reason)
 
 
-# --- the end ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_stop_answers_its_call_after_terminate(system: ActorSystem, server: type[Pooled]) -> None:
     seen = Seen()
     ref = system.start(server, seen)
@@ -491,9 +467,6 @@ def test_an_ended_actor_leaves_nothing_behind(system: ActorSystem, server: type[
     del ref
     gc.collect()
     assert process() is None
-
-
-# --- one crash rule --------------------------------------------------------------------------------------------------
 
 
 def _crash_in_call(ref: Ref, error: BaseException) -> None:

@@ -140,8 +140,6 @@ def as_zombie(system: ActorSystem, ref: Ref, action: Callable[[Any], object], en
     return result
 
 
-# --- what a zombie does comes to nothing -----------------------------------------------------------------------------
-
 COMES_TO_NOTHING: dict[str, Action] = {
     "send": lambda _actor, other: other.send(mark),
     "tell": lambda _actor, other: other.tell(mark),
@@ -259,9 +257,6 @@ def test_what_a_zombies_callback_returns_does_not_count(
     assert caplog.records == []
 
 
-# --- its name, and who it is -----------------------------------------------------------------------------------------
-
-
 def test_the_name_of_a_zombie_is_free(system: ActorSystem, server: type[Pooled]) -> None:
     first = system.start(server, name="it")
     thread = thread_of(first)
@@ -335,24 +330,6 @@ def test_a_chain_of_busy_actors_ends_with_its_first(system: ActorSystem) -> None
     for thread in threads:
         settle(system, thread)
     assert system.zombies() == []
-
-
-def test_stopping_the_system_names_threads_that_are_busy(system: ActorSystem, server: type[Pooled]) -> None:
-    ref = system.start(server, name="stuck")
-    thread = thread_of(ref)
-    with Gate() as gate:
-        ref.cast(gate)
-        gate.wait_entered()
-        ref.kill()
-        assert system.stop(timeout_seconds=0) == [thread.name]
-        assert thread.name in ("test-stuck", "test-scheduler")
-        assert system.zombies() == [ref]
-    thread.join(WAIT_SECONDS)
-    assert system.stop() == []
-    assert system.zombies() == []
-
-
-# --- whoever kills, whenever -----------------------------------------------------------------------------------------
 
 
 def test_killed_in_init(system: ActorSystem, server: type[Pooled]) -> None:
@@ -528,9 +505,6 @@ def test_a_killed_receive_that_will_not_end(system: ActorSystem, server: type[Po
     sync(system.start(server))
 
 
-# --- the work of a killed actor --------------------------------------------------------------------------------------
-
-
 def test_its_pool_is_closed_at_any_end(system: ActorSystem, server: type[Pooled]) -> None:
     ref = system.start(server)
     pool = run_in(ref, lambda actor: actor.system.new_blocking_pool("own", 1))
@@ -583,9 +557,6 @@ def test_what_a_killed_actor_had_queued_in_a_shared_pool_never_begins(
         ref.kill()
         exit_reason_of(ref)
     assert seen.next() == ("reply", "label", 1)
-
-
-# --- supervised ------------------------------------------------------------------------------------------------------
 
 
 # --- races -----------------------------------------------------------------------------------------------------------

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -55,14 +54,6 @@ EFFECTS: dict[str, Callable[[Any, Ref], object]] = {
     ),
     "exit": lambda _actor, collector: collector.exit(SHUTDOWN),
 }
-
-
-@pytest.fixture
-def frequent_switches() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.fixture(params=ENDS.values(), ids=ENDS.keys())

@@ -67,15 +67,10 @@ def test_the_window_keeps_no_more_restarts_than_it_needs() -> None:
     [
         (-1, 5, "intensity must be a whole number of restarts, 0 or more, not -1"),
         (True, 5, "intensity must be .* not True"),
-        (1.5, 5, "intensity must be .* not 1.5"),
         (float("nan"), 5, "intensity must be .* not nan"),
-        (float("inf"), 5, "intensity must be .* not inf"),
         ("1", 5, "intensity must be .* not '1'"),
-        (None, 5, "intensity must be .* not None"),
         (1, 0, "period_seconds must be a finite number of seconds, more than 0, not 0"),
-        (1, -1, "period_seconds must be .* not -1"),
         (1, float("nan"), "period_seconds must be .* not nan"),
-        (1, float("inf"), "period_seconds must be .* not inf"),
         (1, True, "period_seconds must be .* not True"),
         (1, "5", "period_seconds must be .* not '5'"),
     ],
@@ -95,7 +90,6 @@ def test_a_window_that_makes_no_sense_is_refused(intensity: int, period: float, 
         (lambda: ChildSpec([], Start(Pooled)), r"child \[\]: id must be hashable, .* of type list"),  # type: ignore[arg-type]
         (lambda: ChildSpec("a", Start(Pooled), "permanent"), "restart must be a Restart, not 'permanent'"),  # type: ignore[arg-type]
         (lambda: ChildSpec("a", Start(Pooled), type="worker"), "type must be a ChildType, not 'worker'"),  # type: ignore[arg-type]
-        (lambda: check_child_specs([SPEC, SPEC]), "child id 'a' is there twice"),
         (lambda: check_child_specs([SPEC, "b"]), "children are ChildSpecs, not 'b'"),  # type: ignore[list-item]
         (lambda: supervisor_spec("s", ONE_FOR_ONE, [SPEC, SPEC]), "child id 'a' is there twice"),
         (lambda: supervisor_spec("s", SIMPLE_ONE_FOR_ONE, []), "takes exactly one child spec, not 0"),
@@ -107,11 +101,9 @@ def test_a_window_that_makes_no_sense_is_refused(intensity: int, period: float, 
             lambda: supervisor_spec("s", ONE_FOR_ONE, [], max_zombies=-1),
             "supervisor 's': max_zombies must be .* not -1",
         ),
-        (lambda: supervisor_spec("s", ONE_FOR_ONE, [], max_zombies=True), "max_zombies must be .* not True"),
         (lambda: supervisor_spec("s", ONE_FOR_ONE, SPEC), "a list or tuple of ChildSpecs, not of type ChildSpec"),  # type: ignore[arg-type]
         (lambda: supervisor_spec("s", ONE_FOR_ONE, (s for s in [SPEC])), "not of type generator"),  # type: ignore[arg-type]
         (lambda: supervisor_spec("s", ONE_FOR_ONE, "children"), "not of type str"),  # type: ignore[arg-type]
-        (lambda: supervisor_spec("s", ONE_FOR_ONE, None), "not of type NoneType"),  # type: ignore[arg-type]
         (lambda: ChildSpec("a", Pooled), r"child 'a': start must be .* no class: write Start\(Pooled, \.\.\.\)"),
         (lambda: ChildSpec("a", Start(Pooled), significant=1), "significant must be True or False, not 1"),  # type: ignore[arg-type]
         (lambda: ChildSpec("a", Start(Pooled), backoff=2.0), "backoff must be a Backoff or None, not 2.0"),  # type: ignore[arg-type]
@@ -124,7 +116,6 @@ def test_a_window_that_makes_no_sense_is_refused(intensity: int, period: float, 
             "child 'a': a temporary child can't have a backoff: it is never restarted",
         ),
         (lambda: Start(5), "Start takes an actor class first, .* not 5"),  # type: ignore[arg-type]
-        (lambda: Start(int), "Start takes an actor class first, .* not <class 'int'>"),  # type: ignore[type-var]
     ],
 )
 def test_a_bad_spec_is_refused_where_it_is_written(make: Callable[[], object], error: str) -> None:

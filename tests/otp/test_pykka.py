@@ -16,8 +16,6 @@ from receipt_actors.otp import (
     ActorSystem,
     Crash,
     ManualClock,
-    Receive,
-    Receiving,
     Ref,
     Runtime,
     StartError,
@@ -214,31 +212,6 @@ def test_a_pooled_actor_may_take_an_answer_that_is_there(system: ActorSystem, pl
         late = plain.ask("late", block=False)
         with pytest.raises(pykka.Timeout):
             run_in(pooled, lambda _actor: late.get(timeout=0))
-
-
-@pytest.mark.parametrize("way", ["tell", "ask"])
-def test_on_receive_may_return_what_otp_knows(system: ActorSystem, server: type[Pooled], way: str) -> None:
-    seen = Seen()
-
-    class Knowing(Actor):
-        runtime = server.runtime
-
-        def on_receive(self, message: Any) -> Any:
-            if message == "stop":
-                return Stop(SHUTDOWN, "stopped")
-            return self.receive(message) if message == "receive" else None
-
-        def receive(self, first: Any) -> Receiving:
-            second = yield Receive(lambda message: message == "second")
-            seen.put((first, second))
-
-    ref = system.start(Knowing)
-    send = ref.tell if way == "tell" else lambda message: ref.ask(message, block=False)
-    send("receive")
-    ref.tell("second")
-    assert seen.next() == ("receive", "second")
-    send("stop")
-    assert exit_reason_of(ref) == SHUTDOWN
 
 
 def test_an_attribute_is_only_a_value(plain: Ref) -> None:

@@ -42,8 +42,9 @@ from receipt_actors.otp import (
     terminate_child,
     which_children,
 )
+from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._reports import TEXT_LIMIT, describe_reason, report_crash
-from tests.otp.support import Pooled, PooledTrapping, Seen, end, exit_reason_of, raising, whereis
+from tests.otp.support import Pooled, PooledTrapping, Seen, end, exit_reason_of, link_child, raising, whereis
 
 SECRET = "eyJhbGciOiJFUzI1NiJ9"
 BUG = Crash(ValueError("bug"))
@@ -74,9 +75,6 @@ def reports(records: list[logging.LogRecord], kind: type = SupervisorReport) -> 
 
 def contexts(records: list[logging.LogRecord]) -> list[tuple[str, str]]:
     return [(report.context, report.reason) for report in reports(records)]
-
-
-# --- child_terminated ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("restart", Restart, ids=lambda restart: restart.value)
@@ -147,9 +145,6 @@ def test_a_spec_is_described_in_words(system: ActorSystem, records: list[logging
     assert described == [("start_somehow", "brutal_kill"), ("Supervisor", "infinity")]
 
 
-# --- start_error, shutdown -------------------------------------------------------------------------------------------
-
-
 def test_failed_restarts_and_giving_up_are_reported(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     answers = iter([None])
     spec = ChildSpec("a", Start(Pooled, init=lambda _actor: next(answers, Stop(BUG)), name="a"))
@@ -175,9 +170,6 @@ def test_what_is_answered_is_not_reported(system: ActorSystem, records: list[log
     start_child(supervisor, spec)
     restart_child(supervisor, "a")
     assert contexts(records) == []
-
-
-# --- shutdown_error --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -229,9 +221,6 @@ def test_children_of_one_spec_that_end_alike_are_one_report(
     assert "5 children job did not end as told: crash: ValueError: bug" in str(report)
 
 
-# --- progress --------------------------------------------------------------------------------------------------------
-
-
 def test_each_start_is_a_progress_report(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     spec = ChildSpec("a", Start(Pooled, name="a"))
     supervisor = system.start(Supervisor, [spec], name="root")
@@ -254,11 +243,8 @@ def test_nothing_is_reported_that_nobody_wants(system: ActorSystem, caplog: pyte
     supervisor = system.start(Supervisor, [ChildSpec("a", Start(Pooled, name="a"))])
     end(whereis(system, "a"), KILLED)
     which_children(supervisor)
-    report_crash(supervisor, BUG, handling="Count", mailbox_length=0)
+    report_crash(supervisor.process, BUG, "Count")
     assert caplog.records == []
-
-
-# --- crashes ---------------------------------------------------------------------------------------------------------
 
 
 def caught(error: BaseException) -> Crash:
@@ -270,8 +256,11 @@ def caught(error: BaseException) -> Crash:
 
 
 def test_a_crash_report(system: ActorSystem, records: list[logging.LogRecord]) -> None:
-    ref, parent = system.start(Pooled, name="counter"), system.start(Pooled, name="parent")
-    report_crash(ref, caught(ValueError("bug")), handling="Count", mailbox_length=3, links=[parent], parent=parent)
+    ref = link_child(system.start(Pooled, name="parent"), Pooled, name="counter")
+    otp_sys.suspend(ref)
+    for _ in range(3):
+        ref.send("waits")
+    report_crash(ref.process, caught(ValueError("bug")), "Count")
     (record,) = records
     (report,) = reports(records, CrashReport)
     assert record.getMessage() == "Pooled (counter) crashed while handling Count: ValueError: bug"
@@ -305,15 +294,12 @@ def test_a_crash_report_says_what_was_under_way(system: ActorSystem, records: li
 
 def test_a_crash_report_has_a_traceback(system: ActorSystem, records: list[logging.LogRecord]) -> None:
     crash = caught(ValueError("x" * 10_000))
-    report_crash(system.start(Pooled), crash, handling="Count", mailbox_length=0)
+    report_crash(system.start(Pooled).process, crash, "Count")
     text = logging.Formatter().format(records[0])
     assert "in script" in text
     assert "raise error" in text
     assert "x" * (TEXT_LIMIT - 3) + "..." in text
     assert "x" * TEXT_LIMIT not in text
-
-
-# --- secrets ---------------------------------------------------------------------------------------------------------
 
 
 class Telling:
@@ -390,9 +376,6 @@ def test_what_looks_like_a_key_or_encoded_data_is_not_told(text: str, told: str)
     assert describe_reason(Crash(ValueError(text))) == f"crash: ValueError: {told}"
 
 
-# --- listeners -------------------------------------------------------------------------------------------------------
-
-
 def test_a_listener_is_told_each_report_whatever_the_log_level(system: ActorSystem) -> None:
     told = Seen()
     system.add_report_listener(told.put)
@@ -419,12 +402,7 @@ def test_a_listener_that_raises_harms_nobody(system: ActorSystem, caplog: pytest
     assert isinstance(told.next(), ProgressReport)
     assert supervisor.is_alive()
     assert "report listener" in caplog.text
-
-
-def test_a_listener_that_was_removed_is_told_nothing(system: ActorSystem) -> None:
-    told = Seen()
-    system.add_report_listener(told.put)
     system.remove_report_listener(told.put)
     system.remove_report_listener(told.put)
-    system.start(Supervisor, [ChildSpec("a", Start(Pooled))])
+    start_child(supervisor, ChildSpec("b", Start(Pooled)))
     assert told.rest() == []

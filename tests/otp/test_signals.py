@@ -107,13 +107,6 @@ def test_exit_ends_an_actor_that_does_not_trap_exits(system: ActorSystem, server
     assert seen.rest() == []
 
 
-def test_an_exit_signal_normal_is_ignored(system: ActorSystem, server: type[Pooled]) -> None:
-    """As in OTP, nobody can be ended by another's normal."""
-    ref = system.start(server)
-    ref.exit(NORMAL)
-    sync(ref)
-
-
 def test_exit_from_outside_terminates_an_actor_that_traps_exits(system: ActorSystem, trapping: type[Pooled]) -> None:
     seen = Seen()
     ref = system.start(trapping, seen)
@@ -206,22 +199,6 @@ def link_to(other: Ref) -> Callable[[Actor], None]:
     return lambda actor: actor.link(other)
 
 
-def test_there_is_one_link_however_often_it_is_made(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    seen = Seen()
-    ref = system.start(trapping, seen)
-    first, second = system.start(server), system.start(server)
-    for other in (first, second, first, second):
-        run_in(ref, link_to(other))
-    run_in(second, lambda actor: actor.link(ref))
-    run_in(second, lambda actor: actor.unlink(ref))
-    for other in (first, second):
-        other.kill()
-    sync(ref)
-    assert seen.rest() == [Exit(first, KILLED)]
-
-
 def test_a_link_to_an_ended_process_is_an_exit_signal(
     system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
 ) -> None:
@@ -235,13 +212,6 @@ def test_a_link_to_an_ended_process_is_an_exit_signal(
     reason = exit_reason_of(ends)
     assert isinstance(reason, Crash)
     assert isinstance(reason.exception, pykka.ActorDeadError)
-
-
-def test_a_link_to_oneself_does_nothing(system: ActorSystem, server: type[Pooled]) -> None:
-    ref = system.start(server)
-    run_in(ref, lambda actor: actor.link(actor.ref))
-    ref.cast(lambda _actor: Stop(DONE))
-    assert exit_reason_of(ref) == DONE
 
 
 def test_normal_from_itself_ends_a_process(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:

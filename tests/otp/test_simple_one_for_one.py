@@ -64,10 +64,6 @@ class Job(Pooled):
         self.arguments = (fixed, given)
 
 
-class ThreadedJob(Job):
-    runtime = Runtime.THREAD
-
-
 @pytest.fixture
 def seen() -> Seen:
     return Seen()
@@ -75,7 +71,7 @@ def seen() -> Seen:
 
 @pytest.fixture
 def job(runtime: Runtime) -> type[Job]:
-    return Job if runtime is Runtime.POOLED else ThreadedJob
+    return type("Job", (Job,), {"runtime": runtime})
 
 
 def start_job(supervisor: Ref, *args: Any) -> Ref:
@@ -217,13 +213,9 @@ class SlowJob(Job):
         return wait_for_go(self)
 
 
-class SlowThreadedJob(SlowJob):
-    runtime = Runtime.THREAD
-
-
 @pytest.fixture
 def slow_job(runtime: Runtime) -> type[Job]:
-    return SlowJob if runtime is Runtime.POOLED else SlowThreadedJob
+    return type("SlowJob", (SlowJob,), {"runtime": runtime})
 
 
 def test_children_are_shut_down_together(system: ActorSystem, slow_job: type[Job], seen: Seen) -> None:

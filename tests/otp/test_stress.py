@@ -6,10 +6,9 @@ The interpreter is made to switch threads as often as it can, so that ends, answ
 from __future__ import annotations
 
 import random
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from operator import methodcaller
 from typing import Any
@@ -51,15 +50,9 @@ from tests.otp.support import (
     sync,
 )
 
+pytestmark = pytest.mark.usefixtures("frequent_switches")
+
 THREADS = 4
-
-
-@pytest.fixture(autouse=True)
-def frequent_switches() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def in_threads(work: Callable[[random.Random], None]) -> None:

@@ -26,7 +26,6 @@ from receipt_actors.otp import (
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
-    AlreadyStarted,
     AutoShutdown,
     ChildError,
     ChildSpec,
@@ -68,6 +67,7 @@ from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._child_spec import ForgottenStart
 from tests.otp.support import (
     WAIT_SECONDS,
+    Flaky,
     Pooled,
     Seen,
     Threaded,
@@ -236,21 +236,6 @@ def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., Child
     assert log.rest() == []
 
 
-class Flaky:
-    """An init that fails while ``failures`` are left; ``before`` is called first."""
-
-    def __init__(self) -> None:
-        self.failures = 0
-        self.before: Callable[[], object] = lambda: None
-
-    def __call__(self, _actor: Any) -> Any:
-        self.before()
-        if self.failures:
-            self.failures -= 1
-            return Stop(BUG)
-        return None
-
-
 def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
     flaky = Flaky()
     supervisor = system.start(Supervisor, [child("a"), child("b", init=flaky), child("c")], intensity=4)
@@ -345,16 +330,6 @@ def test_a_child_that_takes_too_long_is_killed(
     assert answer.get(timeout=WAIT_SECONDS) is None
     assert exit_reason_of(ref) == KILLED
     assert "child a did not end as told: killed (it did not end within 3 s)" in caplog.text
-
-
-def test_start_child(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    supervisor = system.start(Supervisor, [child("a")])
-    started = start_child(supervisor, child("b"))
-    assert started == Started(whereis(system, "b"))
-    assert start_child(supervisor, child("b")) == NotStarted(AlreadyStarted(whereis(system, "b")))
-    terminate_child(supervisor, "b")
-    assert start_child(supervisor, child("b")) is ChildError.ALREADY_PRESENT
-    assert states(supervisor) == {"a": "running", "b": None}
 
 
 def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:

@@ -19,7 +19,6 @@ from receipt_actors.otp import (
     SHUTDOWN,
     Actor,
     ActorSystem,
-    ChildSpec,
     Crash,
     Exit,
     ExitReason,
@@ -29,8 +28,6 @@ from receipt_actors.otp import (
     Receiving,
     Ref,
     Shutdown,
-    Start,
-    Supervisor,
 )
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
@@ -55,10 +52,13 @@ SECRET = "hunter2"
 
 
 def test_each_function_waits_five_seconds_unless_told_otherwise() -> None:
-    functions = [getattr(otp_sys, name) for name in otp_sys.__all__ if name.islower()]
+    functions = [
+        each for _, each in inspect.getmembers(otp_sys, inspect.isfunction) if each.__module__ == otp_sys.__name__
+    ]
+    functions = [each for each in functions if not each.__name__.startswith("_")]
     parameters = {function.__name__: inspect.signature(function).parameters for function in functions}
     timeouts = {name: found["timeout"].default for name, found in parameters.items() if "timeout" in found}
-    assert set(parameters) - set(timeouts) <= {"where", "install_everywhere", "remove_everywhere"}
+    assert set(parameters) - set(timeouts) <= {"where", "install_everywhere", "remove_everywhere", "watch_as_chosen"}
     assert timeouts == dict.fromkeys(timeouts, 5.0)
     assert "get_state" in timeouts
 
@@ -109,9 +109,6 @@ def wait_for_message(ref: Ref) -> None:
     deadline = time.monotonic() + WAIT_SECONDS
     while not ref.process.mailbox_length:
         assert time.monotonic() < deadline
-
-
-# --- get_state, replace_state ----------------------------------------------------------------------------------------
 
 
 def test_get_state_tells_the_attributes(counter: Ref) -> None:
@@ -188,9 +185,6 @@ def test_a_hook_that_fails_does_not_end_its_actor(system: ActorSystem, error: Ba
     assert ref.call("next") == 1
 
 
-# --- get_status ------------------------------------------------------------------------------------------------------
-
-
 def test_get_status_describes_the_actor(system: ActorSystem, server: type[Pooled], trapping: type[Pooled]) -> None:
     parent = system.start(trapping)
     ref = link_child(parent, server, name="it")
@@ -207,18 +201,10 @@ def test_get_status_describes_the_actor(system: ActorSystem, server: type[Pooled
     assert (status.name, status.parent, status.links, status.trap_exit) == (None, None, (ref,), True)
 
 
-class Confidant(Counter):
-    def __init__(self) -> None:
-        super().__init__()
-        self.password = SECRET
-        self.key = SECRET.encode()
-        self.users = {SECRET: SECRET}
-        self.tokens = [SECRET]
-        self.error = ValueError(SECRET)
-
-
 def test_get_status_holds_no_contents(system: ActorSystem) -> None:
-    ref = system.start(Confidant)
+    ref = system.start(Counter)
+    secrets = {"password": SECRET, "key": SECRET.encode(), "users": {SECRET: SECRET}, "tokens": [SECRET]}
+    otp_sys.replace_state(ref, lambda state: {**state, **secrets, "error": ValueError(SECRET)})
     otp_sys.suspend(ref)
     ref.cast(SECRET)
     ref.ask(SECRET, block=False)
@@ -234,9 +220,6 @@ def test_get_status_holds_no_contents(system: ActorSystem) -> None:
     }
     assert SECRET not in repr(status)
     ref.kill()
-
-
-# --- suspend, resume -------------------------------------------------------------------------------------------------
 
 
 def test_suspend_holds_messages_and_resume_gives_them_back_in_order(system: ActorSystem, server: type[Pooled]) -> None:
@@ -354,9 +337,6 @@ def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type
     assert seen.rest() == ["passed over"]
 
 
-# --- terminate -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("over"), Crash(ValueError("bug"))], ids=str)
 def test_terminate_ends_it_in_an_orderly_way(
     system: ActorSystem, server: type[Pooled], trapping: type[Pooled], reason: ExitReason
@@ -394,14 +374,6 @@ def test_terminate_does_not_wait_for_the_end(system: ActorSystem, server: type[P
     assert exit_reason_of(ref) == SHUTDOWN
 
 
-def test_terminate_of_a_supervisor_ends_its_children(system: ActorSystem, server: type[Pooled]) -> None:
-    specs = [ChildSpec(id_, Start(server, name=id_)) for id_ in "ab"]
-    supervisor = system.start(Supervisor, specs)
-    otp_sys.terminate(supervisor, SHUTDOWN)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert system.registered() == {}
-
-
 def test_killed_in_the_middle_of_a_request(system: ActorSystem, server: type[Pooled]) -> None:
     ref = system.start(server)
     with Gate({}) as gate, asked(lambda: otp_sys.replace_state(ref, gate, WAIT_SECONDS)) as outcome:
@@ -410,9 +382,6 @@ def test_killed_in_the_middle_of_a_request(system: ActorSystem, server: type[Poo
         assert ref.is_zombie
         assert isinstance(outcome.next(), pykka.ActorDeadError)
         gate.open()
-
-
-# --- who may ask, and whom -------------------------------------------------------------------------------------------
 
 
 def test_pooled_actors_must_not_ask(system: ActorSystem, server: type[Pooled]) -> None:
@@ -453,9 +422,6 @@ def kinds(events: Seen) -> list[EventKind]:
     return [event.kind for event in events.rest()]
 
 
-# --- statistics ------------------------------------------------------------------------------------------------------
-
-
 def test_statistics_count_since_they_were_switched_on(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled]
 ) -> None:
@@ -488,9 +454,6 @@ def test_statistics_go_on_when_they_are_switched_on_again(ref: Ref, clock: Watch
     assert otp_sys.statistics(ref) == otp_sys.Statistics(0, messages_in=0, messages_out=0)
 
 
-# --- trace, log, install ---------------------------------------------------------------------------------------------
-
-
 def test_events_tell_what_happens(system: ActorSystem, clock: WatchedClock, server: type[Pooled]) -> None:
     ref, other = system.start(server), system.start(server)
     events = watch(ref)
@@ -515,6 +478,14 @@ def test_events_tell_what_happens(system: ActorSystem, clock: WatchedClock, serv
         Event(ref, EventKind.INFO, "info", None, 5),
     ]
     other.kill()
+
+
+def test_what_a_debug_function_does_itself_is_no_event(ref: Ref) -> None:
+    events = Seen()
+    otp_sys.install(ref, "id", lambda event: events.put(event) or (event.kind is EventKind.CALL and ref.send("more")))
+    sync(ref)
+    otp_sys.get_state(ref)
+    assert kinds(events) == [EventKind.CALL, EventKind.SENT, EventKind.INFO]
 
 
 def test_events_of_the_end(ref: Ref) -> None:
@@ -675,9 +646,6 @@ def test_a_zombie_that_is_watched_no_more_stays_fenced(system: ActorSystem) -> N
     settle(system, thread)
     sync(other)
     assert seen.rest() == []
-
-
-# --- all actors of a system ------------------------------------------------------------------------------------------
 
 
 def everywhere(system: ActorSystem, *kinds: EventKind, but: Ref | None = None) -> Seen:

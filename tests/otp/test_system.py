@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -109,6 +110,7 @@ def test_threads_that_are_over_are_forgotten(system: ActorSystem) -> None:
         thread = thread_of(ref)
         ref.stop()
         thread.join(WAIT_SECONDS)
+    gc.collect()
     known = list(system._own_threads)
     assert len(known) <= 8
     assert {ref.process._scheduler for ref in lasting} <= set(known)

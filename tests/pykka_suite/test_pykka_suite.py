@@ -10,6 +10,5 @@ RUN = Path(__file__).with_name("run.py")
 
 
 def test_pykkas_own_tests_pass_with_our_actors(tmp_path: Path) -> None:
-    """But for what ``doc/pykka-differences.rst`` lists."""
     done = subprocess.run([sys.executable, RUN, tmp_path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

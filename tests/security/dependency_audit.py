@@ -29,8 +29,6 @@ AUDIT_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class ToolOutput:
-    """What one run of pip-audit has left."""
-
     exit_code: int
     stdout: str
     stderr: str
@@ -41,7 +39,6 @@ Tool = Callable[[Sequence[str], str], ToolOutput]
 
 
 def runtime_requirements(distribution: str = DISTRIBUTION) -> list[str]:
-    """List what is installed of the distribution's dependencies and theirs, without extras, as ``name==version``."""
     found: dict[str, str] = {}
     waiting = [distribution]
     while waiting:

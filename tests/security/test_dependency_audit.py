@@ -14,8 +14,6 @@ UNREACHABLE = ToolOutput(1, "", "Traceback (most recent call last):\n  ...\nConn
 
 
 class Tool:
-    """Answers for pip-audit, service by service."""
-
     def __init__(self, **outputs: ToolOutput) -> None:
         self._outputs = outputs
         self.asked: list[tuple[str, list[str]]] = []
@@ -35,7 +33,6 @@ def clean(name: str, version: str) -> dict[str, object]:
 
 
 def test_a_finding_fails_and_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """Which dependency, which vulnerability, and the version to go to."""
     found = {"id": "CVE-2024-1", "fix_versions": ["2.32.0"], "aliases": [], "description": "..."}
     tool = Tool(pypi=told(clean("boto3", "1.40.0"), {"name": "Requests", "version": "2.31.0", "vulns": [found]}))
     assert audit(REQUIREMENTS, tool) == 1
@@ -45,7 +42,6 @@ def test_a_finding_fails_and_is_named(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_all_clear_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every dependency was known to the first service; the second is left alone."""
     tool = Tool(pypi=told(clean("boto3", "1.40.0"), clean("requests", "2.31.0")))
     assert audit(REQUIREMENTS, tool) == 0
     assert capsys.readouterr().out == "2 of 2 dependencies audited, 0 findings\n"
@@ -83,7 +79,6 @@ def test_a_tool_that_cannot_run_is_no_missing_network(output: ToolOutput) -> Non
 
 
 def test_what_is_audited_is_what_a_user_installs() -> None:
-    """Dependencies and their dependencies, not the tools that tests and the manual need."""
     names = {requirement.partition("==")[0] for requirement in runtime_requirements()}
     assert {"boto3", "botocore", "pykka", "requests", "urllib3", "certifi", "pydantic-core"} <= names
     assert not names & {"pytest", "moto", "sphinx", "matplotlib", "receipt-actors"}

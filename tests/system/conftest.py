@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from receipt_actors.sandbox.app_store import SimulatedAppStore
+
 from .processes import Programs
 from .worlds import AwsServer, AwsWorld, EmbeddedWorld, World
 
@@ -45,9 +47,14 @@ def programs(tmp_path: Path) -> Iterator[Programs]:
 
 @pytest.fixture(scope="module")
 def module_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    """For a run that several tests look at."""
     with open_programs(tmp_path_factory.mktemp("runs")) as programs:
         yield programs
+
+
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore() as store:
+        yield store
 
 
 @pytest.fixture(scope="session")
@@ -59,14 +66,12 @@ def aws_server() -> Iterator[AwsServer]:
 
 @pytest.fixture
 def account(programs: Programs, aws_server: AwsServer) -> Iterator[AwsWorld]:
-    """An AWS account with nothing in it."""
     with empty_account(programs, aws_server) as account:
         yield account
 
 
 @pytest.fixture
 def aws(account: AwsWorld) -> AwsWorld:
-    """An AWS account with queues and table under the default names."""
     account.create_queues()
     account.create_table()
     return account
@@ -81,7 +86,6 @@ def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
 
 @pytest.fixture(params=BACKENDS)
 def world(request: pytest.FixtureRequest, programs: Programs) -> World:
-    """Each backend in turn."""
     world: World = request.getfixturevalue(request.param)
     return world
 

@@ -13,8 +13,6 @@ WHY_NOT = "MiniStack is not installed (pip install ministack)"
 
 
 class MiniStack:
-    """A server with nothing in it; it ends with ``programs``. It listens on one port of loopback, and nowhere else."""
-
     def __init__(self, programs: Programs) -> None:
         port = programs.reserve_port()
         self.url = f"http://127.0.0.1:{port}"

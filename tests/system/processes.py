@@ -50,10 +50,6 @@ class Program:
             )
 
     @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-    @property
     def stdout(self) -> str:
         return self._stdout.read_text(encoding="utf-8", errors="replace")
 
@@ -74,14 +70,12 @@ class Program:
         self.wait_until(lambda: text in self.stderr, f"it logs {text!r}")
 
     def wait_for_end(self, seconds: float = PATIENCE_SECONDS) -> int:
-        """Return the exit code (minus the number of the signal that killed it)."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the program has not ended after {seconds:g} s") from None
 
     def ends_within(self, seconds: float) -> bool:
-        """Tell whether it ends by itself in this time."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         return self._process.returncode is not None
@@ -89,12 +83,19 @@ class Program:
     def send_signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
+    def stop(self) -> None:
+        self.send_signal(signal.SIGTERM)
+        assert self.wait_for_end() == 0
+
+    def pass_time(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        self.wait_until(lambda: time.monotonic() >= end, "the time has passed", seconds + PATIENCE_SECONDS)
+
     def interrupt_group(self) -> None:
         """Press Ctrl-C: the terminal tells the process and all that it has started."""
         os.killpg(self._process.pid, signal.SIGINT)
 
     def children(self) -> list[int]:
-        """List the processes that it has started and that have not been reaped."""
         return children_of(self.pid)
 
     @property
@@ -109,7 +110,6 @@ class Program:
             wait_until_stopped(child)
 
     def resume(self) -> None:
-        """SIGCONT to all of them."""
         os.killpg(self.pid, signal.SIGCONT)
 
     def end_by(self, tell: Callable[[], None]) -> int:
@@ -137,8 +137,6 @@ class Program:
 
 
 class Programs:
-    """All runs of one test, in an environment with nothing in it that the test did not put there."""
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._runs: list[Program] = []
@@ -151,7 +149,6 @@ class Programs:
         module: str = "receipt_actors",
         within: Sequence[str] = (),
     ) -> Program:
-        """Start one; ``within`` is a command that becomes the program which it is given."""
         number = len(self._runs) + 1
         surroundings = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -169,11 +166,9 @@ class Programs:
         return program
 
     def reserve_port(self) -> int:
-        """Return a port of loopback on which nobody listens but who is told of it, until the end of the test."""
         return self._ports.enter_context(reserved_port())
 
     def outputs(self) -> list[tuple[str, str]]:
-        """Title and output of each run, for the report of a failing test."""
         return [(run.command_line, f"{run.stdout}{run.stderr}") for run in self._runs]
 
     def close(self) -> None:
@@ -183,7 +178,6 @@ class Programs:
 
 
 def children_of(process_id: int) -> list[int]:
-    """List the processes that this one has started and that have not been reaped; none where it has ended."""
     with suppress(psutil.NoSuchProcess):
         return [child.pid for child in psutil.Process(process_id).children()]
     return []

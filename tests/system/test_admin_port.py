@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -20,11 +18,9 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import Fault
 from tests.patience import PATIENCE_SECONDS
 
-from .processes import Program, Programs
-from .worlds import BUNDLE_ID, RESULTS, EmbeddedWorld, genuine_messages
+from .processes import Program
+from .worlds import RESULTS, EmbeddedWorld, genuine_messages
 
-WORLD_FAILED = 1
-WRONG_USAGE = 2
 TOKEN = "0123456789abcdef"
 ANY_PORT = "127.0.0.1:0"
 PROCESSES = [1, 2]
@@ -32,8 +28,6 @@ GENUINE = genuine_messages(30, 7)
 
 
 class Port:
-    """The admin port of a program."""
-
     def __init__(self, program: Program) -> None:
         program.wait_for_log("the admin port is ")
         match = re.search(r"the admin port is (http://\S+:[0-9]+)/", program.stderr)
@@ -60,7 +54,6 @@ class Port:
         return json.loads(self.ask("/readyz")[1] or b"{}").get("state")
 
     def metric(self, name: str, **labels: str) -> float:
-        """Sum up all samples that have these labels."""
         status, text = self.ask("/metrics")
         families = parser.text_string_to_metric_families(text.decode()) if status == 200 else ()
         samples = (sample for family in families for sample in family.samples)
@@ -70,75 +63,52 @@ class Port:
 
 @pytest.mark.short("2")
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_the_metrics_add_up(embedded: EmbeddedWorld, processes: int) -> None:
-    """All that was sent was received and answered, in however many processes."""
+def test_the_metrics_add_up(embedded: EmbeddedWorld, processes: int, store: SimulatedAppStore) -> None:
     embedded.send(GENUINE)
-    with SimulatedAppStore() as store:
-        program = embedded.start(store, admin=ANY_PORT, processes=processes)
-        port = Port(program)
-        answered = partial(port.metric, "receipt_actors_messages_finished_total", fate="answered")
-        program.wait_until(lambda: answered() == len(GENUINE), "all are counted as answered")
-        assert port.metric("receipt_actors_messages_received_total") == len(GENUINE)
-        assert port.metric("receipt_actors_results_posted_total", verdict="OK") == len(GENUINE)
-        assert port.metric("receipt_actors_message_duration_seconds_count") == len(GENUINE)
-        assert port.metric("receipt_actors_process_threads") > processes
-        # One process may have done all of it while the other was still being started.
-        program.wait_until(lambda: port.state() == "consuming", "every process consumes")
-        assert (port.status("/healthz"), port.status("/readyz")) == (200, 200)
-        assert port.status("/") == 200
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+    program = embedded.start(store, admin=ANY_PORT, processes=processes)
+    port = Port(program)
+    answered = partial(port.metric, "receipt_actors_messages_finished_total", fate="answered")
+    program.wait_until(lambda: answered() == len(GENUINE), "all are counted as answered")
+    assert port.metric("receipt_actors_messages_received_total") == len(GENUINE)
+    assert port.metric("receipt_actors_results_posted_total", verdict="OK") == len(GENUINE)
+    assert port.metric("receipt_actors_message_duration_seconds_count") == len(GENUINE)
+    assert port.metric("receipt_actors_process_threads") > processes
+    # One process may have done all of it while the other was still being started.
+    program.wait_until(lambda: port.state() == "consuming", "every process consumes")
+    assert (port.status("/healthz"), port.status("/readyz")) == (200, 200)
+    assert port.status("/") == 200
+    program.stop()
     assert "Traceback" not in program.stderr
 
 
 @pytest.mark.short("1")
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_it_is_paused_and_resumed(embedded: EmbeddedWorld, processes: int) -> None:
-    """While it is paused nothing is taken in; it is alive, but not ready."""
-    with SimulatedAppStore() as store:
-        program = embedded.start(store, admin=ANY_PORT, processes=processes)
-        port = Port(program)
-        program.wait_until(lambda: port.status("/readyz") == 200, "it is ready")
-        assert port.ask("/api/pause", {})[0] == 204
-        program.wait_until(lambda: port.state() == "paused", "it is paused")
-        assert (port.status("/healthz"), port.status("/readyz")) == (200, 503)
-        embedded.send(GENUINE)
-        assert port.ask("/api/resume", {})[0] == 204
-        program.wait_until(lambda: embedded.visible(RESULTS) == len(GENUINE), "all are answered")
-        program.wait_until(lambda: port.status("/readyz") == 200, "it is ready again")
+def test_it_is_paused_and_resumed(embedded: EmbeddedWorld, processes: int, store: SimulatedAppStore) -> None:
+    program = embedded.start(store, admin=ANY_PORT, processes=processes)
+    port = Port(program)
+    program.wait_until(lambda: port.status("/readyz") == 200, "it is ready")
+    assert port.ask("/api/pause", {})[0] == 204
+    program.wait_until(lambda: port.state() == "paused", "it is paused")
+    assert (port.status("/healthz"), port.status("/readyz")) == (200, 503)
+    embedded.send(GENUINE)
+    assert port.ask("/api/resume", {})[0] == 204
+    program.wait_until(lambda: embedded.visible(RESULTS) == len(GENUINE), "all are answered")
+    program.wait_until(lambda: port.status("/readyz") == 200, "it is ready again")
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_the_port_stays_open_until_a_drain_is_over(embedded: EmbeddedWorld, processes: int) -> None:
-    """Alive, and not ready."""
+def test_the_port_stays_open_until_a_drain_is_over(
+    embedded: EmbeddedWorld, processes: int, store: SimulatedAppStore
+) -> None:
     embedded.send(GENUINE)
-    with SimulatedAppStore() as store:
-        store.outage(Fault.hang(600))
-        program = embedded.start(store, admin=ANY_PORT, processes=processes, app_store_read_timeout_seconds=60)
-        port = Port(program)
-        in_flight = partial(port.metric, "receipt_actors_messages_in_flight")
-        program.wait_until(lambda: in_flight() == len(GENUINE), "all are in flight")
-        program.send_signal(signal.SIGTERM)
-        program.wait_until(lambda: port.state() == "draining", "it drains")
-        assert (port.status("/healthz"), port.status("/readyz")) == (200, 503)
-        store.recover()
-        assert program.wait_for_end() == 0
-        assert port.status("/healthz") == 0
-
-
-@pytest.mark.short("2")
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_a_port_that_is_taken_is_one_line(programs: Programs, tmp_path: Path, processes: str) -> None:
-    """Before anything else is done; a world that failed."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = f"127.0.0.1:{other.getsockname()[1]}"
-        program = _start(programs, "--admin", address, "--processes", processes)
-        assert program.wait_for_end() == WORLD_FAILED
-    assert program.stderr == (
-        f"receipt-actors: admin: {address} can't be listened on: Address already in use; choose another\n"
-    )
-    assert not (tmp_path / "receipts.db").exists()
-
-
-def _start(programs: Programs, *flags: str) -> Program:
-    return programs.start("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, *flags)
+    store.outage(Fault.hang(600))
+    program = embedded.start(store, admin=ANY_PORT, processes=processes, app_store_read_timeout_seconds=60)
+    port = Port(program)
+    in_flight = partial(port.metric, "receipt_actors_messages_in_flight")
+    program.wait_until(lambda: in_flight() == len(GENUINE), "all are in flight")
+    program.send_signal(signal.SIGTERM)
+    program.wait_until(lambda: port.state() == "draining", "it drains")
+    assert (port.status("/healthz"), port.status("/readyz")) == (200, 503)
+    store.recover()
+    assert program.wait_for_end() == 0
+    assert port.status("/healthz") == 0

@@ -5,13 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import queue
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,23 +28,12 @@ from tests.patience import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.short
 
-ROOT = Path(__file__).parents[2]
 BUNDLE_ID = "com.example.game"
 _transaction_ids = itertools.count(1000)
 
 
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
-
-
 def settings_of(store: SimulatedAppStore, database: Path) -> Settings:
-    return Settings(
-        database=database,
-        bundle_ids=(BUNDLE_ID,),
-        app_store_url=store.url,
-    )
+    return Settings(database=database, bundle_ids=(BUNDLE_ID,), app_store_url=store.url)
 
 
 def genuine_receipt() -> str:
@@ -56,44 +41,9 @@ def genuine_receipt() -> str:
     return mint(SampleReceipt(BUNDLE_ID, (purchase,)), key=DEFAULT_KEY)
 
 
-def test_what_is_submitted_comes_back_from_the_iterator(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """An answer carries the id that submit returned; the same receipt of another user is INVALID."""
-    receipt = genuine_receipt()
-    with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
-        results = system.results(timeout_seconds=PATIENCE_SECONDS)
-        first = system.submit(receipt, 42).submission_id
-        answer = next(results)
-        assert (answer.submission_id, answer.user_id, answer.status) == (first, 42, Verdict.OK)
-        second = system.submit(receipt, 43).submission_id
-        answer = next(results)
-        assert (answer.submission_id, answer.status) == (second, Verdict.INVALID)
-        assert answer.reason == "claimed_by_another_user"
-        results.close()
-
-
-def test_a_repetition_that_names_another_queue_gets_its_ok_where_the_first_went(
-    store: SimulatedAppStore, tmp_path: Path
-) -> None:
-    """Whoever waits for the repetition is told the OK, too; the other queue gets none."""
-    settings = settings_of(store, tmp_path / "r.db").model_copy(update={"post_queues": ("First", "Other")})
-    receipt = genuine_receipt()
-    with ReceiptSystem.start(settings) as system:
-        for post_queue in ("First", "Other"):
-            pending = system.submit(receipt, 42, post_queue=post_queue, submission_id="the same")
-            (answer,) = pending.result(PATIENCE_SECONDS)
-            assert (answer.submission_id, answer.status) == ("the same", Verdict.OK)
-        answers = [answer.status for answer in system.results("First", timeout_seconds=1)]
-        assert answers == [Verdict.OK, Verdict.OK]
-        assert list(system.results("Other", timeout_seconds=0)) == []
-
-
 def test_a_callback_gets_each_result(
     store: SimulatedAppStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It runs on a thread of the system, and an answer is gone from the queue once the callback has returned.
-
-    Where it raises, that is an error in the log and no more: the answer stays on the queue.
-    """
     heard: queue.SimpleQueue[PostedResult] = queue.SimpleQueue()
 
     def take(result: PostedResult) -> None:
@@ -114,7 +64,6 @@ def test_a_callback_gets_each_result(
 
 
 def test_a_callback_hears_of_what_a_drain_abandons(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """Before the drain returns."""
     heard: queue.SimpleQueue[Alert] = queue.SimpleQueue()
     store.outage(Fault.hang(600))
     system = ReceiptSystem.start(settings_of(store, tmp_path / "r.db"), on_alert=heard.put)
@@ -126,22 +75,10 @@ def test_a_callback_hears_of_what_a_drain_abandons(store: SimulatedAppStore, tmp
     assert heard.get_nowait().kind is AlertKind.ABANDONED
 
 
-def test_the_example_of_the_manual_runs() -> None:
-    """It prints one OK and one INVALID, as a reader of the manual would see."""
-    example = ROOT / "doc" / "examples" / "embedding.py"
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, example], env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "user 42: OK (claimed)\nuser 43: INVALID (claimed_by_another_user)\n"
-
-
 # --- waiting for one submission ---
 
 
 def test_a_program_waits_for_the_answers_to_its_own_submission(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """Whatever else is on the post queue, which has them all the same until a loop acknowledges them."""
     receipt = genuine_receipt()
     with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
         first, second = system.submit(receipt, 42), system.submit(genuine_receipt(), 43)
@@ -157,7 +94,6 @@ def test_a_program_waits_for_the_answers_to_its_own_submission(store: SimulatedA
 
 
 def test_all_transactions_of_a_receipt_are_waited_for(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """The validator knows how many answers there are; they are told when the queue has confirmed the last."""
     purchases = tuple(Purchase(f"{number}00", "coins", 1_700_000_000_000 + number) for number in range(1, 31))
     receipt = mint(SampleReceipt(BUNDLE_ID, purchases), key=DEFAULT_KEY)
     with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
@@ -168,7 +104,6 @@ def test_all_transactions_of_a_receipt_are_waited_for(store: SimulatedAppStore, 
 
 
 def test_a_submission_that_is_sent_again_gets_the_same_answer(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """Which is what a program does that ended while it waited: it names its submissions."""
     receipt = genuine_receipt()
     settings = settings_of(store, tmp_path / "r.db")
     for _ in range(2):
@@ -180,7 +115,6 @@ def test_a_submission_that_is_sent_again_gets_the_same_answer(store: SimulatedAp
 
 
 def test_each_question_about_a_receipt_waits_for_its_own_answer(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """Under one submission id as well, which a program may compute from user and receipt, at one time or not."""
     purchases = (Purchase("1", "coins", 1_700_000_000_000), Purchase("2", "gems", 1_700_000_001_000))
     receipt = mint(SampleReceipt(BUNDLE_ID, purchases), key=DEFAULT_KEY)
     questions = ({"transaction_id": "1"}, {"transaction_id": "2"}, {"product_id": "coins"}, {})
@@ -193,7 +127,6 @@ def test_each_question_about_a_receipt_waits_for_its_own_answer(store: Simulated
 
 @pytest.mark.parametrize("has_dead_letter_queue", [True, False])
 def test_what_can_not_be_answered_says_why(tmp_path: Path, has_dead_letter_queue: bool) -> None:
-    """There is no verdict: waiting ends with an error that has the reason of the dead letter."""
     settings = Settings(backend="aws", bundle_ids=(BUNDLE_ID,))
     services = FakeServices(settings)
     if not has_dead_letter_queue:
@@ -212,7 +145,6 @@ def test_what_can_not_be_answered_says_why(tmp_path: Path, has_dead_letter_queue
 
 
 def test_who_waits_hears_that_the_system_has_ended(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """No verdict was given: the submission is safe, and the error says how to go on. So is one that is sent later."""
     store.outage(Fault.hang(600))
     system = ReceiptSystem.start(settings_of(store, tmp_path / "r.db"))
     pending = system.submit(genuine_receipt(), 42)
@@ -222,8 +154,6 @@ def test_who_waits_hears_that_the_system_has_ended(store: SimulatedAppStore, tmp
 
 
 def test_coroutines_await_their_answers(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """Many of them on one event loop; one that loses patience can wait again."""
-
     async def buy(system: ReceiptSystem, user_id: int) -> tuple[PostedResult, ...]:
         pending = await asyncio.to_thread(system.submit, genuine_receipt(), user_id)
         with contextlib.suppress(TimeoutError):
@@ -240,7 +170,6 @@ def test_coroutines_await_their_answers(store: SimulatedAppStore, tmp_path: Path
 
 
 def test_what_nobody_waits_for_is_forgotten(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """A program that drops what ``submit`` returns keeps nothing of it."""
     with ReceiptSystem.start(settings_of(store, tmp_path / "r.db")) as system:
         store.outage(Fault.hang(600))
         waits = system.submit(genuine_receipt(), 1)
@@ -253,7 +182,6 @@ def test_what_nobody_waits_for_is_forgotten(store: SimulatedAppStore, tmp_path: 
 
 
 def test_an_app_store_of_ones_own_is_asked(tmp_path: Path) -> None:
-    """Whatever client the settings would have had, there is one place to put it; it may block."""
     services = FakeServices(Settings(backend="aws", bundle_ids=(BUNDLE_ID,)))
     settings = Settings(database=tmp_path / "r.db", bundle_ids=(BUNDLE_ID,), app_store_url="https://apple.invalid")
     backend = replace(open_backend(settings), app_store=services.app_store)
@@ -263,7 +191,6 @@ def test_an_app_store_of_ones_own_is_asked(tmp_path: Path) -> None:
 
 
 def test_two_systems_in_one_program_do_not_see_each_other(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """Each has queues, ledger and actors of its own: the same transaction is OK in both, and one outlives the other."""
     receipt = genuine_receipt()
     with ReceiptSystem.start(settings_of(store, tmp_path / "a.db")) as first:
         with ReceiptSystem.start(settings_of(store, tmp_path / "b.db")) as second:
@@ -280,8 +207,6 @@ def test_two_systems_in_one_program_do_not_see_each_other(store: SimulatedAppSto
 
 
 def test_starting_and_stopping_leaves_nothing_behind(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """No thread, no signal handler; a pykka actor of the embedding program lives, and its stop_all is none of ours."""
-
     class Foreign(pykka.ThreadingActor):
         def on_receive(self, message: object) -> object:
             return message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -20,8 +19,8 @@ from receipt_actors.sandbox.load import SampleMessage, make_scenario
 from receipt_actors.sandbox.receipts import Fault
 from tests.patience import PATIENCE_SECONDS
 
-from .processes import POLL_SECONDS, Program, wait_until_stopped
-from .worlds import BUNDLE_ID, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
+from .processes import POLL_SECONDS, Program
+from .worlds import BUNDLE_ID, RESULTS, SOURCE, EmbeddedWorld, World, genuine_messages
 
 STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT]
 RESTARTS = 10  #: of two workers in a minute; one more is a storm
@@ -37,8 +36,6 @@ def two(embedded: EmbeddedWorld) -> Iterator[TwoProcesses]:
 
 
 class TwoProcesses:
-    """Programs that run two workers on one SQLite file."""
-
     def __init__(self, world: EmbeddedWorld) -> None:
         self.world = world
         self._workers: set[int] = set()
@@ -57,7 +54,6 @@ class TwoProcesses:
 
 
 def workers_of(program: Program) -> dict[str, int]:
-    """Process ids by name, the newest of each, of workers that have consumed."""
     return {name: int(pid) for name, pid in re.findall(r"(worker-\d+) \(process (\d+)\) consumes", program.stderr)}
 
 
@@ -69,32 +65,13 @@ def is_alive(process_id: int) -> bool:
 
 
 def wait_for_the_end_of(workers: list[int]) -> None:
-    """Wait for processes whose parent is gone."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any(map(is_alive, workers)):
         assert time.monotonic() < deadline, "a worker has been left behind"
         time.sleep(POLL_SECONDS)
 
 
-def wait(seconds: float) -> None:
-    """Let real time pass, in which nothing is to happen."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(POLL_SECONDS)
-
-
-def is_left_alone(world: World, seconds: float = 2.0) -> bool:
-    """Tell whether nobody takes what is on the source queue, for longer than a poll lasts."""
-    end = time.monotonic() + seconds
-    while not has_taken_in_all(world):
-        if time.monotonic() >= end:
-            return True
-        time.sleep(POLL_SECONDS)
-    return False
-
-
 def share_logged(program: Program, name: str) -> list[str]:
-    """What this worker was told after the start, in turn."""
     return re.findall(rf"{name} may have (\d+) messages in flight", program.stderr)
 
 
@@ -110,196 +87,123 @@ def users(messages: list[SampleMessage]) -> set[int]:
     return {message.user_id for message in messages}
 
 
-class TestDeaths:
-    @pytest.mark.short
-    def test_a_worker_killed_under_load_loses_nothing_and_is_replaced(self, two: TwoProcesses) -> None:
-        """kill -9: the living worker has all of the limits until the successor is there, and every verdict is right."""
-        world = two.world
-        scenario = make_scenario(150, 52, BUNDLE_ID, RESULTS)
-        world.send(scenario.messages)
-        with SimulatedAppStore(latency_seconds=0.05, jitter_seconds=0.1) as store:
-            limits = {"app_store_concurrency": 10, "max_in_flight": 30, "app_store_rate_per_second": 1000}
-            program = two.start(store, **limits)
-            program.wait_until(partial(has_answers, world, 20), "some are answered")
-            victim = workers_of(program)["worker-1"]
-            os.kill(victim, signal.SIGKILL)
-            program.wait_until(lambda: workers_of(program)["worker-1"] != victim, "it has a successor")
-            assert world.total(SOURCE) > 0, "everything was done before the kill: this tells nothing"
-            program.wait_until(lambda: "worker-1 may have 15 messages" in program.stderr, "the successor has its share")
-            assert share_logged(program, "worker-2")[:2] == ["30", "15"]
-            assert f"worker-1 (process {victim}) was killed by signal 9" in program.stderr
-            world.bring_back(SOURCE)
-            program.wait_until(lambda: world.total(SOURCE) == 0, "all is done")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
-        outcome = world.outcome()
-        assert outcome.faults(scenario) == ()
-        assert Counter(world.claimed_transaction_ids()) == Counter(outcome.transaction_ids("OK"))
-
-    def test_a_worker_told_to_end_drains_and_is_replaced(self, two: TwoProcesses) -> None:
-        """An operator may end one of them: what it had in flight is answered, and the others notice nothing."""
-        world = two.world
-        with SimulatedAppStore(latency_seconds=0.3) as store:
-            program = two.start(store)
-            world.send(GENUINE)
-            program.wait_until(partial(has_taken_in_all, world), "all are in flight")
-            first = workers_of(program)["worker-2"]
-            os.kill(first, signal.SIGTERM)
-            program.wait_until(lambda: workers_of(program)["worker-2"] != first, "it has a successor")
-            program.wait_until(lambda: world.total(SOURCE) == 0, "all is done")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
-        assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == users(GENUINE)
-        assert world.most_receives(SOURCE) == 0
-        assert TOTALS.findall(program.stderr) == [(str(len(GENUINE)), str(len(GENUINE)))]
-
-    def test_workers_of_a_killed_parent_drain_and_end(self, two: TwoProcesses) -> None:
-        """Nobody is left to tell them: what is in flight is answered, and no process stays behind."""
-        world = two.world
-        with SimulatedAppStore(latency_seconds=0.3) as store:
-            program = two.start(store)
-            workers = program.children()
-            world.send(GENUINE)
-            program.wait_until(partial(has_taken_in_all, world), "all are in flight")
-            program.kill()
-            wait_for_the_end_of(workers)
-        assert world.total(SOURCE) == 0
-        assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == users(GENUINE)
+@pytest.mark.short
+def test_a_worker_killed_under_load_loses_nothing_and_is_replaced(two: TwoProcesses) -> None:
+    world = two.world
+    scenario = make_scenario(150, 52, BUNDLE_ID, RESULTS)
+    world.send(scenario.messages)
+    with SimulatedAppStore(latency_seconds=0.05, jitter_seconds=0.1) as store:
+        limits = {"app_store_concurrency": 10, "max_in_flight": 30, "app_store_rate_per_second": 1000}
+        program = two.start(store, **limits)
+        program.wait_until(partial(has_answers, world, 20), "some are answered")
+        victim = workers_of(program)["worker-1"]
+        os.kill(victim, signal.SIGKILL)
+        program.wait_until(lambda: workers_of(program)["worker-1"] != victim, "it has a successor")
+        assert world.total(SOURCE) > 0, "everything was done before the kill: this tells nothing"
+        program.wait_until(lambda: "worker-1 may have 15 messages" in program.stderr, "the successor has its share")
+        assert share_logged(program, "worker-2")[:2] == ["30", "15"]
+        assert f"worker-1 (process {victim}) was killed by signal 9" in program.stderr
+        world.bring_back(SOURCE)
+        program.wait_until(lambda: world.total(SOURCE) == 0, "all is done")
+        program.stop()
+    outcome = world.outcome()
+    assert outcome.faults(scenario) == ()
+    assert Counter(world.claimed_transaction_ids()) == Counter(outcome.transaction_ids("OK"))
 
 
-class TestStopping:
-    @pytest.mark.parametrize("stop_signal", STOP_SIGNALS)
-    def test_a_signal_drains_all_workers_at_once(self, two: TwoProcesses, stop_signal: signal.Signals) -> None:
-        """Exit code 0 within one drain; each message is answered, or can be received again at once."""
-        world = two.world
+def test_a_worker_told_to_end_drains_and_is_replaced(two: TwoProcesses) -> None:
+    world = two.world
+    with SimulatedAppStore(latency_seconds=0.3) as store:
+        program = two.start(store)
         world.send(GENUINE)
-        with SimulatedAppStore(latency_seconds=2.0) as store:
-            program = two.start(store, app_store_concurrency=4, drain_seconds=15)
-            program.wait_until(partial(has_answers, world, 3), "some are answered")
-            workers = program.children()
-            program.send_signal(stop_signal)
-            assert program.wait_for_end(2 * 15) == 0  # and not one after the other
-        assert not any(map(is_alive, workers))
-        assert world.visible(SOURCE) == world.total(SOURCE) > 0
-        answered = {letter.fields["user_id"] for letter in world.take(RESULTS)}
-        handed_back = {letter.fields["user_id"] for letter in world.take(SOURCE)}
-        assert answered | handed_back == users(GENUINE)
-        assert len(answered) >= 3
-        ((received, counted),) = TOTALS.findall(program.stderr)
-        assert int(received) == len(GENUINE)
-        assert 0 < int(counted) <= len(answered)  # of those that were answered last some were not deleted any more
+        program.wait_until(partial(has_taken_in_all, world), "all are in flight")
+        first = workers_of(program)["worker-2"]
+        os.kill(first, signal.SIGTERM)
+        program.wait_until(lambda: workers_of(program)["worker-2"] != first, "it has a successor")
+        program.wait_until(lambda: world.total(SOURCE) == 0, "all is done")
+        program.stop()
+    assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == users(GENUINE)
+    assert world.most_receives(SOURCE) == 0
+    assert TOTALS.findall(program.stderr) == [(str(len(GENUINE)), str(len(GENUINE)))]
 
-    @pytest.mark.short
-    def test_ctrl_c_in_a_terminal_is_one_clean_drain(self, two: TwoProcesses) -> None:
-        """It goes to the workers as well, which leave it to the parent: what is in flight is finished."""
-        world = two.world
-        with SimulatedAppStore(latency_seconds=0.5) as store:
-            program = two.start(store)
-            world.send(GENUINE)
-            program.wait_until(partial(has_taken_in_all, world), "all are in flight")
-            program.interrupt_group()
-            assert program.wait_for_end() == 0
-        assert world.total(SOURCE) == 0
-        assert f"{len(GENUINE)} messages answered, 0 moved to the dead-letter queue, 0 handed back" in program.stderr
-        assert "Traceback" not in program.stderr
 
-    def test_ctrl_c_while_workers_are_starting_is_a_clean_end(self, embedded: EmbeddedWorld) -> None:
-        """Interpreters that are just starting would die of it with a traceback."""
-        with SimulatedAppStore() as store:
-            program = embedded.start(store, processes=2)
-            program.wait_until(lambda: len(program.children()) == 2, "both are being started")
-            program.interrupt_group()
-            assert program.wait_for_end() == 0
-        assert "Traceback" not in program.stderr
-
-    def test_a_second_signal_ends_all_at_once(self, two: TwoProcesses) -> None:
-        """The exit code says so, no worker is left, and the messages come back by their time-out."""
-        world = two.world
+def test_workers_of_a_killed_parent_drain_and_end(two: TwoProcesses) -> None:
+    world = two.world
+    with SimulatedAppStore(latency_seconds=0.3) as store:
+        program = two.start(store)
+        workers = program.children()
         world.send(GENUINE)
-        with SimulatedAppStore() as store:
-            store.outage(Fault.hang(600))
-            program = two.start(store, visibility_timeout_seconds=10)
-            program.wait_until(partial(has_taken_in_all, world), "all are in flight")
-            workers = program.children()
-            program.interrupt_group()
-            program.wait_for_log("draining")
-            assert program.end_by(program.interrupt_group) == 128 + signal.SIGINT
-            wait_for_the_end_of(workers)
-        assert world.total(RESULTS) == 0
-        assert world.visible_after(10, SOURCE) == len(GENUINE)
-
-    def test_a_worker_that_hangs_is_killed_when_its_time_is_over(self, two: TwoProcesses) -> None:
-        """The others drain in peace, and the command ends."""
-        world = two.world
-        with SimulatedAppStore() as store:
-            program = two.start(store, drain_seconds=2)
-            hanging = workers_of(program)["worker-1"]
-            os.kill(hanging, signal.SIGSTOP)
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
-        assert not is_alive(hanging)
-        assert f"worker-1 (process {hanging}) has not ended in its time: it is killed" in program.stderr
-        assert world.total(SOURCE) == 0
+        program.wait_until(partial(has_taken_in_all, world), "all are in flight")
+        program.kill()
+        wait_for_the_end_of(workers)
+    assert world.total(SOURCE) == 0
+    assert {letter.fields["user_id"] for letter in world.take(RESULTS)} == users(GENUINE)
 
 
-class TestTheWhole:
-    def test_it_ends_when_all_workers_are_idle(self, two: TwoProcesses, tmp_path: Path) -> None:
-        """A batch run: everything is done first, and the statistics are those of all workers together."""
-        world = two.world
+@pytest.mark.parametrize("stop_signal", STOP_SIGNALS)
+def test_a_signal_drains_all_workers_at_once(two: TwoProcesses, stop_signal: signal.Signals) -> None:
+    world = two.world
+    world.send(GENUINE)
+    with SimulatedAppStore(latency_seconds=2.0) as store:
+        program = two.start(store, app_store_concurrency=4, drain_seconds=15)
+        program.wait_until(partial(has_answers, world, 3), "some are answered")
+        workers = program.children()
+        program.send_signal(stop_signal)
+        assert program.wait_for_end(2 * 15) == 0  # and not one after the other
+    assert not any(map(is_alive, workers))
+    assert world.visible(SOURCE) == world.total(SOURCE) > 0
+    answered = {letter.fields["user_id"] for letter in world.take(RESULTS)}
+    handed_back = {letter.fields["user_id"] for letter in world.take(SOURCE)}
+    assert answered | handed_back == users(GENUINE)
+    assert len(answered) >= 3
+    ((received, counted),) = TOTALS.findall(program.stderr)
+    assert int(received) == len(GENUINE)
+    assert 0 < int(counted) <= len(answered)  # of those that were answered last some were not deleted any more
+
+
+@pytest.mark.short
+def test_ctrl_c_in_a_terminal_is_one_clean_drain(two: TwoProcesses) -> None:
+    world = two.world
+    with SimulatedAppStore(latency_seconds=0.5) as store:
+        program = two.start(store)
         world.send(GENUINE)
-        file = tmp_path / "statistics.json"
-        with SimulatedAppStore(latency_seconds=0.1) as store:
-            limits = {"max_in_flight": 20, "exit_when_idle_seconds": 1, "statistics_file": file}
-            assert two.start(store, **limits).wait_for_end() == 0
-        assert world.total(SOURCE) == 0
-        statistics = json.loads(file.read_text())
-        assert statistics["received"] == len(GENUINE)
-        assert [fate["count"] for fate in statistics["fates"] if fate["fate"] == "answered"] == [len(GENUINE)]
+        program.wait_until(partial(has_taken_in_all, world), "all are in flight")
+        program.interrupt_group()
+        assert program.wait_for_end() == 0
+    assert world.total(SOURCE) == 0
+    assert f"{len(GENUINE)} messages answered, 0 moved to the dead-letter queue, 0 handed back" in program.stderr
+    assert "Traceback" not in program.stderr
 
 
-class TestLeases:
-    def test_workers_stop_by_themselves_while_their_parent_stands_still(self, two: TwoProcesses) -> None:
-        """What other nodes lend is over in time for all processes, whoever could say so; then they go on."""
-        world = two.world
-        with SimulatedAppStore() as store:
-            program = two.start(store, role="load-balanced", lease_seconds=1)
-            world.send(GENUINE[:20])
-            program.wait_until(partial(has_answers, world, 20), "they are answered")
-            with world.nobody_writes():
-                program.send_signal(signal.SIGSTOP)
-                wait_until_stopped(program.pid)
-            wait(1 + 1)  # the lease, and polls that began before its end
-            sent = 20
-            for message in GENUINE[sent:]:
-                world.send([message])
-                sent += 1
-                if is_left_alone(world):
-                    break
-            else:
-                raise AssertionError("they went on without their lease")
-            program.send_signal(signal.SIGCONT)
-            program.wait_until(partial(has_answers, world, sent), "all are answered")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
-        assert (world.total(RESULTS), world.total(SOURCE)) == (sent, 0)
+def test_ctrl_c_while_workers_are_starting_is_a_clean_end(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
+    program = embedded.start(store, processes=2)
+    program.wait_until(lambda: len(program.children()) == 2, "both are being started")
+    program.interrupt_group()
+    assert program.wait_for_end() == 0
+    assert "Traceback" not in program.stderr
 
 
-class TestStartUp:
-    def test_a_worker_that_cannot_come_back_is_tried_again(self, account: AwsWorld) -> None:
-        """Once all have consumed, what keeps a new one from starting does not end the others."""
-        account.create_queues()
-        account.create_table()
-        with SimulatedAppStore() as store:
-            program = account.start(store, processes=2)
-            program.wait_for_log("2 processes of 4 consumers take receipts")
-            victim = workers_of(program)["worker-1"]
-            account.server.refused = frozenset({"GetQueueAttributes"})
-            os.kill(victim, signal.SIGKILL)
-            program.wait_for_log("worker-1 cannot start and is started again")
-            account.server.refused = frozenset()
-            program.wait_until(lambda: workers_of(program)["worker-1"] != victim, "it has a successor")
-            account.send(GENUINE[:10])
-            program.wait_until(lambda: account.total(SOURCE) == 0, "all is done")
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
-        assert {letter.fields["user_id"] for letter in account.take(RESULTS)} == users(GENUINE[:10])
+def test_a_second_signal_ends_all_at_once(two: TwoProcesses, store: SimulatedAppStore) -> None:
+    world = two.world
+    world.send(GENUINE)
+    store.outage(Fault.hang(600))
+    program = two.start(store, visibility_timeout_seconds=10)
+    program.wait_until(partial(has_taken_in_all, world), "all are in flight")
+    workers = program.children()
+    program.interrupt_group()
+    program.wait_for_log("draining")
+    assert program.end_by(program.interrupt_group) == 128 + signal.SIGINT
+    wait_for_the_end_of(workers)
+    assert world.total(RESULTS) == 0
+    assert world.visible_after(10, SOURCE) == len(GENUINE)
+
+
+def test_a_worker_that_hangs_is_killed_when_its_time_is_over(two: TwoProcesses, store: SimulatedAppStore) -> None:
+    world = two.world
+    program = two.start(store, drain_seconds=2)
+    hanging = workers_of(program)["worker-1"]
+    os.kill(hanging, signal.SIGSTOP)
+    program.stop()
+    assert not is_alive(hanging)
+    assert f"worker-1 (process {hanging}) has not ended in its time: it is killed" in program.stderr
+    assert world.total(SOURCE) == 0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,7 +16,7 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 
 from .processes import Program
 from .test_admin_port import ANY_PORT, Port
-from .test_alerts import ALERTS, Inbox
+from .test_telemetry import ALERTS, Inbox
 from .worlds import RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 PROCESSES = [1, 2]
@@ -32,15 +30,7 @@ GENUINE = genuine_messages(20, 11)
 LEASE_SECONDS = 5  #: a busy machine keeps nobody from renewing for so long
 
 
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
-
-
 class Node:
-    """A program that shares the work with others, and whoever looks at it."""
-
     def __init__(self, world: World, store: SimulatedAppStore, name: str, role: str, **settings: object) -> None:
         sharing = {"role": role, "lease_seconds": LEASE_SECONDS}
         world.environment["HOSTNAME"] = name
@@ -65,12 +55,10 @@ class Node:
         return role
 
     def depths(self) -> dict[str, int | None]:
-        """What a client of the page sees: how many messages wait on each queue, as far as that is known."""
         depths: dict[str, int | None] = json.loads(self.port.ask("/api/overview")[1])["queues"]
         return depths
 
     def command(self, *arguments: str) -> tuple[int, str]:
-        """Run a command of ours against it; its exit code and output."""
         name, *others = arguments
         address = self.port.url.removeprefix("http://")
         program = self._world.programs.start(name, *others, "--admin", address)
@@ -88,9 +76,6 @@ def prepare(world: World) -> Inbox:
 def test_one_works_and_another_stands_by_until_it_is_needed(
     world: World, store: SimulatedAppStore, processes: int
 ) -> None:
-    """Both are healthy and ready, whatever the processes of the one that waits lack. A node that is killed is told of,
-    and its work is taken over.
-    """
     inbox = prepare(world)
     active = Node(world, store, "one", "active-standby", processes=processes, alerts_queue=ALERTS)
     active.wait_for("consuming")
@@ -118,44 +103,20 @@ def test_one_works_and_another_stands_by_until_it_is_needed(
     assert standby.metric("receipt_actors_incidents_total", kind="node_lost") == 1
     alert = inbox.wait_for("node_lost", standby.program)
     assert alert["summary"].startswith("node one-")
-    standby.program.send_signal(signal.SIGTERM)
-    assert standby.program.wait_for_end() == EXIT_DONE
+    standby.program.stop()
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
 def test_one_that_stops_in_good_order_is_no_alert(
     embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
 ) -> None:
-    """It leaves the group, and the other one is active at once. It drains, though it had only stood by before."""
     inbox = prepare(embedded)
     active = Node(embedded, store, "one", "active-standby", alerts_queue=ALERTS)
     active.wait_for("consuming")
     standby = Node(embedded, store, "two", "active-standby", processes=processes, alerts_queue=ALERTS)
     standby.wait_for("standby")
-    active.program.send_signal(signal.SIGTERM)
-    assert active.program.wait_for_end() == EXIT_DONE
+    active.program.stop()
     standby.wait_for("consuming")
     assert [node["state"] for node in standby.role()["nodes"]] == ["active"]
-    standby.program.send_signal(signal.SIGTERM)
-    assert standby.program.wait_for_end() == EXIT_DONE
+    standby.program.stop()
     assert inbox.of("node_lost") == []
-
-
-def test_a_pause_is_of_one_node_and_it_stays_active(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """The one that stands by goes on standing by; one that is paused while it stands by says that it is paused."""
-    active = Node(embedded, store, "one", "active-standby")
-    active.wait_for("consuming")
-    standby = Node(embedded, store, "two", "active-standby", processes=2)
-    standby.wait_for("standby")
-    assert active.command("pause")[0] == EXIT_DONE
-    active.wait_for("paused")
-    assert active.probes() == (200, 503)
-    assert (active.role()["state"], standby.role()["state"]) == ("active", "standby")
-    assert standby.command("pause")[0] == EXIT_DONE
-    standby.wait_for("paused")
-    active.program.kill()
-    standby.program.wait_until(lambda: standby.role()["state"] == "active", "it takes over")
-    standby.wait_for("paused")
-    embedded.send(GENUINE)
-    assert standby.command("resume")[0] == EXIT_DONE
-    standby.program.wait_until(lambda: embedded.visible(RESULTS) == len(GENUINE), "all are answered")

@@ -22,23 +22,19 @@ def reviewers_purchase() -> SampleMessage:
     return SampleMessage(Kind.SANDBOX, body, {}, REVIEWER, DeadLettered(Reason.SANDBOX_REFUSED))
 
 
-def test_a_reviewers_purchase_is_refused_until_the_sandbox_counts(world: World) -> None:
-    """The log says so at the start, the dead letter says why; redriven it gets OK, marked as one that nobody paid."""
+def test_a_reviewers_purchase_is_refused_until_the_sandbox_counts(world: World, store: SimulatedAppStore) -> None:
     world.send([reviewers_purchase()])
-    with SimulatedAppStore() as store:
-        by_default = world.start(store, exit_when_idle_seconds=1)
-        assert by_default.wait_for_end() == 0
-        assert [by_default.stderr.count(told) for told in (REFUSED, COUNTING)] == [1, 0]
-        (letter,) = world.take(DEAD_LETTERS)
-        assert letter.attributes["reason"] == "sandbox_refused"
-        assert "App Review and TestFlight" in letter.attributes["detail"]
-        assert world.total(RESULTS) == 0
+    by_default = world.finish(store)
+    assert [by_default.stderr.count(told) for told in (REFUSED, COUNTING)] == [1, 0]
+    (letter,) = world.take(DEAD_LETTERS)
+    assert letter.attributes["reason"] == "sandbox_refused"
+    assert "App Review and TestFlight" in letter.attributes["detail"]
+    assert world.total(RESULTS) == 0
 
-        world.bring_back(DEAD_LETTERS)
-        assert world.command("redrive", "--reason", "sandbox_refused").wait_for_end() == 0
-        counting = world.start(store, environments="Production,Sandbox", processes=2, exit_when_idle_seconds=1)
-        assert counting.wait_for_end() == 0
-        assert [counting.stderr.count(told) for told in (REFUSED, COUNTING)] == [0, 1]
+    world.bring_back(DEAD_LETTERS)
+    assert world.command("redrive", "--reason", "sandbox_refused").wait_for_end() == 0
+    counting = world.finish(store, environments="Production,Sandbox", processes=2)
+    assert [counting.stderr.count(told) for told in (REFUSED, COUNTING)] == [0, 1]
     (answer,) = world.take(RESULTS)
     assert (answer.fields["user_id"], answer.fields["status"]) == (REVIEWER, "OK")
     assert answer.attributes["environment"] == "Sandbox"

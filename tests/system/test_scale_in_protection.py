@@ -33,7 +33,6 @@ TOO_FEW_FOR_AN_OUTAGE = 2  #: messages that fail
 def test_a_task_that_keeps_messages_in_an_outage_is_protected_until_it_is_over(
     embedded: EmbeddedWorld, processes: int
 ) -> None:
-    """However many processes it has; and some seconds later, of which one is enough here, protection is dropped."""
     messages = genuine_messages(10, 61)
     embedded.send(messages)
     store = SimulatedAppStore(port=embedded.programs.reserve_port())
@@ -46,13 +45,11 @@ def test_a_task_that_keeps_messages_in_an_outage_is_protected_until_it_is_over(
             program.wait_until(lambda: embedded.total(RESULTS) == len(messages), "all are answered")
             if processes == 1:
                 agent.wait_for(2)
-            program.send_signal(signal.SIGTERM)
-            assert program.wait_for_end() == 0
+            program.stop()
         assert agent.wishes == [PROTECT, DROP][: len(agent.wishes)]
 
 
 def test_an_agent_that_hangs_does_not_hold_up_the_end(embedded: EmbeddedWorld, tmp_path: Path) -> None:
-    """Nor anything before it."""
     (tmp_path / "waits_for_the_agent.py").write_text(WAITS_FOR_THE_AGENT, encoding="utf-8")
     embedded.module = "waits_for_the_agent"
     embedded.environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"

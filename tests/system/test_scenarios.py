@@ -12,33 +12,20 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Asked, DeadLettered, Kind, Receipts, Scenario, make_scenario
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
-from .worlds import (
-    BUNDLE_ID,
-    DEAD_LETTERS,
-    RESULTS,
-    SOURCE,
-    AwsWorld,
-    Outcome,
-    World,
-    genuine_messages,
-)
+from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, AwsWorld, Outcome, World, genuine_messages
 
 pytestmark = pytest.mark.short("embedded")
 
 SCENARIO = make_scenario(140, 11, BUNDLE_ID, RESULTS)
 
 
-def test_everything_that_the_contract_says_about_what_comes_out(world: World, tmp_path: Path) -> None:
-    """OK, INVALID with its reason, or the dead-letter queue with its reason: each kind of message gets its due.
-
-    Messages are sent beside the running program, which ends by itself, with code 0, when nothing has come for two
-    seconds.
-    """
+def test_everything_that_the_contract_says_about_what_comes_out(
+    world: World, tmp_path: Path, store: SimulatedAppStore
+) -> None:
     file = tmp_path / "statistics.json"
-    with SimulatedAppStore() as store:
-        program = world.start(store, exit_when_idle_seconds=2, statistics_file=str(file))
-        world.send(SCENARIO.messages)
-        assert program.wait_for_end() == 0
+    program = world.start(store, exit_when_idle_seconds=2, statistics_file=str(file))
+    world.send(SCENARIO.messages)
+    assert program.wait_for_end() == 0
     outcome = world.outcome()
     assert outcome.faults(SCENARIO) == ()
 
@@ -94,71 +81,63 @@ def test_everything_that_the_contract_says_about_what_comes_out(world: World, tm
 
 @pytest.mark.parametrize("asked", Asked)
 def test_signed_transactions_and_app_receipts_come_out_as_they_should(
-    world: World, tmp_path: Path, asked: Asked
+    world: World, tmp_path: Path, asked: Asked, store: SimulatedAppStore
 ) -> None:
-    """Genuine, replayed in both forms, hostile: beside receipts about which either of Apple's services is asked."""
     scenario = make_scenario(100, 12, BUNDLE_ID, RESULTS, receipts=Receipts.MIXED, asked=asked)
-    with SimulatedAppStore() as store:
-        for receipt in scenario.sold:
-            store.record(receipt)
-        files = store.write_files(tmp_path / "apple")
-        world.send(scenario.messages)
-        program = world.start(
-            store,
-            exit_when_idle_seconds=1,
-            app_receipts=asked.value,
-            apple_roots=files.roots,
-            server_api_key=files.key,
-            server_api_key_id=files.key_id,
-            server_api_issuer_id=files.issuer_id,
-        )
-        assert program.wait_for_end() == 0
-        assert world.outcome().faults(scenario) == ()
-        assert world.total(SOURCE) == 0
-        seen = store.statistics()
+    for receipt in scenario.sold:
+        store.record(receipt)
+    files = store.write_files(tmp_path / "apple")
+    world.send(scenario.messages)
+    program = world.start(
+        store,
+        exit_when_idle_seconds=1,
+        app_receipts=asked.value,
+        apple_roots=files.roots,
+        server_api_key=files.key,
+        server_api_key_id=files.key_id,
+        server_api_issuer_id=files.issuer_id,
+    )
+    assert program.wait_for_end() == 0
+    assert world.outcome().faults(scenario) == ()
+    assert world.total(SOURCE) == 0
+    seen = store.statistics()
     is_asked = {Asked.VERIFY_RECEIPT: seen.requests, Asked.SERVER_API: seen.api_requests}
     assert is_asked.pop(asked)
     assert not any(is_asked.values())
 
 
-def test_without_a_dead_letter_queue_what_cannot_be_answered_stays(account: AwsWorld) -> None:
-    """With neither a redrive policy nor a setting there is nowhere to move it; the operator is warned at the start."""
+def test_without_a_dead_letter_queue_what_cannot_be_answered_stays(account: AwsWorld, store: SimulatedAppStore) -> None:
     account.create_queues(redrive=False)
     account.create_table()
     scenario = _without_retries(make_scenario(100, 12, BUNDLE_ID, RESULTS))
     stays = [message for message in scenario.messages if isinstance(message.expected, DeadLettered)]
     answered = Scenario(scenario.seed, tuple(message for message in scenario.messages if message not in stays))
     account.send(scenario.messages)
-    with SimulatedAppStore() as store:
-        program = account.start(store, exit_when_idle_seconds=1)
-        program.wait_for_log("dead_letter_queue is not set")
-        assert program.wait_for_end() == 0
+    program = account.start(store, exit_when_idle_seconds=1)
+    program.wait_for_log("dead_letter_queue is not set")
+    assert program.wait_for_end() == 0
     assert Outcome(account.take(RESULTS), ()).faults(answered) == ()
     assert account.total(SOURCE) == len(stays)
     assert "WARNING" in next(line for line in program.stderr.splitlines() if "dead_letter_queue is not set" in line)
 
 
-def test_a_dead_letter_queue_can_be_named_where_there_is_no_redrive_policy(account: AwsWorld) -> None:
-    """The setting alone is enough: what cannot be answered goes there, with its reason, and is gone from the source."""
+def test_a_dead_letter_queue_can_be_named_where_there_is_no_redrive_policy(
+    account: AwsWorld, store: SimulatedAppStore
+) -> None:
     account.create_queues(redrive=False)
     account.create_table()
     garbage = [message for message in SCENARIO.messages if message.kind == Kind.GARBAGE]
     account.send(garbage)
-    with SimulatedAppStore() as store:
-        program = account.start(store, dead_letter_queue=DEAD_LETTERS, exit_when_idle_seconds=1)
-        assert program.wait_for_end() == 0
+    program = account.finish(store, dead_letter_queue=DEAD_LETTERS)
     assert account.total(SOURCE) == 0
     assert Outcome((), account.take(DEAD_LETTERS)).faults(Scenario(SCENARIO.seed, tuple(garbage))) == ()
     assert "dead_letter_queue is not set" not in program.stderr
 
 
-def test_a_post_queue_that_does_not_exist_stops_nobody_else(aws: AwsWorld) -> None:
-    """It is found out with the first answer for it: those messages are moved and say why, the others are answered."""
+def test_a_post_queue_that_does_not_exist_stops_nobody_else(aws: AwsWorld, store: SimulatedAppStore) -> None:
     good, bad = genuine_messages(10, 14), genuine_messages(10, 15, "NobodyMadeThis")
     aws.send([*good, *bad])
-    with SimulatedAppStore() as store:
-        program = aws.start(store, post_queues=f"{RESULTS},NobodyMadeThis", exit_when_idle_seconds=1)
-        assert program.wait_for_end() == 0
+    aws.finish(store, post_queues=f"{RESULTS},NobodyMadeThis")
     assert {letter.fields["user_id"] for letter in aws.take(RESULTS)} == {message.user_id for message in good}
     dead_letters = aws.take(DEAD_LETTERS)
     assert {letter.body for letter in dead_letters} == {message.body for message in bad}
@@ -166,32 +145,11 @@ def test_a_post_queue_that_does_not_exist_stops_nobody_else(aws: AwsWorld) -> No
     assert aws.total(SOURCE) == 0
 
 
-def test_a_producers_retry_is_known_whatever_type_its_id_has(aws: AwsWorld) -> None:
-    """Three producers send twice, each with an id of another type; one whose id is no text is moved, as malformed."""
-    ids = (
-        {"DataType": "Number", "StringValue": "20261202"},
-        {"DataType": "String.uuid", "StringValue": "8b7a3bdf"},
-        {"DataType": "Binary", "BinaryValue": b"order-7"},
-    )
-    *messages, malformed = genuine_messages(4, 16)
-    for message, submission_id in zip([*messages, *messages], [*ids, *ids], strict=True):
-        aws.send_with(message.body, {"submission_id": submission_id})
-    aws.send_with(malformed.body, {"submission_id": {"DataType": "Binary", "BinaryValue": b"\xff"}})
-    with SimulatedAppStore() as store:
-        assert aws.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
-    answers = [(each.fields["status"], each.attributes["submission_id"]) for each in aws.take(RESULTS)]
-    assert sorted(answers) == sorted([("OK", each) for each in ("20261202", "8b7a3bdf", "order-7")] * 2)
-    (letter,) = aws.take(DEAD_LETTERS)
-    assert (letter.body, letter.attributes["reason"]) == (malformed.body, "bad_submission_id")
-
-
-def test_answers_of_aws_that_get_lost_change_no_verdict(aws: AwsWorld) -> None:
-    """A claim, a send or a delete that was carried out while its answer said 500 is recognised when it is repeated."""
+def test_answers_of_aws_that_get_lost_change_no_verdict(aws: AwsWorld, store: SimulatedAppStore) -> None:
     scenario = _without_retries(make_scenario(50, 13, BUNDLE_ID, RESULTS))
     aws.send(scenario.messages)
     aws.server.lossy = frozenset({"PutItem", "SendMessageBatch", "DeleteMessageBatch"})
-    with SimulatedAppStore() as store:
-        assert aws.start(store, exit_when_idle_seconds=1).wait_for_end() == 0
+    aws.finish(store)
     outcome = aws.outcome()
     assert outcome.faults(scenario) == ()
     assert aws.total(SOURCE) == 0

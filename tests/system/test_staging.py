@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ TAKEN_AT = re.compile(r"taken at (http://127\.0\.0\.1:\d+/)")
 
 
 class Staging:
-    """The store, and how its users reach it."""
-
     def __init__(self, programs: Programs, *flags: str) -> None:
         self._programs = programs
         store = programs.start("app-store", "--port", "0", "--files", "apple", *flags)
@@ -33,7 +30,6 @@ class Staging:
         self._at_store = ("--store", url)
 
     def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
-        """Run a command to its end, and return what it prints."""
         program = self._programs.start(*arguments, environment={**self.variables, **(environment or {})})
         assert program.wait_for_end() == EXIT_DONE, program.stderr
         return program.stdout
@@ -49,14 +45,12 @@ class Staging:
         return self.run("app-store", "notify", *self._at_store, *arguments)
 
     def validate(self, receipts: Mapping[int, str], **environment: str) -> None:
-        """Have users submit receipts, and have ``start`` work until there is nothing left."""
         for user_id, receipt in receipts.items():
             Path(f"receipt-{user_id}.txt").write_text(receipt)
             self.run("submit", *DATABASE, "--receipt-file", f"receipt-{user_id}.txt", "--user-id", str(user_id))
         self.run("start", *DATABASE, "--exit-when-idle", "1", environment=environment)
 
     def results(self) -> list[tuple[int, str, str, str]]:
-        """Take all there are: user, transaction, status and reason."""
         found: list[dict[str, Any]] = [
             json.loads(line) for line in self.run("results", "--delete", *DATABASE).splitlines()
         ]
@@ -70,7 +64,6 @@ def staging(programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_purchase_is_bought_validated_and_refunded(staging: Staging) -> None:
-    """OK for each form of what an app sends; then a refund by Apple's notification, and INVALID on the same queue."""
     forms = ("signed_transaction", "app_receipt", "transaction_receipt")
     sold = [staging.buy() for _ in forms]
     staging.validate({user: each[form] for user, (form, each) in enumerate(zip(forms, sold, strict=True), start=1)})
@@ -85,8 +78,7 @@ def test_a_purchase_is_bought_validated_and_refunded(staging: Staging) -> None:
     assert "HTTP 200" in staging.notify("TEST", "--bundle-id", "com.example.game", *url)
     assert "HTTP 200" in staging.notify("REFUND", ids[0], *url)
     assert staging.results() == [(1, ids[0], "INVALID", "refunded")]
-    backend.send_signal(signal.SIGTERM)
-    assert backend.wait_for_end() == EXIT_DONE
+    backend.stop()
 
     # Another user who sends the old receipt gets nothing, and no word of a refund: there is nothing to take back.
     staging.validate({9: sold[0]["app_receipt"]})

@@ -20,13 +20,13 @@ from receipt_actors.errors import ConfigurationError, LedgerUnavailable, Receipt
 from receipt_actors.otp import StartError
 from receipt_actors.scale.processes.group import ProcessGroup
 from receipt_actors.sqlite import EmbeddedQueues
-from receipt_actors.testing import FakeRoles, ManualClock
+from receipt_actors.testing import ManualClock
 from tests.open_files import open_files
 from tests.patience import PATIENCE_SECONDS
 
 from .processes import children_of
 
-pytestmark = pytest.mark.short
+pytestmark = [pytest.mark.short, pytest.mark.skipif(sys.platform != "linux", reason="/proc says what is left")]
 
 WORKER_PROGRAM = ("-m", "receipt_actors.cli.worker")
 
@@ -41,7 +41,6 @@ def settings_of(folder: Path, **changes: Any) -> Settings:
 
 @contextmanager
 def nothing_left() -> Iterator[None]:
-    """Fail where a thread, a child or a descriptor is there afterwards that was not before."""
     threads, processes, files = set(threading.enumerate()), set(children_of(os.getpid())), open_files()
     yield
     for thread in set(threading.enumerate()) - threads:
@@ -49,9 +48,6 @@ def nothing_left() -> Iterator[None]:
     assert set(threading.enumerate()) - threads == set()
     assert set(children_of(os.getpid())) - processes == set()
     assert [name for number, name in open_files().items() if number not in files] == []
-
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc says what is left")
 
 
 # --- one process ---
@@ -65,13 +61,10 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 class Broken:
-    """A part of the outside world that no actor can do anything with."""
-
     def __getattr__(self, name: str) -> Any:
         raise Fault(name)
 
 
-@linux
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -83,7 +76,6 @@ class Broken:
     ids=["a loop", "Ctrl-C", "a client", "the queues"],
 )
 def test_an_error_in_the_middle_closes_everything(tmp_path: Path, change: dict[str, Any], expected: Any) -> None:
-    """Whatever it is: threads, files and the backend, which was open already."""
     settings = settings_of(tmp_path)
     with nothing_left():
         opened = open_backend(settings)
@@ -94,44 +86,40 @@ def test_an_error_in_the_middle_closes_everything(tmp_path: Path, change: dict[s
         assert closed == [opened]
 
 
-@linux
-def test_an_actor_that_does_not_start_takes_the_others_along(tmp_path: Path) -> None:
-    """Those before it have been started, with threads of their own."""
-
-    class Stopped(ManualClock):
-        def monotonic(self) -> float:
-            raise Fault
-
-    with nothing_left(), pytest.raises(StartError):
-        ReceiptSystem.start(settings_of(tmp_path), clock=Stopped())
+class Stopped(ManualClock):
+    def monotonic(self) -> float:
+        raise Fault
 
 
-@linux
-def test_a_clock_that_is_none_closes_the_backend(tmp_path: Path) -> None:
-    """It is found out when that is open already."""
-    with nothing_left(), pytest.raises(TypeError, match="clock must have"):
-        ReceiptSystem.start(settings_of(tmp_path), clock=object())  # type: ignore[arg-type]
+class Interrupted(ReceiptSystem):
+    """The tree has started, and consumers poll already."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        raise KeyboardInterrupt
 
 
-@linux
-def test_an_error_after_the_tree_has_started_ends_it(tmp_path: Path) -> None:
-    """Consumers poll already: they are not waited for longer than a stop takes, and nothing is left."""
+@pytest.mark.parametrize(
+    ("system", "changes", "options", "expected"),
+    [
+        pytest.param(ReceiptSystem, {}, {"clock": Stopped()}, StartError, id="an actor"),
+        pytest.param(ReceiptSystem, {}, {"clock": object()}, TypeError, id="no clock"),
+        pytest.param(ReceiptSystem, {"source_queue": "no queue's name!"}, {}, ConfigurationError, id="no queue"),
+        pytest.param(Interrupted, {}, {}, KeyboardInterrupt, id="after the tree has started"),
+    ],
+)
+def test_what_does_not_start_takes_all_along_that_did(
+    tmp_path: Path, system: type[ReceiptSystem], changes: dict[str, Any], options: dict[str, Any], expected: Any
+) -> None:
+    settings = settings_of(tmp_path).model_copy(update=changes)
+    with nothing_left(), pytest.raises(expected):
+        system.start(settings, **options)
 
-    class Interrupted(ReceiptSystem):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            raise KeyboardInterrupt
 
-    with nothing_left(), pytest.raises(KeyboardInterrupt):
-        Interrupted.start(settings_of(tmp_path))
-
-
-@linux
 @pytest.mark.parametrize("threads", [1, 2, 3, 4])
 def test_a_machine_without_threads_has_none_of_them_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    """So many can still be started, and none for what ends a start that has failed."""
     left = iter(range(threads))
     start = threading.Thread.start
 
@@ -146,52 +134,24 @@ def test_a_machine_without_threads_has_none_of_them_kept(
             ReceiptSystem.start(settings_of(tmp_path))
 
 
-@linux
-def test_a_queue_that_cannot_be_made_leaves_no_file_open(tmp_path: Path) -> None:
-    """The file was open already."""
-    settings = settings_of(tmp_path).model_copy(update={"source_queue": "no queue's name!"})
-    with nothing_left(), pytest.raises(ConfigurationError, match="no queue's name!"):
-        ReceiptSystem.start(settings)
-
-
 # --- several processes ---
 
 
-class RefusedRoles(FakeRoles):
-    """A table that cannot be used, and says so in one way or another."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-        self.is_closed = False
-
-    def check(self) -> None:
-        raise self.error
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-@linux
 @pytest.mark.parametrize("error", [LedgerUnavailable("down"), OSError("no more"), KeyboardInterrupt(), Fault()])
 def test_an_error_before_the_workers_leaves_no_parent(tmp_path: Path, error: BaseException) -> None:
-    """Its own threads and files are closed, and the table of roles."""
-    roles = RefusedRoles(error)
+    closed: list[str] = []
 
     class Refused(ProcessGroup):
         def _join_others(self, processes: int) -> Any:
-            self._open.callback(roles.close)
-            roles.check()
+            self._open.callback(closed.append, "roles")
+            raise error
 
     with nothing_left(), pytest.raises(type(error)):
         Refused.start(settings_of(tmp_path, role="active-standby"), 2, WORKER_PROGRAM)
-    assert roles.is_closed
+    assert closed == ["roles"]
 
 
-@linux
 def test_an_error_after_the_workers_were_started_leaves_none(tmp_path: Path) -> None:
-    """Ctrl-C while they are being loaded: all of them are killed, whatever they are at."""
-
     class Interrupted(ProcessGroup):
         def _begin(self, processes: int) -> None:
             super()._begin(processes)
@@ -202,9 +162,7 @@ def test_an_error_after_the_workers_were_started_leaves_none(tmp_path: Path) -> 
         Interrupted.start(settings_of(tmp_path), 3, WORKER_PROGRAM)
 
 
-@linux
 def test_a_worker_for_which_no_socket_is_left_takes_the_others_along(tmp_path: Path) -> None:
-    """The first ones have been started: they end, and it is told what was missing."""
     settings = settings_of(tmp_path)
     EmbeddedQueues(settings.database).close()  # type: ignore[arg-type]
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -29,7 +29,6 @@ WAITS = "the start has to wait"
 
 @pytest.mark.short
 def test_a_start_loads_what_it_uses(tmp_path: Path) -> None:
-    """Nothing of what other backends, other ways and other commands take: each takes its time."""
     program = """
 import sys
 from receipt_actors.cli import main
@@ -51,7 +50,6 @@ print(*({*others, *of_admin, *(f"receipt_actors.{name}" for name in ours)} & sys
 
 
 def test_a_statistics_file_that_cannot_be_written_is_a_failure(programs: Programs, tmp_path: Path) -> None:
-    """Told before anything is done where that can be seen, or else at the end: a script waits for it."""
     start = ("start", "--database", "receipts.db", "--bundle-ids", BUNDLE_ID, "--exit-when-idle", "0")
     file = tmp_path / "missing" / "statistics.json"
     program = programs.start(*start, "--statistics-file", str(file))
@@ -65,10 +63,10 @@ def test_a_statistics_file_that_cannot_be_written_is_a_failure(programs: Program
 
 
 @pytest.mark.parametrize("command", ["start", "notifications"])
-def test_a_trust_root_that_is_not_apples_is_told(programs: Programs, tmp_path: Path, command: str) -> None:
-    """In a line of the log, with its name and the setting: its owner can sign purchases. Apple's own needs none."""
-    with SimulatedAppStore() as store:
-        theirs = store.write_files(tmp_path / "theirs").roots
+def test_a_trust_root_that_is_not_apples_is_told(
+    programs: Programs, tmp_path: Path, command: str, store: SimulatedAppStore
+) -> None:
+    theirs = store.write_files(tmp_path / "theirs").roots
     apples = tmp_path / "apples"
     apples.mkdir()
     (apples / "root.cer").write_bytes(apple_root())
@@ -78,61 +76,43 @@ def test_a_trust_root_that_is_not_apples_is_told(programs: Programs, tmp_path: P
     for roots in (theirs, apples):
         program = programs.start(*where, "--apple-roots", str(roots), *begun[command][1])
         program.wait_for_log(begun[command][0])
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+        program.stop()
         assert program.stderr.count(told) == (1 if roots is theirs else 0)
         assert program.stderr.count("not Apple's") == program.stderr.count(told)
 
 
 @pytest.fixture
 def proxy(aws: AwsWorld, aws_server: AwsServer) -> Iterator[AwsProxy]:
-    """Between the program and AWS; it passes everything on until a test says otherwise."""
     with closing(AwsProxy(aws_server.url, {}, seed=1613)) as proxy:
         aws.environment["AWS_ENDPOINT_URL"] = proxy.url
         yield proxy
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_start_among_faults_succeeds(aws: AwsWorld, proxy: AwsProxy, processes: int) -> None:
-    """Half of what it asks is refused, throttled or cut off: it is told in one line a process, and all works."""
+def test_a_start_among_faults_succeeds(
+    aws: AwsWorld, proxy: AwsProxy, processes: int, store: SimulatedAppStore
+) -> None:
     proxy.rates = {operation: dict.fromkeys(FAULTS, 0.5 / len(FAULTS)) for operation in ASKED_AT_THE_START}
     messages = genuine_messages(3, 1614)
-    with SimulatedAppStore() as store:
-        program = aws.start(store, processes=processes)
-        program.wait_for_log("take receipts from")
-        aws.send(messages)
-        program.wait_until(lambda: aws.total(SOURCE) == 0, "all is answered")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
+    program = aws.start(store, processes=processes)
+    program.wait_for_log("take receipts from")
+    aws.send(messages)
+    program.wait_until(lambda: aws.total(SOURCE) == 0, "all is answered")
+    program.stop()
     assert proxy.happened.total() > 0
     assert program.stderr.count(WAITS) <= processes
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("operation", ASKED_AT_THE_START)
-def test_each_question_is_asked_again(aws: AwsWorld, proxy: AwsProxy, operation: str, fault: str) -> None:
-    """Whatever it is that befalls the first of them."""
-    proxy.rates = {operation: {fault: 1.0}}
-    with SimulatedAppStore() as store:
-        program = aws.start(store)
-        program.wait_for_log(WAITS)
-        proxy.calm()
-        program.wait_for_log("take receipts from")
-        program.send_signal(signal.SIGTERM)
-        assert program.wait_for_end() == 0
-    assert program.stderr.count(WAITS) == 1
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_wait(aws: AwsWorld, proxy: AwsProxy, processes: int, stop_signal: signal.Signals) -> None:
-    """There is nothing to be drained: exit code 0."""
+def test_a_signal_ends_the_wait(
+    aws: AwsWorld, proxy: AwsProxy, processes: int, stop_signal: signal.Signals, store: SimulatedAppStore
+) -> None:
     proxy.rates = {"GetItem": {"refused": 1.0}}
-    with SimulatedAppStore() as store:
-        program = aws.start(store, processes=processes)
-        program.wait_until(partial(_all_wait, program, processes), "all of it waits")
-        program.send_signal(stop_signal)
-        assert program.wait_for_end() == 0
+    program = aws.start(store, processes=processes)
+    program.wait_until(partial(_all_wait, program, processes), "all of it waits")
+    program.send_signal(stop_signal)
+    assert program.wait_for_end() == 0
 
 
 def _all_wait(program: Program, processes: int) -> bool:
@@ -153,7 +133,6 @@ def _all_wait(program: Program, processes: int) -> bool:
 def test_what_never_passes_ends_the_start_at_once(
     aws: AwsWorld, aws_server: AwsServer, processes: int, missing: str, told: str
 ) -> None:
-    """Nothing is waited for, and one line says what to do, of however many processes."""
     match missing:
         case "queue":
             aws.delete_queue(SOURCE)
@@ -172,7 +151,6 @@ def test_what_never_passes_ends_the_start_at_once(
 
 
 def test_an_endpoint_that_cannot_be_reached_is_told_at_once_and_at_the_end(account: AwsWorld) -> None:
-    """With its address, which is what is wrong; it may be a service that is started a moment later."""
     nobody = f"http://127.0.0.1:{account.programs.reserve_port()}"
     account.environment["AWS_ENDPOINT_URL"] = nobody
     program = account.run({"bundle_ids": BUNDLE_ID})

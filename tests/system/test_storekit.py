@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,24 +29,13 @@ from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
 BUNDLE_ID = "com.example.game"
-TOKEN_OF_42 = "00000000-0000-0000-0000-00000000002a"
 _transaction_ids = itertools.count(2_000_000_001)
-
-
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
 
 
 def settings_of(store: SimulatedAppStore, folder: Path, **more: object) -> Settings:
     files = store.write_files(folder)
     return Settings(
-        database=folder / "r.db",
-        bundle_ids=(BUNDLE_ID,),
-        app_store_url=store.url,
-        apple_roots=files.roots,
-        **more,
+        database=folder / "r.db", bundle_ids=(BUNDLE_ID,), app_store_url=store.url, apple_roots=files.roots, **more
     )
 
 
@@ -73,8 +59,6 @@ def purchase(**fields: object) -> SampleReceipt:
 
 
 class House:
-    """A running system, and what has come out of it."""
-
     def __init__(self, system: ReceiptSystem, settings: Settings) -> None:
         self.system = system
         self.database = settings.database
@@ -87,7 +71,6 @@ class House:
         return result.transaction_id, str(result.status), str(result.reason)
 
     def dead_letter(self) -> tuple[str, str]:
-        """Return the reason of the next dead letter, and its receipt."""
         assert self.database is not None
         with closing(EmbeddedQueues(self.database)) as queues:
             (letter,) = queues.receive(
@@ -111,7 +94,6 @@ def wait_for(is_so: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def run() -> Iterator[Run]:
-    """Start systems, which end with the test."""
     houses: list[House] = []
 
     def start(settings: Settings) -> House:
@@ -127,10 +109,6 @@ def run() -> Iterator[Run]:
 
 @pytest.mark.short
 def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """OK for the first, the same OK for the same submission again, INVALID for a replay.
-
-    Each period of a subscription counts once; and a consumable that is bought twice counts twice.
-    """
     house = run(settings_of(store, tmp_path))
     sample = purchase()
     (bought,) = sample.purchases
@@ -149,58 +127,9 @@ def test_a_signed_transaction_counts_once(store: SimulatedAppStore, tmp_path: Pa
     assert not store.statistics().requests  # Apple has not been asked
 
 
-@pytest.mark.short
-def test_what_apple_did_not_sign_is_a_dead_letter(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """With its reason; nothing is answered, nobody is asked, and the next player is served."""
-    house = run(settings_of(store, tmp_path))
-    for flaw, reason in (
-        (Flaw.ALGORITHM_NONE, "jws_algorithm"),
-        (Flaw.SWAPPED_PAYLOAD, "jws_signature"),
-        (Flaw.FOREIGN_ROOT, "jws_foreign_root"),
-        (Flaw.EXPIRED_LEAF, "jws_expired_certificate"),
-    ):
-        forged = store.sell_signed(purchase(), flaw=flaw)
-        house.system.submit(forged, 42)
-        assert house.dead_letter() == (reason, forged)
-    assert house.answer(store.sell_signed(purchase()))[1:] == ("OK", "claimed")
-    assert not store.statistics().requests
-
-
-@pytest.mark.short
-def test_policy_judges_what_is_signed(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """Refunds, ends, upgrades, the family, the account, the type, the environment: each with its reason."""
-    house = run(
-        settings_of(
-            store,
-            tmp_path,
-            family_sharing="refuse",
-            app_account_token="match",
-            app_account_token_rule="integer",
-            product_types="Consumable, auto-renewable subscription",
-        )
-    )
-    subscription = {"product_type": ProductType.AUTO_RENEWABLE_SUBSCRIPTION, "expires_at_ms": 4_000_000_000_000}
-    expected = [
-        (purchase(app_account_token=TOKEN_OF_42), "OK", "claimed"),
-        (purchase(**subscription), "OK", "claimed"),
-        (purchase(cancelled_at_ms=1_700_000_100_000), "INVALID", "refunded"),
-        (purchase(**{**subscription, "expires_at_ms": 1_700_000_100_000}), "INVALID", "expired"),
-        (purchase(**subscription, is_upgraded=True), "INVALID", "upgraded"),
-        (purchase(**subscription, is_family_shared=True), "INVALID", "family_shared"),
-        (purchase(app_account_token=TOKEN_OF_42.replace("2a", "2b")), "INVALID", "foreign_account"),
-        (purchase(product_type=ProductType.NON_CONSUMABLE), "INVALID", "product_type_refused"),
-        (purchase(environment=Environment.SANDBOX), "INVALID", "environment_refused"),
-    ]
-    answers = [house.answer(store.sell_signed(sample)) for sample, _, _ in expected]
-    assert answers == [(sample.purchases[0].transaction_id, status, reason) for sample, status, reason in expected]
-
-
 def test_an_outage_of_apple_does_not_hold_signed_transactions_up(
-    store: SimulatedAppStore,
-    tmp_path: Path,
-    run: Run,
+    store: SimulatedAppStore, tmp_path: Path, run: Run
 ) -> None:
-    """App receipts are kept until Apple is back; those who are signed are answered meanwhile."""
     house = run(settings_of(store, tmp_path))
     assert house.answer(store.sell_signed(purchase()))[1] == "OK"  # signed ones come here
     store.outage(Fault.http(503))
@@ -214,10 +143,6 @@ def test_an_outage_of_apple_does_not_hold_signed_transactions_up(
 
 
 def test_an_app_receipt_is_looked_up_by_the_server_api(store: SimulatedAppStore, tmp_path: Path, run: Run) -> None:
-    """One claim for all ways: what came as a receipt can't come again as a signed transaction.
-
-    Apple knows of a refund, of which an old receipt does not know, and knows no id that is made up.
-    """
     house = run(asking_the_server_api(store, tmp_path, environments="Production,Sandbox"))
     sample = purchase()
     (bought,) = sample.purchases
@@ -238,7 +163,6 @@ def test_an_app_receipt_is_looked_up_by_the_server_api(store: SimulatedAppStore,
 def test_neither_signed_transactions_nor_keys_nor_tokens_are_ever_logged(
     store: SimulatedAppStore, tmp_path: Path, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even with DEBUG, whatever goes wrong: logs are copied, and kept by others."""
     caplog.set_level("DEBUG")
     settings = asking_the_server_api(store, tmp_path)
     house = run(settings)
@@ -259,32 +183,6 @@ def test_neither_signed_transactions_nor_keys_nor_tokens_are_ever_logged(
     assert caplog.text
 
 
-def test_without_apples_library_signed_transactions_are_left_and_an_operator_is_told(tmp_path: Path) -> None:
-    """Neither a verdict nor a dead letter, for the message may be fine; app receipts are served as ever."""
-    (tmp_path / "appstoreserverlibrary.py").write_text("raise ImportError('not installed here')\n")
-    script = """
-from receipt_actors import ReceiptSystem, Settings
-from receipt_actors.telemetry.control import TraceRequest
-import pathlib, sys, threading
-settings = Settings(database=pathlib.Path(sys.argv[1]), bundle_ids=("com.example.game",))
-both = threading.Event()
-with ReceiptSystem.start(settings) as system:
-    handed_back = TraceRequest({"event": ["handed_back"]}, limit=2, seconds=60)
-    system.trace(handed_back, lambda _event: None, lambda _end: both.set())
-    for user_id in (1, 2):
-        system.submit("eyJh.eyJi.c2ln", user_id)
-    both.wait()
-found = system.statistics()
-print(found.incidents.get("configuration"), sorted((fate, str(reason)) for fate, reason in found.fates))
-"""
-    environ = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{Path(__file__).parents[2]}"}
-    command = [sys.executable, "-c", script, str(tmp_path / "r.db")]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    assert done.stdout == "1 [('handed_back', 'misconfigured')]\n", done.stderr
-    assert "expected app-store-server-library from 3.1, below 4" in done.stderr
-    assert "eyJh" not in done.stderr
-
-
 def answers_of(house: House, receipt_data: str, *submission_ids: str) -> list[PostedResult]:
     for submission_id in submission_ids:
         house.system.submit(receipt_data, 42, submission_id=submission_id)
@@ -295,7 +193,6 @@ def answers_of(house: House, receipt_data: str, *submission_ids: str) -> list[Po
 def test_an_answer_says_how_many_were_bought_and_how_much_was_refunded(
     store: SimulatedAppStore, tmp_path: Path, run: Run, way: str
 ) -> None:
-    """An OK, the same OK again, the refund of a part, a second one, and a refund before the claim."""
     settings = (asking_the_server_api if way == "server api" else settings_of)(store, tmp_path)
     house = run(settings)
     sample, late = purchase(quantity=3), purchase(quantity=2)

@@ -41,7 +41,6 @@ SERVICE = read_unit()["Service"]
 
 @pytest.fixture
 def analyze() -> str:
-    """The command that checks units."""
     command = shutil.which("systemd-analyze")
     if command is None:
         assert "REQUIRE_SYSTEMD" not in os.environ, "systemd-analyze is missing"
@@ -51,7 +50,6 @@ def analyze() -> str:
 
 @pytest.fixture
 def unit(tmp_path: Path) -> Path:
-    """The unit with a program that is there."""
     copy = tmp_path / UNIT.name
     command = SERVICE["ExecStart"].partition(" ")[0]
     copy.write_text(UNIT.read_text(encoding="utf-8").replace(command, sys.executable), encoding="utf-8")
@@ -59,7 +57,6 @@ def unit(tmp_path: Path) -> Path:
 
 
 def test_systemd_understands_every_line(analyze: str, unit: Path) -> None:
-    """But for what only a newer one knows."""
     done = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False)
     told = [line for line in done.stderr.splitlines() if unit.name in line]
     newer = ("RestartSteps", "RestartMaxDelaySec")  # since 254
@@ -68,7 +65,6 @@ def test_systemd_understands_every_line(analyze: str, unit: Path) -> None:
 
 
 def test_the_service_is_as_locked_in_as_the_manual_says(analyze: str, unit: Path) -> None:
-    """Rated offline, by a systemd that knows all of it."""
     threshold = ["--offline=true", f"--threshold={EXPOSURE * 10:.0f}"]
     done = subprocess.run([analyze, "security", *threshold, str(unit)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-200:]
@@ -76,15 +72,12 @@ def test_the_service_is_as_locked_in_as_the_manual_says(analyze: str, unit: Path
 
 
 def test_its_times_fit_the_drain() -> None:
-    """It is killed after a drain, not in it, and the watchdog waits longer than a look at the system takes."""
     drain_seconds = float(SETTINGS["drain_seconds"].default or 0)
     assert float(SERVICE["TimeoutStopSec"]) == drain_seconds + TO_END_SECONDS
     assert float(SERVICE["WatchdogSec"]) >= 3 * 10.0
 
 
 class Service:
-    """The unit's service, run by a stand-in of systemd: its command, its environment, its socket."""
-
     def __init__(self, world: EmbeddedWorld, folder: Path, lines: list[str]) -> None:
         self.manager = Manager(str(folder / "notify"))
         file = folder / "receipts.env"
@@ -117,7 +110,6 @@ def service(embedded: EmbeddedWorld, tmp_path: Path) -> Iterator[Service]:
 def test_the_service_says_when_it_is_ready_that_it_lives_and_that_it_ends(
     service: Service, embedded: EmbeddedWorld
 ) -> None:
-    """And works meanwhile, with the command and the variables of the unit."""
     assert SERVICE["Type"] == "notify"
     lines = service.manager.receive_until("READY=1")
     if "WATCHDOG=1" not in lines:
@@ -132,7 +124,6 @@ def test_the_service_says_when_it_is_ready_that_it_lives_and_that_it_ends(
 
 
 def test_wrong_settings_are_not_tried_again(embedded: EmbeddedWorld, tmp_path: Path) -> None:
-    """Their exit code is the one that the unit has an exception for."""
     with closing(Service(embedded, tmp_path, ["RECEIPT_ACTORS_DATABASE=receipts.db"])) as service:
         assert service.program.wait_for_end() == int(SERVICE["RestartPreventExitStatus"])
         assert "bundle_ids" in service.program.stderr

@@ -1,8 +1,4 @@
-"""What is around the program on each backend: queues, a ledger, and their other users (producers, readers, operators).
-
-``EmbeddedWorld`` is an SQLite file, and the program gets its settings as flags. ``AwsWorld`` is SQS and DynamoDB (moto
-over HTTP), prepared and looked at by plain boto3, and the program gets everything by environment variables.
-"""
+"""What is around the program on each backend: queues, a ledger, and those who use them beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,28 +44,22 @@ _OUTBOX = "OutboxOfTheTests"
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message as a reader of a queue finds it."""
-
     message_id: str
     body: str
     attributes: Mapping[str, str]
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The body of an answer, or of a message of the contract."""
         fields: dict[str, Any] = json.loads(self.body)
         return fields
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the program left behind: everything on the queues that it writes to."""
-
     answers: Sequence[Letter]
     dead_letters: Sequence[Letter]
 
     def faults(self, scenario: Scenario) -> tuple[str, ...]:
-        """What is not as the scenario wants it."""
         answers = [AnswerSeen(**letter.fields, reason=letter.attributes["reason"]) for letter in self.answers]
         dead_letters = [DeadLetterSeen(letter.body, letter.attributes["reason"]) for letter in self.dead_letters]
         return check(scenario, answers, dead_letters).wrong
@@ -79,10 +69,7 @@ class Outcome:
 
 
 class World(ABC):
-    """See the module. ``start`` takes settings by their names, as in a TOML file.
-
-    ``environment``, ``module`` and ``within`` are what every program is started with.
-    """
+    """``environment``, ``module`` and ``within`` are what every program is started with."""
 
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
@@ -91,7 +78,6 @@ class World(ABC):
         self.within: Sequence[str] = ()
 
     def start(self, store: SimulatedAppStore, **settings: object) -> Program:
-        """Start the program against this App Store."""
         all_settings = {
             "bundle_ids": BUNDLE_ID,
             "app_store_url": store.url,
@@ -100,6 +86,16 @@ class World(ABC):
             **settings,
         }
         return self.run({name: str(value) for name, value in all_settings.items()})
+
+    def start_consuming(self, store: SimulatedAppStore, **settings: object) -> Program:
+        program = self.start(store, **settings)
+        program.wait_for_log("consumers take receipts")
+        return program
+
+    def finish(self, store: SimulatedAppStore, **settings: object) -> Program:
+        program = self.start(store, **{"exit_when_idle_seconds": 1, **settings})
+        assert program.wait_for_end() == 0
+        return program
 
     @abstractmethod
     def run(self, settings: Mapping[str, str]) -> Program:
@@ -127,7 +123,7 @@ class World(ABC):
 
     @abstractmethod
     def total(self, queue: str) -> int:
-        """Count all messages: those that can be received now, and those that are hidden because somebody has them."""
+        """Count all messages, also those that are hidden because somebody has received them."""
 
     @abstractmethod
     def take(self, queue: str) -> list[Letter]:
@@ -135,15 +131,13 @@ class World(ABC):
 
     @abstractmethod
     def read(self, queue: str) -> list[Letter]:
-        """Receive all that can be received now and delete it, as those do whom the answers are for."""
+        """Receive all that can be received now, and delete it."""
 
     @abstractmethod
+    def ledger_items(self) -> list[LedgerItem]: ...
+
     def claimed_transaction_ids(self) -> list[str]:
-        """List the keys of the ledger."""
-
-    @abstractmethod
-    def ledger_items(self) -> list[LedgerItem]:
-        """List all that is claimed."""
+        return [item.transaction_id for item in self.ledger_items()]
 
     def outcome(self) -> Outcome:
         return Outcome(self.take(RESULTS), self.take(DEAD_LETTERS))
@@ -182,29 +176,19 @@ class EmbeddedWorld(World):
         they are read on a queue that it does not know, and then moved.
         """
         message_ids: list[str] = []
-        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection:
-            for batch in _batches([OutgoingMessage(message.body, message.attributes) for message in messages]):
-                assert self._queues.send(_OUTBOX, batch) == [None] * len(batch)
-                rows = connection.execute(
-                    "SELECT message_id FROM messages JOIN queues USING (queue_id) WHERE name = ? ORDER BY row_id",
-                    (_OUTBOX,),
-                )
-                message_ids += [message_id for (message_id,) in rows]
-                with connection:
-                    connection.execute(
-                        "UPDATE messages SET queue_id = (SELECT queue_id FROM queues WHERE name = ?)"
-                        " WHERE queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
-                        (queue, _OUTBOX),
-                    )
+        move = "UPDATE messages SET queue_id = (SELECT queue_id FROM queues WHERE name = ?) WHERE queue_id = ?"
+        ((outbox,),) = self.sql("SELECT queue_id FROM queues WHERE name = ?", _OUTBOX)
+        for batch in _batches([OutgoingMessage(message.body, message.attributes) for message in messages]):
+            assert self._queues.send(_OUTBOX, batch) == [None] * len(batch)
+            rows = self.sql("SELECT message_id FROM messages WHERE queue_id = ? ORDER BY row_id", outbox)
+            message_ids += [message_id for (message_id,) in rows]
+            self.sql(move, queue, outbox)
         return message_ids
 
-    @contextmanager
-    def nobody_writes(self) -> Iterator[None]:
-        """Keep everybody else from beginning a transaction: who is stopped in one would hold up all others."""
-        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield
-            connection.execute("ROLLBACK")
+    def sql(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Carry one statement out behind the program's back."""
+        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection, connection:
+            return connection.execute(statement, parameters).fetchall()
 
     def visible(self, queue: str) -> int:
         return self._queues.approximate_number_of_messages(queue)
@@ -213,19 +197,12 @@ class EmbeddedWorld(World):
         return self._later.approximate_number_of_messages(queue)
 
     def visible_after(self, seconds: float, queue: str) -> int:
-        """Count the messages that could be received so much later, if nobody did anything meanwhile."""
-        queues = EmbeddedQueues(self.database, clock=lambda: time.time() + seconds)
-        try:
+        with closing(EmbeddedQueues(self.database, clock=lambda: time.time() + seconds)) as queues:
             return queues.approximate_number_of_messages(queue)
-        finally:
-            queues.close()
 
     def most_receives(self, queue: str) -> int:
-        """Tell how often the message of this queue was received that was received most often."""
         select = "SELECT MAX(receive_count) FROM messages JOIN queues USING (queue_id) WHERE name = ?"
-        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection:
-            (receives,) = connection.execute(select, (queue,)).fetchone()
-        return receives or 0
+        return self.sql(select, queue)[0][0] or 0
 
     def take(self, queue: str) -> list[Letter]:
         return list(self._receive(self._queues, queue))
@@ -240,12 +217,11 @@ class EmbeddedWorld(World):
     def bring_back(self, queue: str) -> None:
         """See ``World``. Of a FIFO queue's messages none may come to be seen before another one of its group."""
         if is_fifo(queue):
-            with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection, connection:
-                connection.execute(
-                    "UPDATE messages SET visible_at_seconds = received_at_seconds WHERE receipt IS NOT NULL"
-                    " AND queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
-                    (queue,),
-                )
+            self.sql(
+                "UPDATE messages SET visible_at_seconds = received_at_seconds WHERE receipt IS NOT NULL"
+                " AND queue_id = (SELECT queue_id FROM queues WHERE name = ?)",
+                queue,
+            )
             return
         handles: list[str] = []
         while received := self._later.receive(
@@ -255,13 +231,9 @@ class EmbeddedWorld(World):
         for batch in _batches(handles):
             assert self._queues.change_visibility(queue, [(handle, 0) for handle in batch]) == [None] * len(batch)
 
-    def claimed_transaction_ids(self) -> list[str]:
-        with closing(sqlite3.connect(self.database, timeout=PATIENCE_SECONDS)) as connection:
-            return [transaction_id for (transaction_id,) in connection.execute("SELECT transaction_id FROM ledger")]
-
     def ledger_items(self) -> list[LedgerItem]:
         with closing(EmbeddedLedger(self.database)) as ledger:
-            items = [ledger.get(transaction_id) for transaction_id in self.claimed_transaction_ids()]
+            items = [ledger.get(transaction_id) for (transaction_id,) in self.sql("SELECT transaction_id FROM ledger")]
         return [item for item in items if isinstance(item, LedgerItem)]
 
     @staticmethod
@@ -283,8 +255,6 @@ _UNKNOWN = frozenset({"BatchExecuteStatement"})
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An error answer of AWS."""
-
     status: str = "503 Service Unavailable"
     code: str = "ServiceUnavailable"
 
@@ -292,11 +262,8 @@ class Refusal:
 class AwsServer:
     """moto over HTTP on loopback, with something in front of it that makes trouble for the program.
 
-    It knows no PartiQL.
-
-    ``refused`` are operations that are answered with ``refusal`` (503) and not carried out. Of each ``lossy`` one the
-    third, sixth, ninth and twelfth request is carried out, but answered 500, the worst that a service can do: often
-    enough to meet many messages, and too seldom for anyone to give up.
+    ``refused`` operations are answered with ``refusal`` and not carried out. Of each ``lossy`` one the third, sixth,
+    ninth and twelfth request is carried out, but answered 500: too seldom for the program to give up.
     """
 
     def __init__(self) -> None:
@@ -319,7 +286,6 @@ class AwsServer:
         self._server.server_close()
 
     def reset(self) -> None:
-        """Make an empty account without trouble of it: the names are the same in every test."""
         self.refused = self.lossy = frozenset()
         self.refusal = Refusal()
         self._requests.clear()
@@ -355,10 +321,7 @@ def _error(refusal: Refusal, start_response: Callable[..., Any]) -> Iterable[byt
 
 
 class AwsWorld(World):
-    """An account in which nothing exists until ``create_queues`` and ``create_table``.
-
-    ``server`` is anything with a ``url``; the program may be given another one, of what stands in front of it.
-    """
+    """An account with nothing in it. ``server`` is anything with a ``url``; the program may be given another URL."""
 
     def __init__(self, programs: Programs, server: AwsServer, programs_url: str | None = None) -> None:
         super().__init__(programs)
@@ -378,7 +341,6 @@ class AwsWorld(World):
         self._dynamodb.close()
 
     def create_queues(self, *, redrive: bool = True, max_receive_count: int = 20) -> None:
-        """Create all three; without ``redrive`` the source queue knows nothing of the dead-letter queue."""
         self.create_queue(RESULTS)
         self.create_queue(DEAD_LETTERS)
         self.create_queue(SOURCE, DEAD_LETTERS if redrive else None, max_receive_count)
@@ -413,7 +375,6 @@ class AwsWorld(World):
         self._dynamodb.delete_table(TableName=name)
 
     def expire_items(self, attribute: str, name: str = TABLE) -> None:
-        """Have DynamoDB delete items by the time in an attribute of theirs."""
         specification = {"Enabled": True, "AttributeName": attribute}
         self._dynamodb.update_time_to_live(TableName=name, TimeToLiveSpecification=specification)
 
@@ -448,10 +409,6 @@ class AwsWorld(World):
             message_ids += [given[entry["Id"]] for entry in batch]
         return message_ids
 
-    def send_with(self, body: str, attributes: Mapping[str, Mapping[str, object]], queue: str = SOURCE) -> None:
-        """Send one message with attributes of any type."""
-        self._sqs.send_message(QueueUrl=self._url(queue), MessageBody=body, MessageAttributes=attributes)
-
     def visible(self, queue: str) -> int:
         return self._count(queue, "ApproximateNumberOfMessages")
 
@@ -473,15 +430,10 @@ class AwsWorld(World):
         return read
 
     def _receive(self, queue: str) -> Iterator[list[tuple[Letter, str]]]:
-        """Receive batch by batch, with receipt handles, until there is nothing."""
         while received := self._sqs.receive_message(
             QueueUrl=self._url(queue), MaxNumberOfMessages=10, VisibilityTimeout=600, MessageAttributeNames=["All"]
         ).get("Messages"):
             yield [(_letter(message), message["ReceiptHandle"]) for message in received]
-
-    def claimed_transaction_ids(self) -> list[str]:
-        pages = self._dynamodb.get_paginator("scan").paginate(TableName=TABLE)
-        return [item["TransactionId"]["S"] for page in pages for item in page["Items"]]
 
     def ledger_items(self) -> list[LedgerItem]:
         pages = self._dynamodb.get_paginator("scan").paginate(TableName=TABLE)
@@ -505,7 +457,6 @@ def _letter(message: Mapping[str, Any]) -> Letter:
 def genuine_messages(
     count: int, seed: int, post_queue: str = RESULTS, bundle_id: str = BUNDLE_ID
 ) -> list[SampleMessage]:
-    """Make messages that must all be answered OK, each for a user of its own."""
     messages = make_scenario(2 * count + 20, seed, bundle_id, post_queue).messages  # over half of many are genuine
     return [message for message in messages if message.kind == Kind.GENUINE][:count]
 

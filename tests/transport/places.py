@@ -14,7 +14,6 @@ L = TypeVar("L", bound=NetworkLoop[Any])
 
 @contextmanager
 def running(loop: L) -> Iterator[L]:
-    """Have a loop run, and close it in the end."""
     actors = ActorSystem("host")
     loop.run_on(actors.scheduler)
     try:

@@ -28,7 +28,6 @@ MAX_IDLE = 2
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Wire]]:
-    """Start servers that end with the test."""
     with ExitStack() as at_end:
         yield lambda *args: at_end.enter_context(closing(Wire(*args)))
 
@@ -44,8 +43,6 @@ def server_of(read_timeout_seconds: float = 10.0) -> Server:
 
 
 class Asker:
-    """Sends bodies to one server, and waits."""
-
     def __init__(self, transport: CurlTransport, url: str, read_timeout_seconds: float = 10.0) -> None:
         self._transport = transport
         self._url = url
@@ -91,7 +88,6 @@ def test_requests_at_once_have_a_connection_each(serve: Callable[..., Wire], tra
 
 
 def test_a_server_that_does_not_accept_holds_up_no_other(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """How many connections may be made at once is counted server by server."""
     with ExitStack() as at_end:
         deaf = at_end.enter_context(socket.socket())
         deaf.bind(("127.0.0.1", 0))
@@ -225,7 +221,6 @@ def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire], transport
 
 
 def test_a_request_to_a_server_that_is_not_there_was_not_sent(transport: CurlTransport) -> None:
-    """A refused connection and an unknown host are told apart from a lost answer."""
     with reserved_port() as port:
         for url in (f"http://127.0.0.1:{port}/", f"http://{'x' * 64}.invalid/"):
             outcome = Asker(transport, url).outcome()
@@ -234,7 +229,6 @@ def test_a_request_to_a_server_that_is_not_there_was_not_sent(transport: CurlTra
 
 
 def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """Whether it says it right after an answer, or between the last look at the connection and the next request."""
     told: list[bytes] = []
     is_over = threading.Event()
     wrong = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong"
@@ -243,7 +237,6 @@ def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], tra
     assert [asker.ask(b"twice"), asker.ask(b"once")] == [b"{}", b"{}"]
 
     def speak_unasked_and_ask(body: bytes, outcome: object) -> None:
-        """Run in the transport's place, which does not look at its connections meanwhile."""
         assert isinstance(outcome, HttpResponse)
         told.append(outcome.body)
         if len(told) == 3:
@@ -264,7 +257,6 @@ def test_what_a_server_says_unasked_is_no_answer(serve: Callable[..., Wire], tra
 def test_a_connection_with_tls_is_kept_and_dropped_likewise(
     serve: Callable[..., Wire], transport: CurlTransport, tmp_path: Path
 ) -> None:
-    """What TLS itself sends, its session tickets, does no harm."""
     certificate = make_certificate(tmp_path)
 
     def answer(asked: Asked) -> bytes:

@@ -52,7 +52,6 @@ def recorder() -> Iterator[Recorder]:
 
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One that the clients trust."""
     path = make_certificate(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
     return path
@@ -81,7 +80,6 @@ def test_too_few_descriptors_are_trouble_that_passes(recorder: Recorder, descrip
 
 
 def test_many_are_under_way_at_once_on_one_thread() -> None:
-    """Hundreds of questions wait for their answers together, each gets its own, and one thread brings them all."""
     number_of_questions = 400
     outcomes: queue.SimpleQueue[tuple[int, Any, str]] = queue.SimpleQueue()
 
@@ -155,8 +153,6 @@ def test_a_slow_answer_over_http_2_is_given_up_alone(certificate: Path) -> None:
 
 
 def test_the_time_to_connect_is_not_the_time_to_answer(certificate: Path) -> None:
-    """An answer may take its whole time-out after a connection that took longer than that."""
-
     def is_in_time(seconds: float) -> bool:
         class Slow(ssl.SSLContext):
             def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:  # type: ignore[override]
@@ -178,7 +174,6 @@ def test_the_time_to_connect_is_not_the_time_to_answer(certificate: Path) -> Non
 
 
 def test_whoever_can_not_take_an_answer_harms_nobody(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
-    """What a callback raises is logged, and the others get their answers, now and later."""
     outcomes: Outcomes = queue.SimpleQueue()
 
     def fail(_outcome: object) -> None:

@@ -14,8 +14,6 @@ from tests.patience import PATIENCE_SECONDS
 
 
 class Asked(NamedTuple):
-    """A request that a server got, and on which of its connections (0 is the first)."""
-
     connection: int
     target: str  #: of the request line
     headers: Mapping[str, str]  #: names in lower case
@@ -56,11 +54,9 @@ class Wire:
             thread.join(PATIENCE_SECONDS)
 
     def say(self, data: bytes, connection: int = 0) -> None:
-        """Send something that nobody has asked for."""
         self._open[connection].sendall(data)
 
     def hang_up(self) -> None:
-        """Close all connections."""
         for connected in self._open:
             with suppress(OSError):
                 connected.shutdown(socket.SHUT_RDWR)
@@ -98,8 +94,6 @@ class Wire:
 
 @dataclass
 class Reply:
-    """What a ``Recorder`` answers."""
-
     status: int = 200
     body: bytes | Callable[[bytes], bytes] = b'{"status":0}'  #: or made from the request's body
     headers: dict[str, str] = field(default_factory=dict)
@@ -111,8 +105,6 @@ class Reply:
 
 
 class Recorder(Wire):
-    """Answers each request with its ``reply``."""
-
     def __init__(self) -> None:
         self.reply = Reply()
         super().__init__(lambda asked: self.reply.to(asked))

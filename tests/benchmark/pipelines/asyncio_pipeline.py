@@ -65,8 +65,6 @@ logger = logging.getLogger("asyncio_pipeline")
 
 
 class Batcher(Generic[T, R]):
-    """Gathers entries for a few milliseconds, or until a batch is full, and sends them in one request."""
-
     def __init__(self, send: Callable[[Sequence[T]], Awaitable[Sequence[R]]], max_entries: int) -> None:
         self._send = send
         self._max_entries = max_entries
@@ -117,7 +115,6 @@ class Pipeline:
         self._deletes = Batcher(self._delete_batch, 10)
 
     async def run(self) -> None:
-        """Receive until cancelled, then finish what is in flight."""
         try:
             await asyncio.gather(*(self._consume() for _ in range(RECEIVERS)))
         except asyncio.CancelledError:
@@ -217,7 +214,6 @@ def _all_confirmed(answer: dict[str, Any]) -> Sequence[None]:
 
 @cache
 def _insert(names: tuple[str, ...]) -> str:
-    """The statement that puts an item of these attributes unless its key is there."""
     values = ", ".join(f"'{name}': ?" for name in names)
     return f'INSERT INTO "{TABLE}" VALUE {{{values}}}'
 

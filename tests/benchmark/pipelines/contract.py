@@ -38,8 +38,6 @@ class NotYet(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a message says."""
-
     message_id: str
     submission_id: str
     receipt: str
@@ -56,7 +54,6 @@ class Submission:
 
 
 def transactions(answer: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], str | None]]:
-    """Each transaction of the receipt, and what speaks against claiming it."""
     if answer["status"] not in (0, EXPIRED):
         raise NotYet(f"Apple says {answer['status']}")
     receipt = answer["receipt"]
@@ -77,7 +74,6 @@ def transactions(answer: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], st
 
 
 def claim_of(transaction: Mapping[str, Any], answer: Mapping[str, Any], submission: Submission) -> Item:
-    """The item that claims a transaction."""
     return {
         "TransactionId": {"S": str(transaction["transaction_id"])},
         "SubmissionId": {"S": submission.submission_id},
@@ -95,7 +91,6 @@ def claim_of(transaction: Mapping[str, Any], answer: Mapping[str, Any], submissi
 
 
 def put_of(item: Item) -> dict[str, Any]:
-    """The conditional put of a claim."""
     return {
         "TableName": TABLE,
         "Item": item,
@@ -113,7 +108,6 @@ def reason_of(item: Item, old: Mapping[str, Any]) -> str:
 def answer_message(
     transaction: Mapping[str, Any], answer: Mapping[str, Any], submission: Submission, reason: str
 ) -> dict[str, Any]:
-    """The answer, as SQS takes it."""
     result = {
         "user_id": submission.user_id,
         "transaction_id": str(transaction["transaction_id"]),

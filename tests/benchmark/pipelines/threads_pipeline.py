@@ -57,7 +57,6 @@ class Pipeline:
         self._is_stopping.set()
 
     def run(self) -> None:
-        """Receive until stopped, then finish what is in flight."""
         with ThreadPoolExecutor(THREADS) as pool:
             while not self._is_stopping.is_set():
                 for message in self._receive():

@@ -1,11 +1,11 @@
-"""Alerts of the running program: what somebody who reads the alerts queue learns, and when."""
+"""What the running program tells those who look after it: alerts, log lines, metrics, traces."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +13,11 @@ import pytest
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.load import SampleMessage
+from receipt_actors.sandbox.load import SampleMessage, make_scenario
 from receipt_actors.sandbox.receipts import Fault, SampleReceipt, mint
+from tests.telemetry.collectors import Collector
 
-from .processes import Program
+from .processes import Program, Programs
 from .test_processes import is_alive
 from .worlds import BUNDLE_ID, RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
@@ -24,15 +25,7 @@ ALERTS = "AlertsSQS"
 RESTARTS_OF_TWO = 10  #: workers in a minute; one more is a storm
 
 
-@pytest.fixture
-def store() -> Iterator[SimulatedAppStore]:
-    with SimulatedAppStore() as store:
-        yield store
-
-
 class Inbox:
-    """Whoever reads the alerts queue."""
-
     def __init__(self, world: World) -> None:
         world.create_queue(ALERTS)
         self._world = world
@@ -51,14 +44,12 @@ class Inbox:
 
 
 def with_status(status: int) -> SampleMessage:
-    """Make a message whose receipt Apple answers with this status."""
     (message,) = genuine_messages(1, 7)
     body = {**json.loads(message.body), "receipt": mint(SampleReceipt(BUNDLE_ID, (), status=status))}
     return replace(message, body=json.dumps(body))
 
 
 def test_a_wrong_shared_secret_is_told_at_once(world: World, store: SimulatedAppStore) -> None:
-    """Whoever is on call learns of 21004, of whom, and of which version, while the program runs."""
     inbox = Inbox(world)
     world.send([with_status(21004)])
     program = world.start(store, alerts_queue=ALERTS)
@@ -67,13 +58,11 @@ def test_a_wrong_shared_secret_is_told_at_once(world: World, store: SimulatedApp
     assert (alert["version"], alert["count"], alert["process"]) == (1, 1, "main")
     assert alert["source_queue"] == SOURCE
     assert alert["software_version"]
-    program.send_signal(signal.SIGTERM)
-    assert program.wait_for_end() == EXIT_DONE
+    program.stop()
 
 
 @pytest.mark.short
 def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """Once each, and everything is answered afterwards."""
     inbox = Inbox(embedded)
     embedded.send(genuine_messages(20, 8))
     store.outage(Fault.http(503))
@@ -88,7 +77,6 @@ def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: Simu
 
 
 def test_a_storm_is_told_before_the_process_ends(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """Who gave up, up to the root, and because of whom."""
     inbox = Inbox(embedded)
     embedded.module = "tests.chaos.storming_program"
     embedded.environment = {"RECEIPT_STORM": "consumers"}
@@ -103,11 +91,9 @@ def test_a_storm_is_told_before_the_process_ends(embedded: EmbeddedWorld, store:
 
 
 def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, store: SimulatedAppStore) -> None:
-    """Answers go out as ever; the log says once that alerts don't."""
     messages = genuine_messages(10, 12)
     aws.send([with_status(21004), *messages])
-    program = aws.start(store, alerts_queue=ALERTS, exit_when_idle_seconds=1)
-    assert program.wait_for_end() == EXIT_DONE
+    program = aws.finish(store, alerts_queue=ALERTS)
     answered = {letter.fields["user_id"] for letter in aws.take(RESULTS)}
     assert answered == {message.user_id for message in messages}
     assert program.stderr.count("no alert can be sent to queue AlertsSQS") == 1
@@ -117,10 +103,6 @@ def test_an_alerts_queue_that_does_not_exist_disturbs_nobody(aws: AwsWorld, stor
 
 
 def test_a_storm_ends_the_command_and_the_parent_tells_of_it(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
-    """A worker that was killed can't; and when the parent gives up, the last word is sent before it ends.
-
-    More restarts than its share within a minute: exit code 1, and the workers that are left hand back.
-    """
     inbox = Inbox(embedded)
     store.outage(Fault.hang(600))
     program = embedded.start(store, alerts_queue=ALERTS, processes=2)
@@ -148,3 +130,93 @@ def test_a_storm_ends_the_command_and_the_parent_tells_of_it(embedded: EmbeddedW
     assert any("was killed by signal 9" in line for line in storm["story"])
     told = sum(alert["count"] for alert in inbox.of("crash") if alert["process"] == "parent")
     assert told == len(killed)
+
+
+SCENARIO = make_scenario(40, 7, BUNDLE_ID, RESULTS)
+
+
+def objects(program: Program) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in program.stderr.splitlines()]
+
+
+@pytest.mark.short("1")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_line_is_an_object_and_every_answer_has_one(
+    programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
+) -> None:
+    embedded.send(SCENARIO.messages)
+    program = embedded.finish(store, log_format="auto", log_decisions="all", processes=processes)
+    lines = objects(program)
+    assert lines[-1]["message"].startswith("stopped: ")
+    logged = {
+        (line["message_id"], line["user_id"], each["transaction_id"], each["verdict"], each["reason"])
+        for line in lines
+        if "results" in line
+        for each in line["results"]
+    }
+    answers = {
+        (
+            letter.attributes["source_message_id"],
+            answer["user_id"],
+            answer["transaction_id"],
+            answer["status"],
+            letter.attributes["reason"],
+        )
+        for letter in embedded.take(RESULTS)
+        for answer in [json.loads(letter.body)]
+    }
+    assert logged == answers
+    assert answers
+    if processes > 1:
+        assert {line.get("process") for line in lines if "results" in line} <= {"worker-1", "worker-2"}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_metrics_go_to_standard_output_once_for_the_whole_command(
+    programs: Programs, embedded: EmbeddedWorld, store: SimulatedAppStore, processes: int
+) -> None:
+    embedded.send(SCENARIO.messages)
+    embedded.module = "tests.system.quick_program"
+    program = embedded.start(store, metrics_log="emf", processes=processes, exit_when_idle_seconds=2)
+    assert program.wait_for_end() == 0
+    lines = [json.loads(line) for line in program.stdout.splitlines()]
+    assert len(lines) >= 2
+    stopped = re.search(r"stopped: (\d+) deliveries received, (\d+) messages answered, (\d+) moved", program.stderr)
+    assert stopped is not None
+    totals = [sum(line[name] for line in lines) for name in ("Received", "Answered", "Moved")]
+    assert totals == [int(total) for total in stopped.groups()]
+    assert max(line["Heartbeat"] for line in lines) == processes
+
+
+GENUINE = genuine_messages(20, 61)
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_receipt_has_a_trace(embedded: EmbeddedWorld, processes: int) -> None:
+    first, *others = GENUINE
+    message_ids = embedded.send([_with(first, TRACEPARENT), *others])
+    with SimulatedAppStore() as store, Collector() as collector:
+        embedded.environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        embedded.finish(store, processes=processes, traces="otlp")
+        traces = collector.traces()
+    assert len(traces) == len(GENUINE)
+    for spans in traces.values():
+        assert sorted(span.name for span in spans) == ["claim", "delete", "receipt", "reply", "verify"]
+        (root,) = [span for span in spans if span.name == "receipt"]
+        assert all(root.begin_seconds <= span.begin_seconds <= span.end_seconds <= root.end_seconds for span in spans)
+        assert {span.parent_id for span in spans if span is not root} == {root.span_id}
+    roots = [span for spans in traces.values() for span in spans if span.name == "receipt"]
+    assert {root.attributes["messaging.message.id"] for root in roots} == set(message_ids)
+    assert {root.attributes["receipt_actors.verdict"] for root in roots} == {"OK"}
+    assert 1 <= len({root.resource["process.pid"] for root in roots}) <= processes
+    (inside,) = [root for root in roots if root.parent_id]
+    assert inside.trace_id in TRACEPARENT
+    handed_on = [
+        letter.attributes["traceparent"] for letter in embedded.read(RESULTS) if "traceparent" in letter.attributes
+    ]
+    assert handed_on == [f"00-{inside.trace_id}-{inside.span_id}-01"]
+
+
+def _with(message: SampleMessage, traceparent: str) -> SampleMessage:
+    return replace(message, attributes={**message.attributes, "traceparent": traceparent})
