@@ -38,7 +38,7 @@ from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources, start_retrying
 from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.control import Trace, TraceRequest
-from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, TellNow, listen_to_reports
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
@@ -381,8 +381,6 @@ class ReceiptSystem:
         if incidents is not None:
             summary = f"{why}: {messages} messages are not finished, and handed back"
             incidents.cast(Noticed(IncidentKind.ABANDONED, "drain", summary))
-            with suppress(pykka.ActorDeadError, pykka.Timeout):
-                incidents.call(TellNow(), ANSWER_SECONDS)  # its alert is on its way while the rest ends
 
     def stop(self) -> None:
         """Stop at once and hand back what is in flight. Messages of a receive under way come back by their timeout."""
