@@ -25,7 +25,7 @@ class CommandsReference(SphinxDirective):
         """Build the sections, and have them built again when a command or a setting changes."""
         for module in (settings, settings_model, apple_settings):
             self.env.note_dependency(str(module.__file__))
-        context = click.Context(cli, info_name=PROGRAM)
+        context = click.Context(cli, info_name=PROGRAM, **cli.context_settings)
         return [self._section(name, context) for name in cli.list_commands(context)]
 
     def _section(self, name: str, context: click.Context) -> nodes.section:

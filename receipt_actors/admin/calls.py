@@ -1,15 +1,14 @@
-"""``Calls``: carries out calls that block on a few threads of their own, for the event loop of the admin port."""
+"""``Calls``: carries out calls that block on threads of their own, for the event loop of the admin port."""
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from receipt_actors.admin.limits import ANSWER_SECONDS, CALL_THREADS, JOIN_SECONDS, MAX_CALLS
+from receipt_actors.admin.limits import ANSWER_SECONDS, JOIN_SECONDS, MAX_CALLS
 from receipt_actors.errors import ReceiptActorsError
 
 Result = TypeVar("Result")
@@ -20,21 +19,15 @@ class NotAnswered(ReceiptActorsError):
 
 
 class Calls:
-    """See the module. Made and used within the event loop, but for ``join``.
+    """A daemon thread for each call: the program may end while the system takes long to answer.
 
-    The threads are daemons: the program may end while the system takes long to answer.
+    Made and used within the event loop, but for ``join``.
     """
 
     def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._count = 0  # of calls under way or waiting
+        self._count = 0  # of calls under way
+        self._threads: list[threading.Thread] = []
         self._closed = asyncio.Event()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"receipt-actors-admin-call-{number}", daemon=True)
-            for number in range(1, CALL_THREADS + 1)
-        ]
-        for thread in self._threads:
-            thread.start()
 
     async def run(
         self, call: Callable[[], Result], *, if_late: Callable[[Result], object] = lambda _result: None
@@ -61,7 +54,7 @@ class Calls:
         self._count += 1
         answer = asyncio.wrap_future(outcome)
         answer.add_done_callback(self._done)
-        self._waiting.put(carry_out)
+        self.begin(carry_out)
         closing = asyncio.create_task(self._closed.wait())
         either: set[asyncio.Future[Any]] = {answer, closing}
         try:
@@ -77,25 +70,18 @@ class Calls:
 
     def begin(self, call: Callable[[], None]) -> None:
         """Have ``call`` carried out without waiting for it. It must not raise."""
-        self._waiting.put(call)
+        thread = threading.Thread(target=call, name="receipt-actors-admin-call", daemon=True)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        thread.start()
 
     def close(self) -> None:
         """End all waits."""
         self._closed.set()
 
-    def end(self) -> None:
-        """End the threads, when they have done what is waiting."""
-        for _ in self._threads:
-            self._waiting.put(None)
-
     def join(self) -> None:
         """Wait a moment for the threads to end, on whatever thread; one whose call hangs is left behind."""
         for thread in self._threads:
             thread.join(JOIN_SECONDS)
-
-    def _work(self) -> None:
-        while (call := self._waiting.get()) is not None:
-            call()
 
     def _done(self, answer: asyncio.Future[Any]) -> None:
         self._count -= 1

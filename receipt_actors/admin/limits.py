@@ -4,8 +4,7 @@ from __future__ import annotations
 
 MAX_PAGES = 16  #: pages that are kept up to date at once
 MAX_TRACES = 4  #: traces that run at once
-MAX_CALLS = 16  #: calls to the system under way or waiting
-CALL_THREADS = 4  #: that carry them out
+MAX_CALLS = 16  #: calls to the system under way, each on a thread
 REQUESTS_PER_SECOND = 100  #: that are served for long, of all connections together; more wait
 BURST_REQUESTS = 200  #: that are served at once after a rest
 LARGE_PATHS = frozenset({"/api/overview", "/api/history", "/metrics"})  #: whose answers take milliseconds to write

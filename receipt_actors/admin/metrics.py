@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import choose_encoder
@@ -16,336 +18,258 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from receipt_actors.telemetry.incidents import IncidentKind
-from receipt_actors.telemetry.overview import (
-    ActorOverview,
-    NodeOverview,
-    NodeState,
-    Overview,
-    ProcessOverview,
-    RoleOverview,
-    ServiceOverview,
-    State,
-    Usage,
-)
-from receipt_actors.telemetry.statistics import Latencies
+from receipt_actors.telemetry.overview import ActorOverview, NodeState, Overview, RoleOverview, State
 
 PREFIX = "receipt_actors_"
 BUCKET_SECONDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0),
 )
-PARENT = "parent"  #: label ``process`` of the parent of several
 
-_MANY = "simple_one_for_one"  # the strategy of supervisors whose children are one for each message
-
-Row = tuple[Sequence[str], float | Latencies]  #: values of the labels, and what was measured
+Rows = Iterable[tuple[Sequence[str], Any]]  #: values of the labels, and a number, latencies, or what has them
+METRICS: list[Metric] = []
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: how it is told, and how its values are read from an overview."""
+    """One metric: how it is named and described, and how its values are read from an overview."""
 
     name: str  #: without the prefix; as Prometheus stores it, but for ``_bucket``, ``_sum`` and ``_count``
-    kind: str  #: ``counter``, ``gauge``, ``histogram`` or ``info``
+    labels: tuple[str, ...]
     text: str
-    rows: Callable[[Overview], Iterable[Row]] = field(repr=False)
-    labels: tuple[str, ...] = ()
+    attribute: str | None  #: of what the rows have; None: they have the value itself
+    rows: Callable[[Any], Rows] = field(repr=False)  #: read from the overview; of ``role_...`` from its role
 
     @property
     def full_name(self) -> str:
-        """The name with its prefix."""
         return PREFIX + self.name
 
+    @property
+    def kind(self) -> str:
+        """``counter``, ``info``, ``histogram`` or ``gauge``: the name's end says which."""
+        endings = {"_total": "counter", "_info": "info", "_duration_seconds": "histogram"}
+        return next((kind for ending, kind in endings.items() if self.name.endswith(ending)), "gauge")
+
     def family(self, overview: Overview) -> Family:
-        """Return its values in the words of ``prometheus_client``."""
+        source = overview.role if self.name.startswith("role_") else overview
+        rows = [] if source is None else list(self.rows(source))
+        if self.attribute is not None:
+            read = attrgetter(self.attribute)
+            rows = [(labels, read(value)) for labels, value in rows]
         match self.kind:
-            case "counter":
-                return self._simple(CounterMetricFamily(self.full_name, self.text, labels=self.labels), overview)
-            case "gauge":
-                return self._simple(GaugeMetricFamily(self.full_name, self.text, labels=self.labels), overview)
             case "info":
                 info = InfoMetricFamily(self.full_name.removesuffix("_info"), self.text)
-                for values, _ in self.rows(overview):
+                for values, _ in rows:
                     info.add_metric([], dict(zip(self.labels, values, strict=True)))
                 return info
-        histogram = HistogramMetricFamily(self.full_name, self.text, labels=self.labels)
-        for values, latencies in self.rows(overview):
-            assert isinstance(latencies, Latencies)
-            counts = [*latencies.counts_up_to(BUCKET_SECONDS), latencies.count]
-            bounds = [*map(str, BUCKET_SECONDS), "+Inf"]
-            histogram.add_metric(values, list(zip(bounds, counts, strict=True)), latencies.sum_seconds)
-        return histogram
-
-    def _simple(self, family: CounterMetricFamily | GaugeMetricFamily, overview: Overview) -> Family:
-        for values, value in self.rows(overview):
-            assert not isinstance(value, Latencies)
+            case "histogram":
+                histogram = HistogramMetricFamily(self.full_name, self.text, labels=self.labels)
+                bounds = [*map(str, BUCKET_SECONDS), "+Inf"]
+                for values, latencies in rows:
+                    counts = [*latencies.counts_up_to(BUCKET_SECONDS), latencies.count]
+                    histogram.add_metric(values, list(zip(bounds, counts, strict=True)), latencies.sum_seconds)
+                return histogram
+            case "counter":
+                family: CounterMetricFamily | GaugeMetricFamily = CounterMetricFamily(
+                    self.full_name, self.text, labels=self.labels
+                )
+            case _:
+                family = GaugeMetricFamily(self.full_name, self.text, labels=self.labels)
+        for values, value in rows:
             family.add_metric(values, value)
         return family
 
 
-def _of_process(name: str, kind: str, text: str, read: Callable[[ProcessOverview], float]) -> Metric:
-    def rows(overview: Overview) -> Iterator[Row]:
-        return (((process.name,), read(process)) for process in _known(overview))
+def _metric(
+    name: str, labels: str, text: str, attribute: str | None = None
+) -> Callable[[Callable[[Any], Rows]], Callable[[Any], Rows]]:
+    """Make a metric of what the decorated function yields."""
 
-    return Metric(name, kind, text, rows, ("process",))
+    def make(rows: Callable[[Any], Rows]) -> Callable[[Any], Rows]:
+        METRICS.append(Metric(name, tuple(labels.split()), text, attribute, rows))
+        return rows
 
-
-def _of_service(name: str, kind: str, text: str, read: Callable[[ServiceOverview], float]) -> Metric:
-    def rows(overview: Overview) -> Iterator[Row]:
-        for process in overview.processes:
-            yield from (((process.name, service.name), read(service)) for service in process.services)
-
-    return Metric(name, kind, text, rows, ("process", "service"))
+    return make
 
 
-def _of_actor(name: str, kind: str, text: str, read: Callable[[ActorOverview], float]) -> Metric:
-    def rows(overview: Overview) -> Iterator[Row]:
-        for process, root in _roots(overview):
-            yield from (((process, actor.name), read(actor)) for actor in _lasting(root))
-
-    return Metric(name, kind, text, rows, ("process", "actor"))
+@_metric("build_info", "version", "The version of receipt_actors.")
+def _version(overview: Overview) -> Rows:
+    return [((overview.version,), 1)]
 
 
-def _of_usage(name: str, kind: str, text: str, read: Callable[[Usage], float]) -> Metric:
-    def rows(overview: Overview) -> Iterator[Row]:
-        for process in _known(overview):
-            yield (process.name,), read(process.usage)
-        if overview.parent_usage is not None:
-            yield (PARENT,), read(overview.parent_usage)
-
-    return Metric(name, kind, text, rows, ("process",))
+@_metric("state", "state", "1 for the state that the system is in, 0 for the others.")
+def _states(overview: Overview) -> Rows:
+    return [((state.value,), float(state is overview.state)) for state in State]
 
 
-def _of_role(name: str, kind: str, text: str, rows: Callable[[RoleOverview], Iterable[Row]], *labels: str) -> Metric:
-    return Metric(name, kind, text, lambda o: () if o.role is None else rows(o.role), labels)
+@_metric("messages_received_total", "", "Deliveries taken from source queues, redeliveries included.", "received")
+@_metric(
+    "message_duration_seconds", "", "From receive to delete, of messages that were answered or moved.", "latencies"
+)
+def _statistics(overview: Overview) -> Rows:
+    return [((), overview.statistics)]
 
 
-def _known(overview: Overview) -> Iterator[ProcessOverview]:
-    """Leave out those that have not said anything of themselves yet."""
-    return (process for process in overview.processes if process.started_at_seconds)
-
-
-def _roots(overview: Overview) -> Iterator[tuple[str, ActorOverview]]:
-    if overview.parent is not None:
-        yield PARENT, overview.parent
-    for process in overview.processes:
-        if process.tree is not None:
-            yield process.name, process.tree
-
-
-def _lasting(actor: ActorOverview) -> Iterator[ActorOverview]:
-    """Walk through all actors but those that come and go with the messages."""
-    yield actor
-    if actor.strategy != _MANY:
-        for child in actor.children:
-            yield from _lasting(child)
-
-
-def _fates(overview: Overview) -> Iterator[Row]:
+@_metric(
+    "messages_finished_total",
+    "fate reason",
+    "Messages that left: answered, moved to the dead-letter queue, handed back or left; and why.",
+)
+def _fates(overview: Overview) -> Rows:
     for (fate, reason), count in overview.statistics.fates.items():
         yield (fate, "" if reason is None else reason.value), count
 
 
-def _incidents(overview: Overview) -> Iterator[Row]:
-    """Count each kind from the start: ``increase()`` sees no first crash in a series that begins with it."""
-    for kind, count in {**dict.fromkeys(map(str, IncidentKind), 0), **overview.statistics.incidents}.items():
-        yield (kind,), count
+@_metric("results_posted_total", "verdict reason", "Answers that a post queue confirmed.")
+def _results(overview: Overview) -> Rows:
+    for (verdict, reason), count in overview.statistics.results.items():
+        yield (verdict.value, reason.value), count
 
 
-def _availability(overview: Overview) -> Iterator[Row]:
-    """Receives have no gateway with a breaker, but may fail as well."""
-    receives = [f"receive from {queue}" for queue in overview.source_queues]
+@_metric("step_duration_seconds", "step", "Of that, the time in each step.")
+def _steps(overview: Overview) -> Rows:
+    return [((step,), latencies) for step, latencies in overview.statistics.steps.items()]
+
+
+@_metric("service_requests_total", "service", "Requests that a service answered.", "requests")
+@_metric(
+    "service_entries_total",
+    "service",
+    "Messages, claims or deletes that were in these requests: divided by them, how full batches are.",
+    "entries",
+)
+def _calls(overview: Overview) -> Rows:
+    return [((service,), calls) for service, calls in overview.statistics.calls.items()]
+
+
+@_metric("service_retries_total", "process service", "Requests to a service that were sent again.", "retries")
+@_metric(
+    "service_requests_waiting",
+    "process service",
+    "Requests that wait to be sent, or for their pause to be over.",
+    "waiting",
+)
+@_metric("service_requests_under_way", "process service", "Requests that were sent and not answered yet.", "under_way")
+def _services(overview: Overview) -> Rows:
+    for process in overview.processes:
+        yield from (((process.name, service.name), service) for service in process.services)
+
+
+@_metric(
+    "service_available",
+    "process service",
+    "1 while a service is available, 0 while its breaker is open, or receives fail.",
+)
+def _availability(overview: Overview) -> Rows:
+    receives = [f"receive from {queue}" for queue in overview.source_queues]  # they have no gateway with a breaker
     for process in overview.processes:
         if not process.services:
             continue
         available = {receive: receive not in process.unavailable for receive in receives}
         available |= {service.name: service.is_available for service in process.services}
-        for service, is_available in available.items():
-            yield (process.name, service), float(is_available)
+        yield from (((process.name, service), float(is_available)) for service, is_available in available.items())
 
 
-def _nodes(role: RoleOverview) -> Iterator[Row]:
-    for node_state in NodeState:
-        yield (node_state.value,), sum(node.state is node_state for node in role.nodes)
+@_metric("messages_in_flight", "process", "Messages taken in and not finished yet.", "in_flight")
+@_metric("credits_reserved", "process", "Messages that receives under way may bring.", "reserved")
+@_metric("process_start_time_seconds", "process", "When a process was started, as UNIX time.", "started_at_seconds")
+def _processes(overview: Overview) -> Rows:
+    """Leave out those that have not said anything of themselves yet."""
+    return (((process.name,), process) for process in overview.processes if process.started_at_seconds)
 
 
-def _share(role: RoleOverview) -> Iterator[Row]:
-    """Of who has none it is nothing of each limit that the whole has."""
-    node: NodeOverview | None = role.own
-    share = {} if node is None or node.share is None or not role.is_active else node.share
-    for limit, value in (role.whole or {}).items():
-        if value is not None:
-            yield (limit,), share.get(limit) or 0.0
+@_metric("process_cpu_seconds_total", "process", "Processor time that a process has taken.", "cpu_seconds")
+@_metric("process_resident_memory_bytes", "process", "Memory that a process has.", "memory_bytes")
+@_metric("process_threads", "process", "Threads of a process.", "threads")
+@_metric("process_open_fds", "process", "Files and sockets that a process has open.", "open_files")
+def _usages(overview: Overview) -> Rows:
+    for labels, process in _processes(overview):
+        yield labels, process.usage
+    if overview.parent_usage is not None:
+        yield ("parent",), overview.parent_usage
 
 
-def _results(overview: Overview) -> Iterator[Row]:
-    for (verdict, reason), count in overview.statistics.results.items():
-        yield (verdict.value, reason.value), count
+@_metric("queue_messages", "queue", "Approximate number of messages on a queue; left out while it is not known.")
+def _depths(overview: Overview) -> Rows:
+    return [((queue,), depth) for queue, depth in overview.queues.items() if depth is not None]
 
 
-METRICS: tuple[Metric, ...] = (
-    Metric("build_info", "info", "The version of receipt_actors.", lambda o: [((o.version,), 1)], ("version",)),
-    Metric(
-        "state",
-        "gauge",
-        "1 for the state that the system is in, 0 for the others.",
-        lambda o: [((state.value,), float(state is o.state)) for state in State],
-        ("state",),
-    ),
-    Metric(
-        "messages_received_total",
-        "counter",
-        "Deliveries taken from source queues, redeliveries included.",
-        lambda o: [((), o.statistics.received)],
-    ),
-    Metric(
-        "messages_finished_total",
-        "counter",
-        "Messages that left: answered, moved to the dead-letter queue, handed back or left; and why.",
-        _fates,
-        ("fate", "reason"),
-    ),
-    Metric("results_posted_total", "counter", "Answers that a post queue confirmed.", _results, ("verdict", "reason")),
-    Metric(
-        "message_duration_seconds",
-        "histogram",
-        "From receive to delete, of messages that were answered or moved.",
-        lambda o: [((), o.statistics.latencies)],
-    ),
-    Metric(
-        "step_duration_seconds",
-        "histogram",
-        "Of that, the time in each step.",
-        lambda o: [((step,), latencies) for step, latencies in o.statistics.steps.items()],
-        ("step",),
-    ),
-    Metric(
-        "service_requests_total",
-        "counter",
-        "Requests that a service answered.",
-        lambda o: [((service,), calls.requests) for service, calls in o.statistics.calls.items()],
-        ("service",),
-    ),
-    Metric(
-        "service_entries_total",
-        "counter",
-        "Messages, claims or deletes that were in these requests: divided by them, how full batches are.",
-        lambda o: [((service,), calls.entries) for service, calls in o.statistics.calls.items()],
-        ("service",),
-    ),
-    _of_service(
-        "service_retries_total", "counter", "Requests to a service that were sent again.", lambda each: each.retries
-    ),
-    Metric(
-        "service_available",
-        "gauge",
-        "1 while a service is available, 0 while its breaker is open, or receives fail.",
-        _availability,
-        ("process", "service"),
-    ),
-    _of_service(
-        "service_requests_waiting",
-        "gauge",
-        "Requests that wait to be sent, or for their pause to be over.",
-        lambda service: service.waiting,
-    ),
-    _of_service(
-        "service_requests_under_way",
-        "gauge",
-        "Requests that were sent and not answered yet.",
-        lambda service: service.under_way,
-    ),
-    _of_process(
-        "messages_in_flight", "gauge", "Messages taken in and not finished yet.", lambda process: process.in_flight
-    ),
-    _of_process(
-        "credits_reserved", "gauge", "Messages that receives under way may bring.", lambda process: process.reserved
-    ),
-    Metric(
-        "queue_messages",
-        "gauge",
-        "Approximate number of messages on a queue; left out while it is not known.",
-        lambda o: [((queue,), depth) for queue, depth in o.queues.items() if depth is not None],
-        ("queue",),
-    ),
-    _of_actor(
-        "actor_mailbox_messages",
-        "gauge",
-        "Messages in the mailbox of a lasting actor.",
-        lambda actor: actor.mailbox_length,
-    ),
-    _of_actor(
-        "actor_messages_total",
-        "counter",
-        "Messages that a lasting actor has handled since it was started.",
-        lambda actor: actor.messages,
-    ),
-    _of_actor(
-        "actor_restarts_total",
-        "counter",
-        "Restarts of a lasting actor since its process was started.",
-        lambda actor: actor.restarts,
-    ),
-    Metric("incidents_total", "counter", "What an operator may want to know of, by kind.", _incidents, ("kind",)),
-    _of_role(
-        "role_info",
-        "info",
-        "How this node shares the work with others. If it is alone there is none of these.",
-        lambda role: [((role.role, role.group, role.node), 1)],
-        *("role", "group", "node"),
-    ),
-    _of_role(
-        "role_active",
-        "gauge",
-        "1 while this node may take messages in: it is active, has a share, and holds its lease.",
-        lambda role: [((), float(role.is_active))],
-    ),
-    _of_role(
-        "role_state",
-        "gauge",
-        "1 for what this node does of its group's work, 0 for the others.",
-        lambda role: [((node_state.value,), float(node_state is role.state)) for node_state in NodeState],
-        "state",
-    ),
-    _of_role("role_nodes", "gauge", "Nodes of the group by state, as this one knows them.", _nodes, "state"),
-    _of_role("role_share", "gauge", "How much of a limit this node may use.", _share, "limit"),
-    _of_role(
-        "role_whole",
-        "gauge",
-        "How much of a limit all nodes may use together.",
-        lambda role: [((name,), value) for name, value in (role.whole or {}).items() if value is not None],
-        "limit",
-    ),
-    _of_role(
-        "role_lease_held_seconds",
-        "gauge",
-        "For how long this node may go on without another renewal; 0: its lease is over.",
-        lambda role: [((), role.held_for_seconds or 0.0)],
-    ),
-    _of_role(
-        "role_token",
-        "gauge",
-        "Token of this node; the next active node has a higher one. Left out if the node is not active.",
-        lambda role: [((), node.token)] if (node := role.own) and node.token is not None else [],
-    ),
-    _of_usage(
-        "process_cpu_seconds_total",
-        "counter",
-        "Processor time that a process has taken.",
-        lambda usage: usage.cpu_seconds,
-    ),
-    _of_usage("process_resident_memory_bytes", "gauge", "Memory that a process has.", lambda usage: usage.memory_bytes),
-    _of_usage("process_threads", "gauge", "Threads of a process.", lambda usage: usage.threads),
-    _of_usage(
-        "process_open_fds", "gauge", "Files and sockets that a process has open.", lambda usage: usage.open_files
-    ),
-    _of_process(
-        "process_start_time_seconds",
-        "gauge",
-        "When a process was started, as UNIX time.",
-        lambda process: process.started_at_seconds,
-    ),
+@_metric("actor_mailbox_messages", "process actor", "Messages in the mailbox of a lasting actor.", "mailbox_length")
+@_metric(
+    "actor_messages_total",
+    "process actor",
+    "Messages that a lasting actor has handled since it was started.",
+    "messages",
 )
+@_metric(
+    "actor_restarts_total", "process actor", "Restarts of a lasting actor since its process was started.", "restarts"
+)
+def _actors(overview: Overview) -> Rows:
+    for process, root in overview.trees.items():
+        yield from (((process, actor.name), actor) for actor in (_lasting(root) if root else ()))
+
+
+def _lasting(actor: ActorOverview) -> Iterator[ActorOverview]:
+    """Yield all actors but those that come and go with the messages."""
+    yield actor
+    if actor.strategy != "simple_one_for_one":
+        for child in actor.children:
+            yield from _lasting(child)
+
+
+@_metric("incidents_total", "kind", "What an operator may want to know of, by kind.")
+def _incidents(overview: Overview) -> Rows:
+    """Count each kind from the start: ``increase()`` sees no first crash in a series that begins with it."""
+    counts = {**dict.fromkeys(map(str, IncidentKind), 0), **overview.statistics.incidents}
+    return [((kind,), count) for kind, count in counts.items()]
+
+
+@_metric(
+    "role_info", "role group node", "How this node shares the work with others. If it is alone there is none of these."
+)
+def _role(role: RoleOverview) -> Rows:
+    return [((role.role, role.group, role.node), 1)]
+
+
+@_metric("role_active", "", "1 while this node may take messages in: it is active, has a share, and holds its lease.")
+def _active(role: RoleOverview) -> Rows:
+    return [((), float(role.is_active))]
+
+
+@_metric("role_state", "state", "1 for what this node does of its group's work, 0 for the others.")
+def _role_states(role: RoleOverview) -> Rows:
+    return [((each.value,), float(each is role.state)) for each in NodeState]
+
+
+@_metric("role_nodes", "state", "Nodes of the group by state, as this one knows them.")
+def _nodes(role: RoleOverview) -> Rows:
+    return [((each.value,), sum(node.state is each for node in role.nodes)) for each in NodeState]
+
+
+@_metric("role_share", "limit", "How much of a limit this node may use.")
+def _shares(role: RoleOverview) -> Rows:
+    """A node without a share has zero of each limit that the whole has."""
+    share = role.own.share if role.own is not None and role.is_active else None
+    return [(labels, (share or {}).get(labels[0]) or 0.0) for labels, _ in _wholes(role)]
+
+
+@_metric("role_whole", "limit", "How much of a limit all nodes may use together.")
+def _wholes(role: RoleOverview) -> Rows:
+    return [((limit,), value) for limit, value in (role.whole or {}).items() if value is not None]
+
+
+@_metric(
+    "role_lease_held_seconds", "", "For how long this node may go on without another renewal; 0: its lease is over."
+)
+def _leases(role: RoleOverview) -> Rows:
+    return [((), role.held_for_seconds or 0.0)]
+
+
+@_metric(
+    "role_token", "", "Token of this node; the next active node has a higher one. Left out if the node is not active."
+)
+def _tokens(role: RoleOverview) -> Rows:
+    return [] if role.own is None or role.own.token is None else [((), role.own.token)]
 
 
 class _OverviewCollector(Collector):

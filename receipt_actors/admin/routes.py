@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -25,7 +24,7 @@ from receipt_actors.admin.security import Guard
 from receipt_actors.admin.streams import MEDIA_TYPE, EventStream, TraceStream
 from receipt_actors.admin.watch import Watch
 from receipt_actors.errors import TraceRefused
-from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
+from receipt_actors.telemetry.control import TraceRequest, UnknownActor
 from receipt_actors.telemetry.health import Health
 
 FOLDER = Path(__file__).parent / "page"
@@ -47,16 +46,13 @@ class Routes:
         self._traces: set[TraceStream] = set()
 
     async def overview(self, _request: Request) -> Response:
-        """Answer with the whole overview."""
         overview = await self._watch.overview()
         return JSONResponse(overview.as_json())
 
     async def history(self, _request: Request) -> Response:
-        """Answer with the samples of the last minutes."""
         return JSONResponse(self._watch.history())
 
     async def events(self, request: Request) -> Response:
-        """Stream an overview a second."""
         if request.method == "HEAD":
             return Response(media_type=MEDIA_TYPE)
         if not self._watch.open_page():
@@ -64,11 +60,9 @@ class Routes:
         return EventStream(self._watch.page_events(), self._watch.close_page)
 
     async def pause(self, request: Request) -> Response:
-        """Have nothing more taken in."""
         return await self._command(request, self._watch.control.pause)
 
     async def resume(self, request: Request) -> Response:
-        """Undo ``pause``."""
         return await self._command(request, self._watch.control.resume)
 
     async def _command(self, request: Request, call: Callable[[], None]) -> Response:
@@ -79,42 +73,29 @@ class Routes:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     async def actor(self, request: Request) -> Response:
-        """Answer with the state of an actor."""
         name = request.path_params["name"]
         try:
-            state = await self._calls.run(partial(self._watch.control.actor_state, name))
+            return JSONResponse(await self._calls.run(partial(self._watch.control.actor_state, name)))
         except UnknownActor:
             raise HTTPException(HTTPStatus.NOT_FOUND, f"no actor is named {name!r}") from None
-        return JSONResponse(state)
 
     async def trace(self, request: Request) -> Response:
-        """Stream the events that match filters."""
         body = await _json_object(request)
-        unknown = sorted(set(body) - {"filters", "limit", "seconds"})
-        if unknown:
-            what = f"found {unknown[0]!r}, expected filters, limit and seconds only"
-            raise HTTPException(HTTPStatus.BAD_REQUEST, what)
-        try:
-            wanted = TraceRequest(**{"filters": {}, **body})
-        except TraceRefused as error:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
+        if unknown := sorted(set(body) - {"filters", "limit", "seconds"}):
+            raise TraceRefused(f"found {unknown[0]!r}, expected filters, limit and seconds only")
+        wanted = TraceRequest(**{"filters": {}, **body})
         if len(self._traces) >= MAX_TRACES:
             raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_TRACES} traces run, and no more may")
         stream = TraceStream()
         self._traces.add(stream)
-        trace: Trace | None = None
         try:
-            trace = await self._calls.run(
+            trace = stream.trace = await self._calls.run(
                 partial(self._watch.control.trace, wanted, stream.take, stream.end),
                 if_late=lambda late: self._calls.begin(late.stop),
             )
-        except TraceRefused as error:
-            raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
-        finally:
-            if trace is None:
-                self._traces.discard(stream)
-
-        stream.trace = trace
+        except BaseException:
+            self._traces.discard(stream)
+            raise
 
         def over() -> None:
             self._traces.discard(stream)
@@ -123,59 +104,42 @@ class Routes:
         return EventStream(stream.events(), over)
 
     async def metrics(self, request: Request) -> Response:
-        """Answer a scraper."""
         overview = await self._watch.overview()
         content, media_type = exposition(overview, request.headers.get("accept", ""))
         return Response(content, media_type=media_type)
 
     async def healthz(self, _request: Request) -> Response:
-        """Say whether the tree is whole."""
         health = await self._watch.health()
         return _probe(health, health.is_healthy)
 
     async def readyz(self, _request: Request) -> Response:
-        """Say whether it does its work."""
         health = await self._watch.health()
         return _probe(health, health.is_ready)
 
     def close(self) -> None:
-        """End the traces that run."""
         for stream in self._traces:
             stream.end("the admin port is being closed")
 
 
-@dataclass(frozen=True, slots=True)
-class PageFile:
-    """One file."""
+def _file(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    """Answer with a file; a browser that has this very file is not sent it again."""
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
 
-    content: bytes
-    media_type: str
-
-    async def answer(self, request: Request) -> Response:
-        """Answer; a browser that has this very file is not sent it again."""
-        tag = f'"{hashlib.sha256(self.content).hexdigest()[:32]}"'
-        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    async def answer(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-        return Response(self.content, media_type=self.media_type, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
 
-
-def page_files(folder: Path = FOLDER) -> Mapping[str, PageFile]:
-    """Return the files by the path of their URL; the index has two."""
-    files = {
-        f"/{file.name}": PageFile(file.read_bytes(), _MEDIA_TYPES[file.suffix])
-        for file in sorted(folder.iterdir())
-        if file.suffix in _MEDIA_TYPES
-    }
-    return {"/": files[f"/{INDEX}"], **files}
+    return answer
 
 
 def application(routes: Routes, host: str, token: str | None) -> ASGIApp:
-    """Return all of it, behind its guard."""
-    files = page_files()
+    names = ["", *sorted(file.name for file in FOLDER.iterdir() if file.suffix in _MEDIA_TYPES)]
+    files = {f"/{name}": FOLDER / (name or INDEX) for name in names}
     app = Starlette(
         routes=[
-            *(Route(path, file.answer) for path, file in files.items()),
+            *(Route(path, _file(file.read_bytes(), _MEDIA_TYPES[file.suffix])) for path, file in files.items()),
             Route("/api/overview", routes.overview),
             Route("/api/history", routes.history),
             Route("/api/events", routes.events),
@@ -187,7 +151,7 @@ def application(routes: Routes, host: str, token: str | None) -> ASGIApp:
             Route("/healthz", routes.healthz),
             Route("/readyz", routes.readyz),
         ],
-        exception_handlers={HTTPException: _http_error, NotAnswered: _not_answered, Exception: _internal_error},
+        exception_handlers=dict.fromkeys((HTTPException, NotAnswered, TraceRefused, Exception), _error),
     )
     app.router.redirect_slashes = False
     return Guard(app, host, token, files)
@@ -217,14 +181,11 @@ async def _json_object(request: Request) -> Mapping[str, Any]:
     return data
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-
-
-async def _not_answered(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-async def _internal_error(_request: Request, _error: Exception) -> Response:
+async def _error(_request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+    if isinstance(error, NotAnswered):
+        return JSONResponse({"error": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE)
+    if isinstance(error, TraceRefused):
+        return JSONResponse({"error": str(error)}, HTTPStatus.BAD_REQUEST)
     return JSONResponse({"error": "an error of the admin port, see its log"}, HTTPStatus.INTERNAL_SERVER_ERROR)

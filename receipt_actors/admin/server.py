@@ -58,11 +58,9 @@ class AdminServer:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
         return f"http://{self.address}/"
 
     def serve(self, system: SystemControl) -> None:
-        """Let this be the system that is looked at."""
         self._system = system
 
     def stop(self) -> None:
@@ -99,7 +97,6 @@ class AdminServer:
         calls.close()
         await serving.end(STOP_SECONDS)
         await looking
-        calls.end()
 
 
 class Pace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -20,7 +19,6 @@ MEDIA_TYPE = "text/event-stream"
 
 
 def event(kind: str, data: Mapping[str, Any]) -> bytes:
-    """Write one event."""
     return f"event: {kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
@@ -34,7 +32,6 @@ class EventStream(StreamingResponse):
         self._on_close = on_close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -46,9 +43,8 @@ class TraceStream:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Mapping[str, Any]] = deque()
-        self._wake = asyncio.Event()
-        self._reason: str | None = None
+        self._waiting: asyncio.Queue[Mapping[str, Any] | None] = asyncio.Queue()
+        self._reason: str | None = None  # for which it has ended; None follows the last event then
         self._sent = 0
         self._lost = 0
         self.trace: Trace | None = None  #: once it runs
@@ -66,30 +62,28 @@ class TraceStream:
             self._loop.call_soon_threadsafe(call, argument)
 
     def _take(self, traced: Mapping[str, Any]) -> None:
-        if len(self._waiting) >= MAX_TRACE_QUEUE:
+        if self._waiting.qsize() < MAX_TRACE_QUEUE:
+            self._waiting.put_nowait(traced)
+        else:
             self._lost += 1
-            return
-        self._waiting.append(traced)
-        self._wake.set()
 
     def _end(self, reason: str) -> None:
         if self._reason is None:
             self._reason = reason
-        self._wake.set()
+            self._waiting.put_nowait(None)
 
     async def events(self) -> AsyncIterator[bytes]:
         """Yield each event, and at last how it ended."""
         while True:
-            while self._waiting:
-                self._sent += 1
-                yield event("trace", self._waiting.popleft())
-            if self._reason is not None:
+            try:
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    traced = await self._waiting.get()
+            except TimeoutError:
+                yield KEEP_ALIVE
+                continue
+            if traced is None:
                 lost = self._lost + (0 if self.trace is None else self.trace.lost)
                 yield event("end", {"reason": self._reason, "events": self._sent, "lost": lost})
                 return
-            self._wake.clear()
-            try:
-                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                yield KEEP_ALIVE
+            self._sent += 1
+            yield event("trace", traced)

@@ -1,8 +1,7 @@
-"""``Watch``: looks at the system for all clients, keeps the history, and wakes the pages.
+"""``Watch``: looks at the system for all clients, and keeps the history.
 
-It owns the newest overview, the samples of the last minutes, and what all open pages are about to be sent. It looks
-every two seconds, every second while a page is open, and on a request; a request during a look, or shortly
-after one, shares it.
+It owns the newest overview, the samples of the last minutes, and what all open pages are sent. It looks every two
+seconds, every second while a page is open, and on a request; a request during a look, or shortly after one, shares it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from receipt_actors.admin.calls import Calls, NotAnswered
 from receipt_actors.admin.history import History
-from receipt_actors.admin.limits import FRESH_SECONDS, KEEP_ALIVE_SECONDS, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
+from receipt_actors.admin.limits import FRESH_SECONDS, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
 from receipt_actors.admin.streams import KEEP_ALIVE, event
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.health import Health, HealthWatch
@@ -26,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Watch:
-    """See the module. Made and used within the event loop."""
+    """Made and used within the event loop. What it returns may raise ``NotAnswered``."""
 
     def __init__(self, calls: Calls, control: Callable[[], SystemControl | None]) -> None:
         self._calls = calls
@@ -37,30 +36,20 @@ class Watch:
         self._newest: Overview | None = None
         self._newest_at_seconds = float("-inf")  # monotonic
         self._pages = 0
+        self._page_overview: Overview | None = None  # that is in the event
         self._page_event = b""
-        self._page_overview: Overview | None = None  # that it tells
-        self._page_events = 0  # that have been written
-        self._news = asyncio.Event()  # another one for each of them
         self._closed = asyncio.Event()
 
     @property
     def control(self) -> SystemControl:
-        """The system.
-
-        Raises:
-            NotAnswered: it is not there yet.
-        """
+        """The system."""
         control = self._control()
         if control is None:
             raise NotAnswered("the system has not been started yet")
         return control
 
     async def overview(self) -> Overview:
-        """Return how the system looks now, or looked a moment ago.
-
-        Raises:
-            NotAnswered: it is not there yet, or does not answer.
-        """
+        """Return how the system looks now, or looked a moment ago."""
         if self._newest is not None and time.monotonic() - self._newest_at_seconds < FRESH_SECONDS:
             return self._newest
         if self._look_under_way is None:
@@ -74,15 +63,10 @@ class Watch:
         self._look_under_way = None
 
     async def health(self) -> Health:
-        """Judge how the system is.
-
-        Raises:
-            NotAnswered: it does not answer.
-        """
+        """Judge how the system is."""
         return self._health.judge(None if self._control() is None else await self.overview())
 
     def history(self) -> Mapping[str, Any]:
-        """Return the samples of the last minutes, in JSON's types."""
         return self._history.as_json()
 
     def open_page(self) -> bool:
@@ -93,48 +77,39 @@ class Watch:
         return True
 
     def close_page(self) -> None:
-        """Count one page less."""
         self._pages -= 1
 
     async def page_events(self) -> AsyncIterator[bytes]:
-        """Yield what an open page gets to know: at once, and every second. A slow one misses some."""
-        if self._pages == 1 or not self._page_events:  # else another page has just had one written
-            with suppress(NotAnswered):  # it is told when there is something
-                self._write_page_event(await self.overview())
-        seen = 0
+        """Yield what an open page gets to know: at once, and every second."""
+        told: Overview | None = None
         while not self._closed.is_set():
-            if seen != self._page_events:
-                seen = self._page_events
-                yield self._page_event
-                continue
             try:
-                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                    await self._news.wait()
-            except TimeoutError:
+                overview = await self.overview()
+            except NotAnswered:
                 yield KEEP_ALIVE
+            else:
+                if overview is not told:
+                    told = overview
+                    yield self._event_of(overview)
+            await self._wait(LOOK_SECONDS)
 
     async def run(self) -> None:
-        """Look, until ``close``."""
-        looks = 0
-        next_at = time.monotonic()
+        """Take samples, until ``close``."""
         while not self._closed.is_set():
-            is_sample = looks % SAMPLE_LOOKS == 0
-            if self._control() is not None and (self._pages or is_sample):
-                await self._tick(is_sample)
-            looks += 1
-            next_at = max(next_at + LOOK_SECONDS, time.monotonic())
-            try:
-                async with asyncio.timeout(next_at - time.monotonic()):
-                    await self._closed.wait()
-            except TimeoutError:
-                continue
+            if self._control() is not None:
+                await self._sample()
+            await self._wait(LOOK_SECONDS * SAMPLE_LOOKS)
 
     def close(self) -> None:
         """End ``run``, and what is sent to pages."""
         self._closed.set()
-        self._news.set()
 
-    async def _tick(self, is_sample: bool) -> None:
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+
+    async def _sample(self) -> None:
         try:
             overview = await self.overview()
         except NotAnswered as error:
@@ -142,19 +117,15 @@ class Watch:
                 logger.warning("the admin port has no answer from the system: %s", error)
             return
         self._health.judge(overview)
-        if is_sample:
-            self._history.add(overview)
-        if self._pages and overview is not self._page_overview:
-            self._write_page_event(overview)
+        self._history.add(overview)
 
-    def _write_page_event(self, overview: Overview) -> None:
-        self._page_overview = overview
-        sample = self._history.newest
-        data = {"overview": slim(overview.as_json()), "sample": None if sample is None else sample.as_json()}
-        self._page_event = event("overview", data)
-        self._page_events += 1
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _event_of(self, overview: Overview) -> bytes:
+        """Write what pages are told of an overview, once for all of them."""
+        if overview is not self._page_overview:
+            self._page_overview = overview
+            data = {"overview": slim(overview.as_json()), "sample": self._history.newest}
+            self._page_event = event("overview", data)
+        return self._page_event
 
     async def _look(self) -> Overview:
         this = self._look_under_way

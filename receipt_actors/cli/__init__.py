@@ -1,18 +1,7 @@
 """The command ``receipt-actors``: finds its sub-commands, runs one, and ends with a code that scripts can rely on.
 
-A sub-command is imported only when it is asked for. A name that is no command any more is answered with what does the
-same now.
-
-======  ==============================================================
-code    meaning
-======  ==============================================================
-0       done
-1       the world failed: a service, a file, a closed pipe
-2       wrong usage or settings; every fault stands on stderr, one a line
-130     interrupted (128 + SIGINT)
-======  ==============================================================
-
-Anything else is a bug, and keeps its traceback.
+0: done. 1: the world failed (a service, a file, a closed pipe). 2: wrong usage or settings; every fault stands on
+stderr, one a line. 130: interrupted (128 + SIGINT). Anything else is a bug, and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -34,33 +23,23 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
+_NAMES = (
+    *("app-store", "bench", "config", "demo", "notifications", "pause", "plan", "redrive", "results", "start"),
+    *("status", "submit", "trace", "verify"),
+)
 #: Each sub-command: its module here, and its name there.
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    **{
-        name: (name.replace("-", "_"), "command")
-        for name in (
-            *("app-store", "bench", "config", "demo", "notifications", "pause", "plan", "redrive", "results", "start"),
-            *("status", "submit", "trace", "verify"),
-        )
-    },
+    **{name: (name.replace("-", "_"), "command") for name in _NAMES},
     "resume": ("pause", "resume"),
 }
-REMOVED: Final[Mapping[str, str]] = {
-    "state": "status --actor NAME",
-    "top": "status --live",
-    "tree": "status --tree",
-}
+REMOVED: Final[Mapping[str, str]] = {"state": "status --actor NAME", "top": "status --live", "tree": "status --tree"}
 
 
 class Commands(click.Group):
-    """The group of all ``COMMANDS``."""
-
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name every sub-command, in alphabetical order."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one sub-command that is wanted; None if there is no such."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name]
@@ -78,7 +57,7 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     epilog="""\b
 Examples:
   # see it work, on this machine alone
@@ -101,11 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(body: Callable[[], object]) -> int:
-    """Call ``body`` and turn how it ends into an exit code, with a message on stderr where it is not 0.
-
-    An integer that ``body`` returns is the code. Errors that are to be expected end in one line each; whatever else
-    is raised is a bug and passes through.
-    """
+    """Call ``body``; return the integer that it returns, or the code of how it ended, with one line an error."""
     try:
         result = body()
         sys.stdout.flush()  # here, where a closed pipe is told from a bug, not when the interpreter ends
@@ -135,11 +110,10 @@ def complain(text: str) -> None:
 
 
 def _fill_standard_streams() -> None:
-    """Replace standard streams that the parent process has closed.
+    """Replace standard streams that the parent process has closed; worker processes inherit the replacements.
 
-    Python has None there, and the next file that is opened would get the number: output would go into the database.
-    Reading finds nothing and complaints are lost, but *printing* fails, as into a pipe whose reader is gone: an answer
-    without a reader must not count as written. Worker processes inherit the replacements.
+    The next file that is opened would get the number, and output would go into the database. Reading finds nothing and
+    complaints are lost, but *printing* fails: an answer without a reader must not count as written.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:

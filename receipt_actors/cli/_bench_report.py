@@ -35,7 +35,6 @@ class BenchReport:
     load: Load
 
     def print(self) -> None:
-        """Print the table."""
         console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
         where = machine(os.cpu_count() or 1)
         console.print(f"{self._conditions()}; {'TLS' if self.options.tls else 'no TLS'} to Apple")
@@ -61,7 +60,6 @@ class BenchReport:
             console.print(f"Each receipt more in flight takes {slope / 1024:.1f} KiB, beyond its body.")
 
     def write_json(self, path: Path) -> None:
-        """Write all figures of all runs."""
         content = {
             "machine": machine(os.cpu_count() or 1),
             "load": {"messages": self.load.messages, "receipt_bytes": self.load.receipt_bytes},
@@ -72,7 +70,6 @@ class BenchReport:
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def write_plot(self, path: Path) -> None:
-        """Draw rate and latency over time, and the sweep if there is one."""
         from receipt_actors.sandbox.bench.plots import write_plot  # matplotlib takes its time to import
 
         write_plot(path, self.series, f"receipt-actors bench: {self._conditions()}")

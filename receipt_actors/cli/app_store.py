@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import secrets
 import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+import requests
 
-from receipt_actors.cli import EXIT_DONE
-from receipt_actors.cli._store_orders import buy, notify
+from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.process import StopSignals
-from receipt_actors.cli.terminal import FiniteFloatRange
+from receipt_actors.cli.terminal import FiniteFloatRange, choice
+from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
+from receipt_actors.domain.receipts import ProductType
+from receipt_actors.errors import ReceiptActorsError
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Receipts, make_scenario
 from receipt_actors.sandbox.receipts import DEFAULT_KEY
@@ -24,6 +28,18 @@ from receipt_actors.settings import SETTINGS
 
 if TYPE_CHECKING:
     from receipt_actors.sandbox.notifications import Delivery
+
+TIMEOUT_SECONDS = 30.0
+LOOK_SECONDS = 0.05
+FORMS = {"signed": "signed_transaction", "app": "app_receipt", "transaction": "transaction_receipt"}
+_store_option = click.option("--store", default="http://127.0.0.1:8421", metavar="URL", help="Where the store listens.")
+_SECONDS, _HOUR = FiniteFloatRange(0, 60), FiniteFloatRange(0.001, 3600)
+_COUNT, _PERCENTAGE = click.IntRange(1, 100_000), click.IntRange(0, WHOLE_PERCENTAGE)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class StoreRefused(ReceiptActorsError):
+    """The simulated App Store does not answer, or did not do what it was asked for."""
 
 
 def _loopback(_context: click.Context, _parameter: click.Parameter, host: str) -> str:
@@ -56,79 +72,37 @@ Examples:
 SIGINT (Ctrl-C) and SIGTERM end it with code 0.
 """,
 )
-@click.option(
-    "--host",
-    callback=_loopback,
-    default="127.0.0.1",
-    show_default=True,
-    metavar="HOST",
-    help="Address to listen on, of this machine alone: receipts travel in the clear.",
-)
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8421, show_default=True, metavar="N", help="0 takes any free one."
-)
-@click.option(
-    "--latency",
-    type=FiniteFloatRange(0, 60),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long an answer takes.",
-)
-@click.option(
-    "--jitter",
-    type=FiniteFloatRange(0, 60),
-    default=0.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How much longer it may take, at random.",
-)
+@click.option("--host", callback=_loopback, default="127.0.0.1", metavar="HOST", help="Loopback address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8421, metavar="N", help="0 takes any free one.")
+@click.option("--latency", type=_SECONDS, default=0.0, metavar="SECONDS", help="How long an answer takes.")
+@click.option("--jitter", type=_SECONDS, default=0.0, metavar="SECONDS", help="How much longer, at random.")
 @click.option("--shared-secret", metavar="SECRET", help="Answer 21004 to requests without this password.")
 @click.option(
-    "--key",
-    metavar="TEXT",
-    help="What all that it sells and signs follows from: whoever knows it can mint. [default: what everybody knows]",
+    "--key", metavar="TEXT", help="Secret from which all that it sells and signs follows. [default: a public one]"
 )
 @click.option(
     "--files",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=_FOLDER,
     metavar="FOLDER",
-    help="Where to write its root certificate and the key for its Server API. [default: a folder that goes with it]",
+    help="Where to write its root and its API key. [default: a temporary folder]",
 )
 @click.option(
-    "--api-rate",
-    type=click.IntRange(1, 100_000),
-    metavar="N",
-    help="Answer 429 to more requests a second of the Server API (Apple: to more than 50).",
+    "--api-rate", type=_COUNT, metavar="N", help="Answer 429 to more requests a second of the Server API (Apple: 50)."
 )
 @click.option("--notify", "notify_url", metavar="URL", help="Where notifications go (see the command notify).")
 @click.option(
     "--notify-hour",
-    type=FiniteFloatRange(0.001, 3600),
+    type=_HOUR,
     default=1.0,
-    show_default=True,
     metavar="SECONDS",
-    help="How long an hour lasts: what nobody takes comes again after 1, 12, 24, 48 and 72 of them.",
+    help="Length of an hour: retries come after 1, 12, 24, 48, 72.",
 )
 @click.option(
-    "--mint",
-    type=click.IntRange(1, 100_000),
-    metavar="N",
-    help="Print sample messages of all kinds, good and bad, as lines; the variables go to stderr then.",
+    "--mint", type=_COUNT, metavar="N", help="Print sample messages, good and bad; the variables go to stderr then."
 )
-@click.option(
-    "--receipts",
-    type=click.Choice([each.value for each in Receipts]),
-    default=Receipts.APP.value,
-    show_default=True,
-    help="What is in the sample messages: app receipts, signed transactions, or both.",
-)
-@click.option(
-    "--bundle-id", default="com.example.game", show_default=True, metavar="ID", help="App of the sample messages."
-)
-@click.option(
-    "--post-queue", default="ResultsSQS", show_default=True, metavar="QUEUE", help="Post queue of the sample messages."
-)
+@click.option("--receipts", type=choice(Receipts), default=Receipts.APP.value, help="What is in the sample messages.")
+@click.option("--bundle-id", default="com.example.game", metavar="ID", help="App of the sample messages.")
+@click.option("--post-queue", default="ResultsSQS", metavar="QUEUE", help="Post queue of the sample messages.")
 @click.option(
     "--seed", type=int, metavar="N", help="The same seed makes the same sample messages. [default: new ones each time]"
 )
@@ -161,7 +135,6 @@ def command(
     """
     if ctx.invoked_subcommand is not None:
         return EXIT_DONE
-    is_minting = mint is not None
     secret = DEFAULT_KEY if key is None else key.encode()
     with (
         StopSignals() as signals,
@@ -177,10 +150,12 @@ def command(
             notification_hour_seconds=notify_hour,
             on_delivery=_tell,
         ) as store,
-        _folder(files) as folder,
+        tempfile.TemporaryDirectory(prefix="receipt-actors-app-store-") as temporary,
     ):
+        folder = files or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         for line in _variables(store, folder):
-            click.echo(line, err=is_minting)
+            click.echo(line, err=mint is not None)
         if mint is not None:
             seed = secrets.randbits(32) if seed is None else seed
             scenario = make_scenario(mint, seed, bundle_id, post_queue, secret, receipts=Receipts(receipts))
@@ -192,21 +167,7 @@ def command(
     return EXIT_DONE
 
 
-command.add_command(buy)
-command.add_command(notify)
-
-
-@contextmanager
-def _folder(files: Path | None) -> Iterator[Path]:
-    if files is not None:
-        files.mkdir(parents=True, exist_ok=True)
-        yield files
-        return
-    with tempfile.TemporaryDirectory(prefix="receipt-actors-app-store-") as folder:
-        yield Path(folder)
-
-
-def _variables(store: SimulatedAppStore, folder: Path) -> Sequence[str]:
+def _variables(store: SimulatedAppStore, folder: Path) -> list[str]:
     """Write what leads the other commands to a store, for a shell."""
     files = store.write_files(folder.absolute())
     return [
@@ -226,3 +187,111 @@ def _export(setting: str, value: object) -> str:
 def _tell(delivery: Delivery) -> None:
     again = "" if delivery.next_in_seconds is None else f", again in {delivery.next_in_seconds:g} s"
     click.echo(f"{delivery.type} {delivery.notification_uuid}: {delivery.outcome}{again}", err=True)
+
+
+# --- orders to a store that runs ---
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  receipt-actors app-store buy
+  receipt-actors app-store buy --form signed --product-id gold_monthly --lasts 2592000 > receipt.txt
+"""
+)
+@_store_option
+@click.option("--product-id", default="coins_100", metavar="ID", help="What is bought.")
+@click.option("--bundle-id", default="com.example.game", metavar="ID", help="In which app.")
+@click.option(
+    "--environment", type=choice(Environment), default=Environment.PRODUCTION.value, help="In which of Apple's worlds."
+)
+@click.option(
+    "--type", "product_type", type=choice(ProductType), help="[default: a subscription if it ends, else a consumable]"
+)
+@click.option("--lasts", type=FiniteFloatRange(1, 10**9), metavar="SECONDS", help="When a subscription ends, from now.")
+@click.option("--app-account-token", metavar="UUID", help="Whom the app buys it for.")
+@click.option("--quantity", type=click.IntRange(1, 1000), metavar="N", help="How many at once. [default: 1]")
+@click.option("--family-shared", is_flag=True, help="Bought by somebody else of the family.")
+@click.option("--transaction-id", metavar="ID", help="Of this purchase. [default: a new one]")
+@click.option("--form", type=click.Choice(list(FORMS)), help="Print this form alone; transaction is that of iOS 6.")
+def buy(store: str, lasts: float | None, family_shared: bool, form: str | None, **fields: str | int | None) -> int:
+    """Buy something in a simulated App Store that runs.
+
+    Prints its transaction id and all that an app could send for it, as JSON; or one form of it, for submit.
+    """
+    order: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
+    order["is_family_shared"] = family_shared
+    if lasts is not None:
+        order["expires_at_ms"] = int((time.time() + lasts) * 1000)
+    sold = _ask("POST", store, "purchases", order)
+    click.echo(json.dumps(sold) if form is None else sold[FORMS[form]])
+    return EXIT_DONE
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  receipt-actors app-store notify REFUND 1764392732000001
+  receipt-actors app-store notify REFUND 1764392732000001 --revocation-percentage 33333
+  receipt-actors app-store notify TEST --bundle-id com.example.game
+  # of a receipt that another store of this key has sold
+  receipt-actors app-store notify REFUND 42 --receipt-file receipt.txt --url http://127.0.0.1:8080/notifications
+
+\b
+Exit codes:
+  0  it was taken, or it was printed because no URL is known
+  1  it was not taken yet; the store sends it again
+"""
+)
+@click.argument("notification_type", metavar="TYPE")
+@click.argument("transaction_id", required=False, metavar="[TRANSACTION_ID]")
+@_store_option
+@click.option("--url", metavar="URL", help="Where to send it. [default: the --notify of the store]")
+@click.option("--subtype", metavar="SUBTYPE", help="As Apple names it, such as BILLING_RECOVERY.")
+@click.option("--bundle-id", metavar="ID", help="App that a TEST is about.")
+@click.option(
+    "--revocation-percentage",
+    type=_PERCENTAGE,
+    metavar="N",
+    help="Part that a REFUND gives back; 33333 is 33.333 %. [default: all]",
+)
+@click.option(
+    "--receipt-file",
+    type=click.File("r"),
+    metavar="PATH",
+    help="Receipt or signed transaction that the store gets first; - is stdin.",
+)
+def notify(
+    notification_type: str, transaction_id: str | None, store: str, receipt_file: Any, **fields: str | int | None
+) -> int:
+    """Have something happen to a purchase, and the store send Apple's notification of it.
+
+    TYPE is one of Apple's: REFUND and REVOKE take the purchase back, REFUND_REVERSED gives it back; DID_RENEW, EXPIRED,
+    ONE_TIME_CHARGE, TEST and others only tell. Where no URL is known, the body that would be posted is printed.
+    """
+    if receipt_file is not None:
+        _ask("POST", store, "receipts", {"receipt": receipt_file.read().strip()})
+    order = {"notification_type": notification_type, "transaction_id": transaction_id, **fields}
+    told = _ask("POST", store, "notifications", {name: value for name, value in order.items() if value is not None})
+    if not told["is_sent"]:
+        click.echo(json.dumps({"signedPayload": told["signed_payload"]}))
+        return EXIT_DONE
+    uuid = told["notification_uuid"]
+    while True:  # for the first attempt, which a backend that answers nothing makes last half a minute
+        for delivery in _ask("GET", store, "deliveries", None):
+            if delivery["notification_uuid"] == uuid:
+                click.echo(f"{notification_type} {uuid}: {delivery['outcome']}")
+                return EXIT_DONE if delivery["accepted"] else EXIT_WORLD_FAILED
+        time.sleep(LOOK_SECONDS)
+
+
+def _ask(method: str, store: str, path: str, order: Mapping[str, object] | None) -> Any:
+    url = f"{store.rstrip('/')}/simulated/{path}"
+    try:
+        answer = requests.request(method, url, json=order, timeout=TIMEOUT_SECONDS)
+        content = answer.json()
+    except requests.RequestException:
+        raise StoreRefused(f"no simulated App Store at {store}: start one with `receipt-actors app-store`") from None
+    if not answer.ok:
+        raise StoreRefused(f"the simulated App Store at {store}: {content.get('error', answer.status_code)}")
+    return content

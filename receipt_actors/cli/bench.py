@@ -3,86 +3,71 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
-import textwrap
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
-from receipt_actors.cli._bench_runs import (
-    MAX_MESSAGES,
-    check_flags,
-    check_memory,
-    half_load,
-    make_plans,
-    messages_in,
-    run_all,
-)
-from receipt_actors.cli.terminal import FiniteFloatRange
+from receipt_actors.cli.start import command as start
+from receipt_actors.cli.start import process_count
+from receipt_actors.cli.terminal import FiniteFloatRange, SlowProgress, comma_separated
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.settings import SETTINGS, Settings, load_settings
+from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
-if TYPE_CHECKING:
-    from receipt_actors.sandbox.bench import Load, Series, ServiceOptions, Services
+if TYPE_CHECKING:  # they need the extra
+    from receipt_actors.sandbox.bench import Load, Measurement, Series, Services
 
-DEFAULT_MESSAGES = 20_000
+MAX_MESSAGES = 1_000_000
+BYTES_A_MESSAGE = 4096  #: that the simulated services hold, beyond twice its receipt
+MEMORY_SHARE = 0.5  #: of what is available, that the messages may take
+VISIBILITY_SECONDS = 30  #: what the program has for ``visibility_timeout_seconds``, unless the flags set it
+PATIENCE_SECONDS = 60.0  #: without a message that is finished, at least
+SPARE_PATIENCE_SECONDS = 30.0  #: for a message that came back to be finished
 WAYS = ("verify-receipt", "storekit2", "server-api")  #: the first is the default
 PLOT_EXTENSIONS = (".png", ".svg", ".html")
 DEFAULT_JITTER_SECONDS = 0.1  #: of Apple's latency; no more than that
+#: Settings of ``start`` that bench sets, so that the program uses what is simulated, and tells what it counted.
+OWN = (
+    *("database", "backend", "source_queue", "sources", "post_queues", "ledger_table", "app_store_url"),
+    *("app_receipts", "apple_roots", "server_api_key", "server_api_key_id", "server_api_issuer_id"),
+    *("exit_when_idle_seconds", "statistics_file"),
+)
 
 
-def _plot_path(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    if path is not None and path.suffix not in PLOT_EXTENSIONS:
-        raise click.BadParameter(f"{str(path)!r} does not end in {', '.join(PLOT_EXTENSIONS)}.")
-    return _new_file(_context, _parameter, path)
+_WAYS_OF, _LIMITS = comma_separated(click.Choice(WAYS)), comma_separated(click.IntRange(1, MAX_MESSAGES))
+_PATH = click.Path(path_type=Path)
 
 
-def _new_file(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+def _new_file(_context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """Refuse now what could not be written after minutes of measuring."""
-    if path is not None:
-        was_there = os.path.lexists(path)
-        try:
-            if not was_there or path.is_file() or path.is_dir():  # to open a pipe would wait for its reader
-                path.open("ab").close()
-        except OSError as error:
-            raise click.BadParameter(f"{str(path)!r} can't be written: {error.strerror}.") from None
-        if not was_there:
-            path.unlink()
+    if path is None:
+        return None
+    if parameter.name == "plot_path" and path.suffix not in PLOT_EXTENSIONS:
+        raise click.BadParameter(f"{str(path)!r} does not end in {', '.join(PLOT_EXTENSIONS)}.")
+    was_there = os.path.lexists(path)
+    try:
+        if not was_there or path.is_file() or path.is_dir():  # to open a pipe would wait for its reader
+            path.open("ab").close()
+    except OSError as error:
+        raise click.BadParameter(f"{str(path)!r} can't be written: {error.strerror}.") from None
+    if not was_there:
+        path.unlink()
     return path
-
-
-def _numbers(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    parts = [part.strip() for part in text.split(",")]
-    # What has more digits than the highest is told by its length: Python refuses to read thousands of them.
-    if not all(
-        part.isascii() and part.isdigit() and len(part) <= len(str(MAX_MESSAGES)) and 0 < int(part) <= MAX_MESSAGES
-        for part in parts
-    ):
-        raise click.BadParameter(
-            f"{textwrap.shorten(text, 60)!r}: expected numbers above 0, of at most {MAX_MESSAGES:,}, comma separated."
-        )
-    return tuple(dict.fromkeys(map(int, parts)))
-
-
-def _ways(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[str, ...]:
-    ways = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-    unknown = [way for way in ways if way not in WAYS]
-    if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(WAYS)}.")
-    return ways
 
 
 def _latency(name: str, default: float | None, help: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     seconds = FiniteFloatRange(0, 60)
-    shown = default is not None
-    return click.option(name, type=seconds, default=default, show_default=shown, metavar="SECONDS", help=help)
+    return click.option(name, type=seconds, default=default, metavar="SECONDS", help=help)
 
 
 @click.command(
@@ -92,8 +77,8 @@ Examples:
   receipt-actors bench
   # CPU alone, medians of five runs
   receipt-actors bench --no-latency --runs 5
-  # a minute on all cores, then latencies at half that load, with plots
-  receipt-actors bench --seconds 60 --processes auto --half-load --plot bench.html
+  # on all cores, then latencies at half that load, with plots
+  receipt-actors bench --messages 200000 --processes auto --half-load --plot bench.html
   # what Apple is asked about, beside what is verified here
   receipt-actors bench --receipts verify-receipt,storekit2,server-api
   # what more in flight brings; flags of `start` come last
@@ -103,38 +88,21 @@ Examples:
 Needs the extra: pip install "receipt-actors[bench]"
 """
 )
-@click.option(
-    "--messages", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help=f"How many. [default: {DEFAULT_MESSAGES:,}]"
-)
-@click.option(
-    "--seconds",
-    type=FiniteFloatRange(1, 3600),
-    metavar="S",
-    help="As many as take about so long, found by a short run.",
-)
+@click.option("--messages", type=click.IntRange(1, MAX_MESSAGES), default=20_000, metavar="N", help="How many.")
 @click.option(
     "--receipts",
     "ways",
-    callback=_ways,
+    callback=_WAYS_OF,
     default=WAYS[0],
-    show_default=True,
     metavar="WAY,...",
-    help="A series of runs for each: verify-receipt (app receipts), storekit2 (signed transactions), server-api (app "
-    "receipts, whose transactions are looked up).",
+    help="A series each: verify-receipt, storekit2 (signed), server-api (looked up).",
 )
-@click.option("--runs", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs to take the median of.")
+@click.option("--runs", type=click.IntRange(1, 100), default=1, help="Runs to take the median of.")
 @click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
 @click.option("--max-in-flight", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help="Messages in flight, at most.")
+@click.option("--transport", type=click.Choice(["auto", "threads"]), help="How requests are made.")
 @click.option(
-    "--transport",
-    type=click.Choice(["auto", "threads"]),
-    help="How requests are made.",
-)
-@click.option(
-    "--in-flight-sweep",
-    callback=_numbers,
-    metavar="N,N,...",
-    help="A series of runs for each of these --max-in-flight.",
+    "--in-flight-sweep", callback=_LIMITS, metavar="N,N,...", help="A series of runs for each of these --max-in-flight."
 )
 @click.option(
     "--rate", type=FiniteFloatRange(0.001, 1e6), metavar="R", help="Messages available a second, not all at once."
@@ -147,33 +115,39 @@ Needs the extra: pip install "receipt-actors[bench]"
 @_latency("--dynamodb-latency", 0.005, "How long the simulated DynamoDB takes.")
 @_latency("--sqs-latency", 0.01, "How long the simulated SQS takes.")
 @click.option("--no-latency", is_flag=True, help="All of them answer at once: what remains is CPU time.")
-@click.option("--tls/--no-tls", default=True, show_default=True, help="To the App Store, as Apple is spoken to.")
+@click.option("--tls/--no-tls", default=True, help="To the App Store, as Apple is spoken to.")
 @click.option(
-    "--receipt-bytes",
-    type=click.IntRange(0, 500_000),
-    default=5 * 1024,
-    show_default=True,
-    metavar="N",
-    help="Of each receipt, before base64.",
+    "--receipt-bytes", type=click.IntRange(0, 500_000), default=5 * 1024, metavar="N", help="Size before base64."
 )
 @click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path),
-    callback=_new_file,
-    metavar="FILE",
-    help="Write all figures of all runs.",
+    "--json", "json_path", type=_PATH, callback=_new_file, metavar="FILE", help="Write all figures of all runs."
 )
 @click.option(
-    "--plot",
-    "plot_path",
-    type=click.Path(path_type=Path),
-    callback=_plot_path,
-    metavar="FILE",
-    help="Draw rate and latency over time, and the sweep: .png, .svg or .html.",
+    "--plot", "plot_path", type=_PATH, callback=_new_file, metavar="FILE", help="Draw them: .png, .svg or .html."
 )
 @click.argument("start_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAGS OF START]")
-def command(**options: Any) -> int:
+def command(
+    *,
+    messages: int,
+    ways: tuple[str, ...],
+    runs: int,
+    processes: str | None,
+    max_in_flight: int | None,
+    transport: str | None,
+    in_flight_sweep: tuple[int, ...],
+    rate: float | None,
+    half_load: bool,
+    apple_latency: float,
+    apple_jitter: float | None,
+    dynamodb_latency: float,
+    sqs_latency: float,
+    no_latency: bool,
+    tls: bool,
+    receipt_bytes: int,
+    json_path: Path | None,
+    plot_path: Path | None,
+    start_flags: tuple[str, ...],
+) -> int:
     """Measure what a receipt costs on this machine.
 
     Runs the real program (`receipt-actors start`, on SQS, DynamoDB and an App Store that are simulated by processes of
@@ -181,11 +155,41 @@ def command(**options: Any) -> int:
     latencies, calls. Every answer is checked: the exit code is 1 if one is missing, wrong, sent more often than its
     message was delivered, or deleted before it was sent. What starting takes is told apart.
     """
-    chosen = _Options(**options)
-    chosen.check()
-    services = chosen.services()
-    load, series = _measure(chosen, services)
-    _report(chosen, services, load, series)
+    if max_in_flight is not None and in_flight_sweep:
+        raise click.UsageError("--max-in-flight and --in-flight-sweep: give one of them")
+    if rate is not None and half_load:
+        raise click.UsageError("--rate and --half-load: give one of them")
+    if apple_jitter is None:
+        apple_jitter = min(DEFAULT_JITTER_SECONDS, apple_latency)
+    elif apple_jitter > apple_latency:
+        raise click.UsageError(
+            "--apple-jitter: expected at most --apple-latency, for no answer takes less than no time"
+        )
+    sweep = in_flight_sweep or (() if max_in_flight is None else (max_in_flight,))
+    own = {"processes": processes, "transport": transport, "max_in_flight": sweep or None}
+    _check_flags(start_flags, [name for name, value in own.items() if value is not None])
+    _check_extra(["psutil", "matplotlib"] if plot_path else ["psutil"])
+    from receipt_actors.cli._bench_report import BenchReport
+    from receipt_actors.sandbox.bench import Latency, Load, ServiceOptions, Services
+
+    given = [(SETTINGS[name].flag, own[name]) for name in ("processes", "transport")]
+    flags = [*(word for flag, value in given if value is not None for word in (flag, str(value))), *start_flags]
+    plans = _plans(flags, sweep, rate, ways, is_sweep=bool(in_flight_sweep))
+    options = ServiceOptions(Latency(apple_latency, apple_jitter), sqs_latency, dynamodb_latency, tls)
+    if no_latency:
+        options = ServiceOptions(Latency(), 0.0, 0.0, tls)
+    load = Load(messages, receipt_bytes)
+    _check_memory(load)
+    with _sigterm_as_interrupt(), Services(options) as services:
+        series = [_measured(services, plan, load, runs) for plan in plans]
+        if half_load:
+            series.append(_measured(services, _half_load(plans, series), load, runs))
+    report = BenchReport(series, options, load)
+    report.print()
+    if json_path is not None:
+        report.write_json(json_path)
+    if plot_path is not None:
+        report.write_plot(plot_path)
     wrong = [run for each in series for run in each.runs if run.wrong]
     for run in wrong:
         complain(f"{run.wrong} answers or claims were wrong, among them:")
@@ -194,108 +198,106 @@ def command(**options: Any) -> int:
     return EXIT_WORLD_FAILED if wrong else EXIT_DONE
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Options:
-    """The command's options, by their names."""
+# --- what to run ---
 
-    messages: int | None
-    seconds: float | None
-    ways: tuple[str, ...]
-    runs: int
-    processes: str | None
-    max_in_flight: int | None
-    transport: str | None
-    in_flight_sweep: tuple[int, ...]
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One series of runs."""
+
+    label: str
+    flags: tuple[str, ...]
+    settings: Settings  #: that the program makes of the flags
     rate: float | None
-    half_load: bool
-    apple_latency: float
-    apple_jitter: float | None
-    dynamodb_latency: float
-    sqs_latency: float
-    no_latency: bool
-    tls: bool
-    receipt_bytes: int
-    json_path: Path | None
-    plot_path: Path | None
-    start_flags: tuple[str, ...]
-
-    def check(self) -> None:
-        """Complain of what does not go together, and of what is missing."""
-        if self.messages is not None and self.seconds is not None:
-            raise click.UsageError("--messages and --seconds: give one of them")
-        if self.max_in_flight is not None and self.in_flight_sweep:
-            raise click.UsageError("--max-in-flight and --in-flight-sweep: give one of them")
-        if self.rate is not None and self.half_load:
-            raise click.UsageError("--rate and --half-load: give one of them")
-        if self.apple_jitter is not None and self.apple_jitter > self.apple_latency:
-            raise click.UsageError(
-                "--apple-jitter: expected at most --apple-latency, for no answer takes less than no time"
-            )
-        given_before = {
-            "processes": self.processes is not None,
-            "transport": self.transport is not None,
-            "max_in_flight": self.max_in_flight is not None or bool(self.in_flight_sweep),
-        }
-        check_flags(self.start_flags, given_before)
-        modules = {"psutil": True, "matplotlib": self.plot_path is not None}
-        _check_extra([module for module, is_needed in modules.items() if is_needed])
+    max_in_flight: int | None
+    way: str  #: how receipts are vouched for (``sandbox.bench.Way``)
 
     @property
-    def flags(self) -> list[str]:
-        """What ``start`` is told."""
-        processes = [] if self.processes is None else ["--processes", self.processes]
-        transport = [] if self.transport is None else ["--transport", self.transport]
-        return [*processes, *transport, *self.start_flags]
+    def visibility_seconds(self) -> int:
+        """How long a message stays away that a process had in flight when it died; shorter than by default."""
+        is_given = "visibility_timeout_seconds" in self.settings.model_fields_set
+        return self.settings.visibility_timeout_seconds if is_given else VISIBILITY_SECONDS
 
-    def services(self) -> ServiceOptions:
-        """How the simulated services behave."""
-        from receipt_actors.sandbox.bench import Latency, ServiceOptions
-
-        if self.no_latency:
-            return ServiceOptions(Latency(), 0.0, 0.0, self.tls)
-        default_jitter = min(DEFAULT_JITTER_SECONDS, self.apple_latency)
-        jitter = default_jitter if self.apple_jitter is None else self.apple_jitter
-        return ServiceOptions(Latency(self.apple_latency, jitter), self.sqs_latency, self.dynamodb_latency, self.tls)
+    @property
+    def patience_seconds(self) -> float:
+        """How long nothing may be finished: what a process that dies had in flight comes back before."""
+        pause_seconds = 0.0 if self.rate is None else 1 / self.rate
+        return max(PATIENCE_SECONDS, self.visibility_seconds + pause_seconds + SPARE_PATIENCE_SECONDS)
 
 
-def _measure(chosen: _Options, options: ServiceOptions) -> tuple[Load, Sequence[Series]]:
-    """Run every series; what they are made of, and what they came to."""
-    from receipt_actors.sandbox.bench import Load, Services
+def _plans(
+    flags: Sequence[str], limits: Sequence[int], rate: float | None, ways: Sequence[str], *, is_sweep: bool
+) -> list[_Plan]:
+    """Plan a series for each way, or for each way one for each limit of the sweep.
 
-    plans = make_plans(chosen.flags, chosen.max_in_flight, chosen.in_flight_sweep, chosen.rate, chosen.ways)
-    with _sigterm_as_interrupt(), Services(options) as services:
-        count = chosen.messages or DEFAULT_MESSAGES
-        if chosen.seconds is not None:
-            count = messages_in(chosen.seconds, services, plans[0], chosen.receipt_bytes)
-        load = Load(count, chosen.receipt_bytes)
-        check_memory(load)
-        series = []
-        for plan in plans:
-            _prepare(services, replace(load, way=plan.way))
-            series.append(plan.series(run_all(services, plan, chosen.runs)))
-        if chosen.half_load:
-            plan = half_load(plans, series)
-            _prepare(services, replace(load, way=plan.way))
-            series.append(plan.series(run_all(services, plan, chosen.runs)))
-    return load, series
+    Raises ``ConfigurationError`` for flags of no use.
+    """
+    how = "all at once" if rate is None else f"{rate:g}/s"
+    plans = []
+    for way in ways:
+        for limit in limits or (None,):
+            its_flags = (*(() if limit is None else ("--max-in-flight", str(limit))), *flags)
+            words = [way] * (len(ways) > 1) + [f"{limit} in flight"] * is_sweep + [how]
+            settings = _settings(its_flags)
+            plans.append(_Plan(", ".join(words), its_flags, settings, rate, limit if is_sweep else None, way))
+    return plans
 
 
-def _prepare(services: Services, load: Load) -> None:
-    """Prepare a load, unless it is the one that was prepared last."""
-    if services.load != load:
-        services.prepare(load)
+def _half_load(plans: Sequence[_Plan], series: Sequence[Series]) -> _Plan:
+    """Plan another series, at half the rate of the quickest."""
+    best = max(range(len(series)), key=lambda number: series[number].middle_run().steady_per_second)
+    middle = series[best].middle_run()
+    rate = (middle.steady_per_second or middle.per_second) / 2  # the former takes more than a few messages
+    label = f"half load, {rate:.0f}/s"
+    if len({plan.way for plan in plans}) > 1:
+        label = f"{plans[best].way}, {label}"
+    return replace(plans[best], label=label, rate=rate, max_in_flight=None)
 
 
-def _report(chosen: _Options, options: ServiceOptions, load: Load, series: Sequence[Series]) -> None:
-    """Print the table, and write the files that were asked for."""
-    from receipt_actors.cli._bench_report import BenchReport
+def _check_flags(flags: Sequence[str], given_before: Sequence[str]) -> None:
+    """Complain of flags of ``start`` that are bench's own business, or given before the ``--`` as well."""
+    given, _ = _parsed(flags)
+    faults = [f"{SETTINGS[name].flag}: found it after --, expected not: bench sets it" for name in given if name in OWN]
+    for name in given_before:
+        if name in given:
+            faults.append(f"{SETTINGS[name].flag}: found it after --, and before as an option of bench; expected one")
+    if faults:
+        raise ConfigurationError(faults)
 
-    report = BenchReport(series, options, load)
-    report.print()
-    if chosen.json_path is not None:
-        report.write_json(chosen.json_path)
-    if chosen.plot_path is not None:
-        report.write_plot(chosen.plot_path)
+
+def _settings(flags: Sequence[str]) -> Settings:
+    """Return what the program makes of its flags. Raises ``ConfigurationError``, with what it would complain of."""
+    from receipt_actors.sandbox.bench import settings_variables
+
+    given, config = _parsed(flags)
+    environ = settings_variables("https://127.0.0.1:1")  # the services have no address yet
+    settings = load_settings({**given, "backend": "aws"}, config=config, environ=environ)
+    if settings.exit_when_idle_seconds is not None:
+        raise ConfigurationError(["exit_when_idle_seconds: found it set, expected not: bench says when it ends"])
+    return settings
+
+
+def _parsed(flags: Sequence[str]) -> tuple[dict[str, object], Path | None]:
+    """Read flags as ``start`` does: the settings that are given, and the file. Complains of what it would not take."""
+    with start.make_context("start", list(flags), parent=click.get_current_context().parent) as context:
+        given = {name: value for name, value in context.params.items() if value is not None}
+    config: Path | None = given.pop("config", None)
+    return given, config
+
+
+def _check_memory(load: Load) -> None:
+    """Complain of a load that this machine can't hold: the simulated services keep all of it."""
+    import psutil
+
+    needed = load.messages * (2 * load.receipt_bytes + BYTES_A_MESSAGE)
+    available = int(psutil.virtual_memory().available * MEMORY_SHARE)
+    if needed > available:
+        raise ConfigurationError(
+            [
+                f"bench: {load.messages:,} messages take {needed >> 20:,} MiB of memory, expected at most "
+                f"{available >> 20:,} MiB, {MEMORY_SHARE:.0%} of what is available; give fewer --messages"
+            ]
+        )
 
 
 def _check_extra(modules: Sequence[str]) -> None:
@@ -304,6 +306,51 @@ def _check_extra(modules: Sequence[str]) -> None:
         raise ConfigurationError(
             [f'bench: {", ".join(missing)} not found, expected the extra: pip install "receipt-actors[bench]"']
         )
+
+
+# --- the runs ---
+
+
+def _measured(services: Services, plan: _Plan, load: Load, runs: int) -> Series:
+    """Run the program again and again, each time as a new process."""
+    from receipt_actors.sandbox.bench import Series
+
+    load = replace(load, way=plan.way)
+    if services.load != load:
+        services.prepare(load)
+    measurements = []
+    for number in range(1, runs + 1):
+        title = f"{plan.label}, run {number} of {runs}" if runs > 1 else plan.label
+        measurements.append(_run(services, plan, title))
+    client = "" if plan.way == "storekit2" else "curl" if plan.settings.uses_curl else "requests"
+    count = process_count(plan.settings)
+    return Series(plan.label, measurements, plan.max_in_flight, plan.flags, count, client, plan.way)
+
+
+def _run(services: Services, plan: _Plan, title: str) -> Measurement:
+    from receipt_actors.sandbox.bench import run
+
+    with (
+        SlowProgress(title, services.load.messages) as progress,
+        tempfile.TemporaryDirectory(prefix="receipt-actors-bench-") as folder,
+    ):
+        statistics_file = Path(folder) / "statistics.json"
+        own_flags = ["--backend", "aws", "--log-level", "WARNING", "--statistics-file", str(statistics_file)]
+        own_flags += ["--visibility-timeout-seconds", str(plan.visibility_seconds)]
+        program = [sys.executable, "-m", "receipt_actors", "start", *own_flags, *plan.flags]
+        measurement = run(
+            program, services, rate=plan.rate, patience_seconds=plan.patience_seconds, on_progress=progress.reach
+        )
+        return replace(measurement, steps_ms=_steps_ms(statistics_file))
+
+
+def _steps_ms(statistics_file: Path) -> Mapping[str, Mapping[str, float]]:
+    """Return the percentiles of each step, as the program itself counted them; in buckets of 2 %."""
+    statistics = StatisticsSnapshot.from_json(json.loads(statistics_file.read_text(encoding="utf-8")))
+    return {
+        step: {f"p{percent}": 1000 * (latencies.percentile_seconds(percent) or 0.0) for percent in (50, 95, 99)}
+        for step, latencies in statistics.steps.items()
+    }
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
-from uuid import UUID
 
 import click
 from pydantic import SecretStr
@@ -61,19 +60,13 @@ def command(flags: Mapping[str, object], config: Path | None, style: str | None)
 
 def _value(settings: Settings, name: str) -> Value:
     """Return the value as JSON and TOML have it; a secret is masked by its type."""
-    match getattr(settings, name):
-        case None | int() | float() as value:
-            return value
-        case dict() as tables:
-            return {
-                queue: {name: _value(settings.of_source(queue), name) for name in tables[queue]} for queue in tables
-            }
-        case tuple() as values:
-            return [str(value) for value in values]
-        case SecretStr() | Path() | UUID() | str() as value:
-            return str(value)
-        case value:
-            raise AssertionError(f"{name} is a {type(value).__name__}")
+    if name == "sources":
+        return {
+            queue: {each: _value(settings.of_source(queue), each) for each in settings.sources[queue]}
+            for queue in settings.sources
+        }
+    value: Value = settings.model_dump(mode="json", include={name})[name]
+    return value
 
 
 def _source(settings: Settings, name: str) -> str:

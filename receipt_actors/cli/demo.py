@@ -8,26 +8,29 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
+from pydantic import SecretStr
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
-from receipt_actors.cli._demo_refunds import faults_of, refund_some
 from receipt_actors.cli.process import StopSignals
-from receipt_actors.cli.terminal import FiniteFloatRange
+from receipt_actors.cli.terminal import FiniteFloatRange, choice
 from receipt_actors.cli.watchers import admin_server
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.notifications import NotificationHandler, open_handler
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, CheckReport, DeadLetterSeen, check
-from receipt_actors.sandbox.load import Asked, Receipts, Scenario, make_scenario
+from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, response
+from receipt_actors.sandbox.load import INVALID, OK, Answered, Asked, Kind, Receipts, Scenario, make_scenario
 from receipt_actors.settings import Settings
 from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -36,6 +39,8 @@ BUNDLE_ID = "com.example.game"
 LOOK_SECONDS = 0.1
 MOST_REASONS = 3  #: named in a line of the report
 PATIENCE_SECONDS = 25.0  #: without progress; then the demo reports what is missing
+REFUNDS = 3
+DELIVERY_SECONDS = 20.0  #: for all notifications
 
 
 @click.command(
@@ -50,35 +55,14 @@ Examples:
   receipt-actors demo --messages 20000 --admin 127.0.0.1:9464
 """
 )
-@click.option("--messages", type=click.IntRange(20, 100_000), default=300, show_default=True, help="How many to send.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same messages.")
+@click.option("--messages", type=click.IntRange(20, 100_000), default=300, help="How many to send.")
+@click.option("--seed", type=int, default=1, help="The same seed makes the same messages.")
 @click.option(
-    "--apple-latency",
-    type=FiniteFloatRange(0, 10),
-    default=0.1,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the simulated App Store takes.",
+    "--apple-latency", type=FiniteFloatRange(0, 10), default=0.1, metavar="SECONDS", help="How long Apple takes."
 )
-@click.option(
-    "--receipts",
-    type=click.Choice([each.value for each in Receipts]),
-    default=Receipts.MIXED.value,
-    show_default=True,
-    help="App receipts, signed transactions, or both.",
-)
-@click.option(
-    "--app-receipts",
-    type=click.Choice([each.value for each in Asked]),
-    default=Asked.VERIFY_RECEIPT.value,
-    show_default=True,
-    help="Who is asked about app receipts, as for start.",
-)
-@click.option(
-    "--admin",
-    metavar="HOST:PORT",
-    help="Serve the page of the running system there, until Ctrl-C.",
-)
+@click.option("--receipts", type=choice(Receipts), default="mixed", help="Kinds of receipts.")
+@click.option("--app-receipts", type=choice(Asked), default="verify-receipt", help="Who is asked, as for start.")
+@click.option("--admin", metavar="HOST:PORT", help="Serve the page of the running system there, until Ctrl-C.")
 def command(messages: int, seed: int, apple_latency: float, receipts: str, app_receipts: str, admin: str | None) -> int:
     """Show the system at work: no account, no server, nothing to set up.
 
@@ -92,9 +76,10 @@ def command(messages: int, seed: int, apple_latency: float, receipts: str, app_r
     scenario = make_scenario(messages, seed, BUNDLE_ID, "ResultsSQS", receipts=Receipts(receipts), asked=asked)
     with (
         tempfile.TemporaryDirectory(prefix="receipt-actors-demo-") as folder,
-        _started(folder, apple_latency, admin, asked, scenario) as (system, url, store, settings),
+        SimulatedAppStore(latency_seconds=apple_latency) as store,
+        _started(Path(folder), store, admin, asked, scenario) as (system, url, settings),
+        closing(EmbeddedQueues(Path(folder) / "receipts.db")) as queues,
     ):
-        queues = EmbeddedQueues(Path(folder) / "receipts.db")
         console.print(
             f"{len(scenario.messages)} messages, a simulated App Store that takes {apple_latency:g} s, and the whole "
             "supervision tree on SQLite\n"
@@ -112,9 +97,8 @@ def command(messages: int, seed: int, apple_latency: float, receipts: str, app_r
         answers = [_answer(message) for message in _read(queues, "ResultsSQS")]
         dead_letters = [_dead_letter(message) for message in _read(queues, "ReceiptsSQSDLQ")]
         left = queues.approximate_number_of_messages("ReceiptsSQS")
-        refunded = refund_some(scenario, store, settings)
-        refund_faults = faults_of(refunded, _read(queues, "ResultsSQS"))
-        queues.close()
+        refunded = _refund_some(scenario, store, settings)
+        posted = {_answer(message) for message in _read(queues, "ResultsSQS")}
         if url is not None:
             with StopSignals() as signals:
                 console.print("\nAll is done; Ctrl-C closes the page, and brings the report.")
@@ -128,12 +112,15 @@ def command(messages: int, seed: int, apple_latency: float, receipts: str, app_r
             "signed notifications: INVALID (refunded), and OK (refund_reversed), on the queue that had got the OK.\n",
             highlight=False,
         )
-    wrong = [*report.wrong, *refund_faults]
-    if wrong or left:
-        for line in wrong:
-            console.print(f"[red]wrong:[/red] {line}", highlight=False)
-        if left:
-            console.print(f"[red]wrong:[/red] {left} messages are left on the source queue")
+    wrong = [
+        *report.wrong,
+        *(f"refund of transaction {each.transaction_id}: nothing was posted" for each in {*refunded} - posted),
+        *(f"answer to user {each.user_id} after the refunds: {each.status}" for each in posted - {*refunded}),
+        *([f"{left} messages are left on the source queue"] if left else []),
+    ]
+    for line in wrong:
+        console.print(f"[red]wrong:[/red] {line}", highlight=False)
+    if wrong:
         return EXIT_WORLD_FAILED
     console.print(f"[green]All {len(scenario.messages)} messages came out as they should.[/green]")
     return EXIT_DONE
@@ -141,36 +128,28 @@ def command(messages: int, seed: int, apple_latency: float, receipts: str, app_r
 
 @contextmanager
 def _started(
-    folder: str, apple_latency: float, admin: str | None, asked: Asked, scenario: Scenario
-) -> Iterator[tuple[ReceiptSystem, str | None, SimulatedAppStore, Settings]]:
-    """Start it, and its admin port where there is to be one; yields its URL as well, and whom it asks."""
-    with SimulatedAppStore(latency_seconds=apple_latency) as store, ExitStack() as port:
-        for receipt in scenario.sold:
-            store.record(receipt)
-        settings = Settings(
-            database=Path(folder) / "receipts.db",
-            bundle_ids=(BUNDLE_ID,),
-            app_store_url=store.url,
-            admin=admin,
-            **_trust(store, Path(folder), asked),
-        )
-        server = None if settings.admin is None else port.enter_context(admin_server(settings, settings.admin))
-        with ReceiptSystem.start(settings) as system:
-            if server is not None:
-                server.serve(system)
-            yield system, None if server is None else server.url, store, settings
-
-
-def _trust(store: SimulatedAppStore, folder: Path, asked: Asked) -> dict[str, Any]:
-    """Settings that have the store's signatures believed, and its Server API asked."""
+    folder: Path, store: SimulatedAppStore, admin: str | None, asked: Asked, scenario: Scenario
+) -> Iterator[tuple[ReceiptSystem, str | None, Settings]]:
+    """Start it, and its admin port if an address is given; yields the port's URL, too."""
+    for receipt in scenario.sold:
+        store.record(receipt)
     files = store.write_files(folder / "apple")
-    return {
-        "apple_roots": files.roots,
-        "app_receipts": asked.value,
-        "server_api_key": str(files.key),
-        "server_api_key_id": files.key_id,
-        "server_api_issuer_id": files.issuer_id,
-    }
+    settings = Settings(
+        database=folder / "receipts.db",
+        bundle_ids=(BUNDLE_ID,),
+        app_store_url=store.url,
+        admin=admin,
+        apple_roots=files.roots,
+        app_receipts=asked.value,
+        server_api_key=SecretStr(str(files.key)),
+        server_api_key_id=files.key_id,
+        server_api_issuer_id=files.issuer_id,
+    )
+    port = nullcontext() if settings.admin is None else admin_server(settings, settings.admin)
+    with port as server, ReceiptSystem.start(settings) as system:
+        if server is not None:
+            server.serve(system)
+        yield system, None if server is None else server.url, settings
 
 
 def _send(scenario: Scenario, queues: EmbeddedQueues, progress: Progress) -> None:
@@ -209,6 +188,37 @@ def _dead_letter(message: ReceivedMessage) -> DeadLetterSeen:
     return DeadLetterSeen(message.body, message.attributes.get("reason", ""))
 
 
+def _refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Settings) -> Sequence[AnswerSeen]:
+    """Have Apple refund some purchases that count, reverse the last refund, and notify us over HTTP.
+
+    Returns what is to be posted.
+    """
+    refunded = [
+        AnswerSeen(message.user_id, message.expected.transaction_ids[0], INVALID, Reason.REFUNDED)
+        for message in scenario.messages
+        if message.kind in (Kind.GENUINE, Kind.SIGNED) and isinstance(message.expected, Answered)
+    ][:REFUNDS]
+    reversed_ = [replace(each, status=OK, reason=Reason.REFUND_REVERSED) for each in refunded[-1:]]
+    with open_handler(settings) as handler:
+        server = HttpServer("127.0.0.1", 0, _taken_by(handler), name="demo-notifications").start()
+        try:
+            for kind, answers in (("REFUND", refunded), ("REFUND_REVERSED", reversed_)):
+                for answer in answers:
+                    store.notify(kind, answer.transaction_id, url=f"{server.url}/")
+                store.wait_until_delivered(DELIVERY_SECONDS)
+        finally:
+            server.stop()
+    return [*refunded, *reversed_]
+
+
+def _taken_by(handler: NotificationHandler) -> Handler:
+    def take(_method: str, _path: str, body: bytes) -> Reply:
+        answer = handler.handle(body)
+        return Reply(response(answer.status, answer.text.encode(), "text/plain"))
+
+    return take
+
+
 def _print_report(console: Console, report: CheckReport, statistics: StatisticsSnapshot, seconds: float) -> None:
     table = _table()
     table.add_column("kind of message", no_wrap=True)
@@ -219,7 +229,10 @@ def _print_report(console: Console, report: CheckReport, statistics: StatisticsS
     for kind, row in report.kinds.items():
         table.add_row(
             kind.replace("_", " "),
-            *(str(count or "") for count in (row.sent, row.ok, _total(row.invalid), _total(row.dead_lettered))),
+            *(
+                str(count or "")
+                for count in (row.sent, row.ok, sum(row.invalid.values()), sum(row.dead_lettered.values()))
+            ),
             _counts({**row.invalid, **row.dead_lettered}),
             "[red]wrong[/red]" if row.wrong else "[green]right[/green]",
         )
@@ -246,10 +259,6 @@ def _print_dead_letters(console: Console, dead_letters: Sequence[DeadLetterSeen]
 
 def _table() -> Table:
     return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-
-
-def _total(counts: Mapping[str, int]) -> int:
-    return sum(counts.values())
 
 
 def _counts(counts: Mapping[str, int]) -> str:

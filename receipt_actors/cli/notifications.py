@@ -15,7 +15,7 @@ from receipt_actors.cli import EXIT_DONE
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.process import StopSignals, ending_with_threads, warn_of_foreign_roots, write_log
 from receipt_actors.domain.addresses import Address
-from receipt_actors.notifications import NotificationHandler, asgi_app, open_handler
+from receipt_actors.notifications import asgi_app, open_handler
 from receipt_actors.settings import LogSettings, NotificationSettings, load_some_settings
 from receipt_actors.web.serving import Serving, listen
 
@@ -31,18 +31,9 @@ class ServeSettings(LogSettings, NotificationSettings, frozen=True):
 
 
 #: Settings that nothing here depends on. They may stand in a file that other commands share.
-_UNUSED = frozenset(
-    {
-        "app_account_token",
-        "app_account_token_rule",
-        "dead_letter_queue",
-        "family_sharing",
-        "max_receive_count",
-        "product_ids",
-        "product_types",
-        "source_queue",
-        "unidentified",
-    }
+_UNUSED = (
+    *("app_account_token", "app_account_token_rule", "dead_letter_queue", "family_sharing", "max_receive_count"),
+    *("product_ids", "product_types", "source_queue", "unidentified"),
 )
 
 
@@ -67,15 +58,8 @@ Signals:
   a second one      stop at once; what was not answered Apple sends again
 """
 )
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="HOST", help="Where to listen.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=DEFAULT_PORT,
-    show_default=True,
-    metavar="N",
-    help="Where to listen; 0 is any free one.",
-)
+@click.option("--host", default="127.0.0.1", metavar="HOST", help="Where to listen.")
+@click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, metavar="N", help="0: any free one.")
 @options_of(ServeSettings, leave_out=_UNUSED)
 def command(flags: Mapping[str, object], config: Path | None, host: str, port: int) -> int:
     """Take Apple's server notifications (version 2), and take refunded purchases back.
@@ -95,27 +79,20 @@ def command(flags: Mapping[str, object], config: Path | None, host: str, port: i
         url = f"http://{Address(host, listener.getsockname()[1])}/"
         logger.info("Apple's notifications are taken at %s, for %s", url, ", ".join(settings.bundle_ids))
         asyncio.run(_serve(Serving(asgi_app(handler, health_path=HEALTH_PATH), listener), signals))
-        _log_totals(handler)
+        totals: Counter[str] = Counter()
+        for (_, done), count in handler.counts.items():
+            totals[done] += count
+        counted = ", ".join(f"{count} {done}" for done, count in totals.most_common())
+        logger.info("stopped: %s", counted or "there were no notifications")
     return EXIT_DONE
 
 
 async def _serve(serving: Serving, signals: StopSignals) -> None:
     """Serve until there is a signal, and finish what is under way."""
     stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(signals.fileno(), stopped.set)
-    try:
-        await serving.begin()
-        await stopped.wait()
-    finally:
-        loop.remove_reader(signals.fileno())
+    asyncio.get_running_loop().add_reader(signals.fileno(), stopped.set)
+    await serving.begin()
+    await stopped.wait()
+    asyncio.get_running_loop().remove_reader(signals.fileno())
     logger.info("%s: finishing the requests under way, for at most %g s", signals.received, STOP_SECONDS)
     await serving.end(STOP_SECONDS)
-
-
-def _log_totals(handler: NotificationHandler) -> None:
-    totals: Counter[str] = Counter()
-    for (_, done), count in handler.counts.items():
-        totals[done] += count
-    counted = ", ".join(f"{count} {done}" for done, count in totals.most_common())
-    logger.info("stopped: %s", counted or "there were no notifications")

@@ -18,12 +18,10 @@ Result = TypeVar("Result")
 def options_of(
     model: type[SomeSettings], *, leave_out: Collection[str] = ()
 ) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """Add ``--config`` and one flag for each setting of ``model`` to a click command's function.
+    """Add ``--config`` and one flag for each setting of ``model``, but for those in ``leave_out``, to a click command.
 
-    The function gets ``flags``, the settings that were given by name with their text as typed, and ``config``, the
-    path of the TOML file or None: exactly what ``load_some_settings(model, flags, config=config)`` takes. It is left to
-    that function to check the values, so that all faults are told at once. ``leave_out`` are settings of the model
-    that the command has no use for.
+    Its function gets ``flags`` (the text of those that were given, by name) and ``config``, as ``load_some_settings``
+    takes them: that checks the values, so that all faults are told at once.
     """
     wanted = model.model_fields.keys() - set(leave_out)
     settings = [setting for name, setting in SETTINGS.items() if name in wanted]

@@ -1,7 +1,4 @@
-"""Queues for commands that work through many messages: any number an operation, and passing trouble is tried again.
-
-``PatientQueues`` does the work; ``QueueReader`` goes through one queue without losing or keeping what it does not take.
-"""
+"""Queues for commands that work through many messages: any number an operation, and passing trouble is tried again."""
 
 from __future__ import annotations
 
@@ -47,7 +44,6 @@ class PatientQueues:
     def receive(
         self, queue: str, *, max_messages: int = MAX_BATCH_ENTRIES, wait_seconds: float
     ) -> Sequence[ReceivedMessage]:
-        """See ``Queues.receive``."""
         return self._retrying(
             self._queues.receive,
             queue,
@@ -58,16 +54,18 @@ class PatientQueues:
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> list[EntryFailure | None]:
         """Send; raises only where nothing is known of the whole batch."""
-        return self._in_batches(messages, _size_bytes, lambda part: self._queues.send(queue, part))
+        return self._in_batches(
+            messages, lambda message: message.size_bytes, lambda part: self._queues.send(queue, part)
+        )
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> list[EntryFailure | None]:
         """Delete; raises as ``send`` does."""
-        return self._in_batches(receipt_handles, _no_bytes, lambda part: self._queues.delete(queue, part))
+        return self._in_batches(receipt_handles, lambda _: 0, lambda part: self._queues.delete(queue, part))
 
     def change_visibility(self, queue: str, receipt_handles: Sequence[str], seconds: int) -> list[EntryFailure | None]:
         """Set the visibility timeout of each, counted from now; raises as ``send`` does."""
         changes = [(receipt_handle, seconds) for receipt_handle in receipt_handles]
-        return self._in_batches(changes, _no_bytes, lambda part: self._queues.change_visibility(queue, part))
+        return self._in_batches(changes, lambda _: 0, lambda part: self._queues.change_visibility(queue, part))
 
     def _in_batches(
         self,
@@ -85,17 +83,16 @@ class PatientQueues:
         self, batch: Sequence[Entry], operation: Callable[[Sequence[Entry]], Sequence[EntryFailure | None]]
     ) -> list[EntryFailure | None]:
         outcomes: dict[int, EntryFailure | None] = {}
+        unconfirmed = list(range(len(batch)))
 
-        def attempt(unconfirmed: list[int]) -> None:
-            answers = operation([batch[index] for index in unconfirmed])
-            outcomes.update(zip(unconfirmed, answers, strict=True))
-            failed = [index for index in unconfirmed if (failure := outcomes[index]) and not failure.sender_fault]
-            if failed:
-                unconfirmed[:] = failed
-                raise QueueUnavailable(f"{len(failed)} entries are not confirmed")
+        def attempt() -> None:
+            outcomes.update(zip(unconfirmed, operation([batch[index] for index in unconfirmed]), strict=True))
+            unconfirmed[:] = [index for index, failure in outcomes.items() if failure and not failure.sender_fault]
+            if unconfirmed:
+                raise QueueUnavailable(f"{len(unconfirmed)} entries are not confirmed")
 
         try:
-            self._retrying(attempt, list(range(len(batch))))
+            self._retrying(attempt)
         except QueueUnavailable:
             if not outcomes:
                 raise
@@ -122,7 +119,6 @@ class QueueReader:
         return messages
 
     def delete(self, receipt_handles: Sequence[str]) -> list[EntryFailure | None]:
-        """Delete what was received."""
         outcomes = self._queues.delete(self._queue, receipt_handles)
         for receipt_handle, failure in zip(receipt_handles, outcomes, strict=True):
             if failure is None:
@@ -149,11 +145,3 @@ class QueueReader:
     def _hold(self, receipt_handles: Sequence[str]) -> None:
         until = self._clock() + HIDDEN_SECONDS
         self._held.update(dict.fromkeys(receipt_handles, until))
-
-
-def _size_bytes(message: OutgoingMessage) -> int:
-    return message.size_bytes
-
-
-def _no_bytes(_entry: object) -> int:
-    return 0

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import reprlib
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import click
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from receipt_actors.cli.terminal import FiniteFloatRange
-from receipt_actors.domain.capacity import COSTS, MAX_ENTRIES, Call, Capacity, Cost, LimitReached, Load, plan_capacity
+from receipt_actors.cli.terminal import FiniteFloatRange, choice
+from receipt_actors.domain.capacity import COSTS, MAX_ENTRIES, Call, Capacity, LimitReached, Load, plan_capacity
 from receipt_actors.domain.roles import LONGEST_LEASE_SECONDS, Role
 from receipt_actors.domain.service_limits import PRICES_AS_OF, SECONDS_A_MONTH, TASK_SIZES
 from receipt_actors.settings import uses_curl
@@ -39,13 +35,7 @@ _NUMBERS: tuple[tuple[str, str, click.ParamType[Any], str, str], ...] = (
     ("--sqs-latency", "queue_seconds", _LATENCY, "SECONDS", "Mean time of a send or a delete of SQS."),
     ("--message-bytes", "message_bytes", click.IntRange(1, 1024 * 1024), "N", "Size of a message: mostly its receipt."),
     ("--claims", "claims", _SHARE, "N", "Mean number of transactions claimed for one receipt."),
-    (
-        "--apple-requests",
-        "apple_requests",
-        _SHARE,
-        "N",
-        "Requests to Apple for a receipt; 2 in the sandbox.",
-    ),
+    ("--apple-requests", "apple_requests", _SHARE, "N", "Requests to Apple for a receipt; 2 in the sandbox."),
     ("--source-queues", "source_queues", click.IntRange(1, MOST), "N", "Source queues."),
     ("--spare-tasks", "spare_tasks", _COUNT, "N", "Tasks that may be lost at the peak."),
     ("--utilisation", "utilisation", FiniteFloatRange(0.05, 0.95), "SHARE", "Load of a process at the peak, at most."),
@@ -71,7 +61,7 @@ def read_rate(text: str) -> float:
 def _number_options(function: Callable[..., None]) -> Callable[..., None]:
     defaults = {field.name: field.default for field in fields(Load)}
     for flag, name, kind, unit, text in reversed(_NUMBERS):
-        add = click.option(flag, name, type=kind, default=defaults[name], show_default=True, metavar=unit, help=text)
+        add = click.option(flag, name, type=kind, default=defaults[name], metavar=unit, help=text)
         function = add(function)
     return function
 
@@ -82,9 +72,8 @@ Examples:
   receipt-actors plan --rate 100000/min --apple-latency 0.3
   # ten million a day, at the busiest hour four times the mean
   receipt-actors plan --rate 10M/day --peak 4
-  # by what this machine was measured to do
-  receipt-actors bench --no-latency --runs 5 --json bench.json
-  receipt-actors plan --rate 1500/s --bench bench.json
+  # with the CPU time of a receipt that bench --no-latency measured
+  receipt-actors plan --rate 1500/s --cpu-ms 0.41
   # tasks that share what Apple is known to bear
   receipt-actors plan --rate 3000/s --role load-balanced --apple-limit 3500/s
   # all of the internet, for a program to read
@@ -94,49 +83,39 @@ How it is worked out, and all limits: doc/capacity.rst. Prices are list prices o
 """
 )
 @click.option(
-    "--rate",
-    "rate_per_second",
-    type=read_rate,
-    required=True,
-    metavar="RATE",
-    help="Receipts: 1500/s, 100000/min, 2.5k/h, 10M/day.",
+    "--rate", "rate_per_second", type=read_rate, required=True, metavar="RATE", help="Such as 1500/s or 10M/day."
 )
 @click.option(
     "--apple-limit",
     "apple_limit_per_second",
     type=read_rate,
     metavar="RATE",
-    help="Requests that Apple is known to bear. [default: not documented]",
+    help="Requests that Apple bears. [default: not known]",
 )
 @_number_options
 @click.option("--fifo", is_flag=True, help="Source and post queues are FIFO queues, without high throughput.")
+@click.option("--vcpus", type=click.Choice(list(_SIZES)), default="2", help="vCPUs of a task, one per process.")
+@click.option("--role", type=choice(Role), default=Role.ALONE.value, help="How tasks share the work; see start --role.")
 @click.option(
-    "--vcpus", type=click.Choice(list(_SIZES)), default="2", show_default=True, help="vCPUs of a task, one per process."
+    "--transport", type=click.Choice(["auto", "threads"]), help="How requests are made. [default: as start would here]"
 )
 @click.option(
-    "--role",
-    type=click.Choice([role.value for role in Role]),
-    default=Role.ALONE.value,
-    show_default=True,
-    help="How tasks share the work; see start --role.",
-)
-@click.option(
-    "--transport",
-    type=click.Choice(["auto", "threads"]),
-    help="How requests are made; auto is libcurl. [default: as the report was measured, else as start would here]",
-)
-@click.option(
-    "--bench", metavar="PATH", help="Take the cost of a receipt from the first series of a report of bench --json."
+    "--cpu-ms",
+    type=FiniteFloatRange(0.001, 1e6),
+    metavar="MS",
+    help="CPU time of a receipt, by bench --no-latency. [default: the manual's]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(transport: str | None, bench: str | None, vcpus: str, role: str, as_json: bool, **numbers: Any) -> None:
+def command(transport: str | None, cpu_ms: float | None, vcpus: str, role: str, as_json: bool, **numbers: Any) -> None:
     """Say what a load takes, and what limits it first.
 
     Processes and tasks, the settings of each, requests to SQS, DynamoDB and Apple with what they cost, what is in
     flight, and which limit of AWS or Apple the load meets first. Nothing is asked and nothing is started.
     """
-    client = {None: None, "auto": "curl", "threads": "requests"}[transport]
-    cost = _cost_of(bench, client) if bench else COSTS[client or ("curl" if uses_curl("auto") else "requests")]
+    is_curl = uses_curl("auto") if transport is None else transport == "auto"
+    cost = COSTS["curl" if is_curl else "requests"]
+    if cpu_ms is not None:
+        cost = replace(cost, machine="a machine of yours", cpu_seconds=cpu_ms / 1000)
     capacity = plan_capacity(Load(task=_SIZES[vcpus], role=Role(role), **numbers), cost)
     if not as_json:
         _print(capacity)
@@ -146,110 +125,6 @@ def command(transport: str | None, bench: str | None, vcpus: str, role: str, as_
         "first_limit": capacity.reached[0].limit.what,
     }
     click.echo(json.dumps({**asdict(capacity), **derived}))
-
-
-# --- a report of ``bench --json`` ---
-
-#: The operations of AWS that make up each kind of request.
-OPERATIONS: Mapping[Call, tuple[str, ...]] = {
-    Call.RECEIVE: ("ReceiveMessage",),
-    Call.SEND: ("SendMessage", "SendMessageBatch"),
-    Call.DELETE: ("DeleteMessage", "DeleteMessageBatch"),
-    Call.CLAIM: ("PutItem", "BatchExecuteStatement"),
-}
-BUSY_SHARE = 0.8  #: of a core; with less, batches were not as full as they get
-MAX_TEXT = 100  #: characters of a name
-_Bytes = Annotated[float, Field(ge=-1e12, le=1e9)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class _Run(_Part):
-    """Bounds are far beyond what any machine does, and far from where figures stop to make sense."""
-
-    messages: float = Field(ge=1, le=1e12)
-    cpu_ms: float = Field(ge=1e-3, le=1e6)
-    seconds: float = Field(ge=1e-6, le=1e9)
-    rss_start_bytes: float = Field(ge=1, le=1e12)
-    memory_bytes: _Bytes
-    requests: dict[str, Annotated[float, Field(ge=0, le=1e12)]]
-    rate: None = None  # at a rate, the cores are idle
-    wrong: Literal[0] = 0
-    redelivered: Literal[0] = 0
-
-
-class _Series(_Part):
-    label: str = ""
-    processes: int = Field(ge=1, le=1)  # the figures of several and of their parent can't be told apart
-    client: str = ""
-    way: Literal["verify-receipt"] = "verify-receipt"  # it is what a plan is about
-    runs: list[_Run] = Field(min_length=1)
-
-
-class _Report(_Part):
-    machine: dict[str, Any]
-    memory_slope_bytes: _Bytes | None = None
-    services: dict[str, Any] = {}
-    series: list[Any] = Field(min_length=1)
-
-
-def _cost_of(path: str, client: str | None) -> Cost:
-    """Read the first series of a report: medians of its runs.
-
-    What it does not say (the cost of one request, and what the client bears) is that of ``COSTS``, for the client that
-    was measured, or for ``client``.
-    """
-    try:
-        report = _Report.model_validate_json(Path(path).read_text(encoding="utf-8", errors="replace"))
-        series = _Series.model_validate(report.series[0])
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"])) or "report"
-        raise click.BadParameter(
-            f"{path}: expected a report of bench --json, of one process that is asked for app receipts, all at once, "
-            f"without a fault: {where}: {fault['msg']}, found {reprlib.repr(fault['input'])}",
-            param_hint="'--bench'",
-        ) from None
-    runs, machine = series.runs, report.machine
-    in_flight_bytes = report.memory_slope_bytes
-    if in_flight_bytes is None:
-        in_flight_bytes = statistics.median(run.memory_bytes for run in runs)
-    return replace(
-        COSTS[client or (series.client if series.client in COSTS else "curl")],
-        machine=f"{_text(machine.get('cpu'))}, {_text(machine.get('cores'))} cores, {_text(machine.get('python'))}",
-        cpu_seconds=statistics.median(run.cpu_ms for run in runs) / 1000,
-        requests={
-            call: statistics.median(sum(run.requests.get(name, 0.0) for name in names) / run.messages for run in runs)
-            for call, names in OPERATIONS.items()
-        },
-        process_bytes=round(statistics.median(run.rss_start_bytes for run in runs)),
-        in_flight_bytes=max(0, round(in_flight_bytes)),
-        remarks=tuple(_remarks(report, series)),
-    )
-
-
-def _remarks(report: _Report, series: _Series) -> Iterator[str]:
-    """Say what makes the figures less than sure."""
-    if len(report.series) > 1:
-        yield f"Of the report's {len(report.series)} series the first is used: {_text(series.label)}."
-    core_share = statistics.median(run.cpu_ms / 1000 * run.messages / run.seconds for run in series.runs)
-    if core_share < BUSY_SHARE:
-        yield (
-            f"The report's core was {core_share:.0%} busy, so this is not all that it can do: with more to do, batches "
-            "are fuller and a receipt costs less."
-        )
-    apple = report.services.get("apple") or {}
-    latencies = (report.services.get(f"{service}_latency_seconds") for service in ("sqs", "dynamodb"))
-    if apple not in ({}, {"seconds": 0, "jitter_seconds": 0}) or any(latencies):
-        yield "The report's services had latencies: without (bench --no-latency) it is the core alone that limits."
-
-
-def _text(value: object) -> str:
-    """Return what can be printed of a name: JSON may hold halves of characters."""
-    text = str(value) if isinstance(value, str | int) else "unknown"
-    return text[:MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 # --- for people ---
@@ -265,8 +140,6 @@ def _print(capacity: Capacity) -> None:
         f"{_seconds_of(load.ledger_seconds)}, SQS {_seconds_of(load.queue_seconds)}.\nThe cost of a receipt is that of "
         f"{cost.machine}; client {cost.client}."
     )
-    for remark in cost.remarks:
-        console.print(f"- {remark}")
     console.print("\nWhat it takes", style="bold")
     console.print(_table(("", "", ""), _takes(capacity), show_header=False))
     console.print("\nSettings of each task", style="bold")

@@ -44,10 +44,7 @@ def write_log(settings: LogSettings, worker: str | None = None) -> None:
 
 
 def warn_of_foreign_roots(settings: SignatureSettings) -> None:
-    """Say in a line which root certificates are trusted that are not Apple's; for staging and tests that is right.
-
-    Raises ``ConfigurationError`` where what they take is not installed, or they are none.
-    """
+    """Log which root certificates are trusted that are not Apple's. Raises ``ConfigurationError`` if they are none."""
     if settings.apple_roots is None:
         return
     from receipt_actors.stores.apple.opening import foreign_roots  # a start without them must not wait for it
@@ -64,18 +61,15 @@ def _is_json(settings: LogSettings) -> bool:
 
 
 def collect_seldom() -> None:
-    """Look for cycles less often, and never again among the objects that there are now: modules and AWS's models.
-
-    Call it when everything has been started. A message leaves a cycle of a kilobyte (an actor that has ended and its
-    reference), so some ten megabytes may gather. In return a receipt costs 0.05 to 0.08 ms of CPU time less, of 0.6.
-    """
+    """Look for cycles less often, and never again among the objects of the start: modules and AWS's models."""
+    # A message leaves a cycle of a kilobyte (an actor that has ended and its reference), so some ten megabytes may
+    # gather. In return a receipt costs 0.05 to 0.08 ms of CPU time less, of 0.6.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def log_end(reason: ExitReason) -> None:
-    """Log why the tree has ended by itself."""
     if isinstance(reason, Crash):
         logger.critical(
             "the actor system has failed, see above: %s. Messages in flight come back by their visibility timeout",
@@ -87,10 +81,9 @@ def log_end(reason: ExitReason) -> None:
 
 @contextmanager
 def ending_with_threads() -> Iterator[None]:
-    """End the process at once, with exit code 1, when any thread dies of an error.
+    """End the process at once, with exit code 1, when any thread dies of an error: without it nothing is right.
 
-    Without that thread the process would go on as if nothing were wrong. What is in flight comes back by its visibility
-    timeout. Worker processes notice that their parent is gone, and drain.
+    What is in flight comes back by its visibility timeout. Worker processes drain when their parent is gone.
     """
 
     def end(args: threading.ExceptHookArgs, /) -> None:
@@ -113,14 +106,13 @@ def ending_with_threads() -> Iterator[None]:
 class StopSignals:
     """Waits for a signal to stop, or for ``wake``. A context manager, for the main thread; the handlers are its own.
 
-    The second signal ends the process on the spot, with the exit code 128 + its number; ``before_end``, if it is set,
-    is called before. The same one at the same moment is no second one: ``timeout`` of coreutils, say, sends it to the
-    process and then to its whole group.
-
-    It is a byte in a socket that is waited for (``signal.set_wakeup_fd``), since nothing of ``threading`` will do: a
-    signal that comes while the main thread is about to block on a lock, and waits for the GIL, is not noticed until the
-    lock is free; and a handler that sets an event deadlocks when it interrupts the ``wait`` for it.
+    The second signal ends the process on the spot, after ``before_end``, with the exit code 128 + its number.
+    The same one at the same moment is no second one: coreutils' ``timeout`` signals the process, then its whole group.
     """
+
+    # It waits for a byte in a socket (``signal.set_wakeup_fd``). A lock of ``threading`` would not do: a signal that
+    # comes when the main thread is about to block on it is not noticed until the lock is free, and a handler that sets
+    # an event deadlocks when it interrupts the ``wait`` for it.
 
     def __init__(self, numbers: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)) -> None:
         self._numbers = numbers
@@ -132,7 +124,7 @@ class StopSignals:
 
     @property
     def received(self) -> str | None:
-        """The name of the signal that was received, such as ``SIGTERM``; None as long as there was none."""
+        """The name of the first signal, such as ``SIGTERM``."""
         return self._received
 
     def wake(self) -> None:
@@ -150,11 +142,7 @@ class StopSignals:
         return bool(readable)
 
     def pause_start(self, seconds: float) -> None:
-        """Wait so long for the next try of something that a start needs.
-
-        Raises:
-            StartAbandoned: there was a signal or ``wake``.
-        """
+        """Wait for the next try of something that a start needs; raise ``StartAbandoned`` if it is to end."""
         if self.wait(seconds):
             logger.info("%s: it has not started", self.received)
             raise StartAbandoned

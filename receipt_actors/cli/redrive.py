@@ -1,16 +1,14 @@
 """``receipt-actors redrive``: move dead letters back to the source queue, each as the submission that it was.
 
-The console's redrive gives a message a new id, so a submission's earlier claim looks like another's. This one sends a
-copy with the attributes ``submission_id`` and ``submitted_at``, and deletes the dead letter only when the copy is
-confirmed. Killed in between, it leaves both: that is harmless, for they are the same submission.
+A copy keeps the submission's id and time, which the console's redrive would lose. The dead letter is deleted when the
+copy is confirmed; killed in between, it leaves both, which is harmless: they are the same submission.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -19,7 +17,7 @@ from receipt_actors.backends import open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
-from receipt_actors.cli.terminal import SlowProgress
+from receipt_actors.cli.terminal import SlowProgress, choice
 from receipt_actors.domain.messages import is_intact, redriven_message, submission_id_of
 from receipt_actors.domain.ports import OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -28,36 +26,10 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import QueueSettings, load_source_settings
 
 NO_REASON = "none"  #: of what the queue itself moved, after too many deliveries
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which dead letters to move: those that satisfy every kind of condition that was given."""
-
-    reasons: frozenset[str]
-    message_ids: frozenset[str]
-    submission_ids: frozenset[str]
-
-    def __contains__(self, message: ReceivedMessage) -> bool:
-        """Tell whether the message is wanted; its id is that on the dead-letter queue, or that on the source queue."""
-        message_ids = {message.message_id, message.attributes.get("source_message_id")}
-        return (
-            (not self.reasons or _reason(message) in self.reasons)
-            and (not self.message_ids or not self.message_ids.isdisjoint(message_ids))
-            and (not self.submission_ids or submission_id_of(message) in self.submission_ids)
-        )
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of the dead letters."""
-
-    selected: Counter[str] = field(default_factory=Counter)  #: by reason
-    moved: int = 0
-    failed: int = 0
-    left: int = 0  #: not selected
-    came_back: int = 0  #: of a submission that this very run has moved
-    behind: int = 0  #: not looked at: a FIFO queue gives nothing of a group of which some are left
+#: What became of the dead letters.
+MOVED, LEFT, FAILED = "moved", "not selected", "failed"
+CAME_BACK = "of submissions that were moved just now and came back"
+_ALWAYS = (MOVED, LEFT)  # told even if there are none
 
 
 @click.command(
@@ -82,10 +54,10 @@ A FIFO queue shows ten letters of a user at most while any of them is left there
 @click.option(
     "--reason",
     "reasons",
-    type=click.Choice([*(reason.value for reason in Reason), NO_REASON]),
+    type=choice([*Reason, NO_REASON]),
     multiple=True,
     metavar="REASON",
-    help=f"Only what was moved for this reason; {NO_REASON} for what the queue itself gave up. May be repeated.",
+    help=f"Only for this reason; {NO_REASON}: moved by the queue itself. May be repeated.",
 )
 @click.option("--message-id", "message_ids", multiple=True, metavar="ID", help="Only this message. May be repeated.")
 @click.option(
@@ -112,28 +84,50 @@ def command(
     has_filter = bool(reasons or message_ids or submission_ids)
     if moves_all and has_filter:
         raise click.UsageError("Give either --all or a filter.")
-    selection = Selection(frozenset(reasons), frozenset(message_ids), frozenset(submission_ids))
     is_undecided = not (moves_all or has_filter or dry_run)
     settings = load_source_settings(QueueSettings, flags, config=config)
+
+    def is_wanted(message: ReceivedMessage) -> bool:
+        """Tell whether it satisfies each kind of filter; its id is that on either queue."""
+        ids = {message.message_id, message.attributes.get("source_message_id")}
+        return (
+            (not reasons or _reason(message) in reasons)
+            and (not message_ids or not ids.isdisjoint(message_ids))
+            and (not submission_ids or submission_id_of(message) in submission_ids)
+        )
+
     with closing(open_queues(settings, create=False)) as opened:
-        dead_letter_queue = _dead_letter_queue(opened, settings)
+        name = _dead_letter_queue(opened, settings)
         queues = PatientQueues(opened)
-        tally = Tally()
+        counts: Counter[str] = Counter()
         try:
-            with QueueReader(queues, dead_letter_queue) as dead_letters:
-                redrive = _Redrive(queues, settings.source_queue, dead_letters, tally)
-                redrive.run(selection, dry_run=dry_run or is_undecided, wait_seconds=last_wait_seconds(settings))
-                if is_fifo(dead_letter_queue):
-                    tally.behind = opened.approximate_number_of_messages(dead_letter_queue)
+            with QueueReader(queues, name) as dead_letters:
+                redrive = _Redrive(queues, settings.source_queue, dead_letters, counts)
+                selected = redrive.run(
+                    is_wanted, is_dry=dry_run or is_undecided, wait_seconds=last_wait_seconds(settings)
+                )
+                # A FIFO queue gives nothing of a group of which some are left.
+                behind = opened.approximate_number_of_messages(name) if is_fifo(name) else 0
         except BaseException:
-            if tally.moved:
-                complain(f"{tally.moved} messages were moved before this:")
+            if counts[MOVED]:
+                complain(f"{counts[MOVED]} messages were moved before this:")
             raise
-    _print(tally, dead_letter_queue, dry_run=dry_run or is_undecided)
+    if behind:
+        complain(f"{behind} messages were not looked at: they stand behind others of their groups that are left")
+    if dry_run or is_undecided:
+        for reason, count in selected.most_common():
+            click.echo(f"{reason} {count}")
+        if not selected:
+            complain(f"{name}: nothing to move")
+    else:
+        told = [
+            f"{counts[what]} {what}" for what in (MOVED, LEFT, CAME_BACK, FAILED) if counts[what] or what in _ALWAYS
+        ]
+        click.echo(f"{name}: {', '.join(told)}")
     if is_undecided:
         complain("nothing was moved: give --all, or a filter (--reason, --message-id, --submission-id)")
         return EXIT_USAGE
-    return EXIT_WORLD_FAILED if tally.failed else EXIT_DONE
+    return EXIT_WORLD_FAILED if counts[FAILED] else EXIT_DONE
 
 
 def _dead_letter_queue(queues: Queues, settings: QueueSettings) -> str:
@@ -149,34 +143,38 @@ def _dead_letter_queue(queues: Queues, settings: QueueSettings) -> str:
 class _Redrive:
     """One pass over the dead-letter queue. What it does not delete is visible again when the reader ends."""
 
-    def __init__(self, queues: PatientQueues, source_queue: str, dead_letters: QueueReader, tally: Tally) -> None:
+    def __init__(
+        self, queues: PatientQueues, source_queue: str, dead_letters: QueueReader, counts: Counter[str]
+    ) -> None:
         self._queues = queues
         self._source_queue = source_queue
         self._dead_letters = dead_letters
-        self._tally = tally
+        self._counts = counts
         self._seen: set[str] = set()  # message ids; SQS may deliver one twice
         self._moved: set[str] = set()  # submission ids; what is unanswerable still comes back while we run
 
-    def run(self, selection: Selection, *, dry_run: bool, wait_seconds: float) -> None:
-        """Go on until there is nothing left to receive."""
+    def run(self, is_wanted: Callable[[ReceivedMessage], bool], *, is_dry: bool, wait_seconds: float) -> Counter[str]:
+        """Go on until there is nothing left to receive; return how many were selected, by reason."""
+        reasons: Counter[str] = Counter()
         with SlowProgress("looking through the dead-letter queue") as progress:
             while messages := self._dead_letters.receive(wait_seconds=wait_seconds):
-                selected = [message for message in messages if self._is_selected(message, selection)]
-                self._tally.selected.update(_reason(message) for message in selected)
-                if not dry_run:
+                selected = [message for message in messages if self._is_selected(message, is_wanted)]
+                reasons.update(map(_reason, selected))
+                if not is_dry:
                     self._move(selected)
                 progress.advance(len(messages))
+        return reasons
 
-    def _is_selected(self, message: ReceivedMessage, selection: Selection) -> bool:
+    def _is_selected(self, message: ReceivedMessage, is_wanted: Callable[[ReceivedMessage], bool]) -> bool:
         if message.message_id in self._seen:
             return False
         self._seen.add(message.message_id)
         if not is_intact(message):
             self._fail(message, "this copy came corrupt")
-        elif message not in selection:
-            self._tally.left += 1
+        elif not is_wanted(message):
+            self._counts[LEFT] += 1
         elif submission_id_of(message) in self._moved:
-            self._tally.came_back += 1
+            self._counts[CAME_BACK] += 1
         else:
             return True
         return False
@@ -196,38 +194,18 @@ class _Redrive:
                 sent.append(message)
             else:
                 self._fail(message, f"{failure.code}: {failure.detail}")
-        self._moved.update(submission_id_of(message) for message in sent)
-        self._delete(sent)
-
-    def _delete(self, sent: Sequence[ReceivedMessage]) -> None:
+        self._moved.update(map(submission_id_of, sent))
         outcomes = self._dead_letters.delete([message.receipt_handle for message in sent])
         for message, failure in zip(sent, outcomes, strict=True):
             if failure is None:
-                self._tally.moved += 1
+                self._counts[MOVED] += 1
             else:
                 self._fail(message, f"its copy was sent, but it could not be deleted: {failure.code}: {failure.detail}")
 
     def _fail(self, message: ReceivedMessage, detail: str) -> None:
         complain(f"message {message.message_id} is not moved: {detail}")
-        self._tally.failed += 1
+        self._counts[FAILED] += 1
 
 
 def _reason(message: ReceivedMessage) -> str:
     return message.attributes.get("reason", NO_REASON)
-
-
-def _print(tally: Tally, dead_letter_queue: str, *, dry_run: bool) -> None:
-    if tally.behind:
-        complain(f"{tally.behind} messages were not looked at: they stand behind others of their groups that are left")
-    if dry_run:
-        for reason, count in tally.selected.most_common():
-            click.echo(f"{reason} {count}")
-        if not tally.selected:
-            complain(f"{dead_letter_queue}: nothing to move")
-        return
-    parts = [f"{tally.moved} moved", f"{tally.left} not selected"]
-    if tally.came_back:
-        parts.append(f"{tally.came_back} of submissions that were moved just now and came back")
-    if tally.failed:
-        parts.append(f"{tally.failed} failed")
-    click.echo(f"{dead_letter_queue}: {', '.join(parts)}")

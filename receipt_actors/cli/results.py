@@ -37,11 +37,7 @@ A reader that closes the pipe early (head) loses what it was handed and did not 
 )
 @click.option("--queue", metavar="QUEUE", help="Which of post_queues to read. [default: the only one]")
 @click.option("--delete", "deletes", is_flag=True, help="Delete each answer after it was printed.")
-@click.option(
-    "--follow",
-    is_flag=True,
-    help="With --delete: go on until interrupted, instead of ending when the queue is empty.",
-)
+@click.option("--follow", is_flag=True, help="With --delete: go on when the queue is empty, until interrupted.")
 @click.option("--max", "limit", type=click.IntRange(min=1), metavar="N", help="End after so many answers.")
 @options_of(QueueSettings)
 def command(
@@ -62,10 +58,7 @@ def command(
         return _look(settings, queue, limit)
     wait_seconds = MAX_RECEIVE_WAIT_SECONDS if follow else last_wait_seconds(settings)
     printed = failed = 0
-    with (
-        closing(open_queues(settings, create=False)) as queues,
-        QueueReader(PatientQueues(queues), queue) as reader,
-    ):
+    with closing(open_queues(settings, create=False)) as queues, QueueReader(PatientQueues(queues), queue) as reader:
         while limit is None or printed < limit:
             room = MAX_BATCH_ENTRIES if limit is None else min(MAX_BATCH_ENTRIES, limit - printed)
             messages = reader.receive(max_messages=room, wait_seconds=wait_seconds)
@@ -77,9 +70,7 @@ def command(
             finally:
                 printed += len(written)
                 failed += _delete(reader, written) if deletes else 0
-    if not deletes:
-        _say_what_stays(printed)
-    return EXIT_WORLD_FAILED if failed else EXIT_DONE
+    return _ended(printed, failed, deletes=deletes)
 
 
 def _look(settings: QueueSettings, queue: str, limit: int | None) -> int:
@@ -90,13 +81,13 @@ def _look(settings: QueueSettings, queue: str, limit: int | None) -> int:
         if limit is not None and len(written) >= limit:
             break
         failed += _print([message], written)
-    _say_what_stays(len(written))
-    return EXIT_WORLD_FAILED if failed else EXIT_DONE
+    return _ended(len(written), failed, deletes=False)
 
 
-def _say_what_stays(printed: int) -> None:
-    if printed:
+def _ended(printed: int, failed: int, *, deletes: bool) -> int:
+    if printed and not deletes:
         complain(f"{printed} answers stay on the queue; --delete deletes what it prints")
+    return EXIT_WORLD_FAILED if failed else EXIT_DONE
 
 
 def _post_queue(queue: str | None, settings: QueueSettings) -> str:

@@ -8,8 +8,10 @@ import os
 import resource
 from collections.abc import Callable, Mapping, Set
 from contextlib import ExitStack, suppress
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from resource import RLIMIT_NOFILE
+from typing import TYPE_CHECKING
 
 import click
 import pykka
@@ -31,6 +33,7 @@ from receipt_actors.errors import ConfigurationError
 from receipt_actors.scale.processes.cores import usable_cores
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.systemd import SystemdNotifier
 from receipt_actors.web.limits import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
@@ -85,17 +88,24 @@ def command(flags: Mapping[str, object], config: Path | None) -> int:
     raise_limit_of_open_files(settings)
     write_log(settings)
     warn_of_foreign_roots(settings)
-    with StopSignals() as signals, ending_with_threads(), watched(settings) as watchers, ExitStack() as begun:
+    with (
+        StopSignals() as signals,
+        ending_with_threads(),
+        watched(settings) as watch,
+        SystemdNotifier() as systemd,
+        ExitStack() as begun,
+    ):
         system, check = _start(settings, signals)
         begun.callback(system.stop)  # whatever goes wrong: nothing is left of it
-        watchers.watch(system)
+        watch(system)
+        systemd.watch(system)
         system.on_end(signals.wake)
-        wait_for_the_end(system, signals, settings)
+        wait_for_the_end(system.in_flight, signals.wait, settings)
         check()
         if system.end_reason is not None:
             log_end(system.end_reason)
             return EXIT_WORLD_FAILED
-        watchers.systemd.stopping()
+        systemd.stopping()
         logger.info("%s: draining for at most %g s", signals.received or "idle", settings.drain_seconds)
         unfinished = system.drain(settings.drain_seconds)
         begun.pop_all()
@@ -143,21 +153,16 @@ def raise_limit_of_open_files(settings: Settings) -> None:
         ConfigurationError: the hard limit is lower than that.
     """
     needed = files_needed(settings)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if _allows(soft, needed):
-        return
-    if not _allows(hard, needed):
+    soft, hard = (inf if limit == resource.RLIM_INFINITY else limit for limit in resource.getrlimit(RLIMIT_NOFILE))
+    if hard < needed:
         raise ConfigurationError(
             [
                 f"open files: these settings need {needed}, the hard limit is {hard}; raise it (ulimit -Hn {needed}), "
                 "or lower app_store_concurrency, ledger_concurrency or consumers"
             ]
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-
-
-def _allows(limit: int, needed: int) -> bool:
-    return limit == resource.RLIM_INFINITY or limit >= needed
+    if soft < needed:
+        resource.setrlimit(RLIMIT_NOFILE, (needed, resource.getrlimit(RLIMIT_NOFILE)[1]))
 
 
 def process_count(settings: Settings) -> int:
@@ -210,18 +215,19 @@ def _check_statistics_file(settings: Settings) -> None:
     if file is None:
         return
     folder = file.parent
-    if file.is_dir() or (file.exists() and not os.access(file, os.W_OK)):
-        fault = "expected a file that may be written"
-    elif not file.exists() and not folder.is_dir():
+    fault = None
+    if file.exists():
+        if file.is_dir() or not os.access(file, os.W_OK):
+            fault = "expected a file that may be written"
+    elif not folder.is_dir():
         fault = f"expected a file in a folder that exists; make {str(folder)!r}, or name another"
-    elif not file.exists() and not os.access(folder, os.W_OK | os.X_OK):
+    elif not os.access(folder, os.W_OK | os.X_OK):
         fault = (
             f"expected a file in a folder that may be written to; change the rights of {str(folder)!r}, or name another"
         )
-    else:
-        return
-    origin = settings.origins.get("statistics_file", "statistics_file")
-    raise ConfigurationError([f"{origin}: found {str(file)!r}, {fault}"])
+    if fault is not None:
+        origin = settings.origins.get("statistics_file", "statistics_file")
+        raise ConfigurationError([f"{origin}: found {str(file)!r}, {fault}"])
 
 
 def _write(statistics: StatisticsSnapshot, file: Path) -> bool:
@@ -243,30 +249,18 @@ def _log_totals(statistics: StatisticsSnapshot, unfinished: int) -> None:
     )
 
 
-class _Working(Protocol):
-    """What is waited for."""
-
-    def in_flight(self) -> InFlightStatus:
-        """See ``ReceiptSystem``."""
-
-
-class _Signals(Protocol):
-    """What ends the wait."""
-
-    def wait(self, seconds: float | None) -> bool:
-        """See ``StopSignals``."""
-
-
-def wait_for_the_end(system: _Working, signals: _Signals, settings: Settings) -> None:
+def wait_for_the_end(
+    in_flight: Callable[[], InFlightStatus], wait: Callable[[float | None], bool], settings: Settings
+) -> None:
     """Wait for a signal, for the tree's end, or until there has been nothing to do for as long as the settings say."""
     limit = settings.exit_when_idle_seconds
     pause_seconds = limit
     told: Set[str] = frozenset()
-    while not signals.wait(pause_seconds):
+    while not wait(pause_seconds):
         assert limit is not None
         pause_seconds = min(limit, LONGEST_LOOK_SECONDS)
         with suppress(pykka.ActorDeadError, pykka.Timeout):  # who would know is being started, or has stood still
-            status = system.in_flight()
+            status = in_flight()
             if status.idle_seconds > 0:
                 if status.idle_seconds >= limit:
                     return

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -22,13 +22,9 @@ EXIT_NOBODY = 3
 QUIET_SECONDS = 1.0  #: a node that has not been heard of for longer is named as such: each renews again and again
 SHORTEST_INTERVAL_SECONDS = 0.2
 SUGGESTIONS = 3  #: of names of actors
-_UNITS = {
-    "ledger_concurrency": "requests to the ledger",
-    "app_store_rate_per_second": "requests to Apple a second",
-}
+_UNITS = {"ledger_concurrency": "requests to the ledger", "app_store_rate_per_second": "requests to Apple a second"}
 _LINES = ("├─ ", "└─ ", "│  ")
 _PLAIN_LINES = ("+- ", "`- ", "|  ")
-_HEADINGS = ("ACTOR", "STATE", "MAILBOX", "MESSAGES", "RESTARTS")
 
 
 @click.command(
@@ -100,7 +96,7 @@ def command(
     if not live and (once or interval_seconds is not None):
         raise click.UsageError("--once and --interval belong to --live")
     if live:
-        from receipt_actors.cli._top import show  # and rich
+        from receipt_actors.cli._live import show  # and rich
 
         show(client, once, interval_seconds)
         return EXIT_DONE
@@ -125,7 +121,11 @@ def _print_status(client: AdminClient, as_json: bool, quiet: bool, alive: bool) 
         verdict = {"healthy": is_healthy, "ready": is_ready, "why": _reasons(health, readiness)}
         click.echo(json.dumps({**verdict, "overview": overview_json}))
     elif overview is not None:
-        for line in _lines(overview, is_healthy, is_ready, _reasons(health, readiness)):
+        why = _reasons(health, readiness)
+        words = f"{'healthy' if is_healthy else 'NOT HEALTHY'}, {'ready' if is_ready else 'not ready'}"
+        first, *others = lines_of(overview)
+        echo(f"{first}: {words}" + (f" ({printable('; '.join(why))})" if why else ""))
+        for line in others:
             echo(line)
     return EXIT_DONE if is_healthy and (is_ready or alive) else EXIT_WORLD_FAILED
 
@@ -136,15 +136,11 @@ def _reasons(*answers: object) -> list[str]:
     return list(dict.fromkeys(str(why) for why in said))
 
 
-def _lines(overview: Overview, is_healthy: bool, is_ready: bool, why: list[str]) -> list[str]:
-    verdict = f"{'healthy' if is_healthy else 'NOT HEALTHY'}, {'ready' if is_ready else 'not ready'}"
-    lines = [f"{overview.state}: {verdict}" + (f" ({printable('; '.join(why))})" if why else "")]
+def lines_of(overview: Overview) -> list[str]:
+    """Say in a few lines what the system does, and what went wrong last; the first is its state alone."""
     depths = [f"{name} {'?' if depth is None else number(depth)}" for name, depth in overview.queues.items()]
-    lines.append(
-        printable(
-            f"takes from {', '.join(overview.source_queues)}" + (f"; on queues: {', '.join(depths)}" if depths else "")
-        )
-    )
+    on_queues = f"; on queues: {', '.join(depths)}" if depths else ""
+    lines = [printable(overview.state), printable(f"takes from {', '.join(overview.source_queues)}{on_queues}")]
     processes = overview.processes
     if processes:
         count = "1 process" if len(processes) == 1 else f"{len(processes)} processes"
@@ -187,30 +183,23 @@ def _role_lines(role: RoleOverview) -> Iterator[str]:
     """Say what part this node has in its group, and what the others have: a line for each node."""
     from receipt_actors.telemetry.overview import NodeState
 
-    own = role.own
-    words = [_state_of(role.state, own)]
+    words = [_state_of(role.state, role.own)]
     if role.held_for_seconds is not None:
         words.append(f"its lease held for {role.held_for_seconds:.1f} s")
     elif role.state is NodeState.CUT_OFF:
         words.append("its lease is over")
     yield f"{role.role} in group {role.group}: {', '.join(words)}"
     for node in role.nodes:
-        parts = ["this node" if node is own else _state_of(node.state, node)]
-        if node.share is not None:
-            parts.append(_shares(node.share, role.whole))
+        parts = ["this node" if node is role.own else _state_of(node.state, node)]
+        shares = []
+        for limit, unit in _UNITS.items():
+            part, whole = (node.share or {}).get(limit), (role.whole or {}).get(limit)
+            if part is not None and whole is not None:
+                shares.append(f"{_figure(part)} of {_figure(whole)} {unit}")
+        parts += [", ".join(shares)] if shares else []
         if node.seconds_since_heard >= QUIET_SECONDS:
             parts.append(f"not heard of for {duration(node.seconds_since_heard)}")
         yield f"  {node.name}: {'; '.join(parts)}"
-
-
-def _shares(share: Mapping[str, float | None], whole: Mapping[str, float | None] | None) -> str:
-    """Put a share into words, such as ``25 of 50 requests to the ledger``; of what has a limit."""
-    words = []
-    for limit, unit in _UNITS.items():
-        part, all_ = share.get(limit), (whole or {}).get(limit)
-        if part is not None and all_ is not None:
-            words.append(f"{_figure(part)} of {_figure(all_)} {unit}")
-    return ", ".join(words)
 
 
 def _figure(value: float) -> str:
@@ -225,11 +214,8 @@ def _state_of(state: str, node: NodeOverview | None) -> str:
 
 
 def _print_actor(client: AdminClient, name: str) -> int:
-    from receipt_actors.telemetry.control import UnknownActor
-
-    try:
-        state = client.actor_state(name)
-    except UnknownActor:
+    state = client.actor_state(name)
+    if state is None:
         complain(f"no actor is called {printable(name)!r}; {_advice(name, client.overview())}")
         return EXIT_WORLD_FAILED
     click.echo(json.dumps(state, indent=2))
@@ -237,8 +223,8 @@ def _print_actor(client: AdminClient, name: str) -> int:
 
 
 def _advice(name: str, overview: Overview) -> str:
-    trees = [overview.parent, *(process.tree for process in overview.processes)]
-    names = list(dict.fromkeys(known for tree in trees if tree is not None for known in _names(tree)))
+    trees = [tree for tree in overview.trees.values() if tree is not None]
+    names = list(dict.fromkeys(actor.name for tree in trees for actor in tree.with_descendants()))
     near = difflib.get_close_matches(name, names, SUGGESTIONS, 0.5)
     near += [known for known in names if name and name in known and known not in near][: SUGGESTIONS - len(near)]
     if not near:
@@ -246,46 +232,35 @@ def _advice(name: str, overview: Overview) -> str:
     return f"did you mean {' or '.join(repr(printable(known)) for known in near)}?"
 
 
-def _names(actor: ActorOverview) -> Iterator[str]:
-    yield actor.name
-    for child in actor.children:
-        yield from _names(child)
-
-
 def _print_tree(overview: Overview, as_json: bool) -> int:
-    """Print a tree a process; the parent's tree comes first where there are several."""
-    trees = list(_trees(overview))
+    """Print a tree a process: names and states to the left, numbers to the right."""
+    trees = overview.trees
     if as_json:
-        click.echo(json.dumps({name: None if tree is None else dataclasses.asdict(tree) for name, tree in trees}))
+        click.echo(json.dumps({name: None if tree is None else asdict(tree) for name, tree in trees.items()}))
         return EXIT_DONE
-    rows: list[tuple[str, ...]] = [_HEADINGS]
+    rows = [("ACTOR", "STATE", "MAILBOX", "MESSAGES", "RESTARTS")]
     lines = _LINES if can_print("".join(_LINES)) else _PLAIN_LINES
-    for name, tree in trees:
+    for name, tree in trees.items():
         if len(trees) > 1:
             rows.append((printable(name), "" if tree is not None else "no tree", "", "", ""))
+        elif tree is None:
+            rows.append(("its tree has ended", "", "", "", ""))
         if tree is not None:
             rows += _rows(tree, lines)
-        elif len(trees) == 1:
-            rows.append(("its tree has ended", "", "", "", ""))
-    for row in _aligned(rows):
-        echo(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        left, right = zip(row[:2], widths[:2], strict=True), zip(row[2:], widths[2:], strict=True)
+        cells = [*(cell.ljust(width) for cell, width in left), *(cell.rjust(width) for cell, width in right)]
+        echo("  ".join(cells).rstrip())
     return EXIT_DONE
-
-
-def _trees(overview: Overview) -> Iterator[tuple[str, ActorOverview | None]]:
-    if overview.parent is not None:
-        yield "parent", overview.parent
-    for process in overview.processes:
-        yield process.name, process.tree
 
 
 def _rows(
     actor: ActorOverview, lines: tuple[str, str, str], first: str = "", others: str = ""
-) -> Iterator[tuple[str, ...]]:
-    name = printable(actor.name)
-    label = name if actor.strategy is None else f"{name} ({printable(actor.strategy)})"
+) -> Iterator[tuple[str, str, str, str, str]]:
+    strategy = "" if actor.strategy is None else f" ({printable(actor.strategy)})"
     numbers = (number(actor.mailbox_length), number(actor.messages), number(actor.restarts))
-    yield (first + label, printable(actor.status), *numbers)
+    yield (f"{first}{printable(actor.name)}{strategy}", printable(actor.status), *numbers)
     branch, last_branch, trunk = lines
     for child in actor.children:
         is_last = child is actor.children[-1] and not actor.children_unlisted
@@ -293,15 +268,3 @@ def _rows(
         yield from _rows(child, lines, others + ahead, others + below)
     if actor.children_unlisted:
         yield (f"{others}{last_branch}and {number(actor.children_unlisted)} more", "", "", "", "")
-
-
-def _aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Set names and states to the left, and numbers to the right."""
-    rows = list(rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,8 +18,7 @@ from receipt_actors.backends import open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues
-from receipt_actors.cli.receipt_files import STDIN, read_receipt
-from receipt_actors.cli.terminal import SlowProgress
+from receipt_actors.cli.terminal import SlowProgress, opened, read_receipt
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage
 from receipt_actors.domain.sending import take_batch
@@ -40,7 +38,6 @@ class Entry:
 
     @property
     def submission_id(self) -> str:
-        """Under which its answers will come."""
         return self.message.attributes[SUBMISSION_ID_ATTRIBUTE]
 
 
@@ -96,7 +93,7 @@ def command(
     if lines is None:
         assert receipt_file is not None
         return _submit([_entry_of_flags(receipt_file, given, settings)], keep_going=False, settings=settings)
-    with _opened(lines) as file:
+    with opened(lines) as file:
         return _submit(_entries_of_lines(file, settings), keep_going=keep_going, settings=settings)
 
 
@@ -112,49 +109,42 @@ def _submit(entries: Iterable[Entry], *, keep_going: bool, settings: QueueSettin
         if faults:
             return EXIT_USAGE
     with closing(open_queues(settings)) as queues:
-        is_all_or_nothing = isinstance(queues, EmbeddedQueues)
-        failed = _send(entries, PatientQueues(queues), settings.source_queue, is_all_or_nothing=is_all_or_nothing)
+        failed = _send(entries, PatientQueues(queues), settings.source_queue, isinstance(queues, EmbeddedQueues))
     return EXIT_WORLD_FAILED if failed else EXIT_DONE
 
 
-def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str, *, is_all_or_nothing: bool) -> int:
+def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str, is_all_or_nothing: bool) -> int:
     """Send the good entries, tell of each whether it is accepted, and return how many entries are not."""
     remaining = iter(entries)
     accepted = failed = 0
-    total = len(entries) if isinstance(entries, Sequence) else None
-    with SlowProgress("submitting", total) as progress:
+    with SlowProgress("submitting", len(entries) if isinstance(entries, Sequence) else None) as progress:
         while batch := list(islice(remaining, MAX_BATCH_ENTRIES)):
-            good = [entry for entry in batch if entry.fault is None]
             for entry in batch:
                 if entry.fault is not None:
                     complain(f"{entry.where}: {entry.fault}")
-            failed += len(batch) - len(good)
-            waiting = deque(good)
-            while part := take_batch(waiting, _size_bytes):
+                    failed += 1
+            waiting = deque(entry for entry in batch if entry.fault is None)
+            while part := take_batch(waiting, lambda entry: entry.message.size_bytes):
                 try:
                     outcomes = queues.send(source_queue, [entry.message for entry in part])
                 except QueueUnavailable:
-                    complain(_after_a_failure(accepted, part, is_all_or_nothing=is_all_or_nothing))
+                    complain(_after_a_failure(accepted, part, is_all_or_nothing))
                     raise
                 for entry, failure in zip(part, outcomes, strict=True):
                     if failure is None:
+                        accepted += 1
                         click.echo(f"{entry.submission_id} accepted")
                     else:
-                        told = f"{entry.submission_id} is not accepted: {failure.code}: {failure.detail}"
-                        complain(f"{entry.where}: {told}")
-                accepted += outcomes.count(None)
-                failed += len(part) - outcomes.count(None)
+                        failed += 1
+                        why = f"{failure.code}: {failure.detail}"
+                        complain(f"{entry.where}: {entry.submission_id} is not accepted: {why}")
             progress.advance(len(batch))
     if not accepted and not failed:
         complain("there were no messages to send")
     return failed
 
 
-def _size_bytes(entry: Entry) -> int:
-    return entry.message.size_bytes
-
-
-def _after_a_failure(accepted: int, part: Sequence[Entry], *, is_all_or_nothing: bool) -> str:
+def _after_a_failure(accepted: int, part: Sequence[Entry], is_all_or_nothing: bool) -> str:
     """Say which messages are on the queue. A transaction of SQLite that failed has sent nothing."""
     first = part[0].where
     if is_all_or_nothing:
@@ -176,17 +166,7 @@ def _entry_of_flags(receipt_file: str, given: Mapping[str, str | int], settings:
     return _entry(receipt_file, text, submission_id, settings)
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    if path == STDIN:
-        yield sys.stdin.buffer
-    else:
-        with Path(path).open("rb") as file:
-            yield file
-
-
 def _entries_of_lines(file: BinaryIO, settings: QueueSettings) -> Iterator[Entry]:
-    """Make an entry of each line that is not blank."""
     for number, line in enumerate(file, start=1):
         if line.strip():
             yield _entry_of_line(f"line {number}", line.strip(), settings)

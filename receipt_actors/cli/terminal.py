@@ -1,15 +1,19 @@
-"""Text, numbers and times as people write them, progress on a terminal, and finite numbers as options."""
+"""What commands share: text, numbers and times for people, files of receipts, progress, finite numbers as options."""
 
 from __future__ import annotations
 
+import base64
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import click
+
+from receipt_actors.domain.ports import MAX_BATCH_BYTES
 
 if TYPE_CHECKING:
     import rich.progress
@@ -75,15 +79,59 @@ def moment(at_seconds: float, now_seconds: float) -> str:
     return time.strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)
 
 
+@contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """Open a file to read, ``-`` for standard input."""
+    if path == "-":
+        yield sys.stdin.buffer
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+def read_receipt(path: str) -> str:
+    """Read one receipt, ``-`` from standard input; what is around it (a last line break) is left out.
+
+    Raises ``OSError`` for a file that cannot be read, ``click.UsageError`` for one that holds no receipt.
+    """
+    with opened(path) as file:
+        data = file.read(MAX_BATCH_BYTES + 1)
+    if len(data) > MAX_BATCH_BYTES:
+        raise click.UsageError(f"{path}: expected a receipt, found more than {MAX_BATCH_BYTES} bytes")
+    try:
+        return data.decode("ascii").strip()
+    except UnicodeDecodeError:
+        # A PKCS #7 container, as an app finds it on the device, begins with a SEQUENCE.
+        if not data.startswith(b"\x30"):
+            raise click.UsageError(f"{path}: expected a receipt, found neither text nor DER") from None
+        return base64.b64encode(data).decode("ascii")
+
+
 class FiniteFloatRange(click.FloatRange):
     """Like click's, which takes ``nan``, and ``inf`` where there is no upper bound: no comparison tells the former."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Refuse what is no finite number, as what is out of range is refused."""
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+def choice(values: Iterable[str]) -> click.Choice[str]:
+    """Return an option's type that takes the values of an enumeration."""
+    return click.Choice([str(value) for value in values])
+
+
+def comma_separated(
+    each: click.ParamType[Any],
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[Any, ...]]:
+    """Return an option's callback that reads several values of a type, each once."""
+
+    def read(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[Any, ...]:
+        parts = [] if text is None else text.split(",")
+        return tuple(dict.fromkeys(each.convert(part.strip(), parameter, context) for part in parts))
+
+    return read
 
 
 class SlowProgress:
@@ -100,8 +148,10 @@ class SlowProgress:
         self._bar: rich.progress.Progress | None = None
 
     def advance(self, count: int = 1) -> None:
-        """Count what has been done."""
-        self._done += count
+        self.reach(self._done + count)
+
+    def reach(self, done: int) -> None:
+        self._done = done
         if self._bar is None and sys.stderr.isatty() and self._clock() - self._began_at >= SLOW_SECONDS:
             self._bar = self._start()
         if self._bar is not None:

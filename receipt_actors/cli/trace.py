@@ -48,21 +48,11 @@ Examples:
 )
 @_filter_options
 @click.option(
-    "--slower-than",
-    type=FiniteFloatRange(0),
-    metavar="SECONDS",
-    help="Only of messages that were received longer ago than that.",
+    "--slower-than", type=FiniteFloatRange(0), metavar="SECONDS", help="Only of messages received longer ago."
 )
+@click.option("--limit", type=click.IntRange(1), default=10, metavar="N", help="End after so many events.")
 @click.option(
-    "--limit", type=click.IntRange(1), default=10, show_default=True, metavar="N", help="End after so many events."
-)
-@click.option(
-    "--seconds",
-    type=FiniteFloatRange(0, min_open=True),
-    default=15.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="End after so long.",
+    "--seconds", type=FiniteFloatRange(0, min_open=True), default=15.0, metavar="SECONDS", help="End after so long."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON line.")
 @admin_options
@@ -118,9 +108,7 @@ def _text(value: object) -> str:
 
 
 _ENDS = {
-    "limit": "the limit is reached",
-    "seconds": "the time is over",
-    "stopped": "it was stopped",
+    **{"limit": "the limit is reached", "seconds": "the time is over", "stopped": "it was stopped"},
     "system": "the system has ended",
 }
 

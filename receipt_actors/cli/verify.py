@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,29 @@ import click
 
 from receipt_actors.backends import open_ledger
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
-from receipt_actors.cli.findings import Finding, find_out
 from receipt_actors.cli.options import options_of
-from receipt_actors.cli.receipt_files import read_receipt
+from receipt_actors.cli.terminal import read_receipt
 from receipt_actors.domain.ledger import Ownership, ledger_item, ownership_after_lookup
-from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict, parse_submission
+from receipt_actors.domain.messages import Submission, Unanswerable, Verdict, parse_submission
 from receipt_actors.domain.policy import Policy
-from receipt_actors.domain.ports import Ledger, ReceivedMessage, Standing, Tombstone
-from receipt_actors.domain.receipts import Genuine, Misconfigured, TryAgain, Unidentified, WrongEnvironment
+from receipt_actors.domain.ports import Environment, Ledger, LedgerItem, ReceivedMessage, Tombstone
+from receipt_actors.domain.reasons import Reason
+from receipt_actors.domain.receipts import (
+    Genuine,
+    Interpretation,
+    Misconfigured,
+    TryAgain,
+    Unidentified,
+    WrongEnvironment,
+)
 from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
 from receipt_actors.settings import LedgerSettings, load_source_settings
-from receipt_actors.stores.apple.opening import policy_of
+from receipt_actors.stores.apple import server_api, signed_transactions, verify_receipt
+from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signatures, policy_of, signer_of
+from receipt_actors.stores.apple.ports import ReceiptApi, SignatureRefused, Signed
+from receipt_actors.stores.apple.server_api import CODE_TABLE, interpret_found
 from receipt_actors.stores.apple.settings import AppStoreSettings
+from receipt_actors.stores.apple.verify_receipt import status_row
 
 TABLE_WIDTH = 1000  #: characters; no column is ever cut
 _NOBODY = 2**64  # no user's id, which are within +-2^63
@@ -34,30 +45,6 @@ _NOBODY = 2**64  # no user's id, which are within +-2^63
 
 class LookUpSettings(AppStoreSettings, LedgerSettings, frozen=True):
     """What it takes to ask Apple and the ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What would be answered for one transaction."""
-
-    candidate: Candidate
-    result: Result
-    standing: Standing | None  #: what the ledger has, where it was asked
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All that there is to tell."""
-
-    finding: Finding
-    looked_up: bool
-    judgements: tuple[Judgement, ...]
-    outcome: str  #: in words, what becomes of a message with this receipt
-
-    @property
-    def is_acceptable(self) -> bool:
-        """Tell whether a message with this receipt would get at least one OK."""
-        return any(judgement.result.verdict is Verdict.OK for judgement in self.judgements)
 
 
 @click.command(
@@ -107,18 +94,16 @@ def command(
     policy = policy_of(settings)
     if user_id is None:
         policy = replace(policy, account_tokens=None)  # nobody's token is as good as another's
-    with ExitStack() as stack:
-        ledger: Ledger | None = None
-        if isinstance(settings, LookUpSettings):
-            ledger = stack.enter_context(closing(open_ledger(settings, create=False)))
+    opened = closing(open_ledger(settings, create=False)) if isinstance(settings, LookUpSettings) else nullcontext()
+    with opened as ledger:
+        if ledger is not None:
             ledger.check()
-        finding = find_out(settings, submission.receipt_data, policy)
-        report = _report(finding, submission, policy, settings, ledger)
+        report = _report(settings, submission, policy, ledger)
     if as_json:
-        click.echo(json.dumps(_as_json(report)))
+        click.echo(json.dumps(report))
     else:
         _print(report)
-    return EXIT_DONE if report.is_acceptable else EXIT_WORLD_FAILED
+    return EXIT_DONE if report["acceptable"] else EXIT_WORLD_FAILED
 
 
 def _submission(receipt: str | None, user_id: int | None) -> Submission:
@@ -131,47 +116,97 @@ def _submission(receipt: str | None, user_id: int | None) -> Submission:
     return submission if user_id is not None else replace(submission, user_id=_NOBODY)
 
 
-def _report(
-    finding: Finding, submission: Submission, policy: Policy, settings: AppStoreSettings, ledger: Ledger | None
-) -> Report:
-    def without_transactions(outcome: str) -> Report:
-        return Report(finding, ledger is not None, (), outcome)
+# --- what Apple says ---
 
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """What the receipt was found to be, as the App Store gateway would find it, but with one attempt."""
+
+    way: str  #: ``verify-receipt``, ``server-api`` or ``signature``
+    asked: Environment | None  #: None if the receipt was verified here
+    status: int | None  #: the ``status`` of verifyReceipt, or the ``errorCode`` of the Server API, where there is one
+    meaning: str  #: of the status, in words
+    interpretation: Interpretation
+
+
+def _find_out(settings: AppStoreSettings, receipt_data: str, policy: Policy) -> _Finding:
+    """Verify a signed transaction, or ask Apple about an app receipt.
+
+    Raises ``AppStoreUnavailable``, and ``ConfigurationError`` where what it takes is not here.
+    """
+    signed = signed_transactions.signed_transaction_of(receipt_data)
+    if signed is not None:
+        return _verified(settings, signed)
+    if settings.uses_server_api:
+        with closing(open_server_api(settings)) as client:
+            return _asked(settings, server_api.receipt_api(client, policy), receipt_data, policy)
+    with closing(open_app_store(settings)) as app_store:
+        return _asked(settings, verify_receipt.receipt_api(app_store, policy), receipt_data, policy)
+
+
+def _verified(settings: AppStoreSettings, signed: str) -> _Finding:
+    verified = open_signatures(settings).verify_transaction(signed)
+    if isinstance(verified, SignatureRefused):
+        who = "by Apple" if settings.apple_roots is None else "under a root of apple_roots"
+        refusal = signed_transactions.refusal(verified)
+        return _Finding("signature", None, None, f"not signed {who}: {verified.detail}", refusal)
+    meaning = f"signed by {signer_of(settings, signed)}"
+    return _Finding("signature", None, None, meaning, signed_transactions.interpret(verified))
+
+
+def _asked(settings: AppStoreSettings, api: ReceiptApi, receipt_data: str, policy: Policy) -> _Finding:
+    """Ask where one asks first, and in the other environment at most once, if Apple says so and policy allows it."""
+    question = receipt_data if api.question_of is None else api.question_of(receipt_data)
+    if question is None:
+        missing = Unidentified(Reason.NO_TRANSACTION_ID)
+        return _Finding(settings.app_receipts, None, None, "no transaction id can be read in the receipt", missing)
+    asked = api.first
+    answer = api.call(question, asked)
+    meaning = api.interpret(answer, asked)
+    if isinstance(meaning, WrongEnvironment) and meaning.right in policy.environments:
+        asked = meaning.right
+        answer = api.call(question, asked)
+        meaning = api.interpret(answer, asked)
+    if isinstance(meaning, WrongEnvironment):
+        meaning = meaning.otherwise
+    if isinstance(meaning, Signed):
+        found = interpret_found(question, open_signatures(settings).verify_transaction(meaning.signed_transaction))
+        return _Finding(settings.app_receipts, asked, None, f"it knows transaction {question}", found)
+    status = answer.get("errorCode" if settings.uses_server_api else "status")
+    if not isinstance(status, int):
+        return _Finding(settings.app_receipts, asked, None, "an answer that is not documented", meaning)
+    row = CODE_TABLE.get(status) if settings.uses_server_api else status_row(status)
+    return _Finding(settings.app_receipts, asked, status, row.meaning if row else "not documented", meaning)
+
+
+# --- what we would answer ---
+
+
+def _report(
+    settings: AppStoreSettings, submission: Submission, policy: Policy, ledger: Ledger | None
+) -> dict[str, Any]:
+    """Return all there is to say, as ``--json`` prints it."""
+    finding = _find_out(settings, submission.receipt_data, policy)
+    transactions: list[dict[str, Any]] = []
     match finding.interpretation:
         case Genuine() as receipt:
             plan = make_plan(submission, receipt, policy)
             if isinstance(plan, Unanswerable):
-                return without_transactions(f"dead-letter queue, {plan.reason}: {plan.detail}")
-            judgements = tuple(_judge(plan, candidate, submission, ledger) for candidate in plan.candidates)
-            return Report(finding, ledger is not None, judgements, "answered, transaction by transaction")
-        case Unidentified(reason) if settings.unidentified == "reply":
-            return without_transactions(f"INVALID without a transaction id, {reason}")
+                outcome = f"dead-letter queue, {plan.reason}: {plan.detail}"
+            else:
+                outcome = "answered, transaction by transaction"
+                transactions = [_judged(plan, candidate, submission, ledger) for candidate in plan.candidates]
         case Unidentified(reason):
-            return without_transactions(f"dead-letter queue, {reason}")
+            replies = settings.unidentified == "reply"
+            outcome = f"INVALID without a transaction id, {reason}" if replies else f"dead-letter queue, {reason}"
         case TryAgain(reason, detail, then_unanswerable):
             end = "the dead-letter queue" if then_unanswerable else "another delivery"
-            return without_transactions(f"tried again, in the end {end}, {reason}: {detail}")
+            outcome = f"tried again, in the end {end}, {reason}: {detail}"
         case Misconfigured(detail):
-            return without_transactions(f"no answer until this is put right: {detail}")
+            outcome = f"no answer until this is put right: {detail}"
         case WrongEnvironment():
             raise AssertionError("a redirect has been followed or refused")
-
-
-def _judge(plan: Plan, candidate: Candidate, submission: Submission, ledger: Ledger | None) -> Judgement:
-    """Decide on one transaction as the validator would, were its claim to be made now."""
-    standing = None if ledger is None else ledger.get(candidate.transaction_id)
-    wanted = ledger_item(submission, candidate.transaction, plan.receipt.environment, "", time.time())
-    owned = ownership_after_lookup(standing, wanted)
-    if owned is Ownership.FREE and candidate.refusal is None:
-        owned = Ownership.NEW
-    said = standing if isinstance(standing, Tombstone) else owned
-    step = replace(plan, candidates=(candidate,), newest_only=False).next_step({candidate.transaction_id: said})
-    assert isinstance(step, Answer), "all is known"
-    return Judgement(candidate, step.results[0], standing)
-
-
-def _as_json(report: Report) -> dict[str, Any]:
-    finding = report.finding
     genuine = finding.interpretation if isinstance(finding.interpretation, Genuine) else None
     return {
         "way": finding.way,
@@ -181,50 +216,47 @@ def _as_json(report: Report) -> dict[str, Any]:
         "genuine": genuine is not None,
         "environment": genuine.environment if genuine else None,
         "bundle_id": genuine.bundle_id if genuine else None,
-        "outcome": report.outcome,
-        "acceptable": report.is_acceptable,
-        "looked_up": report.looked_up,
-        "transactions": [_transaction_as_json(judgement) for judgement in report.judgements],
+        "outcome": outcome,
+        "acceptable": any(each["verdict"] is Verdict.OK for each in transactions),
+        "looked_up": ledger is not None,
+        "transactions": transactions,
     }
 
 
-def _transaction_as_json(judgement: Judgement) -> dict[str, Any]:
-    transaction, standing = judgement.candidate.transaction, judgement.standing
-    claim = None if isinstance(standing, Tombstone) else standing
+def _judged(plan: Plan, candidate: Candidate, submission: Submission, ledger: Ledger | None) -> dict[str, Any]:
+    """Decide on one transaction as the validator would, were its claim to be made now."""
+    entry = None if ledger is None else ledger.get(candidate.transaction_id)
+    wanted = ledger_item(submission, candidate.transaction, plan.receipt.environment, "", time.time())
+    owned = ownership_after_lookup(entry, wanted)
+    if owned is Ownership.FREE and candidate.refusal is None:
+        owned = Ownership.NEW
+    said = entry if isinstance(entry, Tombstone) else owned
+    step = replace(plan, candidates=(candidate,), newest_only=False).next_step({candidate.transaction_id: said})
+    assert isinstance(step, Answer), "all is known"
+    (result,) = step.results
+    transaction = asdict(candidate.transaction)
+    del transaction["expired"]  # which the verdict says
+    claim = ("user_id", "submission_id", "claimed_at_seconds", "refunded_at_seconds")
     return {
-        "transaction_id": transaction.transaction_id,
-        "original_transaction_id": transaction.original_transaction_id,
-        "product_id": transaction.product_id,
-        "quantity": transaction.quantity,
-        "purchased_at_seconds": transaction.purchased_at_seconds,
-        "expires_at_seconds": transaction.expires_at_seconds,
-        "cancelled": transaction.cancelled,
-        "product_type": transaction.product_type,
-        "is_upgraded": transaction.is_upgraded,
-        "is_family_shared": transaction.is_family_shared,
-        "app_account_token": transaction.app_account_token,
-        "revocation_type": judgement.result.revocation_type,
-        "revocation_percentage": judgement.result.revocation_percentage,
-        "verdict": judgement.result.verdict,
-        "reason": judgement.result.reason,
-        "claimed_by": claim
-        and {
-            "user_id": claim.user_id,
-            "submission_id": claim.submission_id,
-            "claimed_at_seconds": claim.claimed_at_seconds,
-            "refunded_at_seconds": claim.refunded_at_seconds,
-        },
-        "refunded_at_seconds": standing and standing.refunded_at_seconds,
+        **transaction,
+        "revocation_type": result.revocation_type,
+        "revocation_percentage": result.revocation_percentage,
+        "verdict": result.verdict,
+        "reason": result.reason,
+        "claimed_by": {name: getattr(entry, name) for name in claim} if isinstance(entry, LedgerItem) else None,
+        "refunded_at_seconds": entry and entry.refunded_at_seconds,
     }
 
 
-def _print(report: Report) -> None:
-    fields = _as_json(report)
-    click.echo(report.finding.headline)
-    if fields["genuine"]:
-        click.echo(f"environment {fields['environment']}, bundle id {fields['bundle_id'] or 'none'}")
-    click.echo(f"a message with this receipt: {report.outcome}")
-    if not report.judgements:
+def _print(report: Mapping[str, Any]) -> None:
+    status = "yes" if report["status"] is None else report["status"]
+    click.echo(
+        report["meaning"] if report["asked"] is None else f"{report['asked']} says {status}: {report['meaning']}"
+    )
+    if report["genuine"]:
+        click.echo(f"environment {report['environment']}, bundle id {report['bundle_id'] or 'none'}")
+    click.echo(f"a message with this receipt: {report['outcome']}")
+    if not report["transactions"]:
         return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -233,34 +265,25 @@ def _print(report: Report) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in ("transaction", "product", "bought", "expires", "verdict", "reason"):
         table.add_column(title, no_wrap=True)
-    for judgement in report.judgements:
-        transaction, result = judgement.candidate.transaction, judgement.result
-        table.add_row(
-            transaction.transaction_id,
-            transaction.product_id or "",
-            _date(transaction.purchased_at_seconds),
-            _date(transaction.expires_at_seconds),
-            result.verdict,
-            result.reason,
-        )
+    for each in report["transactions"]:
+        dates = _date(each["purchased_at_seconds"]), _date(each["expires_at_seconds"])
+        table.add_row(each["transaction_id"], each["product_id"] or "", *dates, each["verdict"], each["reason"])
     # Ids are there to be copied: a line that is too long for the terminal wraps there, not within a column.
     Console(markup=False, highlight=False, emoji=False, width=TABLE_WIDTH).print(table, soft_wrap=True)
-    if report.looked_up:
-        for judgement in report.judgements:
-            click.echo(f"{judgement.candidate.transaction_id} is {_told(judgement.standing)}")
-    if report.is_acceptable and not report.looked_up:
+    if report["looked_up"]:
+        for each in report["transactions"]:
+            click.echo(f"{each['transaction_id']} is {_claim(each)}")
+    elif report["acceptable"]:
         click.echo("OK holds if nobody has claimed the transaction; --look-up asks the ledger")
 
 
-def _told(standing: Standing | None) -> str:
-    match standing:
-        case None:
-            return "claimed by nobody"
-        case Tombstone(_, refunded_at_seconds):
-            return f"claimed by nobody, and was refunded on {_date(refunded_at_seconds)}"
-    refund = "" if standing.refunded_at_seconds is None else f", refunded on {_date(standing.refunded_at_seconds)}"
-    claimed = f"claimed by user {standing.user_id} on {_date(standing.claimed_at_seconds)}"
-    return f"{claimed}, submission {standing.submission_id}{refund}"
+def _claim(transaction: Mapping[str, Any]) -> str:
+    claim, refunded_at = transaction["claimed_by"], transaction["refunded_at_seconds"]
+    if claim is None:
+        return "claimed by nobody" + ("" if refunded_at is None else f", and was refunded on {_date(refunded_at)}")
+    refund = "" if refunded_at is None else f", refunded on {_date(refunded_at)}"
+    since = _date(claim["claimed_at_seconds"])
+    return f"claimed by user {claim['user_id']} on {since}, submission {claim['submission_id']}{refund}"
 
 
 def _date(seconds: float | None) -> str:

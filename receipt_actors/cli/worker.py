@@ -1,9 +1,8 @@
 """What a worker process of ``receipt-actors start --processes`` runs; no command of its own.
 
-``python -m receipt_actors.cli.worker NAME DESCRIPTOR``, with the channel to the parent behind the descriptor. It runs
-one ``ReceiptSystem`` with its share of the limits until it is told to end. A parent that is gone tells it so, too: the
-worker drains. It ignores SIGINT, which a terminal sends to every process there: the parent passes on what it means. A
-SIGTERM to this process alone drains it, and the parent starts another one.
+``python -m receipt_actors.cli.worker NAME DESCRIPTOR``, with the channel to the parent behind the descriptor, runs one
+``ReceiptSystem`` with its share of the limits. When the parent says so, or is gone, it drains. It ignores SIGINT, which
+a terminal sends to every process. A SIGTERM to this process alone drains it, and the parent starts another one.
 """
 
 from __future__ import annotations
@@ -26,28 +25,7 @@ from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.process import StopSignals, collect_seldom, ending_with_threads, log_end, write_log
 from receipt_actors.errors import ConfigurationError, ReceiptActorsError, StartAbandoned, TraceRefused
 from receipt_actors.receipt_system import ReceiptSystem
-from receipt_actors.scale.processes.protocol import (
-    ActorDescribed,
-    Configure,
-    DescribeActor,
-    Drain,
-    Draining,
-    Grant,
-    LimitsObeyed,
-    Loaded,
-    Message,
-    Release,
-    Report,
-    Reported,
-    Started,
-    StartRefused,
-    StartTrace,
-    Stop,
-    Stopped,
-    StopTrace,
-    TraceEnded,
-    TraceEvent,
-)
+from receipt_actors.scale.processes import protocol as said
 from receipt_actors.scale.processes.worker import REPORT_SECONDS
 from receipt_actors.scale.processes.worker_process import STOP_SIGNALS, Channel
 from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
@@ -64,9 +42,9 @@ class _Worker:
         self._channel = channel
         self._signals = signals
         self._system: ReceiptSystem | None = None
-        self._early: list[Message] = []  # what the parent said while this was being started
+        self._early: list[said.Message] = []  # what the parent said while this was being started
         self._is_replacement = False
-        self._grant: Grant | None = None
+        self._grant: said.Grant | None = None
         self._told_incidents: tuple[Incident, ...] | None = None
         self._told_queues: Mapping[str, int | None] | None = None
         self._traces: dict[int, _TraceHere] = {}
@@ -76,7 +54,7 @@ class _Worker:
         watched: list[Any] = [self._channel, self._signals]
         try:
             while True:
-                messages: Sequence[Message] = ()
+                messages: Sequence[said.Message] = ()
                 readable, _, _ = select.select(watched, [], [], 0 if self._early else None)
                 if self._channel in readable:
                     messages = self._channel.receive()
@@ -97,49 +75,49 @@ class _Worker:
                 raise
             is_configuration = isinstance(error, ConfigurationError)
             faults = error.faults if isinstance(error, ConfigurationError) else [str(error)]
-            self._channel.send(StartRefused(faults, is_configuration))
+            self._channel.send(said.StartRefused(faults, is_configuration))
             return EXIT_WORLD_FAILED
 
-    def _obey(self, message: Message) -> int | None:
+    def _obey(self, message: said.Message) -> int | None:
         match message:
-            case Configure(settings, is_replacement):
+            case said.Configure(settings, is_replacement):
                 self._is_replacement = is_replacement
                 self._settings = settings
                 write_log(self._settings, self._name)
                 self._backend = open_backend(self._settings)
-                self._channel.send(Loaded())
-            case Grant():
+                self._channel.send(said.Loaded())
+            case said.Grant():
                 self._obey_grant(message)
-            case Report(looks_at_queues):
+            case said.Report(looks_at_queues):
                 self._report(looks_at_queues=looks_at_queues)
-            case Release():
+            case said.Release():
                 if self._system is not None:
                     self._system.release()
-            case DescribeActor(name, number):
+            case said.DescribeActor(name, number):
                 # On a thread, for the actor may take its time.
                 threading.Thread(target=self._describe, args=(number, name), name="describe", daemon=True).start()
-            case StartTrace():
+            case said.StartTrace():
                 if self._system is not None:
                     self._traces[message.number] = _TraceHere(self._system, message, self._channel)
-            case StopTrace(number):
+            case said.StopTrace(number):
                 trace = self._traces.pop(number, None)
                 if trace is not None:
                     trace.stop()
-            case Drain(seconds):
+            case said.Drain(seconds):
                 return self._drain(seconds)
-            case Stop():
+            case said.Stop():
                 if self._system is not None:
                     self._system.stop()
                 return EXIT_DONE
         return None
 
-    def _obey_grant(self, grant: Grant) -> None:
+    def _obey_grant(self, grant: said.Grant) -> None:
         before, self._grant = self._grant, grant
         if self._system is None:
             self._system = self._start(grant)
             collect_seldom()
             self._system.on_end(self._signals.wake)
-            self._channel.send(Started())
+            self._channel.send(said.Started())
         elif before is not None and before.is_paused != grant.is_paused:
             if grant.is_paused:
                 # On a thread, for receives under way may take their time, and the parent may have more to say.
@@ -152,7 +130,7 @@ class _Worker:
             threading.Thread(target=self._confirm, args=(grant.number, wait), name="limits", daemon=True).start()
         self._system.hold_until(grant.until_seconds)  # after the limits, which may be smaller
 
-    def _start(self, grant: Grant) -> ReceiptSystem:
+    def _start(self, grant: said.Grant) -> ReceiptSystem:
         return ReceiptSystem.start(
             self._settings,
             backend=self._backend,
@@ -172,14 +150,14 @@ class _Worker:
             readable, _, _ = select.select(watched, [], [], left)
             if self._channel in readable:
                 self._early += self._channel.receive()
-            is_to_end = any(isinstance(message, Drain | Stop) for message in self._early)
+            is_to_end = any(isinstance(message, said.Drain | said.Stop) for message in self._early)
             if is_to_end or self._channel.is_over or self._signals in readable:
                 raise StartAbandoned
 
     def _confirm(self, number: int, wait: Callable[[], None]) -> None:
         with suppress(pykka.ActorDeadError):  # it is about to end
             wait()
-            self._channel.send(LimitsObeyed(number))
+            self._channel.send(said.LimitsObeyed(number))
 
     def _report(self, *, looks_at_queues: bool) -> None:
         assert self._system is not None
@@ -188,7 +166,7 @@ class _Worker:
         queues = None if overview.queues is self._told_queues else overview.queues
         incidents = None if overview.incidents is self._told_incidents else overview.incidents
         self._told_queues, self._told_incidents = overview.queues, overview.incidents
-        self._channel.send(Reported(process, queues, incidents))
+        self._channel.send(said.Reported(process, queues, incidents))
 
     def _report_until(self, is_over: threading.Event) -> None:
         while not is_over.wait(REPORT_SECONDS):
@@ -199,7 +177,7 @@ class _Worker:
         description: Mapping[str, Any] | None = None
         with suppress(UnknownActor):
             description = self._system.actor_state(name)
-        self._channel.send(ActorDescribed(number, description))
+        self._channel.send(said.ActorDescribed(number, description))
 
     def _interrupted(self) -> int:
         if self._system is not None and self._system.end_reason is not None:
@@ -208,7 +186,7 @@ class _Worker:
             return EXIT_WORLD_FAILED
         logger.info("%s: draining", self._signals.received)
         if self._system is not None:
-            self._channel.send(Draining(self._settings.drain_seconds))
+            self._channel.send(said.Draining(self._settings.drain_seconds))
         return self._drain(None)
 
     def _drain(self, seconds: float | None) -> int:
@@ -220,14 +198,14 @@ class _Worker:
             unfinished = self._system.drain(seconds)
             is_over.set()
             reporting.join()  # nothing is said after the last words
-            self._channel.send(Stopped(unfinished, self._system.statistics()))
+            self._channel.send(said.Stopped(unfinished, self._system.statistics()))
         return EXIT_DONE
 
 
 class _TraceHere:
     """The part of a trace that is this process's."""
 
-    def __init__(self, system: ReceiptSystem, order: StartTrace, channel: Channel) -> None:
+    def __init__(self, system: ReceiptSystem, order: said.StartTrace, channel: Channel) -> None:
         self._number = order.number
         self._channel = channel
         self._is_begun = threading.Event()
@@ -237,7 +215,7 @@ class _TraceHere:
             self._trace = system.trace(request, self._tell, self._tell_end)
         except TraceRefused as refusal:  # too many run here; or the tree has just ended
             logger.warning("this process takes no part in a trace: %s", refusal)
-            channel.send(TraceEnded(self._number, 0))
+            channel.send(said.TraceEnded(self._number, 0))
         self._is_begun.set()
 
     def stop(self) -> None:
@@ -245,16 +223,15 @@ class _TraceHere:
             self._trace.stop()
 
     def _tell(self, event: Mapping[str, Any]) -> None:
-        self._channel.send(TraceEvent(self._number, event))
+        self._channel.send(said.TraceEvent(self._number, event))
 
     def _tell_end(self, _why: str) -> None:
         self._is_begun.wait()
         assert self._trace is not None
-        self._channel.send(TraceEnded(self._number, self._trace.lost))
+        self._channel.send(said.TraceEnded(self._number, self._trace.lost))
 
 
 def main(name: str, descriptor: str) -> int:
-    """Run a worker and return its exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(descriptor)))
     with StopSignals((signal.SIGTERM,)) as signals, ending_with_threads():

@@ -84,7 +84,6 @@ class Cost:
     in_flight_bytes: int  #: resident, for one message, beside its body
     client: str  #: what asks Apple
     max_concurrency: int  #: requests to Apple at once that one process carries well, and that can be set for it
-    remarks: tuple[str, ...] = ()  #: what to know before it is relied upon, for people
 
     @property
     def base_cpu_seconds(self) -> float:
@@ -92,7 +91,7 @@ class Cost:
         return max(0.0, self.cpu_seconds - sum(self.requests.values()) * self.call_cpu_seconds)
 
 
-#: What is used where no report of ``bench`` is given.
+#: Costs by client; a CPU time of one's own machine may take the place of theirs.
 CURL = Cost(
     machine="a virtual machine of 2 cores, CPython 3.11, services emulated on it, messages with 5 KB receipts",
     cpu_seconds=0.47e-3,

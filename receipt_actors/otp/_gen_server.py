@@ -97,8 +97,6 @@ class Actor(pykka.Actor):
     def _start_actor_loop(self) -> NoReturn:
         raise TypeError("the process runs the actor")
 
-    # --- what a subclass overrides ---
-
     def init(self) -> Any:
         """Get ready. None: running; an exception: not started. Or ``IGNORE``, ``Stop(reason)``, ``NotStarted(reason)``
         (the same without a crash, OTP's ``{error, Reason}``), ``Continue(term)``, ``IdleTimeout(seconds)``.
@@ -149,8 +147,6 @@ class Actor(pykka.Actor):
     def _otp_takes_exit(self, _ref: Ref, _reason: ExitReason) -> bool:
         """Deal with the ``Exit`` of a linked actor here and now; False: it is to come as a message."""
         return False
-
-    # --- what an actor can do ---
 
     @property
     def ref(self) -> Ref:
@@ -343,8 +339,6 @@ class Actor(pykka.Actor):
         before, self._otp_process.trap_exit = self._otp_process.trap_exit, trap_exit
         return before
 
-    # --- what others see ---
-
     def outside_view(self) -> object:
         """Return what a picture of the tree shows of this actor (``look_at``); None unless overridden.
 
@@ -352,8 +346,6 @@ class Actor(pykka.Actor):
         and only what is always whole: numbers, lengths, values that are replaced and never changed.
         """
         return None
-
-    # --- what ``sys`` sees ---
 
     def system_get_state(self) -> Any:
         """Return the state for ``sys.get_state``: the attributes (OTP: ``system_get_state/1``)."""

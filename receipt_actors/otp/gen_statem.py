@@ -381,8 +381,6 @@ class StateMachineLoop:
         self._tags = itertools.count(1)
         self._wishes = _Wishes(None)
 
-    # --- what comes in ---
-
     def begin(self, first: NextState) -> list[Effect]:
         """Enter the first state: an enter call if there are such calls, from the state itself; nothing is postponed."""
         self.state = first.state
@@ -543,8 +541,6 @@ class GenStateMachine(Actor):
     state_enter: ClassVar[bool] = False
     """True: a state that is entered, the first one too, or repeated gets ``Enter`` before any event."""
 
-    # --- what a subclass overrides ---
-
     def init(self) -> Any:
         """Get ready and return the first state. Its actions and ``Enter`` come after the start."""
         raise NotImplementedError(f"{type(self).__name__} has no init, which returns next_state(...): the first state")
@@ -555,8 +551,6 @@ class GenStateMachine(Actor):
 
     def terminate(self, reason: ExitReason) -> Any:
         pass
-
-    # --- what it offers ---
 
     @property
     def state(self) -> Any:
@@ -592,8 +586,6 @@ class GenStateMachine(Actor):
             "postponed": [type(event).__name__ for event in self.__loop.postponed],
             "timeouts": [type(timeout.event).__name__ for timeout in self.__loop.timeouts.values()],
         }
-
-    # --- what the runtime calls ---
 
     def _otp_adopt(self, process: Process) -> None:
         super()._otp_adopt(process)

@@ -386,25 +386,24 @@ class Debug:
         thread = threading.get_ident()
         if kind not in self._wanted or self._noting_thread == thread:
             return
+        event = Event(self._process.ref, kind, content, peer, self._process.system.clock.monotonic())
         before, self._noting_thread = self._noting_thread, thread
         try:
-            self._tell(Event(self._process.ref, kind, content, peer, self._process.system.clock.monotonic()))
+            for id_, (function, kinds) in list(self.functions.items()):
+                if kind in kinds and self._is_done(function, id_, event):
+                    self.install(id_, None)
+                    if not self._process.is_set():
+                        self._process.watch(self)
         finally:
             self._noting_thread = before
 
-    def _tell(self, event: Event) -> None:
-        for id_, (function, kinds) in list(self.functions.items()):
-            if event.kind not in kinds:
-                continue
-            try:
-                done = function(event)
-            except BaseException:  # it is the watcher that is at fault, not who is watched
-                write_log(logging.ERROR, "debug function %r of %s failed and goes", id_, event.ref, exc_info=True)
-                done = True
-            if done is True:
-                self.install(id_, None)
-                if not self._process.is_set():
-                    self._process.watch(self)
+    @staticmethod
+    def _is_done(function: DebugFunction, id_: Hashable, event: Event) -> bool:
+        try:
+            return function(event) is True
+        except BaseException:  # it is the watcher that is at fault, not the watched actor
+            write_log(logging.ERROR, "debug function %r of %s failed and goes", id_, event.ref, exc_info=True)
+            return True
 
 
 def watch_as_chosen(process: Process, choosers: Mapping[Hashable, tuple[Chooser, frozenset[EventKind]]]) -> None:

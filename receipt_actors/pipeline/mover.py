@@ -14,11 +14,7 @@ from receipt_actors.pipeline.processor import Processor, Work
 
 class Mover(Processor):
     def __init__(
-        self,
-        source: Source,
-        delivery: ReceivedMessage,
-        unanswerable: Unanswerable,
-        since_seconds: float,
+        self, source: Source, delivery: ReceivedMessage, unanswerable: Unanswerable, since_seconds: float
     ) -> None:
         super().__init__(source, delivery, since_seconds)
         self._unanswerable = unanswerable

@@ -20,17 +20,7 @@ from receipt_actors.domain.messages import Unanswerable, dead_letter_message, tr
 from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.otp import (
-    NORMAL,
-    Continue,
-    Crash,
-    ExitReason,
-    GenServer,
-    Name,
-    Shutdown,
-    Stop,
-    start_child,
-)
+from receipt_actors.otp import NORMAL, Continue, Crash, ExitReason, GenServer, Name, Shutdown, Stop, start_child
 from receipt_actors.pipeline.protocol import (
     RESULT_BATCHERS,
     Broken,

@@ -26,14 +26,7 @@ from receipt_actors.domain.messages import Result, Submission, Unanswerable, Ver
 from receipt_actors.domain.policy import Source
 from receipt_actors.domain.ports import ReceivedMessage, Tombstone
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.receipts import (
-    Genuine,
-    Misconfigured,
-    Transaction,
-    TryAgain,
-    Unidentified,
-    WrongEnvironment,
-)
+from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified, WrongEnvironment
 from receipt_actors.domain.verdicts import AskLedger, Plan, Said, make_plan
 from receipt_actors.pipeline.pending import pending_submissions_of
 from receipt_actors.pipeline.processor import Processor, Question, Work
@@ -77,13 +70,7 @@ def _traced_result(result: Result) -> dict[str, object]:
 
 
 class Validator(Processor):
-    def __init__(
-        self,
-        source: Source,
-        delivery: ReceivedMessage,
-        submission: Submission,
-        since_seconds: float,
-    ) -> None:
+    def __init__(self, source: Source, delivery: ReceivedMessage, submission: Submission, since_seconds: float) -> None:
         # The receipt is nearly all of the body: thousands of messages in flight need not hold it twice.
         self._around_receipt = around_receipt(delivery.body, submission.receipt_data)
         light = delivery if self._around_receipt is None else replace(delivery, body="")

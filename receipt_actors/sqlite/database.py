@@ -171,12 +171,15 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Lend the connection inside a write transaction, which any error rolls back."""
         with self.connection() as connection:
+            # An interrupt between this generator and the body of its with statement leaves a transaction behind.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             try:
                 _begin(connection)  # which an interrupt may find when it has begun
                 yield connection
                 connection.execute("COMMIT")
             finally:
-                if connection.in_transaction:
+                if not self._closed and connection.in_transaction:
                     connection.execute("ROLLBACK")
 
     @contextmanager

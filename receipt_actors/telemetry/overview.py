@@ -11,7 +11,7 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,12 @@ class ActorOverview(JsonValue):
     strategy: str | None = None  #: of a supervisor
     children: tuple[ActorOverview, ...] = ()
     children_unlisted: int = 0  #: of a simple_one_for_one supervisor, beyond those listed
+
+    def with_descendants(self) -> Iterator[ActorOverview]:
+        """Yield this actor, then all that it supervises."""
+        yield self
+        for child in self.children:
+            yield from child.with_descendants()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,12 @@ class Overview(JsonValue):
         """About how many messages wait on the source queues; None where it is not known of one of them."""
         depths = [self.queues.get(queue) for queue in self.source_queues]
         return None if None in depths else sum(depth or 0 for depth in depths)
+
+    @property
+    def trees(self) -> Mapping[str, ActorOverview | None]:
+        """The supervision tree of each process, by its name; that of the parent of several, ``parent``, comes first."""
+        parent = {} if self.parent is None else {"parent": self.parent}
+        return {**parent, **{process.name: process.tree for process in self.processes}}
 
     @property
     def usages(self) -> Mapping[int, Usage]:

@@ -1,14 +1,11 @@
 """``CurlTransport``: any number of requests at once by libcurl's multi interface, and no thread that waits for each.
 
 It takes requests from any thread and makes them in one place (see ``loop``). There, ``_Multi`` owns everything of
-libcurl: connections, TLS sessions, and handles that are used again and again. libcurl says which sockets and which time
-to wait for, epoll waits.
+libcurl. libcurl says which sockets and which time to wait for, epoll waits.
 
-**A server may close an idle connection** at the moment at which the next request is sent on it. Where a used connection
-ends before the first byte of a response, libcurl sends the request once more on a new connection. The server may have
-carried it out, so only requests that are safe to repeat may be sent here. All of ours are: deleting and setting a
-visibility twice changes nothing; a claim that was made is recognised as our own; a message that was sent twice is the
-same submission; messages of a lost receive come back. A time-out is never followed by a second request.
+**A server may close an idle connection** just when the next request is sent on it. If a used connection ends before the
+first byte of a response, libcurl sends the request once more on a new one, so the server may get it twice. Only
+requests that are safe to repeat may be sent here; all of ours are. A time-out is never followed by a second request.
 
 A transfer takes few steps between Python and libcurl, because each may cost a wait for the interpreter's lock: there is
 no callback for progress or for the moment at which a request is sent, and the transport looks for a slow response only
@@ -70,8 +67,7 @@ class CurlTransport(NetworkLoop["_Call"]):
     def begin(self, request: HttpRequest, done: Done) -> None:
         """Begin a request, and return at once.
 
-        ``done`` is called exactly once, on the scheduler, or here where the transport is closed. It must be quick.
-        What it raises is logged. The response keeps its memory until ``done`` returns.
+        ``done`` is called on the scheduler, or here if the transport is closed. It must be quick. Errors are logged.
         """
         if not self.submit(_Call(request, done)):
             _tell(done, _CLOSED)

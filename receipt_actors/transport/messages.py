@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ MEMORY_FULL = f"a response of more than {MAX_EXEMPT_BYTES} bytes, while other la
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Server:
-    """What requests to one server have in common. Requests of one server share connections and their limits."""
+    """What is the same for all requests to a server, which share connections and their limits."""
 
     ca_bundle: str  #: a file or a folder of those that may vouch for the server
     connect_timeout_seconds: float  #: for the name look-up, the connection and the TLS handshake
@@ -100,39 +100,17 @@ def wait_for(begin: Callable[[Callable[[T | Exception], object]], object]) -> T:
         del outcome  # else only a garbage collection frees it
 
 
-class SharedMemory:
-    """Counts the bytes of large responses. Used by any thread.
+class ResponseSize:
+    """How much of a response has come, and how much of that counts as shared memory. Used by one thread.
 
     A server that is not Apple's, or has gone wrong, may answer each request with as much as a response may have:
-    together more than the process can hold. So each response counts until it has been parsed, because the result of
-    parsing may be several times as large.
+    together more than the process can hold. So what is beyond ``MAX_EXEMPT_BYTES`` of each response counts until it has
+    been parsed: the result of parsing may be several times as large.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken_bytes = 0
-
-    def take(self, more_bytes: int) -> bool:
-        """Count more bytes; False where that would be too many, and nothing is counted."""
-        with self._lock:
-            if self._taken_bytes + more_bytes > MAX_SHARED_BYTES:
-                return False
-            self._taken_bytes += more_bytes
-            return True
-
-    def give_back(self, taken_bytes: int) -> None:
-        """Count them no more."""
-        with self._lock:
-            self._taken_bytes -= taken_bytes
-
-
-MEMORY = SharedMemory()  #: of the process
-
-
-class ResponseSize:
-    """How much of a response has come, and how much of that counts in ``MEMORY``. Used by one thread."""
-
     __slots__ = ("_counts", "_taken_bytes", "bytes")
+    _lock: ClassVar = threading.Lock()
+    _shared_bytes: ClassVar[int] = 0  # of all responses of the process
 
     def __init__(self, counts: bool) -> None:
         self.bytes = 0
@@ -140,11 +118,13 @@ class ResponseSize:
         self._taken_bytes = 0
 
     def grow(self, more_bytes: int) -> bool:
-        """Add what has come; False where there is no memory for it."""
+        """Add what has come; return False, and add nothing, if there is no memory for it."""
         size_bytes = self.bytes + more_bytes
         if self._counts and (excess_bytes := max(0, size_bytes - MAX_EXEMPT_BYTES) - self._taken_bytes):
-            if not MEMORY.take(excess_bytes):
-                return False
+            with ResponseSize._lock:
+                if ResponseSize._shared_bytes + excess_bytes > MAX_SHARED_BYTES:
+                    return False
+                ResponseSize._shared_bytes += excess_bytes
             self._taken_bytes += excess_bytes
         self.bytes = size_bytes
         return True
@@ -152,5 +132,6 @@ class ResponseSize:
     def reset(self) -> None:
         """Begin with the next response; nothing of this one counts any more."""
         if self._taken_bytes:
-            MEMORY.give_back(self._taken_bytes)
+            with ResponseSize._lock:
+                ResponseSize._shared_bytes -= self._taken_bytes
         self.bytes = self._taken_bytes = 0

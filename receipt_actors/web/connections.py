@@ -48,12 +48,10 @@ class Connection(H11Protocol):
             min(slow, key=lambda each: each._waited_for_since, default=self)._cut_off()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
         self._cancel_timers()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
         if self._request_timer is None:
             self._await_request()
         if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
@@ -64,7 +62,6 @@ class Connection(H11Protocol):
             super().data_received(data)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
         if self._request_timer is not None:
             self._request_timer.cancel()
             self._request_timer = None
@@ -86,13 +83,11 @@ class Connection(H11Protocol):
         self._cut_off()
 
     def pause_writing(self) -> None:
-        """Wait until the client has read some of it."""
         super().pause_writing()
         self._waited_for_since = self.loop.time()
         self._stall_timer = self.loop.call_later(STALL_SECONDS, self._cut_off)
 
     def resume_writing(self) -> None:
-        """The client reads."""
         super().resume_writing()
         if self._stall_timer is not None:
             self._stall_timer.cancel()

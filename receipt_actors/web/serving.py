@@ -70,7 +70,6 @@ class Serving:
         self._server: asyncio.Server | None = None
 
     async def begin(self) -> None:
-        """Accept connections from now on."""
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Connection(self._pause_seconds, self._config, self._state, app_state={}),
             sock=self._listener,

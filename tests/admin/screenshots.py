@@ -1,8 +1,7 @@
-"""Pictures of the dashboard, of a real system under load: ``python -m tests.admin.screenshots FOLDER``.
+"""The picture of the dashboard, of a real system under load: ``python -m tests.admin.screenshots FOLDER``.
 
 Starts ``receipt-actors start --processes 2 --admin ...`` on the embedded backend with a simulated App Store, sends it
-messages of every kind, kills a worker, lets the App Store fail for a moment, traces, and looks at it in Chromium:
-``light.png``, ``dark.png``, ``phone.png``, ``actor.png``, and ``dashboard.png``, the one of the manual. Needs the
+messages of every kind, kills a worker, and takes ``dashboard.png``, the picture of the manual, in Chromium. Needs the
 extra ``test``, ``pillow``, Chromium and its driver; a font that looks like a screen's (``fonts-inter``) is welcome.
 """
 
@@ -77,14 +76,11 @@ def feeding(database: Path, a_second: float) -> Iterator[None]:
         thread.join()
 
 
-def take(page: Page, path: Path, width: int, theme: str, height: int | None = None) -> None:
-    """Take a picture of the whole page, or of what is seen of it first."""
-    page.prefer(theme)
-    page.resize(width)
+def take(page: Page, path: Path) -> None:
+    page.prefer("dark")
+    page.resize(DOC_WIDTH, DOC_HEIGHT)
     looks = page.text("#figures-at")
     page.until(lambda: page.text("#figures-at") != looks, "the next sample")
-    whole = int(page.script("return document.documentElement.scrollHeight"))
-    page.resize(width, height or whole)
     page.driver.save_screenshot(str(path))
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(MOST_COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -131,19 +127,7 @@ def show(url: str, folder: Path, seconds: float) -> None:
         page.until(lambda: page.all("#tree .row"), "the tree")
         page.script("scrollTo(0, 0)")
         time.sleep(6)  # until rates are known
-        take(page, folder / "dashboard.png", DOC_WIDTH, "dark", DOC_HEIGHT)
-        page.click("#incidents summary")
-        page.find("[name=event]").send_keys("answered")
-        page.click("#trace-start")
-        page.until(lambda: len(page.all("#trace-events tr")) == 10, "a trace")
-        take(page, folder / "light.png", DOC_WIDTH, "light")
-        take(page, folder / "dark.png", DOC_WIDTH, "dark")
-        take(page, folder / "phone.png", 360, "dark")
-        page.script("scrollTo(0, 0)")
-        page.resize(DOC_WIDTH)
-        page.row("intake ×2").click()
-        page.until(lambda: page.text("#actor-state"), "a state")
-        take(page, folder / "actor.png", DOC_WIDTH, "light", 900)
+        take(page, folder / "dashboard.png")
         print(*page.errors(), sep="\n")  # noqa: T201
     finally:
         page.driver.quit()

@@ -90,7 +90,6 @@ def send_for_ever(connection: socket.socket, data: bytes) -> None:
 def test_a_request_that_does_not_come_is_not_waited_for(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    """Whatever of it has come (slow loris)."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     with connect(client) as connection:
         with suppress(ConnectionError):
@@ -114,7 +113,6 @@ def test_a_request_that_does_not_come_is_not_waited_for(
 def test_one_that_hides_behind_another_is_not_waited_for_either(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    """It came along with one that was answered."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     connection, answer = in_time(lambda: served(client, HEALTH + beginning))
     with connection:
@@ -122,7 +120,6 @@ def test_one_that_hides_behind_another_is_not_waited_for_either(
 
 
 def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time is for the whole request."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     with connect(client) as connection:
         send_for_ever(connection, b"x")
@@ -131,7 +128,6 @@ def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: p
 def test_an_answer_that_takes_long_is_waited_for(
     client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only a request is limited in time: a stream goes on."""
     monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
     with ExitStack() as stack:
         events = in_time(
@@ -145,7 +141,6 @@ def test_an_answer_that_takes_long_is_waited_for(
 
 
 def test_who_reads_nothing_is_cut_off(client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever fills the buffers: here a large answer, again and again."""
     monkeypatch.setattr(connections, "STALL_SECONDS", 0.05)
     system.now = an_overview(source_queues=("Q" * 1_000_000,))
     with connect(client) as connection:
@@ -166,7 +161,6 @@ SLOW = {
 
 @pytest.mark.parametrize("beginning", SLOW.values(), ids=SLOW)
 def test_slow_connections_keep_out_no_probe(client: Client, beginning: bytes) -> None:
-    """However many there are, from the same address: each probe takes the place of the slowest."""
     with ExitStack() as stack:
         slow = [stack.enter_context(connect(client)) for _ in range(2 * MAX_CONNECTIONS)]
         for connection in slow:
@@ -176,7 +170,6 @@ def test_slow_connections_keep_out_no_probe(client: Client, beginning: bytes) ->
 
 
 def test_the_slowest_makes_room_for_a_new_connection(client: Client) -> None:
-    """Of those that wait, the first; the others are left."""
     with ExitStack() as stack:
         slow = [stack.enter_context(connect(client)) for _ in range(MAX_CONNECTIONS + 1)]
         assert read_to_end(slow[0]) == b""
@@ -185,7 +178,6 @@ def test_the_slowest_makes_room_for_a_new_connection(client: Client) -> None:
 
 
 def test_a_flood_of_connections_takes_few_files(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are one too many are closed before many more are taken: the pipeline needs files as well."""
     all_are_there = threading.Event()
     open_connections: set[Connection] = set()
     peak = 0
@@ -211,7 +203,6 @@ def test_a_flood_of_connections_takes_few_files(system: FakeSystem, monkeypatch:
 
 
 def test_a_huge_body_is_not_read(client: Client, raw: socket.socket, system: FakeSystem) -> None:
-    """It is refused as soon as it is too long, whatever it says of its length."""
     head = b"POST /api/trace HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     raw.sendall(head + b"Content-Length: 1000000000000\r\n\r\n" + b"x" * (MAX_BODY_BYTES + 1))
     assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
@@ -239,7 +230,6 @@ def test_a_huge_body_is_not_read(client: Client, raw: socket.socket, system: Fak
     ],
 )
 def test_what_is_no_http_is_refused(client: Client, raw: socket.socket, request_bytes: bytes) -> None:
-    """And the next one is served as ever."""
     try:
         raw.sendall(request_bytes)
         raw.shutdown(socket.SHUT_WR)
@@ -253,7 +243,6 @@ def test_what_is_no_http_is_refused(client: Client, raw: socket.socket, request_
 def test_nonsense_after_an_answer_ends_the_connection_alone(
     client: Client, raw: socket.socket, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is left of a body that was refused may be anything: it is no error of ours to log."""
     head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
     raw.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
     answer = raw.recv(10_000)
@@ -265,14 +254,12 @@ def test_nonsense_after_an_answer_ends_the_connection_alone(
 
 
 def test_requests_may_come_all_at_once(raw: socket.socket) -> None:
-    """Pipelined, they are answered one after the other."""
     request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     raw.sendall(request * 9 + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert read_to_end(raw).count(b"HTTP/1.1 200 ") == 10
 
 
 def test_an_upgrade_is_not_made(raw: socket.socket) -> None:
-    """There are no web sockets here: it is a request like others."""
     raw.sendall(
         b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"

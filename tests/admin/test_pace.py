@@ -26,31 +26,19 @@ def at_once(pace: Pace, requests: int, weight: int = 1) -> int:
 
 
 def test_a_burst_is_served_at_once_and_then_so_many_a_second() -> None:
-    """Each waits for as long as the ones before it have not had their time."""
-    pace = Pace(Clock())
+    clock = Clock()
+    pace = Pace(clock)
     assert at_once(pace, BURST_REQUESTS) == BURST_REQUESTS
     waits = [pace.turn() for _ in range(10)]
     assert waits == pytest.approx([number / REQUESTS_PER_SECOND for number in range(1, 11)])
-
-
-def test_after_a_rest_there_is_room_again() -> None:
-    """As much as was not used, and no more than a burst."""
-    clock = Clock()
-    pace = Pace(clock)
-    at_once(pace, BURST_REQUESTS)
-    clock.now += 3 / REQUESTS_PER_SECOND
+    clock.now += 13 / REQUESTS_PER_SECOND  # as much room as was not used
     assert at_once(pace, 4) == 3
-    clock.now += 3600
+    clock.now += 3600  # and no more than a burst
     assert at_once(pace, 2 * BURST_REQUESTS) == BURST_REQUESTS
-
-
-def test_a_large_answer_counts_as_several() -> None:
-    """It takes as much of the processor."""
-    assert at_once(Pace(Clock()), BURST_REQUESTS, weight=4) == BURST_REQUESTS / 4
+    assert at_once(Pace(clock), BURST_REQUESTS, weight=4) == BURST_REQUESTS / 4  # large answers count as several
 
 
 def test_nobody_waits_for_those_who_have_hung_up() -> None:
-    """However many of them have asked: a turn comes in bounded time, and soon after it is as if they had not."""
     clock = Clock()
     pace = Pace(clock)
     assert max(pace.turn() for _ in range(100_000)) <= LONGEST_TURN_SECONDS
@@ -59,7 +47,6 @@ def test_nobody_waits_for_those_who_have_hung_up() -> None:
 
 
 def test_a_request_waits_for_its_turn_and_is_answered(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it asks for, and whether it may."""
     monkeypatch.setattr(server, "BURST_REQUESTS", 0)
     monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 50)
     for path, status in {"/healthz": 200, "/api/overview": 200, "/nothing": 404}.items():
@@ -68,7 +55,6 @@ def test_a_request_waits_for_its_turn_and_is_answered(client: Client, monkeypatc
 
 
 def test_who_has_hung_up_is_not_served(client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its turn is nobody's: the system is not asked, and what it wanted is not done."""
     monkeypatch.setattr(server, "BURST_REQUESTS", 0)
     monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 1)  # it has hung up long before its turn comes
     monkeypatch.setattr(server, "LARGE_WEIGHT", 1)

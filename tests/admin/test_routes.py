@@ -10,14 +10,12 @@ from .conftest import Client, FakeSystem, serving
 
 
 def test_an_overview_is_what_the_system_says(client: Client, system: FakeSystem) -> None:
-    """The terminal's commands read it back whole."""
     answer = client.get("/api/overview")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
     assert Overview.from_json(answer.json) == system.now
 
 
 def test_the_system_is_paused_and_resumed(client: Client, system: FakeSystem) -> None:
-    """And what is told next is no older than that."""
     assert client.get("/readyz").status == 200
     answer = client.post("/api/pause")
     assert (answer.status, answer.body) == (204, b"")
@@ -29,20 +27,17 @@ def test_the_system_is_paused_and_resumed(client: Client, system: FakeSystem) ->
 
 @pytest.mark.parametrize("path", ["/api/actors/intake", "/api/actors/result_batcher%20ResultsSQS"])
 def test_the_state_of_an_actor_is_told(client: Client, path: str) -> None:
-    """Whatever its name."""
     answer = client.get(path)
     assert answer.status == 200
     assert answer.json["in_flight"] == 42
 
 
 def test_an_unknown_actor_is_told_as_one(client: Client) -> None:
-    """404, in words."""
     answer = client.get("/api/actors/in%2Ftake")
     assert (answer.status, answer.json) == (404, {"error": "no actor is named 'in/take'"})
 
 
 def test_before_there_is_a_system_nothing_is_known() -> None:
-    """The port is open before the tree is started: alive, not ready, and nothing to show."""
     with serving(None) as client:
         assert client.get("/healthz").status == 200
         answer = client.get("/readyz")

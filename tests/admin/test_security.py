@@ -33,7 +33,6 @@ OPEN = ["/", "/index.html", "/healthz", "/readyz"]
     ],
 )
 def test_data_takes_the_token(system: FakeSystem, headers: Mapping[str, str]) -> None:
-    """Without the very token it is 401, which says how to give it; also where there is nothing."""
     with serving(system, token=TOKEN) as client:
         for path in DATA:
             answer = client.get(path, **headers)
@@ -43,7 +42,6 @@ def test_data_takes_the_token(system: FakeSystem, headers: Mapping[str, str]) ->
 
 
 def test_the_token_opens_everything(system: FakeSystem) -> None:
-    """By any name of the machine, and however the scheme is spelled."""
     with serving(system, token=TOKEN) as client:
         for host in ("receipts.internal:9464", "10.0.0.7", "localhost"):
             assert client.get("/api/overview", Host=host, **BEARER).status == 200
@@ -54,7 +52,6 @@ def test_the_token_opens_everything(system: FakeSystem) -> None:
 
 
 def test_the_page_and_the_probes_take_no_token(system: FakeSystem) -> None:
-    """There is nothing in them but files of the package, and one word."""
     with serving(system, token=TOKEN) as client:
         assert [client.get(path).status for path in OPEN] == [200] * len(OPEN)
 
@@ -77,14 +74,12 @@ def test_the_page_and_the_probes_take_no_token(system: FakeSystem) -> None:
     ],
 )
 def test_without_a_token_only_names_of_this_machine_are_answered(client: Client, host: str) -> None:
-    """A page of another site whose name was made to lead here (DNS rebinding) gets nothing, not even the page."""
     for path in (*DATA, *OPEN):
         assert client.get(path, Host=host).status in (400, 421)
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1234", "127.0.0.1", "127.9.9.9:80", "[::1]:9464"])
 def test_names_of_this_machine_are_answered(client: Client, host: str) -> None:
-    """Also through a tunnel that ends at another port."""
     assert client.get("/api/overview", Host=host).status == 200
 
 
@@ -103,7 +98,6 @@ CROSS_SITE = [
 @pytest.mark.parametrize("headers", CROSS_SITE)
 @pytest.mark.parametrize("token", [None, TOKEN])
 def test_no_request_of_another_site_works(system: FakeSystem, headers: Mapping[str, str], token: str | None) -> None:
-    """Neither one that changes something nor one that reads; and no answer allows it to a browser."""
     with serving(system, token=token) as client:
         authorised = {**headers, **(BEARER if token else {})}
         for path in ("/api/pause", "/api/resume", "/api/trace"):
@@ -128,7 +122,6 @@ def test_no_request_of_another_site_works(system: FakeSystem, headers: Mapping[s
     ],
 )
 def test_what_a_form_can_send_changes_nothing(client: Client, system: FakeSystem, content_type: str | None) -> None:
-    """A form needs no permission to be sent across sites, and old browsers say nothing of where it comes from."""
     headers = {} if content_type is None else {"Content-Type": content_type}
     for path in ("/api/pause", "/api/resume", "/api/trace"):
         assert client.ask("POST", path, b'{"filters": {"event": ["received"]}}', headers).status == 415
@@ -137,7 +130,6 @@ def test_what_a_form_can_send_changes_nothing(client: Client, system: FakeSystem
 
 
 def test_the_own_page_may(client: Client, system: FakeSystem) -> None:
-    """What a browser says of the page that this port served."""
     own = f"127.0.0.1:{client.address.port}"
     headers = {"Origin": f"http://{own}", "Sec-Fetch-Site": "same-origin", "Host": own}
     assert client.post("/api/pause", headers=headers).status == 204
@@ -150,7 +142,6 @@ def test_the_own_page_may(client: Client, system: FakeSystem) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "pause"])
 def test_state_is_changed_by_post_alone(client: Client, system: FakeSystem, method: str) -> None:
-    """And whoever tries otherwise is told so."""
     for path in ("/api/pause", "/api/resume", "/api/trace"):
         answer = client.ask(method, path, b"{}", JSON)
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
@@ -159,7 +150,6 @@ def test_state_is_changed_by_post_alone(client: Client, system: FakeSystem, meth
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND", "get"])
 def test_what_can_be_read_is_only_read(client: Client, method: str) -> None:
-    """No other method means anything."""
     for path in ("/", "/api/overview", "/api/events", "/metrics", "/healthz"):
         answer = client.ask(method, path, b"{}", JSON)
         assert answer.status == 405
@@ -167,14 +157,12 @@ def test_what_can_be_read_is_only_read(client: Client, method: str) -> None:
 
 
 def test_head_is_get_without_a_body(client: Client) -> None:
-    """Also of the stream, which would not end."""
     for path in (*OPEN, *DATA[:5]):
         answer = client.ask("HEAD", path)
         assert (answer.status, answer.body) == (200, b"")
 
 
 def test_no_path_leads_out_of_the_page(client: Client) -> None:
-    """Files are known by their names, and nobody goes to look for others."""
     for path in (
         *("/../server.py", "/..%2fserver.py", "/%2e%2e/server.py", "/....//server.py", "/page/../server.py"),
         *("//etc/passwd", "/etc/passwd", "/index.html/../../server.py", "/index.html%00.css", "/..\\server.py"),
@@ -185,7 +173,6 @@ def test_no_path_leads_out_of_the_page(client: Client) -> None:
 
 @pytest.mark.parametrize("path", [*OPEN, "/api/overview", "/metrics", "/nothing", "/api/pause"])
 def test_every_answer_says_what_a_browser_may_do_with_it(client: Client, path: str) -> None:
-    """No script of others, no frame around it, no guess at its type, and nothing kept but the page's own files."""
     headers = client.get(path).headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -200,7 +187,6 @@ def test_every_answer_says_what_a_browser_may_do_with_it(client: Client, path: s
 
 
 def test_a_file_of_the_page_is_sent_once(client: Client) -> None:
-    """A browser that has it asks whether it has changed."""
     tag = client.get("/").headers["ETag"]
     answer = client.get("/", **{"If-None-Match": tag})
     assert (answer.status, answer.body) == (304, b"")
@@ -208,7 +194,6 @@ def test_a_file_of_the_page_is_sent_once(client: Client) -> None:
 
 
 def test_a_request_names_one_host(client: Client) -> None:
-    """Two would let a proxy and us see two different ones; HTTP/1.0 may have none."""
     for lines in (["Host: localhost", "Host: evil.example"], []):
         connection = http.client.HTTPConnection("127.0.0.1", client.address.port, timeout=PATIENCE_SECONDS)
         connection.connect()
@@ -221,7 +206,6 @@ def test_a_request_names_one_host(client: Client) -> None:
 
 @pytest.mark.parametrize("name", ["Origin", "Sec-Fetch-Site", "Content-Type", "Authorization"])
 def test_what_is_decided_by_is_said_once(client: Client, system: FakeSystem, name: str) -> None:
-    """Else one of them would be looked at, and a proxy might have looked at the other."""
     values = {
         "Origin": f"http://127.0.0.1:{client.address.port}",
         "Sec-Fetch-Site": "same-origin",
@@ -239,7 +223,6 @@ def test_what_is_decided_by_is_said_once(client: Client, system: FakeSystem, nam
 
 
 def test_a_body_has_one_length(client: Client, system: FakeSystem) -> None:
-    """A proxy might go by the other one; what comes behind it would be another request to it than to us (smuggling)."""
     head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     request = head + b"Content-Length: 1000\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
     with socket.create_connection(("127.0.0.1", client.address.port), timeout=PATIENCE_SECONDS) as connection:
@@ -251,7 +234,6 @@ def test_a_body_has_one_length(client: Client, system: FakeSystem) -> None:
 
 
 def test_bodies_that_are_no_command_change_nothing(client: Client, system: FakeSystem) -> None:
-    """An empty object, and nothing else."""
     for body in (b"", b"[]", b"null", b"{", b'{"really": true}', b"\xff", b"[" * 10_000):
         answer = client.ask("POST", "/api/pause", body, JSON)
         assert answer.status == 400
@@ -260,7 +242,6 @@ def test_bodies_that_are_no_command_change_nothing(client: Client, system: FakeS
 
 
 def test_a_refusal_can_be_read_though_the_body_is_still_on_its_way(client: Client) -> None:
-    """The connection is not closed on a client that is sending, and may be used again."""
     connection = http.client.HTTPConnection("127.0.0.1", client.address.port, timeout=PATIENCE_SECONDS)
     for _ in range(3):
         connection.request("POST", "/api/pause", b"x" * 10_000, {"Content-Type": "text/plain"})

@@ -25,16 +25,7 @@ def own_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("receipt-actors-admin")]
 
 
-def test_port_0_is_any_free_one(system: FakeSystem) -> None:
-    """And the one that was chosen is known."""
-    with AdminServer(Address("127.0.0.1", 0)) as server:
-        server.serve(system)
-        assert server.url == f"http://127.0.0.1:{server.address.port}/"
-        assert Client(server.address).get("/healthz").status == 200
-
-
 def test_it_listens_on_ipv6_too(system: FakeSystem) -> None:
-    """Where the machine has it."""
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -46,7 +37,6 @@ def test_it_listens_on_ipv6_too(system: FakeSystem) -> None:
 
 
 def test_a_port_that_is_taken_is_told_in_one_line() -> None:
-    """Before anything else has begun."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = Address("127.0.0.1", other.getsockname()[1])
         with pytest.raises(AddressRefused) as refused:
@@ -56,14 +46,12 @@ def test_a_port_that_is_taken_is_told_in_one_line() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid"])
 def test_a_host_that_is_not_this_machine_is_told_in_one_line(host: str) -> None:
-    """Whether it is an address of another one or a name of none."""
     with pytest.raises(AddressRefused, match=rf"^admin: {host}:9464 can't be listened on: .+; choose another$"):
         AdminServer(Address(host, 9464), TOKEN)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "nobody.invalid", "127.0.0.1.example.com"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "127.0.0.1.example.com"])
 def test_without_a_token_no_other_machine_may_reach_it(host: str) -> None:
-    """A fault of the settings, which says what to give."""
     with pytest.raises(ConfigurationError) as refused:
         AdminServer(Address(host, 9464))
     (fault,) = refused.value.faults
@@ -72,7 +60,6 @@ def test_without_a_token_no_other_machine_may_reach_it(host: str) -> None:
 
 
 def test_it_stops_at_once_whoever_is_connected(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page, a trace, somebody who asks nothing, somebody who has not finished asking, and one who reads nothing."""
     for limit in ("REQUEST_SECONDS", "STALL_SECONDS"):  # what a stop that waits for a client would wait for
         monkeypatch.setattr(connections, limit, 2 * PATIENCE_SECONDS)
     threads_before, files_before = own_threads(), set(open_files().values())
@@ -103,7 +90,6 @@ def test_it_stops_at_once_whoever_is_connected(system: FakeSystem, monkeypatch: 
 
 
 def test_it_stops_while_the_system_does_not_answer(system: FakeSystem) -> None:
-    """Who waits for an answer is told that there is none; the thread that waits is left behind, not waited for."""
     system.answers.clear()
     server = AdminServer(Address("127.0.0.1", 0))
     with socket.create_connection(("127.0.0.1", server.address.port)) as client:
@@ -117,18 +103,14 @@ def test_it_stops_while_the_system_does_not_answer(system: FakeSystem) -> None:
     system.answers.set()
 
 
-def test_a_client_that_hangs_up_is_forgotten(system: FakeSystem) -> None:
-    """Its trace is stopped, and its page no longer looked for."""
+def test_a_client_that_hangs_up_ends_its_trace(system: FakeSystem) -> None:
     with serving(system) as client:
         with client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}):
             assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         assert system.traces[0].stopped.wait(PATIENCE_SECONDS)
-        with client.stream("GET", "/api/events") as events:
-            assert next(events)[0] == "overview"
 
 
 def test_nothing_is_asked_of_the_environment(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """uvicorn's own variables would change whom it trusts."""
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
     monkeypatch.setenv("WEB_CONCURRENCY", "4")
     with serving(system) as client:

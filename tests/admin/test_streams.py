@@ -35,7 +35,6 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_page_is_told_at_once_and_then_every_second(quick: None, system: FakeSystem, client: Client) -> None:
-    """The overview without its histograms, and the newest sample as soon as there is one."""
     with client.stream("GET", "/api/events") as events:
         kind, data = next(events)
         assert kind == "overview"
@@ -48,7 +47,6 @@ def test_a_page_is_told_at_once_and_then_every_second(quick: None, system: FakeS
 
 
 def test_one_look_serves_all_pages(endless: None, system: FakeSystem, client: Client) -> None:
-    """However many are open, the system is asked once."""
     with ExitStack() as pages:
         for _ in range(MAX_PAGES):
             events = pages.enter_context(client.stream("GET", "/api/events"))
@@ -56,23 +54,11 @@ def test_one_look_serves_all_pages(endless: None, system: FakeSystem, client: Cl
         answer = client.get("/api/events")
         assert (answer.status, answer.json) == (503, {"error": f"{MAX_PAGES} pages are open, and no more may be"})
     assert system.looks == 1
-
-
-def test_a_page_that_was_closed_makes_room(client: Client) -> None:
-    """Its place is free as soon as its end is noticed."""
-    with ExitStack() as pages:
-        for _ in range(MAX_PAGES):
-            pages.enter_context(client.stream("GET", "/api/events"))
-        assert client.get("/api/events").status == 503
     while client.ask("GET", "/api/events", read=False).status == 503:
-        pass
+        pass  # those that were closed make room, as soon as their end is noticed
 
 
-def test_a_system_that_cannot_be_looked_at_leaves_a_page_open(
-    quick: None, system: FakeSystem, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing new is said for as long as that is so; then it goes on."""
-    monkeypatch.setattr(watch, "KEEP_ALIVE_SECONDS", 0.01)
+def test_a_system_that_cannot_be_looked_at_leaves_a_page_open(quick: None, system: FakeSystem, client: Client) -> None:
     with client.stream("GET", "/api/events") as events:
         next(events)
         system.failure = RuntimeError("a bug")
@@ -85,7 +71,6 @@ def test_a_system_that_cannot_be_looked_at_leaves_a_page_open(
 
 
 def test_a_bug_in_looking_at_the_system_is_logged(quick: None, caplog: pytest.LogCaptureFixture) -> None:
-    """It ends neither the port nor its sampler, and whoever asked is told."""
     system = FakeSystem()
     system.failure = RuntimeError("a bug")
     with serving(system) as client:
@@ -99,7 +84,6 @@ def test_a_bug_in_looking_at_the_system_is_logged(quick: None, caplog: pytest.Lo
 
 
 def test_a_trace_is_passed_on_event_by_event(system: FakeSystem, client: Client) -> None:
-    """As they come, and at last why it is over, and how many the system could not tell."""
     with client.stream("POST", "/api/trace", {"filters": {"event": ["claim"]}, "limit": 2, "seconds": 3}) as events:
         assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         (trace,) = system.traces
@@ -116,7 +100,6 @@ def test_a_trace_is_passed_on_event_by_event(system: FakeSystem, client: Client)
 
 
 def test_a_trace_that_nobody_reads_loses_events_and_says_how_many(system: FakeSystem, client: Client) -> None:
-    """What waits for a client is bounded."""
     with client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}) as events:
         assert system.traced.acquire(timeout=PATIENCE_SECONDS)
         (trace,) = system.traces
@@ -133,7 +116,6 @@ def test_a_trace_that_nobody_reads_loses_events_and_says_how_many(system: FakeSy
 
 
 def test_filters_that_match_nothing_are_refused_in_the_systems_words(system: FakeSystem, client: Client) -> None:
-    """400, with what the system said of it."""
     answer = client.post("/api/trace", {"filters": {"event": ["nonsense"]}})
     assert (answer.status, answer.json) == (400, {"error": "no event is called nonsense"})
 
@@ -158,7 +140,6 @@ def test_filters_that_match_nothing_are_refused_in_the_systems_words(system: Fak
     ],
 )
 def test_a_trace_is_bounded(system: FakeSystem, client: Client, body: dict[str, object]) -> None:
-    """In what it may ask for; no trace is begun."""
     answer = client.post("/api/trace", body)
     assert answer.status == 400
     assert "expected" in json.loads(answer.body)["error"]
@@ -166,7 +147,6 @@ def test_a_trace_is_bounded(system: FakeSystem, client: Client, body: dict[str, 
 
 
 def test_only_some_traces_run_at_once(system: FakeSystem, client: Client) -> None:
-    """One too many is told so, and those that are over make room."""
     with ExitStack() as streams:
         for _ in range(MAX_TRACES):
             streams.enter_context(client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}))
@@ -180,7 +160,6 @@ def test_only_some_traces_run_at_once(system: FakeSystem, client: Client) -> Non
 def test_a_trace_that_began_too_late_is_stopped(
     system: FakeSystem, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who asked was told that there is no answer, so nobody else would ever end it."""
     begins = threading.Event()
     trace = system.trace
 

@@ -314,6 +314,15 @@ def test_an_interrupt_as_a_transaction_begins_leaves_none_open(
     assert drain(queues, QUEUE) == {"y"}
 
 
+def test_an_interrupt_before_the_first_statement_of_a_transaction_leaves_none_open(queues: EmbeddedQueues) -> None:
+    interrupted = queues._database.transaction()
+    interrupted.__enter__()  # and its with statement never begins
+    assert queues.send(QUEUE, [OutgoingMessage("x")]) == [None]
+    assert drain(queues, QUEUE) == {"x"}
+    queues.close()
+    del interrupted  # a closed database has nothing to roll back: pytest would tell of an error
+
+
 def test_a_full_disk_is_unavailable_and_takes_nothing_half(database: Path) -> None:
     with closing(Database(database, QueueUnavailable)) as file:
         with file.connection() as connection:

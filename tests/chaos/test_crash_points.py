@@ -125,7 +125,7 @@ def new_case(programs: Programs, tmp_path: Path, store: SimulatedAppStore) -> It
 
         def make() -> Case:
             world = worlds.enter_context(closing(EmbeddedWorld(programs, Path(mkdtemp(dir=tmp_path)))))
-            world.module = "tests.chaos.crashing_program"
+            world.module = "tests.chaos.chaotic_program"
             return Case(world, store, submissions_of(MESSAGES, world.send(MESSAGES)))
 
         yield make

@@ -31,7 +31,7 @@ def test_a_storm_ends_the_program_and_loses_nothing(
     embedded: EmbeddedWorld, victim: str, offender: str, figure: Callable[[str], None]
 ) -> None:
     world = embedded
-    world.module = "tests.chaos.storming_program"
+    world.module = "tests.chaos.chaotic_program"
     world.environment = {"RECEIPT_STORM": victim}
     world.send(MESSAGES)
     with SimulatedAppStore(latency_seconds=2.0) as store:

@@ -445,7 +445,7 @@ def told(found: Counter[str]) -> str:
 def fake() -> Iterator[FakeAws]:
     server = FakeAws()
     yield server
-    server.stop()
+    server.close()
 
 
 @pytest.fixture

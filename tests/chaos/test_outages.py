@@ -7,7 +7,7 @@ within seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -34,6 +34,12 @@ APPLE = {
 SHORT = ["429", "slow bodies"]
 
 
+@pytest.fixture
+def store() -> Iterator[SimulatedAppStore]:
+    with SimulatedAppStore(latency_seconds=0.3) as store:
+        yield store
+
+
 @dataclass(frozen=True, slots=True)
 class Outage:
     begin: Callable[[], None]
@@ -53,8 +59,9 @@ class Watch:
 
 
 def survive(
-    world: World, store: SimulatedAppStore, outage: Outage, *, timeouts: float, figure: Callable[[str], None]
+    world: World, store: SimulatedAppStore, outage: Outage, *, is_full: bool, figure: Callable[[str], None]
 ) -> None:
+    seconds = (4.5 if is_full else 1.2) * VISIBILITY_TIMEOUT_SECONDS
     early, late = genuine_messages(IN_FLIGHT, 51), genuine_messages(WAITING, 52)
     program = world.start_consuming(
         store,
@@ -68,7 +75,7 @@ def survive(
     world.send(early)
     program.wait_until(lambda: watch.lines("ERROR"), "it is told")
     world.send(late)
-    program.pass_time(timeouts * VISIBILITY_TIMEOUT_SECONDS)
+    program.pass_time(seconds)
     assert world.total(DEAD_LETTERS) == 0
     assert world.total(RESULTS) == 0 or outage.lets_answers_out
     assert world.total(SOURCE) == len(early) + len(late)
@@ -92,24 +99,19 @@ def survive(
     assert world.total(DEAD_LETTERS) == 0
     lines = len(watch.lines("WARNING", "ERROR"))
     figure(
-        f"{timeouts * VISIBILITY_TIMEOUT_SECONDS:.0f} s, {lines} lines logged; first answer {first_seconds:.1f} s, "
+        f"{seconds:.0f} s, {lines} lines logged; first answer {first_seconds:.1f} s, "
         f"all {len(early) + len(late)} {all_seconds:.1f} s after its end"
     )
 
 
-def length(is_full: bool) -> float:
-    return 4.5 if is_full else 1.2
-
-
 @pytest.mark.parametrize("kind", APPLE)
 def test_an_outage_of_the_app_store(
-    embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None], kind: str
+    embedded: EmbeddedWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None], kind: str
 ) -> None:
     if not is_full and kind not in SHORT:
         pytest.skip("at full size only")
-    with SimulatedAppStore(latency_seconds=0.3) as store:
-        outage = Outage(lambda: store.outage(APPLE[kind]), store.recover)
-        survive(embedded, store, outage, timeouts=length(is_full), figure=figure)
+    outage = Outage(lambda: store.outage(APPLE[kind]), store.recover)
+    survive(embedded, store, outage, is_full=is_full, figure=figure)
 
 
 def test_an_app_store_that_refuses_connections(
@@ -119,7 +121,7 @@ def test_an_app_store_that_refuses_connections(
         pytest.skip("at full size only")
     store = SimulatedAppStore(port=embedded.programs.reserve_port(), latency_seconds=0.3)
     try:
-        survive(embedded, store, Outage(lambda: None, store.start), timeouts=length(is_full), figure=figure)
+        survive(embedded, store, Outage(lambda: None, store.start), is_full=is_full, figure=figure)
     finally:
         store.stop()
 
@@ -157,7 +159,9 @@ AWS = {
 
 
 @pytest.mark.parametrize("kind", AWS)
-def test_an_outage_of_aws(aws: AwsWorld, is_full: bool, figure: Callable[[str], None], kind: str) -> None:
+def test_an_outage_of_aws(
+    aws: AwsWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None], kind: str
+) -> None:
     if not is_full and kind != "expired credentials":
         pytest.skip("at full size only")
     operations, refusal, alarms = AWS[kind]
@@ -168,14 +172,13 @@ def test_an_outage_of_aws(aws: AwsWorld, is_full: bool, figure: Callable[[str], 
     def end() -> None:
         aws.server.refused = frozenset()
 
-    with SimulatedAppStore(latency_seconds=0.3) as store:
-        outage = Outage(begin, end, alarms, lets_answers_out=kind == SOURCE_IS_GONE)
-        survive(aws, store, outage, timeouts=length(is_full), figure=figure)
+    outage = Outage(begin, end, alarms, lets_answers_out=kind == SOURCE_IS_GONE)
+    survive(aws, store, outage, is_full=is_full, figure=figure)
 
 
-@pytest.mark.short
-def test_a_table_that_is_gone(aws: AwsWorld, is_full: bool, figure: Callable[[str], None]) -> None:
+def test_a_table_that_is_gone(
+    aws: AwsWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None]
+) -> None:
     if not is_full:
         pytest.skip("at full size only")
-    with SimulatedAppStore(latency_seconds=0.3) as store:
-        survive(aws, store, Outage(aws.delete_table, aws.create_table), timeouts=length(is_full), figure=figure)
+    survive(aws, store, Outage(aws.delete_table, aws.create_table), is_full=is_full, figure=figure)

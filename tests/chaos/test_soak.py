@@ -95,7 +95,7 @@ def test_a_long_life_leaks_nothing(
 ) -> None:
     cycles, messages = (40, 2600) if is_full else (1, 400)
     world = embedded
-    world.module = "tests.chaos.soaking_program"
+    world.module = "tests.chaos.chaotic_program"
     world.environment = {"SOAK_STRIKE_SECONDS": "2" if is_full else "1"}
     program = world.start_consuming(store, app_store_concurrency=20, ledger_concurrency=10)
     soak = Soak(world, store, program)

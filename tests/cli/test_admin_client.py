@@ -79,7 +79,6 @@ def speak() -> Iterator[Callable[[bytes], str]]:
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 class TestEveryCommand:
     def test_nobody_listens(self, cli: Cli, command: tuple[str, ...]) -> None:
-        """One line with the address and what to do; ``status`` has a code of its own for it."""
         code = 3 if command[0] == "status" else 1
         with reserved_port() as port:
             address = f"127.0.0.1:{port}"
@@ -87,10 +86,10 @@ class TestEveryCommand:
         assert_one_line(ended, code, f"nobody answers at {address}", "refused", "--admin")
 
     @pytest.mark.parametrize(
-        "address", ["nonsense", "10.0.0.7", "localhost:99999", "ftp://localhost:1", "localhost:1/x", "u:p@localhost:1"]
+        "address",
+        ["nonsense", "a..b:1", "10.0.0.7", "localhost:99999", "ftp://localhost:1", "localhost:1/x", "u:p@localhost:1"],
     )
     def test_no_address(self, cli: Cli, command: tuple[str, ...], address: str) -> None:
-        """Wrong usage: what was found, and what it should look like."""
         ended = cli(*command, "--admin", address)
         assert (ended.code, ended.out) == (2, "")
         assert f"found '{address}', expected HOST:PORT" in ended.err
@@ -107,7 +106,6 @@ class TestEveryCommand:
     def test_something_that_speaks_otherwise(
         self, cli: Cli, speak: Callable[[bytes], str], command: tuple[str, ...], words: bytes, said: str
     ) -> None:
-        """Told for what it is, as far as that can be seen."""
         if words.endswith(b"{") and command[0] == "trace":
             said = "no admin port"  # no events are no events, however many
         address = speak(words)
@@ -128,19 +126,13 @@ class TestEveryCommand:
     def test_another_service(
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], answer: bytes
     ) -> None:
-        """Whatever it answers, it is not obeyed, and not taken for a healthy system."""
         address = serve(lambda _method, _path, _body: Reply(answer))
         code = 3 if command[0] == "status" else 1
         assert_one_line(cli(*command, "--admin", address), code, f"{address} is no admin port of receipt-actors")
 
     def test_a_server_that_never_answers(
-        self,
-        cli: Cli,
-        serve: Callable[[Handler], str],
-        command: tuple[str, ...],
-        monkeypatch: pytest.MonkeyPatch,
+        self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It is given up."""
         monkeypatch.setattr(admin_client, "ANSWER_SECONDS", 0.1)
         monkeypatch.setattr(admin_client, "SILENCE_SECONDS", 0.1)
         address = serve(lambda _method, _path, _body: Reply(response(200, b"{}", "text/plain"), 3600.0, hangs=True))
@@ -151,7 +143,6 @@ class TestEveryCommand:
     def test_a_wrong_token_is_a_wrong_setting(
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Another one than no token; neither is repeated anywhere."""
         address = serve(lambda _method, _path, _body: Reply(response(401, b'{"error": "token"}', "application/json")))
         assert_one_line(cli(*command, "--admin", address), 2, "wants a token", "RECEIPT_ACTORS_ADMIN_TOKEN")
         monkeypatch.setenv("RECEIPT_ACTORS_ADMIN_TOKEN", "hunter2")
@@ -162,7 +153,6 @@ class TestEveryCommand:
     def test_a_refusal_in_the_servers_words(
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...]
     ) -> None:
-        """They are passed on, but for what a terminal would obey."""
         said = json.dumps({"error": f"not now {HOSTILE}"}).encode()
         address = serve(lambda _method, _path, _body: Reply(response(409, said, "application/json")))
         ended = cli(*command, "--admin", address)
@@ -176,12 +166,10 @@ class TestToken:
         ("contents", "said"), [(b"\n", "found no token"), (b"\xff\xfe", "can't be"), (b"a\tb\n", "can't be")]
     )
     def test_a_file_without_a_token(self, cli: Cli, tmp_path: Path, contents: bytes, said: str) -> None:
-        """Told before anybody is asked."""
         (tmp_path / "token").write_bytes(contents)
         assert_one_line(cli("status", "--tree", "--token-file", "token"), 2, "token: ", said)
 
     def test_a_file_that_is_not_there(self, cli: Cli) -> None:
-        """Wrong usage, told with its name: code 1 of ``status`` would say that the system is not well."""
         assert_one_line(
             cli("status", "--token-file", "nowhere"), 2, "nowhere", "No such file", "expected a readable file"
         )
@@ -189,7 +177,6 @@ class TestToken:
     def test_a_token_is_not_carried_to_where_a_redirect_leads(
         self, cli: Cli, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nobody but the address that was given is asked anything."""
         asked: list[str] = []
 
         def note(_method: str, path: str, _body: bytes) -> Reply:
@@ -206,7 +193,6 @@ class TestToken:
     def test_a_proxy_of_the_environment_is_not_asked(
         self, cli: Cli, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The port is of this machine, most likely, and the token nobody else's business."""
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         address = serve(lambda _method, _path, _body: Reply(b"HTTP/1.1 204 No Content\r\n\r\n"))
         assert cli("pause", "--admin", address).code == 0
@@ -214,7 +200,6 @@ class TestToken:
 
 class TestVersions:
     def test_an_overview_of_another_version(self, cli: Cli, serve: Callable[[Handler], str]) -> None:
-        """Both versions are told."""
         data = {**overview_of(1).as_json(), "version": "0.0.7", "news": 1}
         address = serve(lambda _method, _path, _body: Reply(response(200, json.dumps(data).encode(), "text/plain")))
         assert_one_line(
@@ -224,7 +209,6 @@ class TestVersions:
     def test_an_answer_without_an_end(
         self, cli: Cli, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It does not fill the memory."""
         monkeypatch.setattr(admin_client, "MAX_ANSWER_BYTES", 100_000)
         body = b" " * 1_000_000
         address = serve(lambda _method, _path, _body: Reply(response(200, body, "application/json")))
@@ -244,5 +228,4 @@ class TestVersions:
     ],
 )
 def test_where_an_address_leads(address: str, url: str) -> None:
-    """A server that listens everywhere is asked on this machine."""
     assert admin_client.base_url(address) == url

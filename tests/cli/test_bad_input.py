@@ -93,7 +93,6 @@ def options(*types: str) -> list[tuple[str, str, str]]:
 
 
 def test_every_command_is_entered_here() -> None:
-    """A new command cannot be forgotten, nor one that is gone be kept."""
     assert set(COMMANDS) == set(WORK)
     assert set(TAKES_SETTINGS) == {*USES_BACKEND, "config"}
 
@@ -101,30 +100,25 @@ def test_every_command_is_entered_here() -> None:
 class TestUsage:
     @pytest.mark.parametrize("name", COMMANDS)
     def test_an_unknown_flag(self, cli: Cli, name: str) -> None:
-        """It is named; nothing is done."""
         ended = cli(name, *WORK[name], "--no-such-flag")
         assert_told(ended, 2, "--no-such-flag", f"Usage: receipt-actors {name}")
         assert ended.out == ""
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_an_argument_too_many(self, cli: Cli, name: str) -> None:
-        """A forgotten flag in front of its value, most likely."""
         assert_told(cli(name, *WORK[name], "one", "two"), 2, "Usage: ")
 
     @pytest.mark.parametrize(("name", "flag", "value"), options(*NONSENSE))
     def test_a_value_of_the_wrong_type(self, cli: Cli, name: str, flag: str, value: str) -> None:
-        """Flag and value are named."""
         assert_told(cli(name, *WORK[name], flag, value), 2, flag, value)
 
     @pytest.mark.parametrize(("name", "flag"), [each[:2] for each in options("float", "float range")])
     @pytest.mark.parametrize("value", ["nan", "1e999"])
     def test_a_number_that_is_not_finite(self, cli: Cli, name: str, flag: str, value: str) -> None:
-        """Python reads it as a float, and no comparison refuses the first of them."""
         assert_told(cli(name, *WORK[name], flag, value), 2, flag)
 
     @pytest.mark.parametrize("name", TAKES_SETTINGS)
     def test_settings_that_cannot_work(self, cli: Cli, name: str) -> None:
-        """One line a fault, all of them, from all layers; but only of settings that the command uses."""
         Path("bad.toml").write_text("max_receive_cuont = 3\n")
         flags = ["--database", "", "--backend", "cloud", "--config", "bad.toml"]
         ended = cli(name, *WORK[name], *flags)
@@ -134,14 +128,12 @@ class TestUsage:
     @pytest.mark.parametrize("name", ["config", "start"])
     @pytest.mark.parametrize("file", ["missing.toml", ".", "binary.toml"])
     def test_a_settings_file_that_cannot_be_read(self, cli: Cli, name: str, file: str) -> None:
-        """Missing, a folder, or no TOML."""
         Path("binary.toml").write_bytes(b"\xff\x00")
         ended = cli(name, *WORK[name], "--database", "receipts.db", "--config", file)
         assert_told(ended, 2, f"--config: found '{file}'")
 
     @pytest.mark.parametrize("name", USES_BACKEND)
     def test_no_sign_of_a_backend(self, cli: Cli, name: str) -> None:
-        """Both ways to give one are told."""
         assert_one_line(cli(name, *WORK[name]), 2, "give database (a path)", "backend aws")
 
 
@@ -149,18 +141,15 @@ class TestFiles:
     @pytest.mark.parametrize("name", ["submit", "verify"])
     @pytest.mark.parametrize("path", ["missing.txt", "."])
     def test_an_input_file_that_cannot_be_read(self, cli: Cli, embedded: EmbeddedWorld, name: str, path: str) -> None:
-        """Its name is told, with the reason of the system."""
         flags = [path if each in ("messages.jsonl", "receipt.txt") else each for each in WORK[name]]
         assert_one_line(cli(name, *embedded.flags, *flags), 1, f"'{path}'")
 
     @pytest.mark.parametrize("name", USES_BACKEND)
     def test_a_database_that_is_a_directory(self, cli: Cli, tmp_path: Path, name: str) -> None:
-        """Told with its path."""
         assert_one_line(cli(name, *WORK[name], "--database", tmp_path), 2, f"{tmp_path}: it is a directory")
 
     @pytest.mark.parametrize("name", USES_BACKEND)
     def test_a_database_that_is_none(self, cli: Cli, name: str) -> None:
-        """The file is left as it was."""
         contents = b"dear diary, " * 500
         Path("diary.txt").write_bytes(contents)
         assert_one_line(cli(name, *WORK[name], "--database", "diary.txt"), 2, "diary.txt: the file is not an SQLite")
@@ -168,13 +157,11 @@ class TestFiles:
 
     @pytest.mark.parametrize("name", USES_BACKEND)
     def test_a_database_in_a_folder_that_is_missing(self, cli: Cli, name: str) -> None:
-        """Nobody makes folders up."""
         assert_one_line(cli(name, *WORK[name], "--database", "missing/receipts.db"), 2, "there is no directory missing")
         assert not Path("missing").exists()
 
     @pytest.mark.parametrize("name", ["redrive", "results", "verify"])
     def test_a_database_that_is_not_there_is_not_made_by_commands_that_read(self, cli: Cli, name: str) -> None:
-        """A misspelt path must not look like an empty queue."""
         assert_one_line(cli(name, *WORK[name], "--database", "recipts.db"), 2, "recipts.db: found no file")
         assert not Path("recipts.db").exists()
 
@@ -191,7 +178,6 @@ class TestWorld:
     def test_aws_cannot_be_reached(
         self, cli: Cli, empty_account: AwsWorld, nobody: str, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        """With the address, which is what is wrong."""
         monkeypatch.setenv("AWS_ENDPOINT_URL", nobody)
         ended = cli(name, *WORK[name])
         assert_told(ended, 1, nobody)
@@ -201,35 +187,29 @@ class TestWorld:
     def test_aws_without_a_region(
         self, cli: Cli, empty_account: AwsWorld, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        """A setting that boto3 misses is a setting."""
         monkeypatch.delenv("AWS_REGION")
         assert_one_line(cli(name, *WORK[name]), 2, "set AWS_REGION")
 
     @pytest.mark.usefixtures("empty_account")
     @pytest.mark.parametrize("name", USES_QUEUES)
     def test_a_queue_that_does_not_exist_on_aws(self, cli: Cli, name: str) -> None:
-        """Named: it is misspelt, or the region is wrong."""
         assert_one_line(cli(name, *WORK[name]), 1, RESULTS if name == "results" else SOURCE)
 
     @pytest.mark.parametrize("name", ["redrive", "results"])
     def test_a_queue_that_does_not_exist_in_the_database(self, cli: Cli, embedded: EmbeddedWorld, name: str) -> None:
-        """Commands that read make none."""
         flags = ["--source-queue", "Nowhere", "--post-queues", "Nowhere2"]
         assert_one_line(cli(name, *embedded.flags, *WORK[name], *flags), 1, "'Nowhere")
 
     @pytest.mark.parametrize("name", ["redrive", "results", "submit"])
     def test_a_queue_name_that_is_none(self, cli: Cli, name: str) -> None:
-        """A URL, say."""
         flags = ["--backend", "aws", "--source-queue", "https://sqs.eu-west-1.amazonaws.com/1/Receipts"]
         assert_one_line(cli(name, *WORK[name], *flags), 2, "try 'Receipts'")
 
     @pytest.mark.usefixtures("empty_account")
     def test_a_table_that_does_not_exist(self, cli: Cli) -> None:
-        """Told before Apple is asked."""
         assert_one_line(cli("verify", *WORK["verify"]), 1, TABLE)
 
     def test_an_app_store_that_cannot_be_reached(self, cli: Cli, nobody: str) -> None:
-        """Told which environment's it is."""
         flags = ["--bundle-ids", "*", "--app-store-url", nobody]
         assert_one_line(cli("verify", *flags, "TUlJ"), 1, "Production App Store gave no answer")
 
@@ -237,7 +217,6 @@ class TestWorld:
 class TestClosedPipe:
     @pytest.mark.parametrize("name", ["start", "status"])
     def test_help_without_a_reader(self, processes: Processes, name: str) -> None:
-        """``receipt-actors COMMAND --help | head -0`` ends quietly."""
         assert processes.run_without_reader(name, "--help") == Ended(1, "", "")
 
     @pytest.mark.parametrize(
@@ -246,12 +225,10 @@ class TestClosedPipe:
     def test_work_without_a_reader(
         self, processes: Processes, embedded: EmbeddedWorld, store: SimulatedAppStore, name: str
     ) -> None:
-        """Quietly as well; what it has to write cannot be written, so it has failed."""
         embedded.send(RESULTS, OutgoingMessage('{"user_id": 1, "transaction_id": "1", "status": "OK"}'))
         world = embedded.flags if name in TAKES_SETTINGS else ()
         apple = ("--app-store-url", store.url) if name == "verify" else ()
         assert processes.run_without_reader(name, *world, *WORK[name], *apple) == Ended(1, "", "")
 
     def test_start_has_nothing_to_write(self, processes: Processes, embedded: EmbeddedWorld) -> None:
-        """It logs on stderr: a closed standard output does not keep it from working."""
         assert processes.run_without_reader("start", *embedded.flags, *WORK["start"]).code == 0

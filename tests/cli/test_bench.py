@@ -30,7 +30,6 @@ def read(path: str) -> dict[str, Any]:
 
 
 def test_a_run_is_measured(cli: Cli) -> None:
-    """Over TLS, with every figure in the table and in JSON, and a picture."""
     ended = cli("bench", "--no-latency", "--messages", "300", "--json", "bench.json", "--plot", "bench.png")
     assert (ended.code, ended.err) == (0, "")
     content = read("bench.json")
@@ -55,12 +54,10 @@ def test_a_run_is_measured(cli: Cli) -> None:
 
     picture = image.imread("bench.png")
     assert (picture[:, [0, -1], :3] == 1).all()  # nothing is cut off at either side
-    assert "found runs" not in cli("plan", "--rate", "10/s", "--bench", "bench.json").err
 
 
 @pytest.mark.slow
 def test_a_sweep_has_a_series_for_each_limit(cli: Cli) -> None:
-    """The limit is kept by the program; flags of start reach it; the page stands alone."""
     flags = ("--messages", "120", "--in-flight-sweep", "10,40", "--json", "bench.json", "--plot", "bench.html")
     ended = cli(*QUICK, *flags, "--", "--consumers", "2")
     assert (ended.code, ended.err) == (0, "")
@@ -77,7 +74,6 @@ def test_a_sweep_has_a_series_for_each_limit(cli: Cli) -> None:
 
 @pytest.mark.slow
 def test_the_ways_to_vouch_for_a_receipt_are_measured_beside_each_other(cli: Cli) -> None:
-    """A series for each, every answer of it checked; the report says what each of them is."""
     ways = ["verify-receipt", "storekit2", "server-api"]
     ended = cli("bench", "--no-latency", "--messages", "60", "--receipts", ",".join(ways), "--json", "bench.json")
     assert (ended.code, ended.err) == (0, "")
@@ -93,28 +89,14 @@ def test_the_ways_to_vouch_for_a_receipt_are_measured_beside_each_other(cli: Cli
     assert questions == [(60, None), (0, None), (None, 60)]
     for way in ways:
         assert f"\n{way}: " in ended.out
-    plan = cli("plan", "--rate", "10/s", "--bench", "bench.json")
-    assert "verifyReceipt" not in plan.err
-
-
-@pytest.mark.slow
-def test_a_plan_is_about_verify_receipt(cli: Cli) -> None:
-    """What signatures cost is no part of it: a report that begins with them is refused, and so is an unknown way."""
-    ended = cli(*QUICK, "--messages", "20", "--receipts", "storekit2", "--json", "bench.json")
-    assert (ended.code, ended.err) == (0, "")
-    assert "storekit2: signed transactions" in ended.out
-    refused = cli("plan", "--rate", "10/s", "--bench", "bench.json")
-    assert refused.code == 2
-    assert "found 'storekit2'" in refused.err
     unknown = cli("bench", "--receipts", "storekit1")
     assert unknown.code == 2
-    assert "'storekit1' is none of verify-receipt, storekit2, server-api" in unknown.err
+    assert "'storekit1' is not one of 'verify-receipt', 'storekit2', 'server-api'" in unknown.err
 
 
 @pytest.mark.slow
 def test_messages_come_at_the_rate_that_is_asked_for(cli: Cli) -> None:
-    """Sixty a second for a second: that is sixty messages in no less than a second, and not all at once."""
-    ended = cli(*QUICK, "--seconds", "1", "--rate", "60", "--json", "bench.json")
+    ended = cli(*QUICK, "--messages", "60", "--rate", "60", "--json", "bench.json")
     assert (ended.code, ended.err) == (0, "")
     (series,) = read("bench.json")["series"]
     (run,) = series["runs"]
@@ -125,7 +107,6 @@ def test_messages_come_at_the_rate_that_is_asked_for(cli: Cli) -> None:
 
 @pytest.mark.slow
 def test_wrong_answers_are_told_and_fail_the_benchmark(cli: Cli) -> None:
-    """A program that is quick and wrong: here because it serves another app."""
     ended = cli(*QUICK, "--messages", "20", "--", "--bundle-ids", "com.example.other")
     assert ended.code == 1
     assert "receipts a second" in ended.out
@@ -134,7 +115,6 @@ def test_wrong_answers_are_told_and_fail_the_benchmark(cli: Cli) -> None:
 
 
 def test_a_program_that_does_not_start_is_told_in_its_own_words() -> None:
-    """Not waited for."""
     with Services(ServiceOptions(tls=False)) as services, pytest.raises(BenchFailed) as failed:
         run([sys.executable, "-c", "raise SystemExit('not today')"], services)
     assert "ended with code 1 before it asked for messages; its last words:\nnot today" in str(failed.value)
@@ -164,7 +144,6 @@ def test_a_program_that_does_not_start_is_told_in_its_own_words() -> None:
 def test_settings_that_cannot_work_are_told_before_anything_is_started(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], start_flags: tuple[str, ...], wanted: str
 ) -> None:
-    """As ``start`` tells them, with code 2; so are those that bench sets itself."""
     monkeypatch.setattr(Services, "__enter__", None)
     Path("idle.toml").write_text("exit_when_idle_seconds = 1\n")
     ended = cli(*QUICK, "--messages", "1", *flags, "--", *start_flags)
@@ -175,7 +154,6 @@ def test_settings_that_cannot_work_are_told_before_anything_is_started(
 
 @pytest.mark.slow
 def test_messages_that_were_delivered_again_spoil_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    """The report says so: what a process did that died is lost, and done twice."""
     options, load = ServiceOptions(tls=False), Load(30)
     with Services(options) as services:
         services.prepare(load)
@@ -192,7 +170,7 @@ def test_messages_that_were_delivered_again_spoil_the_figures(capsys: pytest.Cap
 KILLED_ONCE = """
 import os, subprocess, sys
 start = ["start", "--backend", "aws", "--visibility-timeout-seconds", "10"]
-crashing = [sys.executable, "-m", "tests.chaos.crashing_program", *start]
+crashing = [sys.executable, "-m", "tests.chaos.chaotic_program", *start]
 subprocess.run(crashing, env={**os.environ, "CRASH_AT": "send 1 after"})
 os.execv(sys.executable, [sys.executable, "-m", "receipt_actors", *start])
 """
@@ -200,7 +178,6 @@ os.execv(sys.executable, [sys.executable, "-m", "receipt_actors", *start])
 
 @pytest.mark.slow
 def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
-    """What was answered and not deleted comes back, and gets the same answer: that is counted, and nothing is wrong."""
     with Services(ServiceOptions(tls=False)) as services:
         services.prepare(Load(30))
         measurement = run([sys.executable, "-c", KILLED_ONCE], services)
@@ -213,17 +190,16 @@ def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
     [
         (("--messages", "0"), "--messages"),
         (("--messages", "many"), "--messages"),
-        (("--messages", "1", "--seconds", "1"), "--messages and --seconds"),
         (("--max-in-flight", "1", "--in-flight-sweep", "1"), "--max-in-flight and --in-flight-sweep"),
         (("--rate", "1", "--half-load"), "--rate and --half-load"),
         (("--rate", "0"), "--rate"),
         (("--rate", "nan"), "--rate"),
         (("--rate", "1e7"), "--rate"),
         (("--runs", "0"), "--runs"),
-        (("--in-flight-sweep", "10,many"), "above 0"),
-        (("--in-flight-sweep", "10,,20"), "above 0"),
-        (("--in-flight-sweep", "0"), "above 0"),
-        (("--in-flight-sweep", "9" * 5000), "above 0"),
+        (("--in-flight-sweep", "10,many"), "--in-flight-sweep"),
+        (("--in-flight-sweep", "10,,20"), "--in-flight-sweep"),
+        (("--in-flight-sweep", "0"), "--in-flight-sweep"),
+        (("--in-flight-sweep", "9" * 5000), "--in-flight-sweep"),
         (("--max-in-flight", "9" * 400), "--max-in-flight"),
         (("--apple-latency", "-1"), "--apple-latency"),
         (("--transport", "wget"), "--transport"),
@@ -239,7 +215,6 @@ def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else "",
 )
 def test_what_cannot_be_is_told_before_anything_is_measured(cli: Cli, flags: tuple[str, ...], wanted: str) -> None:
-    """With what was wrong, and code 2."""
     ended = cli("bench", "--no-tls", *flags)
     assert (ended.code, ended.out) == (2, "")
     assert wanted in ended.err
@@ -249,7 +224,6 @@ def test_what_cannot_be_is_told_before_anything_is_measured(cli: Cli, flags: tup
 def test_a_missing_package_is_told_with_the_extra(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, module: str, flags: tuple[str, ...]
 ) -> None:
-    """In one line that can be copied."""
     monkeypatch.setitem(sys.modules, module, None)
     ended = cli("bench", *flags)
     assert (ended.code, ended.out) == (2, "")
@@ -261,7 +235,6 @@ def test_a_missing_package_is_told_with_the_extra(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_benchmark_leaves_no_process_behind(processes: Processes, number: signal.Signals) -> None:
-    """Neither services nor the program, which is in a session of its own."""
     bench = processes.start("bench", "--messages", "10", "--no-tls", "--rate", "0.1")
     watched = psutil.Process(bench.pid)
     deadline = time.monotonic() + PATIENCE_SECONDS

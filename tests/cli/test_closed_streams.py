@@ -48,7 +48,6 @@ def answers(database: Path) -> int:
 
 
 def test_an_answer_that_nobody_could_read_stays_on_the_queue(database: Path) -> None:
-    """``results >&-`` fails, and deletes nothing; with a place to write to, the answer is there."""
     assert run(database, "results", closed=(1,)) == 1
     assert answers(database) == 1
     assert run(database, "results", "--delete", closed=(0, 2)) == 0
@@ -56,11 +55,8 @@ def test_an_answer_that_nobody_could_read_stays_on_the_queue(database: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("closed", "processes"), [((1,), 1), ((2,), 1), ((1, 2), 1), ((0, 1, 2), 1), ((2,), 2), ((0, 1, 2), 2)]
-)
+@pytest.mark.parametrize(("closed", "processes"), [((1,), 1), ((2,), 1), ((0, 1, 2), 1), ((0, 1, 2), 2)])
 def test_the_service_needs_no_standard_streams(database: Path, closed: tuple[int, ...], processes: int) -> None:
-    """It ends with code 0 as ever, and what it logs goes nowhere: least of all into the database."""
     arguments = ("--bundle-ids", "com.example.game", "--exit-when-idle", "0", "--processes", str(processes))
     assert run(database, "start", *arguments, closed=closed) == 0
     assert answers(database) == 1

@@ -42,7 +42,6 @@ EXPECTED = {
 
 
 def test_json_has_value_and_source_of_every_setting(cli: Cli) -> None:
-    """Values as JSON has them; the secret is masked."""
     ended = cli("config", *LAYERS, "--json")
     assert (ended.code, ended.err) == (0, "")
     settings = json.loads(ended.out)
@@ -53,7 +52,6 @@ def test_json_has_value_and_source_of_every_setting(cli: Cli) -> None:
 
 
 def test_people_get_a_line_for_every_setting(cli: Cli) -> None:
-    """Name, value and source; what has no value has a dash."""
     lines = cli("config", *LAYERS).out.splitlines()
     assert [line.split()[0] for line in lines] == list(SETTINGS)
     told = {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
@@ -62,9 +60,9 @@ def test_people_get_a_line_for_every_setting(cli: Cli) -> None:
 
 
 def test_toml_can_be_fed_back(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file alone makes the same settings, but for the secret, which it does not hold."""
     before = load_settings({"bundle_ids": BUNDLE_ID}, config=Path("receipts.toml"))
     ended = cli("config", *LAYERS, "--toml")
+    assert {"consumers = 2", "#drain_seconds = 25.0", "#database ="} <= set(ended.out.splitlines())
     Path("again.toml").write_text(ended.out)
     for name in ("RECEIPT_ACTORS_MAX_IN_FLIGHT", "RECEIPT_ACTORS_SHARED_SECRET", "AWS_REGION"):
         monkeypatch.delenv(name)
@@ -75,23 +73,12 @@ def test_toml_can_be_fed_back(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
         assert f"{setting.name} =" in ended.out
 
 
-def test_what_is_commented_out_in_toml_is_the_default(cli: Cli) -> None:
-    """A reader can take the comment sign away and change the value; a new version may have a better default."""
-    lines = cli("config", *LAYERS, "--toml").out.splitlines()
-    assert "#consumers" not in lines
-    assert "consumers = 2" in lines
-    assert "#drain_seconds = 25.0" in lines
-    assert "#database =" in lines
-
-
 def test_the_secret_is_nowhere(cli: Cli) -> None:
-    """In no style."""
     for style in ([], ["--json"], ["--toml"]):
         assert "hush" not in cli("config", *LAYERS, *style).out
 
 
 def test_faults_are_told_as_by_start(cli: Cli) -> None:
-    """All of them, one a line, with code 2: a way to check a file before it is deployed."""
     flags = ["--consumers", "many", "--drain-seconds", "0"]
     ended = cli("config", *flags)
     assert (ended.code, ended.out) == (2, "")
@@ -101,17 +88,5 @@ def test_faults_are_told_as_by_start(cli: Cli) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_is_written_as_toml_reads_it(text: str) -> None:
-    """A path may have quotes, backslashes and stranger things in it."""
     assert tomllib.loads(f"value = {_toml_value(text)}") == {"value": text}
     assert tomllib.loads(f"value = {_toml_value([text, text])}") == {"value": [text, text]}
-
-
-def test_roles_are_shown_as_they_were_given(cli: Cli) -> None:
-    """What a node does among others, and where that came from."""
-    given = ["--role", "active-standby", "--lease-seconds", "4"]
-    settings = json.loads(cli("config", *LAYERS, *given, "--json").out)
-    shown = {name: tuple(settings[name].values())[:2] for name in ("role", "lease_seconds")}
-    assert shown == {
-        "role": ("active-standby", "--role"),
-        "lease_seconds": (4, "--lease-seconds"),
-    }

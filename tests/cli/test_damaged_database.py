@@ -51,7 +51,6 @@ def damaged(whole: bytes, seed: int) -> bytes:
 @pytest.mark.parametrize("command", ["results", "redrive", "submit"])
 @pytest.mark.parametrize("seed", range(6))
 def test_a_damaged_database_is_told_in_a_line(cli: Cli, whole: bytes, tmp_path: Path, command: str, seed: int) -> None:
-    """Wherever the damage is: what cannot be read ends with 1, and what is not met does no harm."""
     path = tmp_path / "receipts.db"
     path.write_bytes(damaged(whole, seed))
     more = {"results": ("--delete",), "redrive": ("--all",), "submit": ("--file", "-")}[command]
@@ -62,7 +61,6 @@ def test_a_damaged_database_is_told_in_a_line(cli: Cli, whole: bytes, tmp_path: 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_start_does_not_work_with_a_damaged_database(whole: bytes, tmp_path: Path, processes: str) -> None:
-    """Damage anywhere in the file ends a start at once, with one line, before anything is received."""
     path = tmp_path / "receipts.db"
     middle = len(whole) // 2 // PAGE_BYTES * PAGE_BYTES
     path.write_bytes(whole[:middle] + random.Random(1).randbytes(PAGE_BYTES) + whole[middle + PAGE_BYTES :])
@@ -86,7 +84,6 @@ def full_disk(bytes_a_file: int) -> Iterator[None]:
 
 
 def test_submit_says_which_messages_a_full_disk_has_taken(cli: Cli, embedded: EmbeddedWorld) -> None:
-    """A transaction that failed has sent nothing: the file can be sent again from the line that is named."""
     with full_disk(600_000):
         ended = cli("submit", *embedded.flags, "--file", "-", stdin="\n".join([RECEIPT] * 60).encode())
     accepted = len(ended.out.splitlines())

@@ -47,17 +47,11 @@ def signalled(
 def test_start_ends_orderly_while_it_is_being_loaded(
     processes: Processes, tmp_path: Path, hold_at: str, number: signal.Signals
 ) -> None:
-    """Whatever is being imported, the exit code is that of a drain, one line tells why, and nothing was touched."""
     code, errors = signalled(processes, tmp_path, hold_at, number, *START)
     assert (code, errors) == (0, f"receipt-actors: {number.name}: nothing to drain\n")
     assert not (tmp_path / "receipts.db").exists()
 
 
-def test_other_commands_are_interrupted_without_a_traceback(processes: Processes, tmp_path: Path) -> None:
-    """Ctrl-C before a command is loaded is 130 as it is later, and no traceback."""
+def test_other_commands_end_without_a_traceback(processes: Processes, tmp_path: Path) -> None:
     assert signalled(processes, tmp_path, "click", signal.SIGINT, "results") == (130, "")
-
-
-def test_sigterm_ends_other_commands_as_any_program(processes: Processes, tmp_path: Path) -> None:
-    """Who sends it to a command that has nothing to drain sees that it was killed, not that it was done."""
     assert signalled(processes, tmp_path, "click", signal.SIGTERM, "results") == (-signal.SIGTERM, "")

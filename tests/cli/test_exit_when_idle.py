@@ -48,30 +48,26 @@ class Watched:
 
     def end(self, limit: float | None) -> list[float | None]:
         """Wait until it is over, and return the pauses between the looks."""
-        wait_for_the_end(self, self, SETTINGS.model_copy(update={"exit_when_idle_seconds": limit}))
+        wait_for_the_end(self.in_flight, self.wait, SETTINGS.model_copy(update={"exit_when_idle_seconds": limit}))
         assert next(self._said, None) is None, "it has ended before all had been said"
         return self.pauses
 
 
 def test_without_a_limit_it_never_looks() -> None:
-    """It waits for a signal, however long."""
     assert Watched(ends_after=0).end(None) == [None]
 
 
 def test_it_ends_when_it_has_been_idle_for_long_enough() -> None:
-    """It looks again when that may be so at the earliest."""
     assert Watched(idle(2.0), idle(0.5), idle(10.0)).end(10.0) == [10.0, 8.0, 9.5]
 
 
 @pytest.mark.parametrize("limit", [0.0, 1.0])
 def test_while_nobody_knows_it_goes_on(limit: float) -> None:
-    """Also where not a moment of idleness is asked for; and an answer that comes late is not noticed late."""
     pause = max(SHORTEST_LOOK_SECONDS, min(limit, LONGEST_LOOK_SECONDS))
     assert Watched(idle(0.0), GONE, SILENT, idle(1.0)).end(limit) == [limit, pause, pause, pause]
 
 
 def test_an_outage_is_waited_out_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Not for each look; again for another one, and for one that begins anew."""
     with caplog.at_level(logging.WARNING):
         said = (unable(), unable(), GONE, unable(), unable("ledger"), unable(), idle(0.5), unable(), idle(1.0))
         Watched(*said).end(1.0)
@@ -80,5 +76,4 @@ def test_an_outage_is_waited_out_and_told_once(caplog: pytest.LogCaptureFixture)
 
 
 def test_a_signal_ends_the_wait_in_an_outage() -> None:
-    """Whoever has waited long enough can stop it, as ever."""
     assert len(Watched(unable(), unable(), ends_after=2).end(30.0)) == 3

@@ -41,7 +41,6 @@ def dead_letter(number: int, post_queue: str, queue: str) -> OutgoingMessage:
 
 
 def test_a_receipt_is_submitted_to_the_source_that_is_named(cli: Cli, embedded: EmbeddedWorld, games: Path) -> None:
-    """Its only post queue is where the answer goes, and another source's is refused."""
     Path("receipt.txt").write_text("MIIreceipt==")
     receipt = ("--config", games, "--receipt-file", "receipt.txt", "--user-id", "7")
     assert cli("submit", *receipt, "--source-queue", SECOND).code == 0
@@ -57,7 +56,6 @@ def test_a_receipt_is_submitted_to_the_source_that_is_named(cli: Cli, embedded: 
 
 
 def test_dead_letters_go_back_to_the_source_that_is_named(cli: Cli, embedded: EmbeddedWorld, games: Path) -> None:
-    """From its own dead-letter queue; the other's stay where they are."""
     embedded.send(DEAD_LETTERS, dead_letter(1, "ResultsSQS", DEAD_LETTERS))
     embedded.send(f"{SECOND}DLQ", dead_letter(2, OUT2, f"{SECOND}DLQ"))
     ended = cli("redrive", "--all", "--config", games, "--source-queue", SECOND)
@@ -67,7 +65,6 @@ def test_dead_letters_go_back_to_the_source_that_is_named(cli: Cli, embedded: Em
 
 
 def test_results_of_every_source_can_be_read(cli: Cli, embedded: EmbeddedWorld, games: Path) -> None:
-    """By the name of the post queue, which has to be one of theirs."""
     answer = json.dumps({"user_id": 7, "transaction_id": "t-1", "status": "OK"})
     embedded.send(OUT2, OutgoingMessage(answer, {"reason": "new", "submission_id": "s-1"}))
     assert [line["transaction_id"] for line in cli("results", "--config", games, "--queue", OUT2).lines] == ["t-1"]
@@ -76,7 +73,6 @@ def test_results_of_every_source_can_be_read(cli: Cli, embedded: EmbeddedWorld, 
 
 
 def test_a_receipt_is_judged_by_the_rules_of_the_source_that_is_named(cli: Cli, games: Path) -> None:
-    """Whose app it has to be of, and the secret that Apple is asked with."""
     receipt = mint(SampleReceipt(TWO, (Purchase("1000", "coins"),)))
     with SimulatedAppStore(shared_secret=SECRET) as store:
         urls = ("--app-store-url", store.url)
@@ -87,7 +83,6 @@ def test_a_receipt_is_judged_by_the_rules_of_the_source_that_is_named(cli: Cli, 
 
 @pytest.mark.parametrize("style", [[], ["--json"], ["--toml"]])
 def test_the_settings_in_force_are_shown_by_source_without_secrets(cli: Cli, games: Path, style: list[str]) -> None:
-    """What a table has, and where it came from; the file that is made has the same tables."""
     out = cli("config", "--config", games, *style).out
     assert TWO in out and OUT2 in out and SECRET not in out
     if "--toml" in style:

@@ -27,7 +27,6 @@ def start_of(database: Path) -> tuple[str, ...]:
 
 
 def test_a_soft_limit_that_is_too_low_is_raised(processes: Processes, tmp_path: Path) -> None:
-    """A shell's usual soft limit does not bound what a service may do."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     process = processes.start(*start_of(tmp_path / "r.db"), program=("-c", limited(256, hard)))
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -36,7 +35,6 @@ def test_a_soft_limit_that_is_too_low_is_raised(processes: Processes, tmp_path: 
 
 
 def test_a_hard_limit_that_is_too_low_is_told_before_anything_starts(processes: Processes, tmp_path: Path) -> None:
-    """One line says what is needed, what is there, and what to do; exit code 2, and no database was made."""
     process = processes.start(*start_of(tmp_path / "r.db"), program=("-c", limited(256, 256)))
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 2
@@ -44,12 +42,3 @@ def test_a_hard_limit_that_is_too_low_is_told_before_anything_starts(processes: 
     assert "these settings need" in err
     assert "the hard limit is 256" in err
     assert not (tmp_path / "r.db").exists()
-
-
-def test_smaller_settings_fit_a_smaller_limit(processes: Processes, tmp_path: Path) -> None:
-    """What is needed follows the settings."""
-    flags = ("--app-store-concurrency", "10", "--ledger-concurrency", "10")
-    process = processes.start(*start_of(tmp_path / "r.db"), *flags, program=("-c", limited(256, 256)))
-    out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, err
-    assert int(out) == 256

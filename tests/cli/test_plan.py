@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,33 +18,6 @@ from receipt_actors.settings import Settings, load_settings
 from .conftest import BUNDLE_ID, Ended
 
 Cli = Callable[..., Ended]
-
-RUN = {
-    "messages": 1000,
-    "rate": None,
-    "seconds": 0.5,
-    "cpu_ms": 0.5,
-    "requests": {
-        "ReceiveMessage": 100,
-        "SendMessageBatch": 120,
-        "DeleteMessageBatch": 110,
-        "BatchExecuteStatement": 50,
-        "PutItem": 10,
-        "verifyReceipt": 1000,
-    },
-    "rss_start_bytes": 70_000_000,
-    "memory_bytes": 6000.5,
-}
-
-
-def report(*runs: object, **fields: object) -> str:
-    machine = {"cpu": "a fine machine", "cores": 8, "python": "CPython 3.13.0"}
-    content = {"machine": machine, "memory_slope_bytes": None, "series": [series(*runs)]}
-    return json.dumps({**content, **fields})
-
-
-def series(*runs: object, **fields: object) -> dict[str, object]:
-    return {"label": "all at once", "processes": 1, "client": "requests", "runs": runs, **fields}
 
 
 def planned(cli: Cli, *arguments: str) -> dict[str, Any]:
@@ -69,7 +39,6 @@ def planned(cli: Cli, *arguments: str) -> dict[str, Any]:
     ],
 )
 def test_rates_are_read_as_people_write_them(text: str, per_second: float) -> None:
-    """A number, perhaps with a multiple, and a unit of time."""
     assert read_rate(text) == pytest.approx(per_second)
 
 
@@ -89,44 +58,34 @@ def test_what_is_no_rate_is_refused(text: str) -> None:
     ],
 )
 def test_bad_options_are_refused(cli: Cli, arguments: list[str], fault: str) -> None:
-    """With code 2; those too that no float holds."""
     ended = cli("plan", *arguments)
     assert (ended.code, ended.out) == (2, "")
     assert fault in ended.err
 
 
 def test_people_get_an_answer_to_every_question(cli: Cli) -> None:
-    """Processes, tasks, settings, requests, the bill, what limits first and what to do about it."""
     ended = cli("plan", "--rate", "100000/min", "--apple-latency", "0.3")
     assert (ended.code, ended.err) == (0, "")
-    for words in (
-        "1,667 receipts/s. Apple takes 300 ms, DynamoDB 5 ms, SQS 10 ms.",
-        "tasks",
-        "processes",
-        "in flight",
-        "max_in_flight",
-        "app_store_concurrency",
-        "consumers",
-        "entries each",
+    assert "1,667 receipts/s. Apple takes 300 ms, DynamoDB 5 ms, SQS 10 ms." in ended.out
+    words = ("tasks", "processes", "in flight", "max_in_flight", "app_store_concurrency", "consumers", "entries each")
+    words += (
         "SQS receive",
         "DynamoDB claim",
         "USD a month",
         "What limits, the first first",
         "verifyReceipt",
         "not known",
-    ):
-        assert words in ended.out
+    )
+    assert [word for word in words if word not in ended.out] == []
 
 
 def test_a_narrow_terminal_cuts_no_figure(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the scale: tables fit 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    for rate in ("1/day", "1234567/min", "5M/s", "900G/s"):
+    for rate in ("1/day", "900G/s"):
         assert "…" not in cli("plan", "--rate", rate).out
 
 
 def test_what_is_in_the_way_is_told_with_a_remedy(cli: Cli) -> None:
-    """A rate beyond the quotas, or the part of them that counts, says which; a small one says what would come first."""
     small, large = cli("plan", "--rate", "10/s").out, cli("plan", "--rate", "60k/s").out
     assert "Nothing known is in the way." in small
     assert "In the way of this rate:" in large
@@ -135,7 +94,6 @@ def test_what_is_in_the_way_is_told_with_a_remedy(cli: Cli) -> None:
 
 
 def test_programs_get_the_same_with_units_in_the_names(cli: Cli) -> None:
-    """One JSON object; what limits comes first to last."""
     plan = planned(
         cli, "--rate", "60k/s", "--peak", "2", "--vcpus", "4", "--spare-tasks", "2", "--apple-limit", "3M/min"
     )
@@ -165,7 +123,6 @@ BALANCED = ["--role", "load-balanced", "--apple-limit", "1000/s"]
 def test_the_settings_can_be_set(
     cli: Cli, transport: str, vcpus: str, rate: str, latency: str, role: list[str]
 ) -> None:
-    """``start`` takes what ``plan`` recommends, whatever the load."""
     flags = ["--transport", transport, "--apple-latency", latency, *role]
     plan = planned(cli, "--rate", rate, "--vcpus", vcpus, *flags)
     given = {name: str(value) for name, value in plan["settings"].items() if value is not None}
@@ -174,7 +131,6 @@ def test_the_settings_can_be_set(
 
 
 def test_the_defaults_are_those_of_start() -> None:
-    """A plan is for what runs unless it is told otherwise."""
     load = Load(1)
     default = {name: field.default for name, field in Settings.model_fields.items()}
     for name in ("ledger_concurrency", "receive_wait_seconds"):
@@ -183,7 +139,6 @@ def test_the_defaults_are_those_of_start() -> None:
 
 
 def test_roles_are_part_of_the_plan(cli: Cli) -> None:
-    """What all tasks share, what it costs to agree on it, and that one active task can't do the work of two."""
     printed = cli("plan", "--rate", "3000/s", "--role", "load-balanced", "--apple-limit", "3500/s").out
     assert "takes over" in printed
     assert "for all tasks together, which share it" in printed
@@ -192,80 +147,14 @@ def test_roles_are_part_of_the_plan(cli: Cli) -> None:
     assert planned(cli, "--rate", "1000/s", "--role", "active-standby")["exceeded"] == []
 
 
-def test_a_report_of_bench_takes_the_place_of_the_defaults(cli: Cli) -> None:
-    """Medians of its CPU time, requests and memory; the plan says on which machine they were measured."""
-    slow, fast = {**RUN, "cpu_ms": 0.7, "rss_start_bytes": 71_000_000}, {**RUN, "cpu_ms": 0.4}
-    Path("bench.json").write_text(report(slow, RUN, fast))
-    cost = planned(cli, "--rate", "1500/s", "--bench", "bench.json")["cost"]
-    assert cost["machine"] == "a fine machine, 8 cores, CPython 3.13.0"
-    assert cost["cpu_seconds"] == 0.0005
-    assert cost["requests"] == {"receive": 0.1, "send": 0.12, "delete": 0.11, "claim": 0.06}
-    assert (cost["process_bytes"], cost["in_flight_bytes"]) == (70_000_000, 6000)
-    assert "a fine machine" in cli("plan", "--rate", "1500/s", "--bench", "bench.json").out
-    Path("bench.json").write_text(report(RUN, memory_slope_bytes=4000.0))
-    assert planned(cli, "--rate", "1500/s", "--bench", "bench.json")["cost"]["in_flight_bytes"] == 4000
+def test_a_measured_cpu_time_takes_the_place_of_the_default(cli: Cli) -> None:
+    plan = planned(cli, "--rate", "1500/s", "--cpu-ms", "0.3")
+    assert plan["cost"]["cpu_seconds"] == 0.3e-3
+    assert (plan["bound_by"], plan["cores_busy"] < planned(cli, "--rate", "1500/s")["cores_busy"]) == ("CPU", True)
+    assert "a machine of yours" in cli("plan", "--rate", "1500/s", "--cpu-ms", "0.41").out
 
 
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [
-        ("what?", "report: Invalid JSON"),
-        ("[" * 100_000, "recursion limit exceeded"),
-        (report(RUN, machine=None), "machine: Input should be an object, found None"),
-        (report(), "runs: List should have at least 1 item"),
-        (report({**RUN, "cpu_ms": math.nan}), "runs.0.cpu_ms: Input should be a finite number"),
-        (report({**RUN, "cpu_ms": 10**400}), "runs.0.cpu_ms: "),
-        (report({**RUN, "cpu_ms": 1e-320}), "runs.0.cpu_ms: Input should be greater than or equal to 0.001"),
-        (report({**RUN, "messages": 0}), "runs.0.messages: Input should be greater than or equal to 1, found 0"),
-        (report({**RUN, "seconds": True}), "runs.0.seconds: Input should be a valid number, found True"),
-        (report({**RUN, "requests": {"PutItem": 10**400}}), "runs.0.requests.PutItem: "),
-        (report(RUN, memory_slope_bytes=1e300), "memory_slope_bytes: Input should be less than or equal to"),
-        (report({**RUN, "rate": 100.0}), "runs.0.rate: Input should be None, found 100.0"),
-        (report({**RUN, "wrong": 1}), "runs.0.wrong: Input should be 0, found 1"),
-        (report({**RUN, "redelivered": 7}), "runs.0.redelivered: Input should be 0, found 7"),
-        (report(series=[series(RUN, processes=2)]), "of one process"),
-        (report(series=[series(RUN, processes=True)]), "processes: Input should be a valid integer, found True"),
-        (report(series=[series(RUN, way="server-api")]), "way: Input should be 'verify-receipt'"),
-    ],
-    ids=lambda value: value[-40:],
-)
-def test_what_is_no_report_is_refused(cli: Cli, text: str, fault: str) -> None:
-    """With code 2, and what is wrong with it."""
-    Path("bench.json").write_text(text)
-    ended = cli("plan", "--rate", "1500/s", "--bench", "bench.json")
-    assert (ended.code, ended.out) == (2, "")
-    assert fault in " ".join(ended.err.split())
-
-
-def test_what_makes_a_report_less_than_sure_is_told(cli: Cli) -> None:
-    """A core that was idle, latencies, and that only the first of several series counts; else nothing."""
-    idle = {**RUN, "seconds": 2.0}
-    services = {"apple": {"seconds": 0.25, "jitter_seconds": 0.1}, "sqs_latency_seconds": 0.01, "tls": True}
-    few, many = series(idle, label="10 in flight, all at once"), series(RUN)
-    Path("bench.json").write_text(report(series=[few, many], services=services))
-    told = " ".join(cli("plan", "--rate", "1500/s", "--bench", "bench.json").out.split())
-    assert "the first is used: 10 in flight, all at once." in told
-    assert "The report's core was 25% busy" in told
-    assert "The report's services had latencies" in told
-    at_once = {"apple": {"seconds": 0.0, "jitter_seconds": 0.0}, "sqs_latency_seconds": 0.0, "tls": True}
-    Path("bench.json").write_text(report(RUN, services=at_once))
-    assert planned(cli, "--rate", "1500/s", "--bench", "bench.json")["cost"]["remarks"] == []
-
-
-def test_the_client_is_the_one_that_was_measured_else_that_of_start(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless a flag says which; the plan says which it took."""
-    Path("bench.json").write_text(report(RUN))
-    measured = ("--bench", "bench.json")
-    assert "client requests" in " ".join(cli("plan", "--rate", "1500/s", *measured).out.split())
-    flag = ("--transport", "auto")
-    assert planned(cli, "--rate", "1500/s", *measured, *flag)["cost"]["client"] == "curl"
+def test_the_client_is_that_of_start(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycurl", None)
     assert planned(cli, "--rate", "1500/s")["cost"]["client"] == "requests"
-    assert planned(cli, "--rate", "1500/s", *flag)["cost"]["client"] == "curl"
-
-
-def test_a_report_that_is_not_there_is_a_failure_of_the_world(cli: Cli) -> None:
-    """With code 1, like any file that cannot be read."""
-    ended = cli("plan", "--rate", "1500/s", "--bench", "nowhere.json")
-    assert (ended.code, ended.out) == (1, "")
-    assert "nowhere.json" in ended.err
+    assert planned(cli, "--rate", "1500/s", "--transport", "auto")["cost"]["client"] == "curl"

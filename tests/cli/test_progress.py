@@ -24,17 +24,12 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("stderr", "seconds", "shown"),
-    [
-        (Terminal(), SLOW_SECONDS, True),
-        (Terminal(), SLOW_SECONDS - 0.1, False),
-        (io.StringIO(), 60.0, False),
-    ],
+    [(Terminal(), SLOW_SECONDS, True), (Terminal(), SLOW_SECONDS - 0.1, False), (io.StringIO(), 60.0, False)],
     ids=["slow", "quick", "no terminal"],
 )
 def test_it_shows_after_two_seconds_on_a_terminal_only(
     stderr: io.StringIO, seconds: float, shown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a quick command nor a log file is cluttered."""
     monkeypatch.setattr(sys, "stderr", stderr)
     monkeypatch.setenv("TERM", "xterm")
     clock = Clock()

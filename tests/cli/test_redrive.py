@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -13,11 +14,14 @@ from receipt_actors.domain.messages import Unanswerable, dead_letter_message, su
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import QueueUnavailable
+from receipt_actors.sqlite import EmbeddedQueues
 from tests.patience import PATIENCE_SECONDS
 
 from .conftest import DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, Ended, Processes, World
 
 Cli = Callable[..., Ended]
+Outcomes = Sequence[EntryFailure | None]
+Send = Callable[[Sequence[OutgoingMessage]], Outcomes]
 SUBMITTED_AT_MS = 1_700_000_000_123
 
 
@@ -36,17 +40,18 @@ def submission_ids(world: World, queue: str) -> list[str]:
 
 
 class TestMoving:
-    def test_without_a_filter_it_lists_and_moves_nothing(self, cli: Cli, world: World) -> None:
-        """A look is harmless; a script that meant to move learns by the exit code that nothing was moved."""
-        world.send(DEAD_LETTERS, moved(1), moved(2))
+    def test_without_a_filter_it_counts_by_reason_and_moves_nothing(self, cli: Cli, world: World) -> None:
+        world.send(DEAD_LETTERS, moved(1, Reason.NOT_JSON), moved(2), moved(3), OutgoingMessage("given up"))
         ended = cli("redrive", *world.flags)
-        assert (ended.code, ended.out) == (2, "receipt_malformed 2\n")
+        assert ended.code == 2
+        assert ended.out.splitlines()[0] == "receipt_malformed 2"
+        assert set(ended.out.splitlines()[1:]) == {"not_json 1", "none 1"}
         assert "nothing was moved: give --all, or a filter" in ended.err
-        assert (world.visible(DEAD_LETTERS), world.total(SOURCE)) == (2, 0)
+        assert cli("redrive", *world.flags, "--dry-run") == Ended(0, ended.out, "")
+        assert (world.visible(DEAD_LETTERS), world.total(SOURCE)) == (4, 0)
         assert cli("redrive", *world.flags, "--all", "--reason", "not_json").code == 2
 
     def test_everything_goes_back_with_all(self, cli: Cli, world: World) -> None:
-        """In batches, and gone from the dead-letter queue."""
         world.send(DEAD_LETTERS, *(moved(number) for number in range(23)))
         ended = cli("redrive", *world.flags, "--all")
         assert ended == Ended(0, f"{DEAD_LETTERS}: 23 moved, 0 not selected\n", "")
@@ -54,7 +59,6 @@ class TestMoving:
         assert world.total(DEAD_LETTERS) == 0
 
     def test_it_stays_the_same_submission_sent_at_the_same_time(self, cli: Cli, world: World) -> None:
-        """Its own claim is recognised and its expiry judged as ever; our attributes go, a producer's stay."""
         letters = moved(1, submission_id="s-1", trace="abc"), moved(2)
         world.send(DEAD_LETTERS, *letters)
         cli("redrive", *world.flags, "--all")
@@ -65,7 +69,6 @@ class TestMoving:
         assert second.attributes == {"submission_id": "m-2", "submitted_at": when}
 
     def test_what_the_queue_itself_gave_up_keeps_its_message_id_as_submission_id(self, cli: Cli, world: World) -> None:
-        """Nobody has given it an attribute; its claim, if it has one, was made under the message id."""
         world.send(DEAD_LETTERS, OutgoingMessage("what was sent", {"trace": "abc"}))
         (before,) = world.queues.receive(DEAD_LETTERS, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
         world.queues.change_visibility(DEAD_LETTERS, [(before.receipt_handle, 0)])
@@ -79,14 +82,12 @@ class TestMoving:
         }
 
     def test_another_dead_letter_queue_may_be_named(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """Where it is not that of the redrive policy."""
         embedded.queues.create_queue("Elsewhere")  # type: ignore[attr-defined]
         embedded.send("Elsewhere", moved(1))
         assert cli("redrive", *embedded.flags, "--all", "--dead-letter-queue", "Elsewhere").code == 0
         assert submission_ids(embedded, SOURCE) == ["m-1"]
 
     def test_a_queue_without_a_redrive_policy_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """And what to do about it."""
         embedded.queues.create_queue("Plain")  # type: ignore[attr-defined]
         ended = cli("redrive", *embedded.flags, "--source-queue", "Plain")
         assert (ended.code, ended.out) == (2, "")
@@ -117,7 +118,6 @@ class TestSelecting:
     )
     @pytest.mark.usefixtures("letters")
     def test_only_what_is_wanted_is_moved(self, cli: Cli, world: World, flags: list[str], wanted: list[str]) -> None:
-        """By reason, by id or by both; the rest stays, and is visible when it ends."""
         ended = cli("redrive", *world.flags, *flags)
         assert (ended.code, ended.err) == (0, "")
         assert ended.out == f"{DEAD_LETTERS}: {len(wanted)} moved, {4 - len(wanted)} not selected\n"
@@ -125,62 +125,48 @@ class TestSelecting:
         assert submission_ids(world, DEAD_LETTERS) == sorted({"s-1", "s-2", "s-3", "s-4"} - set(wanted))
 
     def test_the_message_id_on_the_dead_letter_queue_is_one_as_well(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """The console shows that one, our logs the one on the source queue."""
         embedded.send(DEAD_LETTERS, moved(1), moved(2))
         (letter,) = embedded.queues.receive(DEAD_LETTERS, max_messages=1, wait_seconds=0, visibility_timeout_seconds=60)
         embedded.queues.change_visibility(DEAD_LETTERS, [(letter.receipt_handle, 0)])
         assert cli("redrive", *embedded.flags, "--message-id", letter.message_id).code == 0
         assert submission_ids(embedded, SOURCE) == [submission_id_of(letter)]
 
-    @pytest.mark.usefixtures("letters")
-    def test_a_dry_run_counts_by_reason_and_moves_nothing(self, cli: Cli, world: World) -> None:
-        """All is visible again when it ends."""
-        world.send(DEAD_LETTERS, moved(5, Reason.NOT_JSON))
-        ended = cli("redrive", *world.flags, "--dry-run")
-        assert ended.code == 0
-        assert ended.out.splitlines()[0] == "not_json 2"
-        assert set(ended.out.splitlines()[1:]) == {"receipt_malformed 1", "unknown_status 1", "none 1"}
-        assert (world.visible(DEAD_LETTERS), world.total(SOURCE)) == (5, 0)
 
-    def test_a_reason_that_does_not_exist_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """It is misspelt; nothing being found would look like success."""
-        ended = cli("redrive", *embedded.flags, "--reason", "not-json")
-        assert ended.code == 2
-        assert "not_json" in ended.err
+@contextmanager
+def sends(
+    monkeypatch: pytest.MonkeyPatch,
+    embedded: EmbeddedWorld,
+    send: Callable[[Send, Sequence[OutgoingMessage]], Outcomes],
+) -> Iterator[None]:
+    """Let the command's own queues send in another way; ours send as ever."""
+
+    class Sabotaged(EmbeddedQueues):
+        def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Outcomes:
+            return send(lambda part: super(Sabotaged, self).send(queue, part), messages)
+
+    with monkeypatch.context() as sabotage:
+        sabotage.setattr(redrive, "open_queues", lambda *_, **__: Sabotaged(embedded.database))
+        yield
 
 
 class TestTrouble:
     def test_what_comes_back_meanwhile_is_moved_once_only(
         self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A running service puts what is unanswerable still right back: that must not go round and round."""
-        real_send = type(embedded.queues).send
-
-        def send_and_bring_back(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
-            outcomes = real_send(self, queue, messages)  # type: ignore[arg-type]
+        def send_and_bring_back(send: Send, messages: Sequence[OutgoingMessage]) -> Outcomes:
             copies = [ReceivedMessage("new", "h", each.body, "", each.attributes) for each in messages]
-            embedded.send(
-                DEAD_LETTERS,
-                *(dead_letter_message(each, Unanswerable(Reason.NOT_JSON, ""), DEAD_LETTERS) for each in copies),
-            )
-            return outcomes
+            why = Unanswerable(Reason.NOT_JSON, "")
+            embedded.send(DEAD_LETTERS, *(dead_letter_message(each, why, DEAD_LETTERS) for each in copies))
+            return send(messages)
 
         embedded.send(DEAD_LETTERS, moved(1), moved(2))
-        with monkeypatch.context() as service:
-            # Only the command's own queues: ours send as ever.
-            class Watched(type(embedded.queues)):  # type: ignore[misc]
-                send = send_and_bring_back
-
-            service.setattr(redrive, "open_queues", lambda *_, **__: Watched(embedded.database))
+        with sends(monkeypatch, embedded, send_and_bring_back):
             ended = cli("redrive", *embedded.flags, "--all")
-        assert (ended.code, ended.err) == (0, "")
-        assert ended.out == (
-            f"{DEAD_LETTERS}: 2 moved, 0 not selected, 2 of submissions that were moved just now and came back\n"
-        )
+        told = f"{DEAD_LETTERS}: 2 moved, 0 not selected, 2 of submissions that were moved just now and came back\n"
+        assert ended == Ended(0, told, "")
         assert (embedded.total(SOURCE), embedded.visible(DEAD_LETTERS)) == (2, 2)
 
     def test_a_message_that_leaves_no_room_for_its_submission_id_stays(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """Without the id, its own claim would look like another's and an honest player be refused."""
         embedded.send(DEAD_LETTERS, OutgoingMessage("x" * (1024 * 1024 - 20)))
         embedded.send(DEAD_LETTERS, moved(1))
         ended = cli("redrive", *embedded.flags, "--all")
@@ -190,7 +176,6 @@ class TestTrouble:
         assert (embedded.visible(SOURCE), embedded.visible(DEAD_LETTERS)) == (1, 1)
 
     def test_a_corrupt_copy_stays(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """The message may be fine; its next copy will tell."""
         embedded.send(DEAD_LETTERS, moved(1))
         embedded.corrupt()
         ended = cli("redrive", *embedded.flags, "--all")
@@ -200,17 +185,12 @@ class TestTrouble:
     def test_what_the_source_queue_does_not_take_stays(
         self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It is told which messages, and why; the others go."""
-        embedded.send(DEAD_LETTERS, moved(1), moved(2))
-        queues = type(embedded.queues)
-        real_send = queues.send
-
-        def send_the_first(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
+        def send_the_first(send: Send, messages: Sequence[OutgoingMessage]) -> Outcomes:
             failure = EntryFailure("InvalidMessageContents", "no reason", True)
-            return [*real_send(self, queue, messages[:1]), *[failure] * (len(messages) - 1)]  # type: ignore[arg-type]
+            return [*send(messages[:1]), *[failure] * (len(messages) - 1)]
 
-        with monkeypatch.context() as sabotage:
-            sabotage.setattr(queues, "send", send_the_first)
+        embedded.send(DEAD_LETTERS, moved(1), moved(2))
+        with sends(monkeypatch, embedded, send_the_first):
             ended = cli("redrive", *embedded.flags, "--all")
         assert ended.code == 1
         assert "InvalidMessageContents: no reason" in ended.err
@@ -219,19 +199,16 @@ class TestTrouble:
     def test_a_queue_that_fails_in_the_middle_is_told_with_what_was_done(
         self, cli: Cli, embedded: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And nothing stays hidden."""
-        embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
-        queues = type(embedded.queues)
-        real_send, sends = queues.send, []
+        sent: list[Outcomes] = []
 
-        def send_once(self: object, queue: str, messages: list[OutgoingMessage]) -> object:
-            sends.append(len(messages))
-            if len(sends) > 1:
+        def send_once(send: Send, messages: Sequence[OutgoingMessage]) -> Outcomes:
+            if sent:
                 raise QueueUnavailable("the disk is full")
-            return real_send(self, queue, messages)  # type: ignore[arg-type]
+            sent.append(send(messages))
+            return sent[0]
 
-        with monkeypatch.context() as sabotage:
-            sabotage.setattr(queues, "send", send_once)
+        embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
+        with sends(monkeypatch, embedded, send_once):
             ended = cli("redrive", *embedded.flags, "--all")
         assert ended.code == 1
         assert ended.err.splitlines() == [
@@ -271,11 +248,7 @@ sys.exit(main(arguments))
 class TestKill:
     @pytest.mark.parametrize(
         ("operation", "number", "when", "copies", "left"),
-        [
-            ("receive", "2", "after", 10, 15),
-            ("send", "2", "after", 20, 15),
-            ("delete", "2", "after", 20, 5),
-        ],
+        [("receive", "2", "after", 10, 15), ("send", "2", "after", 20, 15), ("delete", "2", "after", 20, 5)],
     )
     def test_nothing_is_lost(
         self,
@@ -288,7 +261,6 @@ class TestKill:
         copies: int,
         left: int,
     ) -> None:
-        """kill -9 at any point leaves every submission on one queue or both; the next run moves the rest."""
         everything = {f"m-{number}" for number in range(25)}
         world.send(DEAD_LETTERS, *(moved(number) for number in range(25)))
         process = processes.start(
@@ -314,7 +286,6 @@ class TestKill:
         assert len(arrived) == copies + left
 
     def test_an_interrupt_leaves_nothing_hidden(self, embedded: EmbeddedWorld, processes: Processes) -> None:
-        """Ctrl-C, unlike kill -9, leaves the time to say so."""
         embedded.send(DEAD_LETTERS, *(moved(number) for number in range(15)))
         process = processes.start(
             *("send", "2", "before", "redrive", *embedded.flags, "--all"), program=("-c", STOPPING_PROGRAM)
@@ -351,7 +322,6 @@ class TestFifo:
         return (*embedded.flags, "--source-queue", self.SOURCE)
 
     def test_letters_keep_their_groups_and_their_order(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """And redriven once more within 5 minutes, after they have failed again, they are not swallowed."""
         flags = self.flags(embedded)
         embedded.send(self.DEAD_LETTERS, *self.letters(7, 10))
         embedded.send(self.DEAD_LETTERS, *self.letters(8, 10))
@@ -368,7 +338,6 @@ class TestFifo:
         assert embedded.total(self.SOURCE) == 20
 
     def test_what_stands_behind_a_letter_that_is_left_is_told(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """SQS shows ten of a group while any of them is hidden; nobody is to believe that these are all."""
         flags = self.flags(embedded)
         embedded.send(self.DEAD_LETTERS, *self.letters(7, 10, Reason.NOT_JSON))
         embedded.send(self.DEAD_LETTERS, *self.letters(7, 3, Reason.BAD_RECEIPT))
@@ -379,7 +348,6 @@ class TestFifo:
         assert embedded.visible(self.DEAD_LETTERS) == 13
 
     def test_a_dead_letter_queue_of_another_kind_is_refused(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        """Its letters have no group to keep."""
         ended = cli(
             "redrive", "--all", *embedded.flags, "--source-queue", self.SOURCE, "--dead-letter-queue", "Letters"
         )

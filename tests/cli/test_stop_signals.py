@@ -13,53 +13,29 @@ from tests.patience import PATIENCE_SECONDS
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_the_wait_ends_it(number: signal.Signals) -> None:
-    """It may come in the middle of the start: it is neither forgotten nor forgotten after a first look."""
     with StopSignals() as signals:
-        signal.raise_signal(number)
+        assert not signals.wait(0)
+        for _ in range(5):  # at the same moment, so they count once
+            signal.raise_signal(number)
         assert signals.wait(PATIENCE_SECONDS)
         assert signals.wait(PATIENCE_SECONDS)
         assert signals.received == number.name
 
 
-def test_a_signal_to_another_thread_ends_the_wait() -> None:
-    """The system may hand a signal to any thread of the process, while the main thread sleeps on."""
+@pytest.mark.parametrize("is_signal", [True, False])
+def test_another_thread_can_end_the_wait(is_signal: bool) -> None:
     with StopSignals() as signals:
-        sender = threading.Thread(target=signal.raise_signal, args=[signal.SIGTERM])
+        sender = threading.Thread(target=lambda: signal.raise_signal(signal.SIGTERM) if is_signal else signals.wake())
         sender.start()
         assert signals.wait(PATIENCE_SECONDS)
-        assert signals.received == "SIGTERM"
-        sender.join()
-
-
-def test_another_thread_can_end_the_wait() -> None:
-    """The end of the supervision tree is told by a thread of its own; no signal has come then."""
-    with StopSignals() as signals:
-        sender = threading.Thread(target=signals.wake)
-        sender.start()
-        assert signals.wait(PATIENCE_SECONDS)
-        assert signals.received is None
+        assert signals.received == ("SIGTERM" if is_signal else None)
         sender.join()
     signals.wake()  # too late, and no harm
 
 
-def test_without_a_signal_the_wait_ends_by_itself() -> None:
-    """So that the main thread can look whether there is still work."""
-    with StopSignals() as signals:
-        assert not signals.wait(0)
-
-
 def test_what_handled_signals_before_does_so_again() -> None:
-    """The command may be called by a program that has handlers of its own."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with StopSignals():
         assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] != before
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
     assert signal.set_wakeup_fd(-1) == -1
-
-
-def test_the_same_signal_at_the_same_moment_counts_once() -> None:
-    """A wrapper such as ``timeout`` tells the process, and then its group: that is no wish to stop at once."""
-    with StopSignals() as signals:
-        for _ in range(5):
-            signal.raise_signal(signal.SIGTERM)
-        assert signals.received == "SIGTERM"

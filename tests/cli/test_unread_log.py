@@ -22,7 +22,6 @@ GARBAGE = 200
 def test_nobody_waits_for_who_reads_the_log(
     embedded: EmbeddedWorld, processes: Processes, processes_flag: list[str]
 ) -> None:
-    """All work is done, and the program ends with code 0, though far more was logged than the pipe takes."""
     embedded.send(SOURCE, *[OutgoingMessage("garbage")] * GARBAGE)
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

@@ -158,8 +158,7 @@ claims = st.builds(
     claimed_at_seconds=st.just(0.0),
 )
 steps = st.one_of(
-    st.tuples(st.sampled_from(["claim", "look up"]), claims),
-    st.tuples(st.sampled_from(["refund", "reversal"]), claims),
+    st.tuples(st.sampled_from(["claim", "look up"]), claims), st.tuples(st.sampled_from(["refund", "reversal"]), claims)
 )
 
 

@@ -100,12 +100,7 @@ def test_a_product_counts_by_its_type(said: ProductType | None, allowed: frozens
 
 @pytest.mark.parametrize(
     ("shared", "takes", "refusal"),
-    [
-        (False, True, None),
-        (False, False, None),
-        (True, True, None),
-        (True, False, Reason.FAMILY_SHARED),
-    ],
+    [(False, True, None), (False, False, None), (True, True, None), (True, False, Reason.FAMILY_SHARED)],
 )
 def test_what_the_family_shares_counts_unless_refused(shared: bool, takes: bool, refusal: Reason | None) -> None:
     """Who shares a subscription with a family has a transaction id of their own for it."""

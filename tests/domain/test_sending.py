@@ -36,11 +36,7 @@ patient = settings(deadline=None)
 
 
 @patient
-@given(
-    sizes=st.lists(st.integers(0, 150), min_size=1),
-    max_entries=st.integers(1, 12),
-    max_bytes=st.integers(1, 120),
-)
+@given(sizes=st.lists(st.integers(0, 150), min_size=1), max_entries=st.integers(1, 12), max_bytes=st.integers(1, 120))
 def test_batches_are_full_in_order_and_within_the_limits(sizes: list[int], max_entries: int, max_bytes: int) -> None:
     """Nothing is lost or reordered; a batch keeps both limits (an entry that breaks them goes alone), and is full."""
     waiting = deque(enumerate(sizes))
@@ -82,10 +78,7 @@ def test_a_pause_holds_whatever_the_rate(per_second: float, until: float, now: f
 
 
 @patient
-@given(
-    per_second=st.floats(0.1, 500),
-    arrivals=st.lists(st.floats(0, 2), min_size=1, max_size=60),
-)
+@given(per_second=st.floats(0.1, 500), arrivals=st.lists(st.floats(0, 2), min_size=1, max_size=60))
 def test_the_rate_is_kept_in_every_stretch_of_time(per_second: float, arrivals: list[float]) -> None:
     """However requests come, no stretch of time sees more than its share plus the burst, and one that begins it."""
     limit, now, taken = RateLimit(per_second), 0.0, []

@@ -108,12 +108,7 @@ class World:
         self.check(submission, receipt, source_queue, step.results, owned)
 
     def check(
-        self,
-        submission: Submission,
-        receipt: Genuine,
-        source_queue: str,
-        results: tuple[Result, ...],
-        owned: set[str],
+        self, submission: Submission, receipt: Genuine, source_queue: str, results: tuple[Result, ...], owned: set[str]
     ) -> None:
         """Assert what must hold of one answer, and keep it. ``owned``: what was to be repeated when it began."""
         assert results

@@ -86,8 +86,7 @@ class TestAllOfAReceipt:
         assert asked(plan(OLD, MIDDLE, NEWEST), {"1": NEW, "3": FREE}) == ({"2", "3"}, set())
 
     @pytest.mark.parametrize(
-        ("ownership", "reason"),
-        [(OTHER_USER, Reason.CLAIMED_BY_ANOTHER_USER), (REFUNDED, Reason.REFUNDED)],
+        ("ownership", "reason"), [(OTHER_USER, Reason.CLAIMED_BY_ANOTHER_USER), (REFUNDED, Reason.REFUNDED)]
     )
     def test_what_another_user_owns_or_was_refunded_is_invalid(self, ownership: Ownership, reason: Reason) -> None:
         known = {"1": ownership, "3": NEW}

@@ -34,7 +34,6 @@ from receipt_actors.otp import (
     Exit,
     ExitReason,
     GenServer,
-    GetChildSpec,
     NotStarted,
     Receive,
     Receiving,
@@ -391,33 +390,6 @@ def test_the_start_arguments_of_a_temporary_child_are_forgotten(
         exit_reason_of(result.ref)
         assert count_children(supervisor) == (0, 0, 0, 0)
         assert "ForgottenStart" not in caplog.text
-
-
-def test_the_end_of_a_child_looks_at_no_other(system: ActorSystem) -> None:
-    looked_at = Seen()
-
-    class Watched(dict[Any, Any]):
-        def values(self) -> Any:
-            looked_at.put("values")
-            return super().values()
-
-        def __iter__(self) -> Any:
-            looked_at.put("iteration")
-            return super().__iter__()
-
-    supervisor = system.start(Supervisor, intensity=9)
-    for number in range(3):
-        start_child(supervisor, ChildSpec(number, Start(Pooled, name=number), TEMPORARY if number else PERMANENT))
-    actor: Any = supervisor.process.actor
-    actor._children = Watched(actor._children)
-    for number in range(3):
-        ref = system.whereis(number)
-        assert ref is not None
-        ref.cast(lambda _actor: Stop())
-        exit_reason_of(ref)
-    supervisor.call(GetChildSpec(0))
-    assert looked_at.rest() == []
-    assert count_children(supervisor) == (1, 1, 0, 1)
 
 
 def spec(actor_class: type[Pooled], id_: str, restart: Restart = PERMANENT, **options: Any) -> ChildSpec:

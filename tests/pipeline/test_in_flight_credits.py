@@ -9,12 +9,7 @@ import pytest
 
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Source
-from receipt_actors.otp import (
-    NORMAL,
-    Name,
-    Ref,
-    Stop,
-)
+from receipt_actors.otp import NORMAL, Name, Ref, Stop
 from receipt_actors.pipeline.in_flight import STUCK_SECONDS
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,

@@ -237,8 +237,7 @@ def test_a_users_group_on_one_fifo_queue_is_not_that_on_another() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [IN_FLIGHT, (DELETE_BATCHER, SECOND), (VISIBILITY_BATCHER, SECOND), ("consumer-1", SECOND)],
+    "name", [IN_FLIGHT, (DELETE_BATCHER, SECOND), (VISIBILITY_BATCHER, SECOND), ("consumer-1", SECOND)]
 )
 def test_whoever_crashes_nothing_is_lost(tree: Tree, name: Any) -> None:
     sent = []

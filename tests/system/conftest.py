@@ -14,9 +14,6 @@ from receipt_actors.sandbox.app_store import SimulatedAppStore
 from .processes import Programs
 from .worlds import AwsServer, AwsWorld, EmbeddedWorld, World
 
-BACKENDS = ["embedded", "aws"]
-
-
 _open_programs: list[Programs] = []
 
 
@@ -42,12 +39,6 @@ def open_programs(folder: Path) -> Iterator[Programs]:
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
     with open_programs(tmp_path) as programs:
-        yield programs
-
-
-@pytest.fixture(scope="module")
-def module_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    with open_programs(tmp_path_factory.mktemp("runs")) as programs:
         yield programs
 
 
@@ -84,7 +75,7 @@ def embedded(programs: Programs, tmp_path: Path) -> Iterator[EmbeddedWorld]:
     world.close()
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["embedded", "aws"])
 def world(request: pytest.FixtureRequest, programs: Programs) -> World:
     world: World = request.getfixturevalue(request.param)
     return world

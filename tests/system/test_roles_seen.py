@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from functools import partial
 from typing import Any
 
@@ -20,12 +18,6 @@ from .test_telemetry import ALERTS, Inbox
 from .worlds import RESULTS, SOURCE, AwsWorld, EmbeddedWorld, World, genuine_messages
 
 PROCESSES = [1, 2]
-#: What makes a program believe that its machine was suspended for eleven days in all.
-OFTEN_SUSPENDED = ("unshare", "--time", "--boottime", "1000000")
-CAN_HAVE_TIME_NAMESPACES = (
-    shutil.which("unshare") is not None
-    and subprocess.run([*OFTEN_SUSPENDED, "true"], capture_output=True, check=False).returncode == 0
-)
 GENUINE = genuine_messages(20, 11)
 LEASE_SECONDS = 5  #: a busy machine keeps nobody from renewing for so long
 

@@ -78,7 +78,7 @@ def test_a_long_outage_and_its_end_are_told(embedded: EmbeddedWorld, store: Simu
 
 def test_a_storm_is_told_before_the_process_ends(embedded: EmbeddedWorld, store: SimulatedAppStore) -> None:
     inbox = Inbox(embedded)
-    embedded.module = "tests.chaos.storming_program"
+    embedded.module = "tests.chaos.chaotic_program"
     embedded.environment = {"RECEIPT_STORM": "consumers"}
     embedded.send(genuine_messages(10, 11))
     program = embedded.start(store, alerts_queue=ALERTS, consumers=2, receive_wait_seconds=0)

@@ -274,8 +274,8 @@ class AppStoreGateway(RefereeGateway):
                 self.note_refusal(job, meaning)
                 self.retry(job, meaning.detail, given_up=meaning)
             case Misconfigured(detail):
-                # Not the breaker's affair: a receipt of somebody else's app is answered so, too, and whoever sends
-                # such receipts must not be able to close the gate.
+                # It does not open the breaker: Apple says so of receipts of another app, too, and with those anybody
+                # could stop the receives.
                 summary = f"Apple refuses our requests, check {job.api.what_to_check}: {detail}"
                 logger.error("%s", summary)
                 self._notice(IncidentKind.CONFIGURATION, summary, job.message_id)

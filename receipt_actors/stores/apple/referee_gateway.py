@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 REMEMBERED_REFUSALS = 10_000
 REFUSAL_MEMORY_SECONDS = 60 * 60
 CONTROL_PAUSE_SECONDS = 0.25  #: between two controls, where most users are refused
-PATIENCE_SECONDS = 1.0  #: for what other users' receipts show, before a control is asked about or done without
+WAIT_SECONDS = 1.0  #: for what other users' receipts show, before a control is asked about or done without
 UNSURE_SECONDS = 5.0  #: of holding refusals without a control, before that is told
 RECHECK_SECONDS = 5.0  #: between two held refusals that are asked again, where there is no control
 MAX_HELD_SECONDS = 60.0  #: of a refusal, where there is no control; then its message is handed back
@@ -69,7 +69,7 @@ DOUBTFUL = frozenset(
 
 
 class Verification(Job):
-    """A message's receipt, or signed transaction, on its way."""
+    """A message's receipt, or signed transaction, while it is looked into."""
 
     __slots__ = ("api", "environment", "question", "was_redirected")
 
@@ -226,7 +226,7 @@ class RefereeGateway(Gateway):
     def _ask_control_soon(self) -> None:
         if self._control is not None or self._is_unsure or not self._breaker.is_closed:
             return
-        pause_seconds = PATIENCE_SECONDS
+        pause_seconds = WAIT_SECONDS
         if self._referee.next_control is not None and self._referee.is_contested:
             since_last_seconds = self.clock.monotonic() - self._control_asked_at_seconds
             pause_seconds = max(0.0, CONTROL_PAUSE_SECONDS - since_last_seconds)
@@ -351,7 +351,7 @@ class RefereeGateway(Gateway):
         logger.error("%s", told)
         self._notice(IncidentKind.OUTAGE, told)
         self.cast(IN_FLIGHT, self._unsure())
-        self.send_after(PATIENCE_SECONDS, _Due.RECHECK)
+        self.send_after(WAIT_SECONDS, _Due.RECHECK)
 
     def _unsure(self) -> ServiceUnavailable:
         return ServiceUnavailable(self.service, stops_receiving=False)

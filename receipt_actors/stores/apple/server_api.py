@@ -110,8 +110,8 @@ def receipt_api(
 def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretation | Signed:
     """Say what the answer of ``asked`` means. Total: never raises for anything that JSON can hold.
 
-    The sandbox may know what production does not, for ids do not say where they come from. It is not so the other way
-    round, because production is asked first if it counts.
+    The sandbox may know what production does not, for ids do not say where they come from. Production was asked before
+    the sandbox, if it counts.
     """
     if "errorCode" in answer:
         return _interpret_error(answer["errorCode"], asked)

@@ -39,12 +39,11 @@ def launch() -> Chrome:
         pytest.skip(HOW_TO_GET_IT)
     options = ChromeOptions()
     options.binary_location = binary
-    arguments = ["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--lang=en"]
-    arguments.append("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
-    if os.geteuid() == 0:
-        arguments.append("--no-sandbox")  # root has none
-    for argument in arguments:
+    for argument in ("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--lang=en"):
         options.add_argument(argument)
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")  # root has none
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     return Chrome(options=options, service=Service(driver))
 
@@ -60,7 +59,6 @@ class Page:
         self.driver.get(url)
 
     def leave(self) -> None:
-        """Close it: from now on it asks for nothing."""
         self.driver.get("about:blank")
 
     def find(self, css: str) -> WebElement:
@@ -86,15 +84,12 @@ class Page:
         return wait.until(lambda _driver: condition(), f"waited for: {what}")
 
     def until_text(self, css: str, part: str) -> None:
-        """Wait until an element says so."""
         self.until(lambda: part in self.text(css), f"{css} to say {part!r}, it says {self.text(css)!r}")
 
     def until_live(self) -> None:
-        """Wait for the first picture, or the next one."""
         self.until_text("#link", "live")
 
     def row(self, name: str) -> WebElement:
-        """Find an actor in the tree."""
         rows = "[...document.querySelectorAll('#tree .row')]"
         row = self.script(f"return {rows}.find((row) => row.children[2].textContent === arguments[0])", name)
         if row is None:
@@ -102,7 +97,6 @@ class Page:
         return row
 
     def focused_name(self) -> str:
-        """Return the name in the row of the tree that has the focus."""
         return str(self.script(f"return {FOCUSED_NAME}"))
 
     def press_at_once(self, *keys: str) -> str:
@@ -137,7 +131,6 @@ class Page:
         return [line for line in lines if not any(expected in line for expected in self.expected_errors)]
 
     def requested_urls(self) -> set[str]:
-        """Return what was asked for since this was last asked."""
         entries = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return {
             entry["params"]["request"]["url"] for entry in entries if entry["method"] == "Network.requestWillBeSent"
@@ -146,7 +139,6 @@ class Page:
 
 @pytest.fixture(scope="session")
 def driver() -> Iterator[Chrome]:
-    """Return the browser that all tests share."""
     driver = launch()
     yield driver
     driver.quit()
@@ -162,7 +154,6 @@ def system(monkeypatch: pytest.MonkeyPatch) -> ScriptedSystem:
 
 @pytest.fixture
 def server(system: ScriptedSystem) -> Iterator[AdminServer]:
-    """Serve the system."""
     with AdminServer(Address("127.0.0.1", 0)) as server:
         server.serve(system)
         yield server
@@ -184,7 +175,6 @@ def page(driver: Chrome, server: AdminServer) -> Iterator[Page]:
 
 @pytest.fixture
 def live(page: Page, server: AdminServer) -> Page:
-    """Return the open page, with its first picture."""
     page.open(server.url)
     page.until_live()
     return page

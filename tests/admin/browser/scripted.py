@@ -32,55 +32,39 @@ STEPS = {"verifying": 0.11, "claiming": 0.012, "replying": 0.009, "deleting": 0.
 
 
 def worker(name: str, messages: int = 0, mailbox: int = 0, restarts: int = 0, status: str = "running") -> ActorOverview:
-    """Make an actor."""
     return ActorOverview(name, "worker", status, mailbox, messages, restarts)
 
 
 def supervisor(name: str, strategy: str, *children: ActorOverview, unlisted: int = 0) -> ActorOverview:
-    """Make a supervisor."""
     return ActorOverview(name, "supervisor", "running", 0, 3, 0, strategy, children, unlisted)
 
 
 def tree(done: int, mailbox: int = 0, restarts: int = 0) -> ActorOverview:
     """Make a tree like the real one, after so many messages."""
     validators = [worker(f"validator {number}", number % 4) for number in range(done % 50, done % 50 + 8)]
-    return supervisor(
-        "root",
-        "one_for_one",
-        supervisor("telemetry", "one_for_one", worker("statistics", done * 4), worker("incidents", 3)),
-        supervisor(
-            "pipeline",
-            "rest_for_one",
-            supervisor(
-                "custody",
-                "one_for_one",
-                worker("intake", done * 2),
-                worker("visibility_batcher", done // 40),
-                worker("visibility_keeper", done * 2),
-            ),
-            supervisor(
-                "gateways",
-                "one_for_one",
-                worker("app_store_gateway", done * 3),
-                worker("ledger_gateway", done * 2, mailbox, restarts),
-            ),
-            supervisor(
-                "batchers",
-                "one_for_one",
-                worker("delete_batcher", done),
-                supervisor("result_batchers", "simple_one_for_one", worker("result_batcher ResultsSQS", done)),
-            ),
-            supervisor("movers", "simple_one_for_one"),
-            supervisor("validators", "simple_one_for_one", *validators, unlisted=37),
-            supervisor(
-                "consumers", "one_for_one", *(worker(f"consumer-{number}", done // 40) for number in range(1, 5))
-            ),
-        ),
+    custody = (
+        worker("intake", done * 2),
+        worker("visibility_batcher", done // 40),
+        worker("visibility_keeper", done * 2),
     )
+    gateways = worker("app_store_gateway", done * 3), worker("ledger_gateway", done * 2, mailbox, restarts)
+    results = supervisor("result_batchers", "simple_one_for_one", worker("result_batcher ResultsSQS", done))
+    consumers = (worker(f"consumer-{number}", done // 40) for number in range(1, 5))
+    pipeline = supervisor(
+        "pipeline",
+        "rest_for_one",
+        supervisor("custody", "one_for_one", *custody),
+        supervisor("gateways", "one_for_one", *gateways),
+        supervisor("batchers", "one_for_one", worker("delete_batcher", done), results),
+        supervisor("movers", "simple_one_for_one"),
+        supervisor("validators", "simple_one_for_one", *validators, unlisted=37),
+        supervisor("consumers", "one_for_one", *consumers),
+    )
+    telemetry = supervisor("telemetry", "one_for_one", worker("statistics", done * 4), worker("incidents", 3))
+    return supervisor("root", "one_for_one", telemetry, pipeline)
 
 
 def latencies(seconds: float, count: int) -> Latencies:
-    """Make a histogram around a duration, with a tail."""
     made = Latencies()
     for number in range(max(count, 1)):
         made.record(seconds * math.exp(((number * 7919) % 1000 / 1000 - 0.4) * 1.3))
@@ -88,13 +72,11 @@ def latencies(seconds: float, count: int) -> Latencies:
 
 
 def node(name: str, state: NodeState, ledger: int = 0, token: int | None = None, heard: float = 0.4) -> NodeOverview:
-    """Make a node of a group."""
     share = {"max_in_flight": 2000, "ledger_concurrency": ledger, "app_store_concurrency": 200} if ledger else None
     return NodeOverview(name, state, token, share, 1, heard)
 
 
 def role(state: NodeState, *nodes: NodeOverview, name: str = "load-balanced") -> RoleOverview:
-    """Make the part that the first of some nodes has in their group."""
     held = None if state is NodeState.CUT_OFF else 7.3
     whole = {"max_in_flight": 4000, "ledger_concurrency": 50, "app_store_concurrency": 400}
     return RoleOverview(name, "ReceiptsSQS", nodes[0].name, state, 10.0, held, whole, nodes)
@@ -141,7 +123,8 @@ class ScriptedSystem(StandInSystem):
             version=self.version,
             state=state_of(processes),
             source_queues=("ReceiptsSQS",),
-            queues=self.queues or {"ReceiptsSQS": self.depth(), "ResultsSQS": 12, "ReceiptsSQSDLQ": 3},
+            queues=self.queues
+            or {"ReceiptsSQS": int(900 + 700 * math.sin(self.second / 90)), "ResultsSQS": 12, "ReceiptsSQSDLQ": 3},
             processes=processes,
             statistics=statistics,
             incidents=self.incidents,
@@ -150,109 +133,48 @@ class ScriptedSystem(StandInSystem):
             parent_usage=Usage(1.4 + self.second / 200, 61 << 20, 9, 31) if several else None,
         )
 
-    def depth(self) -> int:
-        """How many messages wait."""
-        return int(900 + 700 * math.sin(self.second / 90))
-
-    def done(self) -> int:
-        """How many messages each process has finished."""
-        return int(A_SECOND * self.second + 900 * math.sin(self.second / 23))
-
-    def _in_flight(self) -> int:
-        return int(45 + 12 * math.sin(self.second / 17))
-
     def _process(self, name: str, pid: int) -> ProcessOverview:
-        done = self.done()
+        done = int(A_SECOND * self.second)
         root = tree(done, self.mailbox, self.restarts)
-        services = tuple(
-            ServiceOverview(
-                service,
-                service not in self.unavailable,
-                waiting,
-                under_way,
-                retries,
-                EPOCH_SECONDS + 80 if service in self.unavailable else None,
-            )
-            for service, waiting, under_way, retries in (
-                ("app_store", 0, 17, 4),
-                ("ledger", 2, 3, 0),
-                ("receive from ReceiptsSQS", 0, 4, 0),
-                ("send to ResultsSQS", 1, 2, 1),
-                ("delete from ReceiptsSQS", 0, 1, 0),
-            )
-        )
+        services = ("app_store", "ledger", "receive from ReceiptsSQS", "send to ResultsSQS", "delete from ReceiptsSQS")
         return ProcessOverview(
             name=name,
             pid=pid,
             started_at_seconds=0.0 if name in self.starting else EPOCH_SECONDS - 11_000,
             state=State.STARTING if name in self.starting else State.WAITING if self.unavailable else self.state,
-            in_flight=self._in_flight(),
+            in_flight=int(45 + 12 * math.sin(self.second / 17)),
             reserved=20,
             unavailable=self.unavailable,
             usage=Usage(0.34 * self.second + 4, (84 << 20) + int(self.second) * 1024, 14, 48),
-            services=services,
+            services=tuple(
+                ServiceOverview(service, False, 2, 3, 4, EPOCH_SECONDS + 80)
+                if service in self.unavailable
+                else ServiceOverview(service, True, 2, 3, 4)
+                for service in services
+            ),
             tree=replace(root, children=(*root.children, *self.extra_actors)),
-            statistics=statistics_after(done),
+            statistics=StatisticsSnapshot(
+                received=done + 45,
+                results={
+                    (Verdict.OK, Reason.CLAIMED): done * 8 // 10,
+                    (Verdict.INVALID, Reason.CLAIMED_BY_ANOTHER_USER): done // 10,
+                },
+                fates={("answered", None): done, ("handed_back", Reason.GAVE_UP_FOR_NOW): done // 400},
+                latencies=latencies(0.14, done // 20),
+                steps={step: latencies(seconds, done // 20) for step, seconds in STEPS.items()},
+                calls={service: ServiceCalls(done // 10, done) for service in services},
+            ),
         )
 
 
-def statistics_after(done: int) -> StatisticsSnapshot:
-    """Return what a process has counted after so many messages."""
-    answered, moved, handed_back = done, done // 200, done // 400
-    return StatisticsSnapshot(
-        received=answered + moved + handed_back + 45,
-        results={
-            (Verdict.OK, Reason.CLAIMED): answered * 8 // 10,
-            (Verdict.OK, Reason.ALREADY_OURS): answered // 50,
-            (Verdict.INVALID, Reason.CLAIMED_BY_ANOTHER_USER): answered // 10,
-            (Verdict.INVALID, Reason.FOREIGN_BUNDLE): answered // 20,
-            (Verdict.INVALID, Reason.REFUNDED): answered // 33,
-        },
-        fates={
-            ("answered", None): answered,
-            ("moved", Reason.NOT_JSON): moved,
-            ("handed_back", Reason.GAVE_UP_FOR_NOW): handed_back,
-        },
-        latencies=latencies(0.14, done // 20),
-        steps={step: latencies(seconds, done // 20) for step, seconds in STEPS.items()},
-        calls={
-            "app_store": ServiceCalls(answered, answered),
-            "ledger": ServiceCalls(answered // 11, answered),
-            "receive from ReceiptsSQS": ServiceCalls(answered // 9, answered),
-            "send to ResultsSQS": ServiceCalls(answered // 8, answered),
-            "delete from ReceiptsSQS": ServiceCalls(answered // 8, answered),
-        },
-    )
-
-
 def incidents() -> tuple[Incident, ...]:
-    """Return some of every tone, the newest first."""
     at = EPOCH_SECONDS + 100
+    outage = ("12 requests of 9 messages failed in a row", "the gate is closed; 48 messages in flight are kept")
+    crash = ("in state verifying, handling ReceiptVerified", "KeyError: 'in_app'", "handed back for 30 s; delivery 2")
+    unknown = ('{"status": 21199}',)
     return (
-        Incident(
-            at - 8, "recovered", "the ledger answers again after 42 s", ("closed at 04:11:09", "first try: 1 s later")
-        ),
-        Incident(
-            at - 50,
-            "outage",
-            "the ledger is unavailable: EndpointConnectionError",
-            (
-                "12 requests of 9 messages failed in a row",
-                "the gate is closed; 48 messages in flight are kept",
-                "next try in 1 s",
-            ),
-            process="worker-2",
-        ),
-        Incident(
-            at - 190,
-            "crash",
-            "validator crashed: KeyError('in_app')",
-            ("in state verifying, handling ReceiptVerified", "KeyError: 'in_app'", "handed back for 30 s; delivery 2"),
-            "9f6d3c1e-5a0b-4b8e-8a53-0d5c3b7a2f10",
-            17,
-            "worker-1",
-        ),
-        Incident(
-            at - 700, "unknown_answer", "Apple answered status 21199 with HTTP 200", ('{"status": 21199}',), "77f0", 412
-        ),
+        Incident(at - 8, "recovered", "the ledger answers again after 42 s", ("closed at 04:11:09",)),
+        Incident(at - 50, "outage", "the ledger is unavailable: EndpointConnectionError", outage, process="worker-2"),
+        Incident(at - 190, "crash", "validator crashed: KeyError('in_app')", crash, "9f6d3c1e-5a0b", 17, "worker-1"),
+        Incident(at - 700, "unknown_answer", "Apple answered status 21199 with HTTP 200", unknown, "77f0", 412),
     )

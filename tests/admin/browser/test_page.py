@@ -58,7 +58,6 @@ return [...new Set(pale)];
 
 
 def test_the_picture_follows_the_system(live: Page, system: ScriptedSystem, server: AdminServer) -> None:
-    """Figures, curves, tree and tables fill and change by themselves, and nobody but the admin port is asked."""
     assert live.text("#state-name") == "consuming"
     assert "ReceiptsSQS" in live.text("#state-meaning")
     live.until(lambda: live.text("#figure-received .value") not in ("–", "0"), "messages a second")
@@ -77,7 +76,6 @@ def test_the_picture_follows_the_system(live: Page, system: ScriptedSystem, serv
 
 
 def test_what_changes_in_the_tree_stands_out(live: Page, system: ScriptedSystem) -> None:
-    """A restart and a mailbox that grows are seen in the row, and in what hides it when it is folded."""
     live.until(lambda: live.row("ledger_gateway"), "the tree")
     system.restarts = 2
     live.until(lambda: live.row("ledger_gateway").find_elements(By.CSS_SELECTOR, ".number.warn"), "the restart")
@@ -100,7 +98,6 @@ def test_what_changes_in_the_tree_stands_out(live: Page, system: ScriptedSystem)
 
 
 def test_the_tree_is_used_by_keyboard(live: Page, system: ScriptedSystem) -> None:
-    """One tab stop; arrows, Home, End and letters move, open and fold; the picture's changes do not steal the focus."""
     live.until(lambda: live.row("root"), "the tree")
     assert len(live.all("#tree [tabindex='0']")) == 1
     live.find("#tree [tabindex='0']").send_keys(Keys.ARROW_DOWN)
@@ -132,7 +129,6 @@ def test_the_tree_is_used_by_keyboard(live: Page, system: ScriptedSystem) -> Non
 
 
 def test_curves_are_read_by_keyboard(live: Page) -> None:
-    """Arrow keys go back in time, in all curves at once, and say what was; Escape comes back to now."""
     drawn = "return document.querySelector('.line.in')?.getAttribute('d') ?? ''"
     live.until(lambda: len(live.script(drawn)) > 60, "a curve")
     plot = live.find("#charts .plot")
@@ -146,7 +142,6 @@ def test_curves_are_read_by_keyboard(live: Page) -> None:
 
 
 def test_consumers_are_paused_and_resumed_after_a_question(live: Page, system: ScriptedSystem) -> None:
-    """The button asks first; Cancel does nothing; the state and the button follow."""
     live.click("#pause")
     assert "in flight will be finished" in live.text("#confirm-text")
     live.click("#confirm-no")
@@ -161,7 +156,6 @@ def test_consumers_are_paused_and_resumed_after_a_question(live: Page, system: S
 
 
 def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSystem) -> None:
-    """What was typed is what is traced; rows appear live; it says why it ended; a refused filter is shown."""
     live.find("[name=event]").send_keys("claim, claimed")
     live.find("[name=user_id]").send_keys("42")
     live.click("#trace-start")
@@ -183,7 +177,6 @@ def test_a_trace_shows_its_events_as_they_come(live: Page, system: ScriptedSyste
 
 
 def test_a_trace_shows_what_strangers_wrote_as_it_is(live: Page, system: ScriptedSystem) -> None:
-    """An id of 64 bits to its last digit, and what would turn the text around it, or hide in it, by its code."""
     live.find("[name=event]").send_keys("claim")
     live.click("#trace-start")
     assert system.traced.acquire(timeout=PATIENCE_SECONDS)
@@ -205,7 +198,6 @@ def test_a_trace_shows_what_strangers_wrote_as_it_is(live: Page, system: Scripte
 
 
 def test_a_trace_is_stopped_by_its_button(live: Page, system: ScriptedSystem) -> None:
-    """Stop ends it in the system, too; nothing goes on unseen."""
     live.click(".example")
     live.click("#trace-start")
     assert system.traced.acquire(timeout=PATIENCE_SECONDS)
@@ -216,7 +208,6 @@ def test_a_trace_is_stopped_by_its_button(live: Page, system: ScriptedSystem) ->
 
 
 def test_an_actor_tells_its_state(live: Page, system: ScriptedSystem) -> None:
-    """Enter on a row asks the actor and shows what it holds; Escape leads back to the row; who is gone is told."""
     system.states = {"intake": {"in_flight": 48, "outages": {"ledger": None}, "names": ["a", HOSTILE]}}
     live.until(lambda: live.row("intake"), "the tree")
     live.row("intake").send_keys(Keys.ENTER)
@@ -230,7 +221,6 @@ def test_an_actor_tells_its_state(live: Page, system: ScriptedSystem) -> None:
 
 
 def test_a_token_is_asked_for_where_one_is_needed(page: Page, system: ScriptedSystem) -> None:
-    """A wrong one is refused in words; the right one is kept for this tab, and nowhere else."""
     page.expected_errors = ("401",)
     with AdminServer(Address("127.0.0.1", 0), TOKEN) as server:
         server.serve(system)
@@ -248,7 +238,6 @@ def test_a_token_is_asked_for_where_one_is_needed(page: Page, system: ScriptedSy
 
 
 def test_a_lost_server_is_told_and_found_again(page: Page, system: ScriptedSystem) -> None:
-    """An old picture says that it is old, and why; it becomes live again by itself."""
     page.expected_errors = ("net::ERR_",)  # refused, cut short, reset: as the server's end meets a request
     with reserved_port() as port:
         with AdminServer(Address("127.0.0.1", port)) as server:
@@ -267,7 +256,6 @@ def test_a_lost_server_is_told_and_found_again(page: Page, system: ScriptedSyste
 
 
 def test_a_system_that_stops_answering_is_not_shown_as_live(live: Page, system: ScriptedSystem) -> None:
-    """The server is there, but its news are old: that is told as well."""
     system.answers.clear()
     try:
         live.until_text("#link", "stale")
@@ -278,7 +266,6 @@ def test_a_system_that_stops_answering_is_not_shown_as_live(live: Page, system: 
 
 
 def test_several_processes_appear_as_one_system(page: Page, system: ScriptedSystem, server: AdminServer) -> None:
-    """Sums by default, with the parent's tree; one process alone where it is chosen."""
     system.processes = 3
     page.open(server.url)
     page.until_live()
@@ -294,7 +281,6 @@ def test_several_processes_appear_as_one_system(page: Page, system: ScriptedSyst
 
 
 def test_a_process_that_is_being_started_has_no_age_yet(live: Page, system: ScriptedSystem) -> None:
-    """The system is as old as the others; where nobody has said its age, none is shown."""
     system.processes, system.starting = 2, ("worker-2",)
     live.until_text("#state-name", "starting")
     assert live.text("#uptime").startswith("up 3 h ")
@@ -304,7 +290,6 @@ def test_a_process_that_is_being_started_has_no_age_yet(live: Page, system: Scri
 
 
 def test_an_incident_tells_its_story(live: Page, system: ScriptedSystem) -> None:
-    """The newest come first, alike ones are counted, and one that was unfolded stays so when others come."""
     assert "Nothing has happened" in live.text("#incidents-card")
     system.incidents = incidents()
     live.until_text("#incidents", "validator crashed")
@@ -323,7 +308,6 @@ def test_an_incident_tells_its_story(live: Page, system: ScriptedSystem) -> None
 
 
 def test_hostile_names_are_text(live: Page, system: ScriptedSystem) -> None:
-    """Markup in names, messages and queues is shown as it is, and does nothing."""
     system.extra_actors = (worker(HOSTILE), supervisor(f"{HOSTILE}2", "one_for_one"))
     system.queues = {"ReceiptsSQS": 1, HOSTILE: 2, "q" * 400: 3}
     system.incidents = (Incident(EPOCH_SECONDS, "crash", HOSTILE, (HOSTILE, "x" * 4000), HOSTILE, 3, HOSTILE),)
@@ -344,12 +328,8 @@ return [...document.querySelectorAll('.figure, .figure dt, .value, .percentiles,
 """
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_cut_off_or_runs_into_its_neighbour(live: Page, width: int, scheme: str) -> None:
-    """Figures, the tree's columns and names show whole; on a phone a wide table alone scrolls."""
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    live.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+def test_nothing_is_cut_off_or_runs_into_its_neighbour(live: Page, width: int) -> None:
     live.resize(width)
     assert live.script(CUT) == []
     assert live.script("return document.documentElement.scrollWidth") <= width
@@ -357,7 +337,6 @@ def test_nothing_is_cut_off_or_runs_into_its_neighbour(live: Page, width: int, s
 
 @pytest.mark.parametrize("width", [360, 768])
 def test_a_narrow_screen_needs_no_sideways_scrolling(live: Page, system: ScriptedSystem, width: int) -> None:
-    """All of it fits a phone, whatever names there are; tables that are wide scroll alone."""
     live.resize(width)
     system.processes = 3
     system.role = role(NodeState.ACTIVE, node("n" * 128, NodeState.ACTIVE, 30, 4_000_000), *OTHERS)
@@ -372,7 +351,6 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(live: Page, system: Scripte
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_can_be_read(live: Page, system: ScriptedSystem, theme: str) -> None:
-    """Contrast is that of WCAG's AA in both themes, when all is well and when nothing is."""
     live.prefer(theme)
     ground = live.script("return getComputedStyle(document.body).backgroundColor")
     assert ground == {"light": "rgb(243, 245, 249)", "dark": "rgb(11, 15, 23)"}[theme]
@@ -393,7 +371,6 @@ def test_every_text_can_be_read(live: Page, system: ScriptedSystem, theme: str) 
 
 
 def test_the_theme_can_be_chosen(live: Page, server: AdminServer) -> None:
-    """The switch wins over the system's theme, and is remembered."""
     live.click("#theme option[value='dark']")
     assert live.script("return getComputedStyle(document.body).backgroundColor") == "rgb(11, 15, 23)"
     live.open(server.url)
@@ -402,7 +379,6 @@ def test_the_theme_can_be_chosen(live: Page, server: AdminServer) -> None:
 
 
 def test_who_shares_the_work_is_shown(live: Page, system: ScriptedSystem) -> None:
-    """Only where somebody does: each node with state, token, share and last sign, and how long the lease is held."""
     live.until(lambda: live.row("root"), "the tree")
     assert not live.find("#nodes-card").is_displayed()
     assert not live.find("#nodes-link").is_displayed()
@@ -428,7 +404,6 @@ def test_who_shares_the_work_is_shown(live: Page, system: ScriptedSystem) -> Non
 
 
 def test_a_node_that_stands_by_or_is_cut_off_says_why_it_does_nothing(live: Page, system: ScriptedSystem) -> None:
-    """The state's name and its meaning, at the top and above the nodes; it is told to screen readers."""
     system.role = role(NodeState.STANDBY, node("node-a", NodeState.STANDBY), *OTHERS, name="active-standby")
     system.state = State.STANDBY
     live.until_text("#state-name", "standby")
@@ -444,7 +419,6 @@ def test_a_node_that_stands_by_or_is_cut_off_says_why_it_does_nothing(live: Page
 
 
 def test_hostile_names_of_nodes_are_text(live: Page, system: ScriptedSystem) -> None:
-    """Whoever can write the table of roles can't write the page."""
     hostile = node(f"{HOSTILE}\u202e", NodeState.ACTIVE, 10, 1)
     system.role = replace(role(NodeState.ACTIVE, hostile, *OTHERS), role=HOSTILE, group=HOSTILE)
     live.until_text("#nodes", HOSTILE + r"\u{202e}")

@@ -39,7 +39,7 @@ from receipt_actors.stores.apple.client.verify_receipt_client import (
 from receipt_actors.stores.apple.ports import AppStore
 from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
-from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, MEMORY, HttpResponse
+from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, HttpResponse, ResponseSize
 from tests.patience import PATIENCE_SECONDS
 from tests.stores.apple.app_store_servers import answers, make_certificate, raw_server, tls_server, tunnelling_proxy
 from tests.transport.places import running
@@ -168,7 +168,6 @@ def read(status: int, body: bytes) -> object:
     ],
 )
 def test_what_is_no_answer_of_apple_means_unavailable(status: int, body: bytes, cause: str) -> None:
-    """Any HTTP status but 200, and a 200 without a JSON object that has an integer status, is no answer of Apple."""
     error = read(status, body)
     assert isinstance(error, AppStoreUnavailable)
     assert cause in str(error)
@@ -221,7 +220,6 @@ NOW_SECONDS = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC).timestamp()
     ],
 )
 def test_retry_after_is_seconds_or_a_date_within_an_hour(header: str, seconds: float | None) -> None:
-    """Seconds and HTTP dates count, the past as 0; too long a wait is cut, garbage is ignored."""
     assert retry_after_seconds(header, NOW_SECONDS) == seconds
 
 
@@ -271,7 +269,6 @@ def test_a_reason_is_one_short_printable_line() -> None:
     "fault", [Fault.drop(), Fault.html(), Fault.garbage(), Fault.http(500), Fault.http(302), Fault.hang(0.01)]
 )
 def test_an_outage_means_unavailable_and_passes(fault: Fault, client_of: ClientOf) -> None:
-    """Whatever way the store fails, it is an AppStoreUnavailable; afterwards the same client works again."""
     with SimulatedAppStore() as store, client_of(store.production_url, store.sandbox_url) as client:
         store.outage(fault)
         unavailable(client)
@@ -294,7 +291,6 @@ def test_a_host_that_does_not_accept_is_given_up(client_of: ClientOf) -> None:
 
 
 def test_a_failure_whose_page_breaks_off_keeps_its_status(client_of: ClientOf) -> None:
-    """Status and ``Retry-After`` of a failure are told though its page never comes completely."""
     data = b"HTTP/1.1 503 Busy\r\nRetry-After: 3\r\nContent-Length: 100\r\n\r\nbusy"
     with raw_server(lambda connection: connection.sendall(data)) as url, client_of(url, url) as client:
         error = unavailable(client)
@@ -362,13 +358,14 @@ def test_large_answers_share_memory_and_small_ones_need_none(client_of: ClientOf
     """Where that is full, it is passing trouble; when it is free again, large answers are read as ever."""
     large = b'{"status":0}' + b" " * 1_000_000
     with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url, url) as client:
-        assert MEMORY.take(MAX_SHARED_BYTES)
+        others = ResponseSize(counts=True)
+        assert others.grow(MAX_EXEMPT_BYTES + MAX_SHARED_BYTES)
         try:
             assert "other large ones fill the memory" in str(unavailable(client))
             with raw_server(answers(large[: MAX_EXEMPT_BYTES - 1])) as small_url, client_of(small_url) as other:
                 assert other.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
         finally:
-            MEMORY.give_back(MAX_SHARED_BYTES)
+            others.reset()
         for _ in range(40):  # each gives back what it has taken
             assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
 
@@ -401,7 +398,6 @@ def test_nothing_of_a_large_answer_stays_with_its_error(client_of: ClientOf, beg
 
 
 def test_many_genuine_entries_are_read() -> None:
-    """A receipt of 40,000 purchases is an answer as any other."""
     genuine = {"status": 0, "receipt": {"in_app": [ENTRY] * 40_000}}
     assert read(200, json.dumps(genuine, separators=(",", ":")).encode()) == genuine
 
@@ -424,7 +420,7 @@ def test_a_large_answer_keeps_its_memory_until_it_is_parsed(
     free: list[bool] = []
 
     def parse(body: bytes) -> object:
-        free.append(MEMORY.take(MAX_SHARED_BYTES))
+        free.append(ResponseSize(counts=True).grow(MAX_EXEMPT_BYTES + MAX_SHARED_BYTES))
         return {"status": 0}
 
     monkeypatch.setattr("receipt_actors.stores.apple.client.verify_receipt_client.parse_answer", parse)
@@ -448,7 +444,6 @@ def test_a_large_answer_keeps_its_memory_until_it_is_parsed(
     ],
 )
 def test_broken_http_means_unavailable(data: bytes, client_of: ClientOf) -> None:
-    """Truncated, contradictory or foreign protocol data is an outage, never another exception."""
     with raw_server(lambda connection: connection.sendall(data)) as url, client_of(url, url) as client:
         unavailable(client)
 
@@ -468,7 +463,6 @@ def test_a_redirect_is_not_followed(client_of: ClientOf) -> None:
 
 
 def test_connections_are_kept_and_cookies_are_not(recorder: Recorder, client_of: ClientOf) -> None:
-    """Requests after each other share one connection; a cookie that the server sets is never sent back."""
     recorder.reply.headers["Set-Cookie"] = "session=1; Path=/"
     with client_of(f"{recorder.url}/verifyReceipt") as client:
         for _ in range(5):
@@ -492,7 +486,6 @@ def test_a_proxy_of_the_environment_is_used(
 def test_no_proxy_is_for_the_hosts_that_it_names(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
-    """A host that ``NO_PROXY`` names is asked directly; what is set after the client was made counts for nothing."""
     with raw_server(answers(b'{"status":0}')) as url:
         monkeypatch.setenv("http_proxy", recorder.url)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -600,7 +593,6 @@ def test_a_ca_bundle_that_cannot_vouch_is_a_fault_of_the_configuration(
 def test_a_ca_bundle_of_the_environment_vouches(
     variable: str, certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
-    """A private authority is one file away; the variable is read when the client is made."""
     monkeypatch.setenv(variable, str(certificate))
     with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url) as client:
         monkeypatch.delenv(variable)

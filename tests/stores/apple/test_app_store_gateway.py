@@ -203,7 +203,6 @@ def test_an_outage_told_by_status_is_an_outage(stage: Stage, answer: dict[str, o
 
 @pytest.mark.parametrize("answer", [{"status": 21005}, AppStoreUnavailable("500")], ids=["by status", "no answer"])
 def test_receipts_that_apple_cannot_stomach_are_no_outage(stage: Stage, answer: object) -> None:
-    """Forty of them: honest ones are answered at once, and those end with their delivery."""
     house = House(stage)
     for message in range(1000, 1040):
         house.script(*[answer] * 50, message=message)
@@ -239,7 +238,6 @@ def test_a_bug_in_the_client_is_passed_on(stage: Stage) -> None:
 
 
 def test_the_rate_may_change_at_any_time(stage: Stage) -> None:
-    """What waits for a slow rate does not wait on when it becomes a faster one: it waits for the new one."""
     house = House(stage)
     house.limits.change(Limits(20, 20, 20, 0.1))
     for message in (1, 2, 3):
@@ -291,7 +289,6 @@ class Recording(FakeAppStore):
 
 
 def test_each_source_has_its_own_secret_and_they_take_turns(stage: Stage) -> None:
-    """One request at a time: twenty receipts of the first source wait, and the second's is the next but one."""
     store = stage.with_fake(Recording())
     limits = LiveLimits(Limits(100, 1, 1))
     ways = {SOURCE: receipt_api(store, Policy(None)), "two": receipt_api(store, Policy(None), shared_secret="2")}
@@ -333,7 +330,6 @@ def reason_of(meaning: Any) -> Reason:
 
 
 def test_the_sandbox_is_asked_for_what_production_does_not_know(stage: Stage) -> None:
-    """Where policy allows; an id does not say where it comes from."""
     house = ServerApiHouse(stage, PRODUCTION, SANDBOX)
     meaning = house.verified(house.api.sell("2000", environment=SANDBOX))
     assert isinstance(meaning, Genuine)
@@ -347,7 +343,6 @@ def test_the_sandbox_is_asked_for_what_production_does_not_know(stage: Stage) ->
 def test_what_nobody_knows_is_refused_for_good(
     stage: Stage, environments: tuple[Environment, ...], requests: tuple[int, int]
 ) -> None:
-    """Each environment that counts is asked once; and nobody at the next delivery."""
     house = ServerApiHouse(stage, *environments)
     for _delivery in range(2):
         assert reason_of(house.verified(house.api.receipt_of("2000"))) is Reason.TRANSACTION_NOT_FOUND
@@ -404,7 +399,6 @@ def test_one_answer_of_too_many_makes_the_whole_gateway_wait(stage: Stage) -> No
 
 
 def test_many_answers_of_too_many_are_waited_out(stage: Stage) -> None:
-    """They were under way when the first one came; nothing is lost, and nobody is asked before the time."""
     house = ServerApiHouse(stage)
     house.limits.change(Limits(20, 20, 20, 50.0))
     with house.api.hold("get_transaction_info", times=5, then=TOO_MANY):
@@ -450,7 +444,6 @@ def test_an_answer_that_apple_did_not_sign_is_no_refusal(stage: Stage) -> None:
 def test_where_it_knows_nobody_any_more_that_is_an_outage(
     stage: Stage, environments: tuple[Environment, ...], code: int
 ) -> None:
-    """It does not find what it had found before either: nobody is refused, and all are found when it is over."""
     house = ServerApiHouse(stage, *environments)
     ids = [str(number) for number in range(2000, 2010)]
     receipts = [house.api.sell(each) for each in ids]
@@ -487,7 +480,6 @@ class SignatureHouse(House):
 
 
 def test_a_signed_transaction_is_verified_without_apple(stage: Stage) -> None:
-    """Its payload says what verifyReceipt would, and more."""
     house = SignatureHouse(stage)
     meaning = house.verified(house.apple.sell("2000"))
     assert isinstance(meaning, Genuine)
@@ -518,7 +510,6 @@ def test_a_payload_of_an_unknown_shape_is_unanswerable_at_once(stage: Stage) -> 
 
 
 def test_no_limit_on_requests_holds_a_signed_transaction_up(stage: Stage) -> None:
-    """Neither the rate nor the requests under way: it is none of them."""
     house = SignatureHouse(stage)
     house.limits.change(Limits(MAX_IN_FLIGHT, 20, 1, 0.001))
     with house.store.hold("verify_receipt"):
@@ -585,7 +576,6 @@ def test_a_new_in_flight_hears_whether_the_gate_is_open(stage: Stage) -> None:
 
 
 def test_what_cannot_be_verified_here_is_left_and_told_once(stage: Stage) -> None:
-    """The extra is not installed: no verdict, and no alarm for each message."""
     house = SignatureHouse(stage)
     missing = ConfigurationError(["signed transactions: found no library, expected the extra storekit2"])
     house.apple.fail("verify_transaction", missing, times=None)
@@ -605,7 +595,6 @@ def test_a_backend_that_verifies_nothing_leaves_signed_transactions(stage: Stage
 
 
 def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
-    """No process can be started: messages are kept, it is told once, and all go on when it is over."""
     house = SignatureHouse(stage)
     house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
     asking = [house.verify(house.apple.sell(str(2000 + number)), number) for number in range(8)]

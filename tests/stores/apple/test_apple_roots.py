@@ -35,7 +35,6 @@ def test_the_root_that_comes_along_is_apples_and_alone_is_trusted() -> None:
 
 
 def test_the_certificates_of_a_directory_are_trusted(tmp_path: Path) -> None:
-    """DER and PEM, by whatever suffix, several in one file, each once; other files are left alone."""
     der, pem = APPLE.root.der, APPLE.root.certificate.public_bytes(Encoding.PEM)
     (tmp_path / "a.cer").write_bytes(der)
     (tmp_path / "b.pem").write_bytes(pem + b"\n" + ANOTHER.certificate.public_bytes(Encoding.PEM))

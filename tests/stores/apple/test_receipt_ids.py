@@ -89,7 +89,6 @@ def test_no_receipt_is_an_attack(data: bytes) -> None:
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, len(SAMPLE) - 1), st.binary(max_size=6), st.integers(0, 6))
 def test_no_receipt_is_too_garbled_to_read(place: int, instead: bytes, removed: int) -> None:
-    """An id that may stand in a URL, or none; never an error."""
     found = transaction_id_of(encoded(SAMPLE[:place] + instead + SAMPLE[place + removed :]))
     assert found is None or is_transaction_id(found)
 

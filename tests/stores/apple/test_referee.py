@@ -111,7 +111,6 @@ def test_no_refusal_of_an_outage_is_believed_where_there_is_a_control(
 
 @given(steps)
 def test_without_a_control_the_refusals_of_few_are_believed(steps: list[tuple[str, int] | str]) -> None:
-    """Apple has refused everybody since the start: those of two users stand, and no more."""
     model = Model(works=False)
     run(model, steps)
     assert len(set(model.believed)) < MIN_USERS
@@ -120,7 +119,6 @@ def test_without_a_control_the_refusals_of_few_are_believed(steps: list[tuple[st
 
 @given(steps)
 def test_it_remembers_little(steps: list[tuple[str, int] | str]) -> None:
-    """However many users there are; and each control is of another user."""
     model = Model()
     run(model, steps)
     assert len(model.referee.recent) <= RECENT_USERS

@@ -61,7 +61,6 @@ def carry_out(ledger: Ledger, what: str, transaction_id: str, number: int) -> ob
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, max_size=12))
 def test_all_ledgers_agree_step_by_step(ledgers: Sequence[Ledger], history: list[tuple[str, str, int]]) -> None:
-    """Each answer is the same; a transaction has at most one owner for ever; a tombstone has none."""
     example = next(_numbers)
     owners: dict[str, int] = {}
     for what, name, number in history:

@@ -99,7 +99,6 @@ def test_a_refusal_in_the_quiet_stands_once_a_control_is_vouched_for(stage: Stag
 
 @pytest.mark.parametrize("status", [21002, 21003, 21010, 21100, 4711])
 def test_where_apple_refuses_everybody_all_are_kept(stage: Stage, status: int) -> None:
-    """The gate closes, nobody is refused, and it is told as any outage; then everybody is vouched for."""
     house = House(stage)
     house.verified(1)
     house.fault = {"status": status}
@@ -261,7 +260,6 @@ def test_a_control_that_apple_cannot_answer_is_followed_by_another(stage: Stage)
 
 
 def test_no_refusal_of_an_outage_is_remembered(stage: Stage) -> None:
-    """Not even one of its first moment, before it could be noticed: it is asked again at its next delivery."""
     house = House(stage)
     house.fault = {"status": 21003}
     assert isinstance(house.verified(1), Unidentified), "the first since the start: nothing speaks against it"

@@ -38,7 +38,6 @@ def assert_unknown(meaning: object) -> None:
 
 @BOTH
 def test_what_was_found_comes_signed(asked: Environment) -> None:
-    """And says nothing before it is verified; a representation of it shows nothing either."""
     meaning = interpret({"signedTransactionInfo": "a.b.c"}, asked)
     assert meaning == Signed("a.b.c")
     assert "a.b.c" not in repr(meaning)
@@ -53,7 +52,6 @@ def test_what_production_does_not_know_is_looked_for_in_the_sandbox() -> None:
 
 
 def test_what_every_code_calls_for() -> None:
-    """Refusals are final; trouble of Apple's is handed back; mistakes of ours are no verdict."""
     for asked in (PRODUCTION, SANDBOX):
         for code, reason in ((4000006, Reason.NO_TRANSACTION_ID), (4040001, Reason.ACCOUNT_NOT_FOUND)):
             meaning = interpret(answer(code), asked)

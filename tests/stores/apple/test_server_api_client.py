@@ -96,7 +96,6 @@ def test_a_transaction_is_looked_up_where_it_is_asked_for(recorder: Recorder) ->
 
 
 def test_each_app_of_an_account_is_asked_for_by_a_token_of_its_own(recorder: Recorder) -> None:
-    """Signed by the same key, and used again; renewing one leaves the others alone."""
     clocks = Clocks()
     with client_of(recorder.url, token=clocks.token()) as client:
         for bundle_id in (None, "com.example.two", None, "com.example.two", "com.example.three"):
@@ -123,7 +122,6 @@ def test_what_is_no_id_is_not_asked_about(wrong: str, recorder: Recorder) -> Non
 
 
 def test_the_token_is_what_apple_asks_for(recorder: Recorder) -> None:
-    """ES256, by the key's id, for an hour at most, from the issuer, on behalf of the app."""
     with client_of(recorder.url) as client:
         client.get_transaction_info("2000", PRODUCTION)
     (token,) = tokens(recorder)
@@ -148,7 +146,6 @@ def test_a_token_is_used_for_a_while_and_renewed_in_time(recorder: Recorder) -> 
 
 
 def test_a_clock_that_was_set_spoils_one_token_only(recorder: Recorder) -> None:
-    """Apple refuses a token of tomorrow; the next one is of today."""
     clocks = Clocks()
     clocks.wall_seconds += 24 * 60 * 60
     with client_of(recorder.url, token=clocks.token()) as client:

@@ -104,7 +104,6 @@ def test_what_another_has_signed_is_refused(subject: Subject) -> None:
 
 
 def test_what_was_changed_is_refused(subject: Subject) -> None:
-    """The signature is of this header and this payload only."""
     header, _, signature = subject.sign(TRANSACTION).split(".")
     changed = f"{header}.{part({**TRANSACTION, 'transactionId': '2'})}.{signature}"
     assert refused(subject.signed_data.verify_transaction(changed)) is Reason.JWS_SIGNATURE

@@ -10,17 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedData, SignedKind
 from receipt_actors.stores.apple.signatures.jws import MAX_SIGNED_CHARACTERS
-from receipt_actors.stores.apple.signatures.process import MAX_BATCH, MAX_DEATHS, PROGRAM, SignedDataProcess
+from receipt_actors.stores.apple.signatures.process import (
+    MAX_BATCH,
+    MAX_DEATHS,
+    PROGRAM,
+    SignedDataProcess,
+    SignedDataThreads,
+)
 from receipt_actors.stores.apple.signatures.trust import Trust
-from receipt_actors.testing import PATIENCE_SECONDS
+from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
 from tests.stores.apple.signing import TRANSACTION, TestAuthority, Waiting
 from tests.transport import places
 
@@ -169,7 +176,6 @@ def test_what_kills_every_process_is_given_up_and_the_rest_is_not() -> None:
 
 
 def test_where_none_can_start_those_who_wait_are_told() -> None:
-    """With the exit status; those who come while it rests, too, and it is tried again afterwards."""
     with running(program=["-c", "exit(7)"]) as signed_data:
         for _ in range(3):
             with pytest.raises(
@@ -179,7 +185,6 @@ def test_where_none_can_start_those_who_wait_are_told() -> None:
 
 
 def test_where_there_is_no_interpreter_those_who_wait_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what the system says; and it works as soon as it can."""
     with running() as signed_data:
         with monkeypatch.context() as context:
             context.setattr(sys, "executable", "/no/such/python")
@@ -189,7 +194,6 @@ def test_where_there_is_no_interpreter_those_who_wait_are_told(monkeypatch: pyte
 
 
 def test_a_fault_of_the_configuration_is_told_until_it_is_put_right() -> None:
-    """Root certificates that can't be read: whoever wants to know hears of it, and no process is started."""
     faults = ["apple_roots: found nothing"]
 
     def read_trust() -> Trust:
@@ -208,7 +212,6 @@ def test_a_fault_of_the_configuration_is_told_until_it_is_put_right() -> None:
 def test_a_library_that_cannot_be_used_is_a_fault_of_the_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The processes find out, and those who wait hear what to install; once that is done, it works."""
     broken = tmp_path / "appstoreserverlibrary"
     broken.mkdir()
     (broken / "__init__.py").write_text("raise ImportError('no libcrypto here')")
@@ -230,7 +233,6 @@ def await_recovery(signed_data: SignedDataProcess) -> object:
 
 
 def test_close_gives_up_what_is_under_way() -> None:
-    """Everybody is told once, nobody can begin anything any more, no process is left; closing again does nothing."""
     told: Told = queue.SimpleQueue()
     with running() as signed_data:
         pid = id_of(signed_data)
@@ -252,7 +254,10 @@ from base64 import b64decode
 from receipt_actors.otp import ActorSystem
 from receipt_actors.stores.apple.ports import SignedKind
 from receipt_actors.stores.apple.signatures.trust import Trust
-from receipt_actors.stores.apple.signatures.process import SignedDataProcess
+from receipt_actors.stores.apple.signatures.process import (
+    SignedDataProcess,
+    SignedDataThreads,
+)
 
 signed_data = SignedDataProcess(lambda: Trust([b64decode(sys.argv[1])]))
 signed_data.run_on(ActorSystem("parent").scheduler)
@@ -294,3 +299,41 @@ def test_their_log_has_nothing_of_what_they_verify(capfd: pytest.CaptureFixture[
     captured = capfd.readouterr()
     assert "secret" not in captured.out + captured.err
     assert GENUINE[:20] not in captured.out + captured.err
+
+
+# --- threads, where there is no epoll ---
+
+
+def test_either_kind_is_verified_until_they_are_closed() -> None:
+    apple, outcomes = FakeSignedData(), queue.SimpleQueue[Any]()
+    with closing(SignedDataThreads(lambda: apple)) as threads, apple.hold("verify_transaction") as hold:
+        threads.begin(SignedKind.TRANSACTION, apple.sell("7"), outcomes.put)
+        threads.begin(SignedKind.NOTIFICATION, "a.b.c", outcomes.put)
+        assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), SignatureRefused)
+        hold.wait_for_call()
+        threads.close()
+        threads.begin(SignedKind.TRANSACTION, "a.b.c", outcomes.put)
+        assert isinstance(outcomes.get_nowait(), AppStoreUnavailable)
+        hold.release()
+        assert outcomes.get(timeout=PATIENCE_SECONDS)["transactionId"] == "7"
+
+
+@pytest.mark.parametrize("error", [ConfigurationError(["found no library"]), KeyError("bug")])
+def test_what_cannot_be_opened_is_the_outcome_and_is_tried_again(error: Exception) -> None:
+    """Of all work that waits; an operator may have put it right by the next one. Then it is opened once."""
+    apple, outcomes = FakeSignedData(), queue.SimpleQueue[Any]()
+    openings: list[SignedData | Exception] = [error, error, error, apple]
+
+    def open_signed_data() -> SignedData:
+        opened = openings.pop(0)
+        if isinstance(opened, Exception):
+            raise opened
+        return opened
+
+    with closing(SignedDataThreads(open_signed_data)) as threads:
+        for _ in range(3):
+            threads.begin(SignedKind.TRANSACTION, "a.b.c", outcomes.put)
+        assert [outcomes.get(timeout=PATIENCE_SECONDS) for _ in range(3)] == [error] * 3
+        for _ in range(2):
+            threads.begin(SignedKind.TRANSACTION, apple.sell("7"), outcomes.put)
+            assert outcomes.get(timeout=PATIENCE_SECONDS)["transactionId"] == "7"

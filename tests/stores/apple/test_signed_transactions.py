@@ -142,7 +142,6 @@ JSON = st.recursive(
 @patient
 @given(st.dictionaries(st.sampled_from([*PAYLOAD, *UNUSABLE]) | st.text(max_size=3), JSON, max_size=8))
 def test_any_json_has_a_meaning(fields: dict[str, Any]) -> None:
-    """Nothing that Apple may sign one day brings the gateway down; what is genuine has a usable id."""
     meaning = interpret({**PAYLOAD, **fields})
     assert isinstance(meaning, Interpretation)
     assert not isinstance(meaning, Genuine) or meaning.transactions[0].transaction_id

@@ -117,7 +117,6 @@ class TestStatuses:
     @pytest.mark.parametrize("status", [21100, 21150, 21199])
     @pytest.mark.parametrize("key", ["is-retryable", "is_retryable"])
     def test_internal_data_errors_say_whether_to_retry(self, status: int, key: str) -> None:
-        """Retryable: handed back at the end; else final; and a flag that is no flag is neither."""
         for yes in (True, 1, "1", "true"):
             meaning = interpret({"status": status, key: yes}, PRODUCTION)
             assert isinstance(meaning, TryAgain)
@@ -170,7 +169,6 @@ class TestReceipts:
         assert genuine({**flat(), "latest_receipt_info": GOLD}).transactions == (COINS_READ, GOLD_READ)
 
     def test_a_transaction_that_is_listed_twice_counts_once(self) -> None:
-        """Once with an id in words, once as a number: it is the same, and what only one of them says is kept."""
         listed = {key: value for key, value in GOLD.items() if not key.startswith("expires")}
         renewed = {"transaction_id": "2000", "expires_date_ms": GOLD["expires_date_ms"]}
         assert genuine(unified(GOLD, GOLD, COINS)).transactions == (GOLD_READ, COINS_READ)
@@ -248,7 +246,6 @@ class TestReceipts:
         assert transaction.app_account_token == "a" * 36
 
     def test_a_receipt_may_name_no_app(self) -> None:
-        """Then the bundle id is unknown; what that means is the policy's affair."""
         answer = unified(COINS)
         del answer["receipt"]["bundle_id"]
         assert genuine(answer).bundle_id is None
@@ -306,7 +303,6 @@ class TestTotality:
     @patient
     @given(st.integers() | st.integers(20990, 21210), st.sampled_from(Environment), st.booleans())
     def test_every_integer_has_a_meaning(self, status: int, asked: Environment, with_receipt: bool) -> None:
-        """With a receipt and without; only 0 and 21006 can make a receipt genuine."""
         meaning = interpret(flat(status) if with_receipt else {"status": status}, asked)
         assert isinstance(meaning, Interpretation)
         assert not isinstance(meaning, Genuine) or (with_receipt and status in (0, 21006))

@@ -2,7 +2,7 @@
 
 ``verify_receipt_client``  verifyReceipt, and what both make of an answer
 ``server_api_client``      the App Store Server API
-``endpoints``              where both are asked, by way of which proxy, and who may vouch for the server
+``endpoints``              the URLs, proxies and authorities of both
 ``receipt_ids``            the transaction id in an app receipt
 
 Each client runs on either ``transport``. Every failure is an ``AppStoreUnavailable`` whose reason names the cause and

@@ -77,7 +77,7 @@ class ServerApiClient:
 
         A token that is refused is made anew, once: clocks are set, and keys are replaced.
         """
-        if not is_transaction_id(transaction_id):  # nobody chooses the path of a request that carries our token
+        if not is_transaction_id(transaction_id):  # it is part of a URL, to which our token goes
             raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
         endpoint = self._endpoints[environment]
         url = f"{endpoint.url.rstrip('/')}/inApps/v1/transactions/{transaction_id}"

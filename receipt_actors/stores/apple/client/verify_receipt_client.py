@@ -82,7 +82,7 @@ class VerifyReceiptClient:
 
 
 def then(done: Callable[[Answer], object], read: Read) -> Callable[[messages.Outcome], object]:
-    """Return what takes the outcome of a request, and passes on what ``read`` makes of it, or the bug in the way."""
+    """Return what takes the outcome of a request, and passes on what ``read`` makes of it, or its bug."""
 
     def take(outcome: messages.Outcome) -> None:
         answer: Answer

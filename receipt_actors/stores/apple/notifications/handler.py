@@ -60,7 +60,7 @@ class HandlerAnswer:
 
 
 #: What each comes to: the status, the level of its log line, and what the client is told. Apple does not read that, and
-#: nobody else needs to know what stands in the ledger.
+#: no other client needs to know what stands in the ledger.
 _ANSWERS = {
     **dict.fromkeys(
         (Done.POSTED, Done.TOMBSTONE, Done.REVERSED, Done.OVERTAKEN, Done.KNOWN), (HTTPStatus.OK, logging.INFO, "done")
@@ -159,19 +159,19 @@ class NotificationHandler:
     def _refund(self, uuid: str, refund: Refund) -> Settled:
         if self._is_reversed(refund):
             return Settled(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
-        standing = self._ledger.mark_refunded(
+        item = self._ledger.mark_refunded(
             refund.transaction_id, refund.at_seconds, refund.revocation_type, refund.revocation_percentage
         )
         if self._is_reversed(refund):
             self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
             return Settled(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
-        if isinstance(standing, Tombstone):
+        if isinstance(item, Tombstone):
             return Settled(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
-        if not (standing.submission_id and standing.post_queue):
+        if not (item.submission_id and item.post_queue):
             told = "marked as refunded; it was claimed by another program, which we cannot tell"
             return Settled(Done.NOT_OURS, told)
-        return self._post(standing, refund_message(standing, uuid)) or Settled(
-            Done.POSTED, f"marked as refunded, INVALID is on {standing.post_queue}"
+        return self._post(item, refund_message(item, uuid)) or Settled(
+            Done.POSTED, f"marked as refunded, INVALID is on {item.post_queue}"
         )
 
     def _is_reversed(self, refund: Refund) -> bool:
@@ -191,16 +191,16 @@ class NotificationHandler:
 
     def _reverse(self, uuid: str, reversal: RefundReversed) -> Settled:
         self._notifications.record_reversal(reversal.transaction_id, reversal.at_seconds, self._now())
-        standing = self._ledger.unmark_refunded(reversal.transaction_id, reversal.at_seconds)
-        if standing is not None and standing.refunded_at_seconds is not None:
+        item = self._ledger.unmark_refunded(reversal.transaction_id, reversal.at_seconds)
+        if item is not None and item.refunded_at_seconds is not None:
             return Settled(Done.OVERTAKEN, "it has been refunded anew since, nothing is changed")
-        if not isinstance(standing, LedgerItem):
+        if not isinstance(item, LedgerItem):
             return Settled(Done.REVERSED, "its refund is taken back, nobody has claimed it")
-        if not (standing.submission_id and standing.post_queue):
+        if not (item.submission_id and item.post_queue):
             return Settled(Done.REVERSED, "its refund is taken back; it was claimed by another program")
         # Posted even where no mark was found: a process may have died after it took the mark away.
-        return self._post(standing, reversal_message(standing, uuid, reversal.at_seconds)) or Settled(
-            Done.REVERSED, f"its refund is taken back, OK is on {standing.post_queue}"
+        return self._post(item, reversal_message(item, uuid, reversal.at_seconds)) or Settled(
+            Done.REVERSED, f"its refund is taken back, OK is on {item.post_queue}"
         )
 
     def _answer(

@@ -151,7 +151,7 @@ class Chains:
 
     def _check_links(self, chain: Sequence[Certificate]) -> None:
         # Apple's library looks at the first two, and finds the root for itself. If the third were not that root, the
-        # chain could be spelled in any number of ways, and it would not be known until when it is valid.
+        # chain could have any number of spellings, and it would not be known until when it is valid.
         leaf, intermediate, root = chain
         if root.public_bytes(Encoding.DER) not in self._roots:
             raise Refusal(Reason.JWS_FOREIGN_ROOT, "root: it is none of the trusted root certificates")

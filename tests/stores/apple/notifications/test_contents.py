@@ -207,7 +207,6 @@ names = st.sampled_from([*payload(), *TRANSACTION, "summary", "appData", "extern
 )
 @example({"data": {"bundleId": ["x"], "environment": {}, "signedTransactionInfo": "\ud800"}}, TRANSACTION, "REVOKE")
 def test_nothing_in_a_payload_is_too_much(payload_changes: dict[str, Any], transaction: Any, type_: str) -> None:
-    """Whatever JSON it holds, there is a decision; and only our own app's transactions are ever touched."""
     notification = read_notification({**payload(type_), **payload_changes})
     if isinstance(notification, Settled):
         return

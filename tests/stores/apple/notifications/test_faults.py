@@ -57,7 +57,6 @@ class FaultyNotifications:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_refund_is_lost_and_none_is_made_up(house: House, seed: int) -> None:
-    """By chance each is claimed before, meanwhile or never; refunded, refunded and reversed, or neither."""
     rng = random.Random(seed)
     backend = Backend(house.queues, house.ledger, FakeAppStore(), lambda: None, lambda: None, rng)
     nodes = [handler_of(house, backend, seed * NODES + node) for node in range(NODES)]

@@ -100,7 +100,6 @@ def told_shares(house: House) -> list[tuple[str | None, str | None]]:
 
 
 def test_a_partial_refund_says_how_much(house: House) -> None:
-    """In the answer, and in the ledger; where Apple does not say, neither do we."""
     house.ledger.claim(CLAIM)
     house.handle(in_part(33333))
     assert house.ledger.items[CLAIM.transaction_id] == replace(
@@ -112,7 +111,6 @@ def test_a_partial_refund_says_how_much(house: House) -> None:
 
 
 def test_a_second_partial_refund_is_told_once_and_stands(house: House) -> None:
-    """Apple's percentage is what is given back by now; repeated, each notification is known."""
     house.ledger.claim(CLAIM)
     first, second = in_part(33333), in_part(66666, NOW_MS + 1000)
     for posted in (first, second, first, second):
@@ -133,7 +131,6 @@ def test_the_first_of_two_partial_refunds_that_comes_late_tells_the_second(house
 
 
 def test_a_reversal_takes_a_partial_refund_back(house: House) -> None:
-    """All of it; a refund after that begins anew, at a lower percentage, too."""
     house.ledger.claim(CLAIM)
     house.handle(in_part(66666))
     house.handle(Posted("REFUND_REVERSED", signed_ms=NOW_MS + 1))
@@ -144,7 +141,6 @@ def test_a_reversal_takes_a_partial_refund_back(house: House) -> None:
 
 
 def test_a_refund_before_its_claim_leaves_a_tombstone(house: House) -> None:
-    """Nobody got OK, so nothing is posted; and nobody will."""
     posted = Posted()
     assert house.handle(posted).status == 200
     assert house.ledger.tombstones == {CLAIM.transaction_id: Tombstone(CLAIM.transaction_id, REFUNDED_AT)}
@@ -301,8 +297,6 @@ def test_a_clock_that_is_behind_has_apple_come_again(house: House) -> None:
 
 @pytest.mark.parametrize("flaw", list(Flaw))
 def test_what_apple_did_not_sign_is_refused(house: House, flaw: Flaw) -> None:
-    """Whatever is wrong with it; of the notification as of the transaction in it."""
-
     class Forger(Authority):
         def sign(self, payload, flaw_=None):  # type: ignore[no-untyped-def]
             return super().sign(payload, flaw)
@@ -327,7 +321,6 @@ def test_what_apple_did_not_sign_is_refused(house: House, flaw: Flaw) -> None:
     ],
 )
 def test_garbage_is_refused(house: House, body: bytes, status: int) -> None:
-    """A scanner's, or a proxy's; it takes next to nothing to say so."""
     assert house.handler.handle(body).status == status
     assert house.is_untouched
 
@@ -341,7 +334,6 @@ def test_what_apple_signed_and_we_cannot_read_comes_again(house: House) -> None:
 
 
 def test_each_is_one_line_without_what_was_posted(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """Who, what about, and what became of it; nothing of a signature."""
     caplog.set_level(logging.INFO)
     house.ledger.claim(CLAIM)
     posted = Posted()
@@ -392,7 +384,6 @@ RECORD = Step("notifications", "record")
 @pytest.mark.parametrize("step", [LOOK, LOOK_FOR_REVERSAL, MARK, POST, RECORD], ids=lambda step: step.operation)
 @pytest.mark.parametrize("is_claimed", [True, False], ids=["claimed", "unclaimed"])
 def test_a_step_that_fails_loses_nothing(house: House, step: Step, carried_out: bool, is_claimed: bool) -> None:
-    """Apple is told to come again, and then all of it is there; INVALID once or twice, and never for a tombstone."""
     if is_claimed:
         house.ledger.claim(CLAIM)
     step.make_fail(house, carried_out=carried_out)
@@ -436,7 +427,6 @@ class Died(BaseException):
 @pytest.mark.parametrize("carried_out", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", [LOOK, MARK, POST, RECORD], ids=lambda step: step.operation)
 def test_a_process_that_dies_at_any_step_loses_nothing(house: House, step: Step, carried_out: bool) -> None:
-    """Apple got no answer, and comes again; another process goes through all of it."""
     house.ledger.claim(CLAIM)
     replace(step, error=Died()).make_fail(house, carried_out=carried_out)  # type: ignore[arg-type]
     posted = Posted()

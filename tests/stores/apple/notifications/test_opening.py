@@ -27,7 +27,6 @@ def settings_of(tmp_path: Path, roots: Path | None, **more: object) -> Settings:
 
 
 def test_a_handler_of_settings_does_all_of_it(tmp_path: Path, roots: Path) -> None:
-    """With the clients that the actors have: the ledger's claim is marked, and its queue is told."""
     with open_handler(settings_of(tmp_path, roots)) as handler:
         with closing(EmbeddedLedger(tmp_path / "receipts.db")) as ledger:
             ledger.claim(CLAIM)
@@ -50,7 +49,6 @@ def test_only_post_queues_are_made(tmp_path: Path, roots: Path) -> None:
 
 
 def test_what_was_closed_answers_that_it_is_to_come_again(tmp_path: Path, roots: Path) -> None:
-    """Closing twice is fine; a POST that is late is no crash."""
     handler = open_handler(settings_of(tmp_path, roots))
     handler.close()
     handler.close()
@@ -79,7 +77,6 @@ def test_a_table_of_notifications_is_not_the_ledger() -> None:
 
 
 def test_a_ledger_that_goes_away_is_only_unavailable(tmp_path: Path, roots: Path) -> None:
-    """The file was moved: each POST is told to come again, until somebody has put it right."""
     database = tmp_path / "receipts.db"
     with open_handler(settings_of(tmp_path, roots)) as handler:
         database.rename(tmp_path / "moved.db")

@@ -46,7 +46,6 @@ def raw_post(body: bytes, more: bytes = b"") -> bytes:
 
 
 def test_statuses_are_the_handlers(house: House, client: Client) -> None:
-    """Those that Apple knows what to do with; in one line of text, that nobody is to keep."""
     house.ledger.fail("mark_refunded", LedgerUnavailable("time-out"))
     posted, theirs = Posted(), Posted(data={"bundleId": "com.example.theirs"})
     bodies = (posted.body, posted.body, b"garbage", b"{}", b"", theirs.body, Posted("TEST", None).body)
@@ -93,7 +92,6 @@ def test_a_length_that_is_none_is_refused(house: House, client: Client, length: 
 
 @pytest.mark.parametrize("part", [b"", b"{", Posted().body[:1000]], ids=["nothing", "a byte", "the beginning"])
 def test_a_body_that_does_not_come_is_not_waited_for_ever(house: House, client: Client, part: bytes) -> None:
-    """Its sender is told, or cut off, within the time; others are served meanwhile."""
     with client.connect() as connection:
         connection.sendall(HEAD + b"Content-Length: 5000\r\n\r\n" + part)
         assert client.post(Posted().body) == 200
@@ -103,7 +101,6 @@ def test_a_body_that_does_not_come_is_not_waited_for_ever(house: House, client: 
 
 
 def test_a_body_that_is_cut_short_changes_nothing(house: House, client: Client) -> None:
-    """Even where what came would be a whole notification."""
     body = Posted().body
     with client.connect() as connection:
         connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(body) + 1, body))
@@ -174,7 +171,6 @@ def test_too_many_at_once_are_told_to_come_again(house: House, monkeypatch: pyte
 
 
 def test_slow_bodies_keep_out_no_notification(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are: the slowest is given up for each new one, and told so."""
     monkeypatch.setattr(shells, "MAX_ARRIVING", 3)
     house.ledger.claim(CLAIM)
     with uvicorn_server(asgi_app(house.handler, body_seconds=3600)) as client, ExitStack() as stack:
@@ -216,7 +212,6 @@ def test_a_bug_is_answered_with_500_and_the_next_one_is_served(house: House) -> 
 
 
 def test_it_takes_part_in_the_life_of_a_server(house: House) -> None:
-    """Beginning and end are acknowledged; a web socket is closed."""
     import asyncio
 
     async def talk(scope: dict[str, Any], *received: dict[str, Any]) -> list[str]:
