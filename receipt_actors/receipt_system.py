@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from types import TracebackType
@@ -37,7 +37,7 @@ from receipt_actors.scale.nodes.membership import LIMITED, ProcessLessee, releas
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources, start_retrying
 from receipt_actors.telemetry.alert_book import Alert
-from receipt_actors.telemetry.control import Trace, TraceRequest
+from receipt_actors.telemetry.control import OnEnd, OnEvent, Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
@@ -327,9 +327,7 @@ class ReceiptSystem:
         """
         return actor_state(self._actors, name)
 
-    def trace(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> Trace:
+    def trace(self, request: TraceRequest, on_event: OnEvent, on_end: OnEnd) -> Trace:
         """Trace events of messages and actors while they happen; see ``telemetry.tracing``.
 
         Args:

@@ -15,6 +15,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -81,25 +83,22 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+@dataclass(slots=True)
 class _Flood:
     """The lines of one shape within one period."""
 
-    __slots__ = ("last", "left_out", "passed", "until_seconds")
-
-    def __init__(self, until_seconds: float) -> None:
-        self.until_seconds = until_seconds
-        self.passed = 0
-        self.left_out = 0
-        self.last: logging.LogRecord | None = None
+    until_seconds: float
+    passed: int = 0
+    left_out: int = 0
+    last: logging.LogRecord | None = None
 
 
 class FloodGuard(logging.Handler):
-    """Passes on to ``target``, of lines that are alike, ``burst`` in each period, and one that counts the rest.
+    """Passes on ``burst`` alike lines (``info_burst`` below WARNING) in each period, and one that counts the rest.
 
-    Otherwise a service that fails, or a bug that meets every message, fills the log, and the one line that matters
-    drowns. Lines are alike if they differ in ids and numbers only. Those below WARNING have ``info_burst``. DEBUG is
-    not counted, nor are records with an ``event``, as those of an actor's trace: an operator has asked for all of them.
-    The count comes with the next record after the period, or with ``close``.
+    Otherwise a service that fails fills the log, and the one line that matters drowns. Lines are alike if they differ
+    in ids and numbers only. DEBUG and records with an ``event`` all pass: an operator has asked for them. The count
+    comes with the next record after the period, or with ``close``.
     """
 
     def __init__(
@@ -139,11 +138,8 @@ class FloodGuard(logging.Handler):
             flood.last = record
 
     def close(self) -> None:
-        self.acquire()
-        try:
+        with self.lock or nullcontext():
             self._sum_up(float("inf"))
-        finally:
-            self.release()
         super().close()
 
     def _sum_up(self, now: float) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from math import inf
 from typing import Any
@@ -53,7 +53,7 @@ from receipt_actors.scale.processes.shared import Group, GroupTrace, Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.alerts import ALERTS, alerts_queue, incident_specs
-from receipt_actors.telemetry.control import Trace, TraceRequest
+from receipt_actors.telemetry.control import OnEnd, OnEvent, Trace, TraceRequest
 from receipt_actors.telemetry.incidents import listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -210,9 +210,7 @@ class ProcessGroup:
     def actor_state(self, name: str) -> dict[str, Any]:
         return self._inspection.actor_state(name)
 
-    def trace(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> Trace:
+    def trace(self, request: TraceRequest, on_event: OnEvent, on_end: OnEnd) -> Trace:
         number = next(self._trace_numbers)
 
         def stop_workers() -> None:

@@ -14,7 +14,7 @@ from receipt_actors.otp import ActorSystem, Ref
 from receipt_actors.scale.processes.protocol import GrantAnew, StartRefused, StartTrace
 from receipt_actors.scale.processes.worker_process import WorkerProcess
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.control import OnEnd, OnEvent, TraceRequest
 from receipt_actors.telemetry.tracing import RunningTrace, Tracer
 
 LAST_WORDS_SECONDS = 1.0  #: for the workers to say how many events of a trace they have lost
@@ -87,8 +87,8 @@ class GroupTrace:
         self,
         number: int,
         request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        on_event: OnEvent,
+        on_end: OnEnd,
         stop_workers: Callable[[], None],
         tracer: Tracer,
     ) -> None:
