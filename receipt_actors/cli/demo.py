@@ -29,7 +29,7 @@ from receipt_actors.notifications import NotificationHandler, open_handler
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, CheckReport, DeadLetterSeen, check
-from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, Request, response
 from receipt_actors.sandbox.load import INVALID, OK, Answered, Asked, Kind, Receipts, Scenario, make_scenario
 from receipt_actors.settings import Settings
 from receipt_actors.sqlite import EmbeddedQueues
@@ -200,7 +200,7 @@ def _refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Setting
     ][:REFUNDS]
     reversed_ = [replace(each, status=OK, reason=Reason.REFUND_REVERSED) for each in refunded[-1:]]
     with open_handler(settings) as handler:
-        server = HttpServer("127.0.0.1", 0, _taken_by(handler), name="demo-notifications").start()
+        server = HttpServer(_taken_by(handler)).start()
         try:
             for kind, answers in (("REFUND", refunded), ("REFUND_REVERSED", reversed_)):
                 for answer in answers:
@@ -212,8 +212,8 @@ def _refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Setting
 
 
 def _taken_by(handler: NotificationHandler) -> Handler:
-    def take(_method: str, _path: str, body: bytes) -> Reply:
-        answer = handler.handle(body)
+    def take(request: Request) -> Reply:
+        answer = handler.handle(request.body)
         return Reply(response(answer.status, answer.text.encode(), "text/plain"))
 
     return take

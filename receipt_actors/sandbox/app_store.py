@@ -18,44 +18,41 @@ Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.s
 
 from __future__ import annotations
 
+import copy
 import hmac
 import http.client
 import json
 import math
 import random
-import threading
 import time
-import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
-from receipt_actors.errors import ConfigurationError
 from receipt_actors.sandbox import answers
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.apple_ca import Authority, Flaw
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
+from receipt_actors.sandbox.notifications import (
+    Delivery,
+    NotificationSender,
+    NotificationType,
+    SignedNotification,
+    sign_notification,
+)
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, FaultKind, SampleReceipt, mint, read
+from receipt_actors.sandbox.signed_transactions import mint_signed, read_signed
 from receipt_actors.sandbox.store import Sale, Store
 from receipt_actors.sandbox.store_control import StoreControl
+from receipt_actors.sandbox.tokens import Tokens
 
-if TYPE_CHECKING:
-    from receipt_actors.sandbox.apple_ca import Authority, Flaw
-    from receipt_actors.sandbox.notifications import Delivery, NotificationSender, SignedNotification
-    from receipt_actors.sandbox.tokens import Tokens
-
-PATHS = {
-    "/production/verifyReceipt": Environment.PRODUCTION,
-    "/sandbox/verifyReceipt": Environment.SANDBOX,
-}
-API_PATHS = {
-    "/production/inApps/v1/transactions/": Environment.PRODUCTION,
-    "/sandbox/inApps/v1/transactions/": Environment.SANDBOX,
-}
+PRODUCTION_PATH = "/production/verifyReceipt"
+SANDBOX_PATH = "/sandbox/verifyReceipt"
+PRODUCTION_API_PATH = "/production/inApps/v1/transactions/"
+_PATHS = {PRODUCTION_PATH: Environment.PRODUCTION, SANDBOX_PATH: Environment.SANDBOX}
+_API_PATHS = {PRODUCTION_API_PATH: Environment.PRODUCTION, "/sandbox/inApps/v1/transactions/": Environment.SANDBOX}
 CONTROL_PATH = "/simulated/"
 KEY_FILE = "simulated-app-store-key.p8"
 ROOTS_FOLDER = "roots"
@@ -69,11 +66,12 @@ _Said = tuple[str, Reply]  # what it counts as, and what is sent
 class StoreStatistics:
     """What the simulated App Store has seen since it started."""
 
-    requests: Mapping[Environment, int]  #: to verifyReceipt, by endpoint
-    answers: Mapping[str, int]  #: by Apple status ("0", "21007"), "HTTP 503", or the kind of a fault ("html", "drop")
-    concurrent_requests_high_water: int  #: the most that waited for their answers at one time (1 without a latency)
-    api_requests: Mapping[Environment, int] = field(default_factory=dict)  #: to the Server API, by endpoint
-    api_answers: Mapping[str, int] = field(default_factory=dict)  #: by status or ``errorCode``, or as in ``answers``
+    requests: Counter[Environment] = field(default_factory=Counter)  #: to verifyReceipt, by endpoint
+    #: By Apple status ("0", "21007"), "HTTP 503", or the kind of a fault ("html", "drop").
+    answers: Counter[str] = field(default_factory=Counter)
+    api_requests: Counter[Environment] = field(default_factory=Counter)  #: to the Server API, by endpoint
+    api_answers: Counter[str] = field(default_factory=Counter)  #: by status or ``errorCode``, or as in ``answers``
+    concurrent_requests_high_water: int = 0  #: the most that waited for their answers at one time
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ class StoreFiles:
     issuer_id: str
 
 
-class SimulatedAppStore:
+class SimulatedAppStore(Store):
     """The store. ``start`` and ``stop`` it, or use it as a context manager; once stopped it stays stopped.
 
     Every answer takes ``latency_seconds`` and, at random, up to ``jitter_seconds`` more. With a ``shared_secret`` every
@@ -112,26 +110,21 @@ class SimulatedAppStore:
         notification_hour_seconds: float = 1.0,
         on_delivery: Callable[[Delivery], object] = lambda delivery: None,
     ) -> None:
-        self._server = HttpServer(host, port, self._handle, name="simulated-app-store")
+        self.authority = Authority(key)
+        super().__init__(self.authority.sign, key=key)
+        self._server = HttpServer(self._handle, host, port)
         self._latency_seconds = latency_seconds
         self._jitter_seconds = jitter_seconds
         self._random = random.Random(0)
         self._shared_secret = shared_secret
-        self._key = key
         self._outage: Fault | None = None
         self._api_requests_per_second = api_requests_per_second
-        self.notification_url = notification_url  #: where notifications go, unless another URL is given with one
-        self._notification_hour_seconds = notification_hour_seconds
-        self._on_delivery = on_delivery
         self._last_second: deque[float] = deque()  # when the Server API was asked; of the server's thread
-        self._stack = ExitStack()
-        self.store = Store(lambda payload: self.authority.sign(payload), key=key)  #: what it knows
-        self._lock = threading.Lock()  # over what follows
-        self._requests: Counter[Environment] = Counter()
-        self._answers: Counter[str] = Counter()
-        self._api_requests: Counter[Environment] = Counter()
-        self._api_answers: Counter[str] = Counter()
-        self._notification_sender: NotificationSender | None = None
+        self._tokens = Tokens(self.authority)
+        self._control = StoreControl(self)
+        self.notification_url = notification_url  #: where notifications go, unless another URL is given with one
+        self._notifications = NotificationSender(hour_seconds=notification_hour_seconds, on_delivery=on_delivery)
+        self._seen = StoreStatistics()  # written by the server's thread
 
     def start(self) -> Self:
         """Listen and serve. Raises ``OSError`` where the address can't be had."""
@@ -141,46 +134,34 @@ class SimulatedAppStore:
     def stop(self) -> None:
         """Close every connection, answered or not, and end its threads. May be called twice."""
         self._server.stop()
-        self._stack.close()
+        self._notifications.stop()
 
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
-
-    @property
-    def production_url(self) -> str:
-        return f"{self._server.url}/production/verifyReceipt"
-
-    @property
-    def sandbox_url(self) -> str:
-        return f"{self._server.url}/sandbox/verifyReceipt"
 
     @property
     def url(self) -> str:
         return self._server.url
 
     @property
+    def production_url(self) -> str:
+        return f"{self.url}{PRODUCTION_PATH}"
+
+    @property
+    def sandbox_url(self) -> str:
+        return f"{self.url}{SANDBOX_PATH}"
+
+    @property
     def production_api_url(self) -> str:
-        """Base URL of the Server API for production; complete once started."""
-        return f"{self._server.url}/production"
+        """Base URL of the Server API for production."""
+        return f"{self.url}/production"
 
     @property
     def sandbox_api_url(self) -> str:
-        """Base URL of the Server API for the sandbox; complete once started."""
-        return f"{self._server.url}/sandbox"
-
-    # --- what it signs ---
-
-    @cached_property
-    def authority(self) -> Authority:
-        """What signs for this store."""
-        from receipt_actors.sandbox.apple_ca import Authority  # cryptography takes its time to import
-
-        return Authority(self._key)
+        return f"{self.url}/sandbox"
 
     def write_files(self, folder: Path) -> StoreFiles:
         """Write its root certificate and the key for its Server API into a folder: what settings name."""
@@ -193,10 +174,6 @@ class SimulatedAppStore:
 
     # --- what it sells ---
 
-    def record(self, receipt: SampleReceipt) -> None:
-        """Remember what was sold elsewhere: the Server API knows it from now on."""
-        self.store.record(receipt)
-
     def sell(self, receipt: SampleReceipt, *, padding_bytes: int = 0) -> str:
         """Mint a receipt (``receipts.mint``), and remember its purchases."""
         self.record(receipt)
@@ -204,27 +181,21 @@ class SimulatedAppStore:
 
     def sell_signed(self, receipt: SampleReceipt, *, flaw: Flaw | None = None) -> str:
         """Mint a signed transaction (``signed_transactions.mint_signed``), and remember it."""
-        authority = self.authority
-        from receipt_actors.sandbox.signed_transactions import mint_signed
-
         self.record(receipt)
-        return mint_signed(receipt, authority=authority, flaw=flaw)
+        return mint_signed(receipt, authority=self.authority, flaw=flaw)
 
     def read(self, receipt_data: str) -> SampleReceipt:
         """Read what was minted under this store's key, a receipt or a signed transaction.
 
         Raises ``MalformedReceipt`` or ``ForgedReceipt``.
         """
-        if "." not in receipt_data:
-            return read(receipt_data, key=self._key)
-        authority = self.authority
-        from receipt_actors.sandbox.signed_transactions import read_signed
+        if "." in receipt_data:
+            return read_signed(receipt_data, authority=self.authority)
+        return read(receipt_data, key=self._key)
 
-        return read_signed(receipt_data, authority=authority)
-
-    def refund(self, transaction_id: str) -> Sale:
+    def refund(self, transaction_id: str, type_: str | None = None, percentage: int | None = None) -> Sale:
         """Refund a purchase now, without a notification (see ``notify``). ``KeyError``: it was never sold here."""
-        return self.store.cancel(transaction_id, int(time.time() * 1000))
+        return self.cancel(transaction_id, int(time.time() * 1000), type_, percentage)
 
     def notify(
         self,
@@ -243,62 +214,35 @@ class SimulatedAppStore:
         an app (``bundle_id``). Without any URL it is signed and returned only. ``KeyError``: such a transaction was
         never sold here. ``ValueError``: no such type, or neither a transaction nor a bundle id.
         """
-        authority = self.authority
-        from receipt_actors.sandbox.notifications import NotificationType, sign_notification
-
         type_ = NotificationType(notification_type)
-        now_ms = int(time.time() * 1000)
         sale = None
         if transaction_id is not None:
             match type_:
                 case NotificationType.REFUND:
-                    is_whole = revocation_percentage == WHOLE_PERCENTAGE
-                    kind = "REFUND_FULL" if is_whole else "REFUND_PRORATED"
-                    sale = self.store.cancel(transaction_id, now_ms, kind, revocation_percentage)
+                    kind = "REFUND_FULL" if revocation_percentage == WHOLE_PERCENTAGE else "REFUND_PRORATED"
+                    sale = self.refund(transaction_id, kind, revocation_percentage)
                 case NotificationType.REVOKE:
-                    sale = self.store.cancel(transaction_id, now_ms, "FAMILY_REVOKE")
+                    sale = self.refund(transaction_id, "FAMILY_REVOKE")
                 case NotificationType.REFUND_REVERSED:
-                    sale = self.store.cancel(transaction_id, None)
+                    sale = self.cancel(transaction_id, None)
                 case _:
-                    sale = self.store.find(transaction_id)
+                    sale = self.find(transaction_id)
             if sale is None:
                 raise KeyError(transaction_id)
-        notification = sign_notification(
-            type_,
-            sale,
-            notification_uuid=str(uuid.uuid4()),
-            now_ms=now_ms,
-            authority=authority,
-            subtype=subtype,
-            bundle_id=bundle_id,
-        )
+        notification = sign_notification(type_, sale, self.authority, subtype=subtype, bundle_id=bundle_id)
         target = url or self.notification_url
         if target is not None:
-            self._sender().send(target, notification)
+            self._notifications.send(target, notification)
         return notification
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
         """Every POST of a notification so far."""
-        with self._lock:
-            sender = self._notification_sender
-        return () if sender is None else sender.deliveries
+        return self._notifications.deliveries
 
     def wait_until_delivered(self, timeout_seconds: float) -> bool:
         """Wait until every notification is accepted or given up; False if that takes longer."""
-        with self._lock:
-            sender = self._notification_sender
-        return sender is None or sender.wait_until_idle(timeout_seconds)
-
-    def _sender(self) -> NotificationSender:
-        from receipt_actors.sandbox.notifications import NotificationSender
-
-        with self._lock:
-            if self._notification_sender is None:
-                self._notification_sender = self._stack.enter_context(
-                    NotificationSender(hour_seconds=self._notification_hour_seconds, on_delivery=self._on_delivery)
-                )
-            return self._notification_sender
+        return self._notifications.wait_until_idle(timeout_seconds)
 
     # --- how it fails ---
 
@@ -312,54 +256,44 @@ class SimulatedAppStore:
         self._server.drop_hanging()
 
     def statistics(self) -> StoreStatistics:
-        with self._lock:
-            return StoreStatistics(
-                dict(self._requests),
-                dict(self._answers),
-                self._server.concurrent_requests_high_water,
-                dict(self._api_requests),
-                dict(self._api_answers),
-            )
-
-    def requests_for(self, receipt_data: str) -> int:
-        """Count the requests that came with this receipt, at either endpoint; those of an outage don't count."""
-        return self.store.requests_for(receipt_data)
-
-    def requests_for_transaction(self, transaction_id: str) -> int:
-        """Count the requests to the Server API for this transaction; likewise."""
-        return self.store.requests_for_transaction(transaction_id)
+        return replace(
+            copy.deepcopy(self._seen), concurrent_requests_high_water=self._server.concurrent_requests_high_water
+        )
 
     # --- its endpoints ---
 
-    def _handle(self, method: str, path: str, body: bytes) -> Reply:
+    def _handle(self, request: Request) -> Reply | None:
+        method, path = request.method, request.path
         if path.startswith(CONTROL_PATH):
-            status, content = self._control.handle(method, path.removeprefix(CONTROL_PATH), body)
+            status, content = self._control.handle(method, path.removeprefix(CONTROL_PATH), request.body)
             return Reply(response(status, json.dumps(content).encode()))
         start, slash, transaction_id = path.rpartition("/")
-        if (environment := PATHS.get(path)) is not None:
-            label, reply = self._verify_receipt(environment, method, body)
-            requests, counts = self._requests, self._answers
-        elif (environment := API_PATHS.get(start + slash)) is not None:
-            label, reply = self._transaction_info(environment, method, transaction_id)
-            requests, counts = self._api_requests, self._api_answers
+        if (environment := _PATHS.get(path)) is not None:
+            self._seen.requests[environment] += 1
+            label, reply = self._verify_receipt(environment, request)
+            self._seen.answers[label] += 1
+        elif (environment := _API_PATHS.get(start + slash)) is not None:
+            self._seen.api_requests[environment] += 1
+            label, reply = self._transaction_info(environment, request, transaction_id)
+            self._seen.api_answers[label] += 1
         else:
             return Reply(response(http.client.NOT_FOUND, b"", "text/plain"))
-        with self._lock:
-            requests[environment] += 1
-            counts[label] += 1
         return reply
 
-    def _verify_receipt(self, environment: Environment, method: str, body: bytes) -> _Said:
+    def _verify_receipt(self, environment: Environment, request: Request) -> _Said:
         if self._outage is not None:
             return self._fault(self._outage)
-        if method != "POST":
+        if request.method != "POST":
             return self._json({"status": answers.NOT_A_POST})
-        receipt_data, password = answers.read_question(body)
+        receipt_data, password = answers.read_question(request.body)
         if receipt_data is None:
             return self._json({"status": answers.MALFORMED})
         if not self._knows_secret(password):
             return self._json({"status": answers.WRONG_SHARED_SECRET})
-        answer = self.store.verify_receipt(receipt_data, environment)
+        return self._judge(receipt_data, environment)
+
+    def _judge(self, receipt_data: str, environment: Environment) -> _Said:
+        answer = self.verify_receipt(receipt_data, environment)
         return self._fault(answer) if isinstance(answer, Fault) else self._json(answer)
 
     def _knows_secret(self, password: object) -> bool:
@@ -368,33 +302,21 @@ class SimulatedAppStore:
         given = password if isinstance(password, str) else ""
         return hmac.compare_digest(given.encode("utf-8", "replace"), self._shared_secret.encode())
 
-    def _transaction_info(self, environment: Environment, method: str, transaction_id: str) -> _Said:
+    def _transaction_info(self, environment: Environment, request: Request, transaction_id: str) -> _Said:
         if self._outage is not None:
             return self._api_fault(self._outage)
-        try:
-            tokens = self._tokens
-        except ConfigurationError as error:
-            return self._reply(http.client.NOT_IMPLEMENTED, str(error).encode(), "text/plain")
-        if method != "GET":
+        if request.method != "GET":
             return self._reply(http.client.METHOD_NOT_ALLOWED, b"", "text/plain")
-        bundle_id = tokens.bundle_id_of(self._server.headers.get("authorization", ""), time.time())
+        bundle_id = self._tokens.bundle_id_of(request.header("authorization") or "")
         if bundle_id is None:
             return self._reply(http.client.UNAUTHORIZED, b"Unauthenticated", "text/plain")
         if self._is_over_rate():
             return self._api_fault(Fault.rate_limit(1.0))
-        answer = self.store.transaction_info(transaction_id, environment, bundle_id)
+        return self._look_up(transaction_id, environment, bundle_id)
+
+    def _look_up(self, transaction_id: str, environment: Environment, bundle_id: str) -> _Said:
+        answer = self.transaction_info(transaction_id, environment, bundle_id)
         return self._api_fault(answer) if isinstance(answer, Fault) else self._json(answer)
-
-    @cached_property
-    def _tokens(self) -> Tokens:
-        authority = self.authority
-        from receipt_actors.sandbox.tokens import Tokens
-
-        return Tokens(authority)
-
-    @cached_property
-    def _control(self) -> StoreControl:
-        return StoreControl(self)
 
     def _is_over_rate(self) -> bool:
         """Count a request to the Server API, and say whether it is one too many in a second."""

@@ -14,7 +14,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -49,6 +49,20 @@ _ORDERS = {  # of the curves' groups: a private key is a number from 1 to one le
 }
 
 
+def _name(common_name: str) -> x509.Name:
+    attributes = {
+        NameOID.COMMON_NAME: common_name,
+        NameOID.ORGANIZATIONAL_UNIT_NAME: "Not Apple: for tests and staging only",
+        NameOID.ORGANIZATION_NAME: "receipt_actors",
+    }
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes.items()])
+
+
+_ROOT_NAME = _name("Simulated App Store Root CA")
+_INTERMEDIATE_NAME = _name("Simulated Developer Relations Certification Authority")
+_LEAF_NAME = _name("Simulated receipt signing")
+
+
 class Flaw(StrEnum):
     """What can be wrong with a JWS, whatever its payload says; none of these must ever be accepted."""
 
@@ -81,21 +95,7 @@ class Authority:
 
     def __init__(self, key: bytes = DEFAULT_KEY) -> None:
         self._key = key
-
-    @cached_property
-    def root(self) -> bytes:
-        """The root certificate (DER): the one thing to trust."""
-        return self._root()
-
-    @cached_property
-    def intermediate(self) -> bytes:
-        """The certificate that the root signed (DER)."""
-        return self._intermediate(has_oid=True)
-
-    @cached_property
-    def leaf(self) -> bytes:
-        """The certificate whose key signs transactions and notifications (DER)."""
-        return self._leaf(has_oid=True, until=_UNTIL)
+        self._headers: dict[Flaw | None, str] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -113,7 +113,7 @@ class Authority:
         """Make a JWS: the same string for the same arguments. With a ``flaw`` it is one that must be refused."""
         content = _segment(json.dumps(payload, separators=(",", ":")).encode())
         if flaw is None:
-            return self._signed(self._headers[None], content, self._leaf_key)
+            return self._signed(self._header(None), content, self._leaf_key)
         return self._flawed(content, flaw)
 
     def read(self, signed: str) -> dict[str, object] | None:
@@ -151,7 +151,7 @@ class Authority:
         return f"{text}.{_segment(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 
     def _flawed(self, content: str, flaw: Flaw) -> str:
-        header = self._headers[flaw]
+        header = self._header(flaw)
         match flaw:
             case Flaw.FOREIGN_ROOT | Flaw.FOREIGN_CHAIN | Flaw.FOREIGN_SIGNATURE:
                 return self._signed(header, content, self._stranger._leaf_key)
@@ -168,29 +168,32 @@ class Authority:
                 return f"{header}.{content}.{genuine.rpartition('.')[2]}"
         return self._signed(header, content, self._leaf_key)
 
-    @cached_property
-    def _headers(self) -> Mapping[Flaw | None, str]:
-        """The first part of a JWS, for each flaw: some kilobytes of certificates, encoded once."""
-        stranger = self._stranger
-        chain = (self.leaf, self.intermediate, self.root)
-        chains: dict[Flaw | None, tuple[bytes, ...]] = {
-            Flaw.EXPIRED_LEAF: (self._leaf(has_oid=True, until=_EXPIRED_AT), *chain[1:]),
-            Flaw.LEAF_WITHOUT_OID: (self._leaf(has_oid=False, until=_UNTIL), *chain[1:]),
-            Flaw.INTERMEDIATE_WITHOUT_OID: (self.leaf, self._intermediate(has_oid=False), self.root),
-            Flaw.FOREIGN_ROOT: (stranger.leaf, stranger.intermediate, stranger.root),
-            Flaw.FOREIGN_CHAIN: (stranger.leaf, stranger.intermediate, self.root),
-            Flaw.TWO_CERTIFICATES: chain[:2],
-            Flaw.FOUR_CERTIFICATES: (*chain, self.root),
-            Flaw.GARBLED_CERTIFICATE: (self.leaf[:100], *chain[1:]),
-        }
-        algorithms = {Flaw.ALGORITHM_NONE: "none", Flaw.ALGORITHM_HS256: "HS256"}
-        headers: dict[Flaw | None, str] = {}
-        for flaw in (None, *Flaw):
+    def _header(self, flaw: Flaw | None) -> str:
+        """Return the first part of a JWS: some kilobytes of certificates, encoded once."""
+        if flaw not in self._headers:
+            algorithms = {Flaw.ALGORITHM_NONE: "none", Flaw.ALGORITHM_HS256: "HS256"}
             fields: dict[str, object] = {"alg": "ES256" if flaw is None else algorithms.get(flaw, "ES256")}
             if flaw is not Flaw.NO_CERTIFICATES:
-                fields["x5c"] = [base64.b64encode(each).decode() for each in chains.get(flaw, chain)]
-            headers[flaw] = _segment(json.dumps(fields, separators=(",", ":")).encode())
-        return headers
+                fields["x5c"] = [base64.b64encode(each).decode() for each in self._chain(flaw)]
+            self._headers[flaw] = _segment(json.dumps(fields, separators=(",", ":")).encode())
+        return self._headers[flaw]
+
+    def _chain(self, flaw: Flaw | None) -> Sequence[bytes]:
+        leaf, intermediate, root = chain = (self.leaf, self.intermediate, self.root)
+        if flaw is None:
+            return chain
+        stranger = self._stranger
+        chains: dict[Flaw, Sequence[bytes]] = {
+            Flaw.EXPIRED_LEAF: (self._leaf(LEAF_OID, _EXPIRED_AT), intermediate, root),
+            Flaw.LEAF_WITHOUT_OID: (self._leaf(None), intermediate, root),
+            Flaw.INTERMEDIATE_WITHOUT_OID: (leaf, self._intermediate(None), root),
+            Flaw.FOREIGN_ROOT: (stranger.leaf, stranger.intermediate, stranger.root),
+            Flaw.FOREIGN_CHAIN: (stranger.leaf, stranger.intermediate, root),
+            Flaw.TWO_CERTIFICATES: (leaf, intermediate),
+            Flaw.FOUR_CERTIFICATES: (leaf, intermediate, root, root),
+            Flaw.GARBLED_CERTIFICATE: (leaf[:100], intermediate, root),
+        }
+        return chains.get(flaw, chain)
 
     @cached_property
     def _stranger(self) -> Authority:
@@ -198,55 +201,68 @@ class Authority:
 
     # --- certificates ---
 
-    def _root(self) -> bytes:
-        key, name = self._root_key, _name("Simulated App Store Root CA")
-        builder = self._builder("root", name, key.public_key(), name, key.public_key(), _UNTIL)
-        return _certificate(_as_authority(builder, path_length=None), key, hashes.SHA384())
+    @cached_property
+    def root(self) -> bytes:
+        """The root certificate (DER): the one thing to trust."""
+        return self._issue("root", _ROOT_NAME, self._root_key, _ROOT_NAME, self._root_key, signs_certificates=True)
 
-    def _intermediate(self, *, has_oid: bool) -> bytes:
-        subject = _name("Simulated Developer Relations Certification Authority")
-        builder = self._builder(
-            f"intermediate {has_oid}",
-            subject,
-            self._intermediate_key.public_key(),
-            _name_of(self.root),
-            self._root_key.public_key(),
-            _UNTIL,
+    @cached_property
+    def intermediate(self) -> bytes:
+        """The certificate that the root signed (DER)."""
+        return self._intermediate(INTERMEDIATE_OID)
+
+    @cached_property
+    def leaf(self) -> bytes:
+        """The certificate whose key signs transactions and notifications (DER)."""
+        return self._leaf(LEAF_OID)
+
+    def _intermediate(self, oid: x509.ObjectIdentifier | None) -> bytes:
+        return self._issue(
+            f"intermediate {oid is not None}",
+            _INTERMEDIATE_NAME,
+            self._intermediate_key,
+            _ROOT_NAME,
+            self._root_key,
+            signs_certificates=True,
+            path_length=0,
+            oid=oid,
         )
-        builder = _as_authority(builder, path_length=0)
-        if has_oid:
-            builder = builder.add_extension(x509.UnrecognizedExtension(INTERMEDIATE_OID, b"\x05\x00"), critical=False)
-        return _certificate(builder, self._root_key, hashes.SHA384())
 
-    def _leaf(self, *, has_oid: bool, until: datetime) -> bytes:
-        builder = self._builder(
-            f"leaf {has_oid} {until:%Y}",
-            _name("Simulated receipt signing"),
-            self._leaf_key.public_key(),
-            _name_of(self.intermediate),
-            self._intermediate_key.public_key(),
-            until,
+    def _leaf(self, oid: x509.ObjectIdentifier | None, until: datetime = _UNTIL) -> bytes:
+        label, name = f"leaf {oid is not None} {until:%Y}", _name("Simulated receipt signing")
+        return self._issue(
+            label, name, self._leaf_key, _INTERMEDIATE_NAME, self._intermediate_key, oid=oid, until=until
         )
-        builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        builder = builder.add_extension(key_usage(signs_certificates=False), critical=True)
-        if has_oid:
-            builder = builder.add_extension(x509.UnrecognizedExtension(LEAF_OID, b"\x05\x00"), critical=False)
-        return _certificate(builder, self._intermediate_key, hashes.SHA384())
 
-    def _builder(
+    def _issue(
         self,
         label: str,
         subject: x509.Name,
-        public_key: ec.EllipticCurvePublicKey,
+        key: ec.EllipticCurvePrivateKey,
         issuer: x509.Name,
-        issuer_key: ec.EllipticCurvePublicKey,
-        until: datetime,
-    ) -> x509.CertificateBuilder:
-        """Begin a certificate; the extensions of OpenSSL's strict mode, both key identifiers, are in it."""
+        issuer_key: ec.EllipticCurvePrivateKey,
+        *,
+        signs_certificates: bool = False,
+        path_length: int | None = None,
+        oid: x509.ObjectIdentifier | None = None,
+        until: datetime = _UNTIL,
+    ) -> bytes:
+        """Make a certificate with the extensions of OpenSSL's strict mode, and with Apple's where there is one."""
         serial = int.from_bytes(self._digest(f"serial number of {label}")[:16], "big") >> 1 | 1
-        builder = x509.CertificateBuilder(issuer, subject, public_key, serial, _FROM, until)
-        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-        return builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
+        public, authority = key.public_key(), issuer_key.public_key()
+        extensions: list[tuple[x509.ExtensionType, bool]] = [
+            (x509.SubjectKeyIdentifier.from_public_key(public), False),
+            (x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), False),
+            (x509.BasicConstraints(ca=signs_certificates, path_length=path_length), True),
+            (_key_usage(signs_certificates), True),
+        ]
+        if oid is not None:
+            extensions.append((x509.UnrecognizedExtension(oid, b"\x05\x00"), False))
+        builder = x509.CertificateBuilder(issuer, subject, public, serial, _FROM, until)
+        for extension, is_critical in extensions:
+            builder = builder.add_extension(extension, critical=is_critical)
+        certificate = builder.sign(issuer_key, hashes.SHA384(), ecdsa_deterministic=True)
+        return certificate.public_bytes(serialization.Encoding.DER)
 
     @cached_property
     def _root_key(self) -> ec.EllipticCurvePrivateKey:
@@ -274,42 +290,11 @@ def default_authority() -> Authority:
     return Authority()
 
 
-def _name(common_name: str) -> x509.Name:
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.COMMON_NAME, common_name),
-            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, "Not Apple: for tests and staging only"),
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "receipt_actors"),
-        ]
-    )
-
-
-def _name_of(certificate: bytes) -> x509.Name:
-    return x509.load_der_x509_certificate(certificate).subject
-
-
-def _as_authority(builder: x509.CertificateBuilder, path_length: int | None) -> x509.CertificateBuilder:
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-    return builder.add_extension(key_usage(signs_certificates=True), critical=True)
-
-
-def _certificate(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey, algorithm: hashes.SHA384) -> bytes:
-    return builder.sign(key, algorithm, ecdsa_deterministic=True).public_bytes(serialization.Encoding.DER)
-
-
-def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    """Say what a key is for: signing certificates, or signing what goes over the wire."""
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
+def _key_usage(signs_certificates: bool) -> x509.KeyUsage:
+    names = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
+    uses = {"digital_signature": not signs_certificates, "key_cert_sign": signs_certificates}
+    uses |= {"crl_sign": signs_certificates, "decipher_only": False, **dict.fromkeys(names, False)}
+    return x509.KeyUsage(**uses)
 
 
 def _segment(data: bytes) -> str:

@@ -11,16 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from receipt_actors.sandbox.load import (
-    INVALID,
-    OK,
-    Answered,
-    DeadLettered,
-    Kind,
-    OneOfGroup,
-    SampleMessage,
-    Scenario,
-)
+from receipt_actors.sandbox.load import INVALID, OK, Answered, DeadLettered, Kind, OneOfGroup, SampleMessage, Scenario
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,62 +56,62 @@ class CheckReport:
         return (*(explanation for report in self.kinds.values() for explanation in report.wrong), *self.strays)
 
 
+#: A submission, its answers by transaction, and the reasons for which it was moved.
+_Outcome = tuple[SampleMessage, Mapping[str, set[AnswerSeen]], set[str]]
+
+
 def check(scenario: Scenario, answers: Sequence[AnswerSeen], dead_letters: Sequence[DeadLetterSeen]) -> CheckReport:
     """Hold what was seen against what was expected. Everything must have arrived before."""
-    seen = _Seen(answers, dead_letters)
+    answers_of: dict[int, dict[str, set[AnswerSeen]]] = {}  # by user and transaction, repetitions folded
+    moves_of: dict[str, set[str]] = {}  # reasons, by body
+    for answer in answers:
+        answers_of.setdefault(answer.user_id, {}).setdefault(answer.transaction_id, set()).add(answer)
+    for dead_letter in dead_letters:
+        moves_of.setdefault(dead_letter.body, set()).add(dead_letter.reason)
     submissions = {message.body: message for message in scenario.messages}  # what is sent twice is one submission
     sent = Counter(message.kind for message in scenario.messages)
     kinds: dict[Kind, KindReport] = {}
-    for kind in Kind:
-        messages = [message for message in submissions.values() if message.kind is kind]
-        if messages:
-            wrong = [
-                f"{kind}, user {message.user_id}: {fault}" for message in messages for fault in _faults(message, seen)
-            ]
-            wrong += [f"{kind}, {fault}" for fault in _group_faults(messages, seen)]
-            kinds[kind] = _report(sent[kind], messages, seen, wrong)
-    return CheckReport(kinds, tuple(_strays(submissions, seen)))
+    for kind in filter(sent.__getitem__, Kind):
+        outcomes = [
+            (message, answers_of.get(message.user_id, {}), moves_of.get(message.body, set()))
+            for message in submissions.values()
+            if message.kind is kind
+        ]
+        given = {(each.user_id, each.transaction_id, each.status): each.reason for each in _flat(outcomes)}
+        kinds[kind] = KindReport(
+            sent=sent[kind],
+            ok=sum(status == OK for _, _, status in given),
+            invalid=Counter(reason for (_, _, status), reason in given.items() if status == INVALID),
+            dead_lettered=Counter(reason for _, _, moves in outcomes for reason in moves),
+            wrong=tuple(f"{kind}, {fault}" for fault in (*_faults(outcomes), *_faults_of_groups(outcomes))),
+        )
+    users = {message.user_id for message in submissions.values()}
+    strays = [f"answer to user {user_id}, who sent nothing" for user_id in sorted(answers_of.keys() - users)]
+    unknown = sorted(moves_of.keys() - submissions.keys())
+    return CheckReport(kinds, (*strays, *(f"dead letter that nobody sent: {body[:100]!r}" for body in unknown)))
 
 
-class _Seen:
-    """Answers by user and transaction, and reasons of dead letters by body, with repetitions folded."""
-
-    def __init__(self, answers: Sequence[AnswerSeen], dead_letters: Sequence[DeadLetterSeen]) -> None:
-        self.answers: dict[int, dict[str, set[AnswerSeen]]] = {}
-        self.moves: dict[str, set[str]] = {}
-        for answer in answers:
-            self.answers.setdefault(answer.user_id, {}).setdefault(answer.transaction_id, set()).add(answer)
-        for dead_letter in dead_letters:
-            self.moves.setdefault(dead_letter.body, set()).add(dead_letter.reason)
-
-    def answers_to(self, message: SampleMessage) -> Mapping[str, set[AnswerSeen]]:
-        return self.answers.get(message.user_id, {})
-
-    def moves_of(self, message: SampleMessage) -> set[str]:
-        return self.moves.get(message.body, set())
+def _flat(outcomes: Sequence[_Outcome]) -> Iterator[AnswerSeen]:
+    return (answer for _, answers, _ in outcomes for given in answers.values() for answer in given)
 
 
-def _faults(message: SampleMessage, seen: _Seen) -> Iterator[str]:
-    """Explain what is wrong with what became of one submission."""
-    expected = message.expected
-    answers = dict(seen.answers_to(message))
-    moves = seen.moves_of(message)
-    if isinstance(expected, DeadLettered):
-        if moves != {expected.reason}:
-            yield f"dead-lettered as {_listed(moves)}, expected {expected.reason}"
-    else:
-        if moves:
-            yield f"dead-lettered as {_listed(moves)}, expected an answer"
-        for transaction_id in _due(expected):
-            given = answers.pop(transaction_id, set())
-            if not _is_as_expected(given, expected):
-                yield f"transaction {transaction_id} was answered {_said(given)}, expected {_wish(expected)}"
-    for transaction_id, given in answers.items():
-        yield f"transaction {transaction_id} was answered {_said(given)}, expected no answer"
-
-
-def _due(expected: Answered | OneOfGroup) -> tuple[str, ...]:
-    return expected.transaction_ids if isinstance(expected, Answered) else (expected.transaction_id,)
+def _faults(outcomes: Sequence[_Outcome]) -> Iterator[str]:
+    for message, answers, moves in outcomes:
+        who, expected, rest = f"user {message.user_id}: ", message.expected, dict(answers)
+        if isinstance(expected, DeadLettered):
+            if moves != {expected.reason}:
+                yield f"{who}dead-lettered as {_listed(moves)}, expected {expected.reason}"
+        else:
+            if moves:
+                yield f"{who}dead-lettered as {_listed(moves)}, expected an answer"
+            due = expected.transaction_ids if isinstance(expected, Answered) else (expected.transaction_id,)
+            for transaction_id in due:
+                given = rest.pop(transaction_id, set())
+                if not _is_as_expected(given, expected):
+                    wish = _wish(expected)
+                    yield f"{who}transaction {transaction_id} was answered {_said(given)}, expected {wish}"
+        for transaction_id, given in rest.items():
+            yield f"{who}transaction {transaction_id} was answered {_said(given)}, expected no answer"
 
 
 def _is_as_expected(given: set[AnswerSeen], expected: Answered | OneOfGroup) -> bool:
@@ -131,41 +122,17 @@ def _is_as_expected(given: set[AnswerSeen], expected: Answered | OneOfGroup) -> 
     return statuses == {expected.status} and (expected.reason is None or reasons <= {expected.reason})
 
 
-def _group_faults(messages: Sequence[SampleMessage], seen: _Seen) -> Iterator[str]:
+def _faults_of_groups(outcomes: Sequence[_Outcome]) -> Iterator[str]:
     """Explain which shared transactions do not have exactly one OK."""
     groups: dict[str, list[bool]] = {}
-    for message in messages:
+    for message, answers, _ in outcomes:
         if isinstance(message.expected, OneOfGroup):
             transaction_id = message.expected.transaction_id
-            given = seen.answers_to(message).get(transaction_id, set())
-            groups.setdefault(transaction_id, []).append(any(answer.status == OK for answer in given))
+            has_won = any(answer.status == OK for answer in answers.get(transaction_id, ()))
+            groups.setdefault(transaction_id, []).append(has_won)
     for transaction_id, wins in groups.items():
         if sum(wins) != 1:
             yield f"transaction {transaction_id}: {sum(wins)} of {len(wins)} users got OK, expected 1"
-
-
-def _strays(submissions: Mapping[str, SampleMessage], seen: _Seen) -> Iterator[str]:
-    users = {message.user_id for message in submissions.values()}
-    for user_id in sorted(seen.answers.keys() - users):
-        yield f"answer to user {user_id}, who sent nothing"
-    for body in sorted(seen.moves.keys() - submissions.keys()):
-        yield f"dead letter that nobody sent: {body[:100]!r}"
-
-
-def _report(sent: int, messages: Sequence[SampleMessage], seen: _Seen, wrong: Sequence[str]) -> KindReport:
-    answers = {
-        (answer.user_id, transaction_id, answer.status): answer.reason
-        for message in messages
-        for transaction_id, given in seen.answers_to(message).items()
-        for answer in given
-    }
-    return KindReport(
-        sent=sent,
-        ok=sum(status == OK for _, _, status in answers),
-        invalid=Counter(reason for (_, _, status), reason in answers.items() if status == INVALID),
-        dead_lettered=Counter(reason for message in messages for reason in seen.moves_of(message)),
-        wrong=tuple(wrong),
-    )
 
 
 def _said(given: set[AnswerSeen]) -> str:

@@ -15,17 +15,16 @@ import json
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import ProductType
+from receipt_actors.sandbox.apple_ca import Authority
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, Shape, forge, mint
-
-if TYPE_CHECKING:
-    from receipt_actors.sandbox.signed_transactions import Signer
+from receipt_actors.sandbox.signed_transactions import HOSTILE, mint_signed
 
 OK = "OK"
 INVALID = "INVALID"
@@ -90,8 +89,7 @@ class Kind(StrEnum):
     GARBAGE = "garbage"  #: no message of the contract at all
 
 
-#: The part of each kind in a scenario of app receipts; the rest, somewhat over half, is genuine.
-SHARES: Mapping[Kind, float] = {
+_APP_SHARES = {
     Kind.BUNDLE: 0.06,
     Kind.REPLAYED: 0.08,
     Kind.DUPLICATE: 0.05,
@@ -105,8 +103,7 @@ SHARES: Mapping[Kind, float] = {
     Kind.NOTHING_BOUGHT: 0.01,
     Kind.GARBAGE: 0.06,
 }
-#: The same where all are signed; the rest is ``SIGNED``.
-SIGNED_SHARES: Mapping[Kind, float] = {
+_SIGNED_SHARES = {
     Kind.SIGNED_REPLAYED: 0.08,
     Kind.SIGNED_SANDBOX: 0.03,
     Kind.SIGNED_EXPIRED: 0.03,
@@ -116,9 +113,7 @@ SIGNED_SHARES: Mapping[Kind, float] = {
     Kind.HOSTILE_SIGNATURE: 0.12,
     Kind.GARBAGE: 0.06,
 }
-#: The same where app receipts and signed transactions come together; the rest is ``GENUINE``.
-MIXED_SHARES: Mapping[Kind, float] = {
-    **SHARES,
+_SIGNED_AMONG_APP_SHARES = {
     Kind.SIGNED: 0.15,
     Kind.SIGNED_REPLAYED: 0.03,
     Kind.BOTH_FORMS: 0.04,
@@ -129,10 +124,11 @@ MIXED_SHARES: Mapping[Kind, float] = {
     Kind.SIGNED_FOREIGN_APP: 0.01,
     Kind.HOSTILE_SIGNATURE: 0.06,
 }
-_MIXES: Mapping[Receipts, tuple[Mapping[Kind, float], Kind]] = {
-    Receipts.APP: (SHARES, Kind.GENUINE),
-    Receipts.SIGNED: (SIGNED_SHARES, Kind.SIGNED),
-    Receipts.MIXED: (MIXED_SHARES, Kind.GENUINE),
+#: The part of each kind in a scenario, and the kind of the rest.
+MIXES: Mapping[Receipts, tuple[Mapping[Kind, float], Kind]] = {
+    Receipts.APP: (_APP_SHARES, Kind.GENUINE),
+    Receipts.SIGNED: (_SIGNED_SHARES, Kind.SIGNED),
+    Receipts.MIXED: (_APP_SHARES | _SIGNED_AMONG_APP_SHARES, Kind.GENUINE),
 }
 
 
@@ -200,11 +196,7 @@ def make_scenario(
     ``key`` is the simulated App Store's; ``padding_bytes`` make app receipts as heavy as real ones.
     """
     maker = _Maker(seed, bundle_id, post_queue, key, padding_bytes, asked)
-    if receipts is not Receipts.APP:
-        from receipt_actors.sandbox.signed_transactions import Signer  # cryptography takes its time to import
-
-        maker.signer = Signer(key)
-    shares, rest = _MIXES[receipts]
+    shares, rest = MIXES[receipts]
     messages: list[SampleMessage] = []
     for kind, share in shares.items():
         wanted = min(len(messages) + round(count * share), count)
@@ -217,24 +209,34 @@ def make_scenario(
     return Scenario(seed, tuple(messages), tuple(maker.sold))
 
 
+_MONTHLY: Mapping[str, Any] = {"product_id": "gold_monthly", "expires_at_ms": _FAR_AHEAD_MS}
 _ENDED = {
     "product_id": "gold_monthly",
     "purchased_at_ms": _LONG_AGO_MS,
     "expires_at_ms": _LONG_AGO_MS + 30 * 24 * 3600 * 1000,
 }
 _CANCELLED = {"cancelled_at_ms": _BOUGHT_MS + 1000}
-#: What is special about the purchase, and the reason of its INVALID. Of an app receipt that has expired Apple says so
-#: by its status (21006) in one shape, and by a date in the past in the other.
+#: What is special about a genuine purchase that does not count, and the reason of its INVALID. Of an app receipt that
+#: has expired Apple says so by its status (21006) in one shape, and by a date in the past in the other.
 _REFUSED: Mapping[Kind, tuple[Mapping[str, Any], Reason]] = {
     Kind.EXPIRED: (_ENDED, Reason.EXPIRED),
     Kind.REFUNDED: (_CANCELLED, Reason.REFUNDED),
+    Kind.FOREIGN_APP: ({}, Reason.FOREIGN_BUNDLE),
     Kind.SIGNED_EXPIRED: (_ENDED, Reason.EXPIRED),
     Kind.SIGNED_REFUNDED: (_CANCELLED, Reason.REFUNDED),
-    Kind.SIGNED_UPGRADED: (
-        {"product_id": "gold_monthly", "expires_at_ms": _FAR_AHEAD_MS, "is_upgraded": True},
-        Reason.UPGRADED,
-    ),
+    Kind.SIGNED_UPGRADED: ({**_MONTHLY, "is_upgraded": True}, Reason.UPGRADED),
+    Kind.SIGNED_FOREIGN_APP: ({}, Reason.FOREIGN_BUNDLE),
+    Kind.SIGNED_SANDBOX: ({}, Reason.ENVIRONMENT_REFUSED),
 }
+#: Why a receipt is dead-lettered: where verifyReceipt is asked, and where the Server API is.
+_UNANSWERED = {
+    Kind.SANDBOX: (Reason.SANDBOX_REFUSED, Reason.TRANSACTION_NOT_FOUND),
+    Kind.FORGED: (Reason.NOT_AUTHENTIC, Reason.TRANSACTION_NOT_FOUND),
+    Kind.MALFORMED: (Reason.RECEIPT_MALFORMED, Reason.NO_TRANSACTION_ID),
+    Kind.NOTHING_BOUGHT: (Reason.NO_TRANSACTION, Reason.NO_TRANSACTION_ID),
+}
+_GENUINE = (Kind.GENUINE, Kind.BUNDLE, Kind.DUPLICATE, Kind.TEMPORARY_FAILURE, Kind.SIGNED)
+_SHARED = (Kind.REPLAYED, Kind.SIGNED_REPLAYED, Kind.BOTH_FORMS)
 
 
 class _Maker:
@@ -245,7 +247,7 @@ class _Maker:
     ) -> None:
         self.random = random.Random(seed)
         self.sold: list[SampleReceipt] = []
-        self.signer: Signer | None = None
+        self._authority = Authority(key)
         self._asks_server_api = asked is Asked.SERVER_API
         self._seed = seed
         self._bundle_id = bundle_id
@@ -259,118 +261,90 @@ class _Maker:
     def make(self, kind: Kind) -> list[SampleMessage]:
         """Make one message of this kind, or one group of messages that belong together."""
         self._made[kind] += 1
+        number = self._made[kind]
+        if kind in _GENUINE:
+            return self._genuine(kind, number)
+        if kind in _SHARED:
+            return self._shared(kind, number)
         if kind in _REFUSED:
-            return self._refused(kind, self._made[kind])
-        made: list[SampleMessage] = getattr(self, f"_{kind.name.lower()}")(self._made[kind])
-        return made
+            return [self._refused(kind, number)]
+        if kind in _UNANSWERED:
+            return [self._unanswered(kind)]
+        if kind is Kind.HOSTILE_SIGNATURE:
+            reason, mint_hostile = HOSTILE[(number - 1) % len(HOSTILE)]
+            signed = mint_hostile(SampleReceipt(self._bundle_id, (self._purchase(),)), self._authority)
+            return [self._message(kind, signed, DeadLettered(reason))]
+        return [self._garbage(number)]
 
-    def _genuine(self, number: int) -> list[SampleMessage]:
-        if number % 10 == 0:
-            purchase = self._purchase(product_id="gold_monthly", expires_at_ms=_FAR_AHEAD_MS)
-        else:
-            purchase = self._purchase()
-        receipt = self._mint(purchase, shape=self.random.choice(list(Shape)))
-        return [self._message(Kind.GENUINE, receipt, Answered(OK, (purchase.transaction_id,)))]
-
-    def _bundle(self, number: int) -> list[SampleMessage]:
-        purchases = [self._purchase() for _ in range(2 + number % 4)]
-        # The Server API is asked about one id that is in the receipt, and so that one is all that is answered for.
-        counted = purchases[:1] if self._asks_server_api else purchases
-        expected = Answered(OK, tuple(purchase.transaction_id for purchase in counted))
-        return [self._message(Kind.BUNDLE, self._mint(*purchases), expected)]
-
-    def _replayed(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase()
-        receipt = self._mint(purchase, shape=self.random.choice(list(Shape)))
-        expected = OneOfGroup(purchase.transaction_id)
-        return [self._message(Kind.REPLAYED, receipt, expected) for _ in range(2 + number % 3)]
-
-    def _duplicate(self, number: int) -> list[SampleMessage]:
+    def _genuine(self, kind: Kind, number: int) -> list[SampleMessage]:
         purchase = self._purchase()
         expected = Answered(OK, (purchase.transaction_id,))
-        attributes = {"submission_id": f"scenario-{self._seed}-duplicate-{number}"}
-        return [self._message(Kind.DUPLICATE, self._mint(purchase), expected, attributes)] * 2
+        match kind:
+            case Kind.BUNDLE:
+                purchases = [purchase, *(self._purchase() for _ in range(1 + number % 4))]
+                # The Server API is asked about one id that is in the receipt: only that one is answered for.
+                if not self._asks_server_api:
+                    expected = Answered(OK, tuple(each.transaction_id for each in purchases))
+                return [self._message(kind, self._mint(*purchases), expected)]
+            case Kind.DUPLICATE:
+                attributes = {"submission_id": f"scenario-{self._seed}-duplicate-{number}"}
+                return [self._message(kind, self._mint(purchase), expected, attributes)] * 2
+            case Kind.TEMPORARY_FAILURE:
+                receipt = self._mint(purchase, faults=_FAULT_SCRIPTS[number % len(_FAULT_SCRIPTS)])
+            case Kind.SIGNED:
+                if number % 4 == 1:
+                    purchase = replace(purchase, **_MONTHLY)
+                elif number % 4 == 2:
+                    type_ = ProductType.NON_CONSUMABLE
+                    purchase = replace(purchase, product_id="no_ads", product_type=type_, is_family_shared=True)
+                receipt = self._sign(purchase)
+            case _:
+                if number % 10 == 0:
+                    purchase = replace(purchase, **_MONTHLY)
+                receipt = self._mint(purchase, shape=self.random.choice(list(Shape)))
+        return [self._message(kind, receipt, expected)]
 
-    def _temporary_failure(self, number: int) -> list[SampleMessage]:
+    def _shared(self, kind: Kind, number: int) -> list[SampleMessage]:
+        """Make messages of several users about one purchase."""
         purchase = self._purchase()
-        receipt = self._mint(purchase, faults=_FAULT_SCRIPTS[number % len(_FAULT_SCRIPTS)])
-        return [self._message(Kind.TEMPORARY_FAILURE, receipt, Answered(OK, (purchase.transaction_id,)))]
+        receipts: list[str] = []
+        if kind is not Kind.SIGNED_REPLAYED:
+            receipts += [self._mint(purchase, shape=self.random.choice(list(Shape)))]
+        if kind is not Kind.REPLAYED:
+            receipts += [self._sign(purchase)]
+        if kind is not Kind.BOTH_FORMS:
+            receipts *= 2 + number % 3
+        return [self._message(kind, each, OneOfGroup(purchase.transaction_id)) for each in receipts]
 
-    def _sandbox(self, number: int) -> list[SampleMessage]:
-        receipt = self._mint(self._purchase(), environment=Environment.SANDBOX)
-        return [self._message(Kind.SANDBOX, receipt, self._dead_lettered(Reason.SANDBOX_REFUSED))]
-
-    def _forged(self, number: int) -> list[SampleMessage]:
-        receipt = forge(
-            SampleReceipt(self._bundle_id, (self._purchase(),)), key=self._key, padding_bytes=self._padding_bytes
-        )
-        return [self._message(Kind.FORGED, receipt, self._dead_lettered(Reason.NOT_AUTHENTIC))]
-
-    def _foreign_app(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase()
-        receipt = self._mint(purchase, bundle_id=f"{self._bundle_id}.cheap-clone", shape=list(Shape)[number % 2])
-        expected: Expectation = Answered(INVALID, (purchase.transaction_id,), Reason.FOREIGN_BUNDLE)
-        if self._asks_server_api:  # with a token of our app, to which the other one's transactions are unknown
-            expected = DeadLettered(Reason.TRANSACTION_NOT_FOUND)
-        return [self._message(Kind.FOREIGN_APP, receipt, expected)]
-
-    def _malformed(self, number: int) -> list[SampleMessage]:
-        receipt = base64.b64encode(self.random.randbytes(300)).decode()
-        reason = Reason.NO_TRANSACTION_ID if self._asks_server_api else Reason.RECEIPT_MALFORMED
-        return [self._message(Kind.MALFORMED, receipt, DeadLettered(reason))]
-
-    def _nothing_bought(self, number: int) -> list[SampleMessage]:
-        # An empty receipt names nothing that tells it from another, but its user does.
-        reason = Reason.NO_TRANSACTION_ID if self._asks_server_api else Reason.NO_TRANSACTION
-        return [self._message(Kind.NOTHING_BOUGHT, self._mint(), DeadLettered(reason))]
-
-    def _signed(self, number: int) -> list[SampleMessage]:
-        fields: dict[str, Any] = {}
-        if number % 4 == 1:
-            fields = {"product_id": "gold_monthly", "expires_at_ms": _FAR_AHEAD_MS}
-        elif number % 4 == 2:
-            fields = {"product_id": "no_advertising", "product_type": ProductType.NON_CONSUMABLE}
-        purchase = self._purchase(is_family_shared=number % 4 == 2, **fields)
-        return [self._message(Kind.SIGNED, self._sign(purchase), Answered(OK, (purchase.transaction_id,)))]
-
-    def _signed_replayed(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase()
-        signed, expected = self._sign(purchase), OneOfGroup(purchase.transaction_id)
-        return [self._message(Kind.SIGNED_REPLAYED, signed, expected) for _ in range(2 + number % 2)]
-
-    def _both_forms(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase()
-        forms = [self._mint(purchase, shape=list(Shape)[number % 2]), self._sign(purchase)]
-        expected = OneOfGroup(purchase.transaction_id)
-        return [self._message(Kind.BOTH_FORMS, each, expected) for each in forms]
-
-    def _signed_sandbox(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase()
-        signed = self._sign(purchase, environment=Environment.SANDBOX)
-        expected = Answered(INVALID, (purchase.transaction_id,), Reason.ENVIRONMENT_REFUSED)
-        return [self._message(Kind.SIGNED_SANDBOX, signed, expected)]
-
-    def _refused(self, kind: Kind, number: int) -> list[SampleMessage]:
-        """Make a purchase that is genuine, and counts no more."""
+    def _refused(self, kind: Kind, number: int) -> SampleMessage:
         fields, reason = _REFUSED[kind]
         purchase = self._purchase(**fields)
-        is_signed = kind.value.startswith("signed")
-        receipt = self._sign(purchase) if is_signed else self._mint(purchase, shape=list(Shape)[number % 2])
-        return [self._message(kind, receipt, Answered(INVALID, (purchase.transaction_id,), reason))]
+        expected: Expectation = Answered(INVALID, (purchase.transaction_id,), reason)
+        bundle_id = f"{self._bundle_id}.cheap-clone" if reason is Reason.FOREIGN_BUNDLE else self._bundle_id
+        if kind.value.startswith("signed"):
+            environment = Environment.SANDBOX if kind is Kind.SIGNED_SANDBOX else Environment.PRODUCTION
+            receipt = self._sign(purchase, bundle_id=bundle_id, environment=environment)
+        else:
+            receipt = self._mint(purchase, bundle_id=bundle_id, shape=list(Shape)[number % 2])
+            if kind is Kind.FOREIGN_APP and self._asks_server_api:
+                # Our app's token does not find the other app's transactions.
+                expected = DeadLettered(Reason.TRANSACTION_NOT_FOUND)
+        return self._message(kind, receipt, expected)
 
-    def _signed_foreign_app(self, number: int) -> list[SampleMessage]:
-        purchase = self._purchase()
-        signed = self._sign(purchase, bundle_id=f"{self._bundle_id}.cheap-clone")
-        expected = Answered(INVALID, (purchase.transaction_id,), Reason.FOREIGN_BUNDLE)
-        return [self._message(Kind.SIGNED_FOREIGN_APP, signed, expected)]
+    def _unanswered(self, kind: Kind) -> SampleMessage:
+        match kind:
+            case Kind.SANDBOX:
+                receipt = self._mint(self._purchase(), environment=Environment.SANDBOX)
+            case Kind.FORGED:
+                forged = SampleReceipt(self._bundle_id, (self._purchase(),))
+                receipt = forge(forged, key=self._key, padding_bytes=self._padding_bytes)
+            case Kind.MALFORMED:
+                receipt = base64.b64encode(self.random.randbytes(300)).decode()
+            case _:
+                receipt = self._mint()
+        return self._message(kind, receipt, DeadLettered(_UNANSWERED[kind][self._asks_server_api]))
 
-    def _hostile_signature(self, number: int) -> list[SampleMessage]:
-        assert self.signer is not None
-        reason, make = self.signer.hostile[(number - 1) % len(self.signer.hostile)]
-        signed = make(SampleReceipt(self._bundle_id, (self._purchase(),)))
-        return [self._message(Kind.HOSTILE_SIGNATURE, signed, DeadLettered(reason))]
-
-    def _garbage(self, number: int) -> list[SampleMessage]:
+    def _garbage(self, number: int) -> SampleMessage:
         user_id = self._user_id()
         good = {"receipt": self._mint(self._purchase()), "user_id": user_id, "post_queue": self._post_queue}
         text = json.dumps(good)
@@ -400,7 +374,7 @@ class _Maker:
         ]
         reason, body = variants[(number - 1) % len(variants)]
         attributes = {"submission_id": "x" * 257} if reason is Reason.BAD_SUBMISSION_ID else {}
-        return [SampleMessage(Kind.GARBAGE, body, attributes, user_id, DeadLettered(reason))]
+        return SampleMessage(Kind.GARBAGE, body, attributes, user_id, DeadLettered(reason))
 
     def _message(
         self, kind: Kind, receipt: str, expected: Expectation, attributes: Mapping[str, str] | None = None
@@ -412,20 +386,16 @@ class _Maker:
         body = json.dumps({"receipt": receipt, "user_id": user_id, "post_queue": self._post_queue})
         return SampleMessage(kind, body, attributes, user_id, expected)
 
-    def _dead_lettered(self, reason: Reason) -> DeadLettered:
-        """What verifyReceipt refuses for a reason, the Server API merely does not know."""
-        return DeadLettered(Reason.TRANSACTION_NOT_FOUND if self._asks_server_api else reason)
+    def _sign(self, purchase: Purchase, **fields: Any) -> str:
+        return mint_signed(self._sell(purchase, **fields), self._authority)
 
-    def _sign(self, purchase: Purchase, bundle_id: str | None = None, **fields: Any) -> str:
-        assert self.signer is not None
-        receipt = SampleReceipt(bundle_id or self._bundle_id, (purchase,), **fields)
-        self.sold.append(receipt)
-        return self.signer.mint(receipt)
+    def _mint(self, *purchases: Purchase, **fields: Any) -> str:
+        return mint(self._sell(*purchases, **fields), key=self._key, padding_bytes=self._padding_bytes)
 
-    def _mint(self, *purchases: Purchase, bundle_id: str | None = None, **fields: Any) -> str:
-        receipt = SampleReceipt(bundle_id or self._bundle_id, purchases, **fields)
+    def _sell(self, *purchases: Purchase, **fields: Any) -> SampleReceipt:
+        receipt = SampleReceipt(**{"bundle_id": self._bundle_id, "purchases": purchases, **fields})
         self.sold.append(receipt)
-        return mint(receipt, key=self._key, padding_bytes=self._padding_bytes)
+        return receipt
 
     def _purchase(self, **fields: Any) -> Purchase:
         self._last_transaction_id += 1

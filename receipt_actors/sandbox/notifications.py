@@ -6,17 +6,13 @@ same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule; the 
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import json
-import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import TracebackType
-from typing import Self
 
 import requests
 
@@ -29,8 +25,6 @@ APP_APPLE_ID = 1000001  #: of every app of the simulated store
 RETRY_HOURS = (1, 12, 24, 48, 72)
 POST_TIMEOUT_SECONDS = 30.0
 ACCEPTED = range(200, 207)
-
-_log = logging.getLogger(__name__)
 
 
 class NotificationType(StrEnum):
@@ -56,63 +50,54 @@ class SignedNotification:
     type: NotificationType
     signed_payload: str = field(repr=False)
 
-    @property
-    def body(self) -> bytes:
-        return json.dumps({"signedPayload": self.signed_payload}).encode()
-
 
 def sign_notification(
-    notification_type: NotificationType,
-    sale: Sale | None,
-    *,
-    notification_uuid: str,
-    now_ms: int,
-    authority: Authority,
-    subtype: str | None = None,
-    bundle_id: str | None = None,
+    type_: NotificationType, sale: Sale | None, authority: Authority, *, subtype: str | None, bundle_id: str | None
 ) -> SignedNotification:
     """Sign a notification about a sale; of ``TEST``, which is about none, ``bundle_id`` says for which app.
 
     Raises ``ValueError`` where both are missing.
     """
-    if sale is None and bundle_id is None:
-        raise ValueError(f"{notification_type}: expected a sale, or a bundle id")
-    data: dict[str, object] = {
-        "appAppleId": APP_APPLE_ID,
-        "bundleId": bundle_id if sale is None else sale.receipt.bundle_id,
-        "bundleVersion": "1",
-        "environment": "Production" if sale is None else str(sale.receipt.environment),
-    }
-    if sale is not None:
-        receipt = sale.receipt
-        payload = transaction_payload(sale.purchase, receipt.bundle_id, receipt.environment, now_ms)
-        data["signedTransactionInfo"] = authority.sign(payload)
-        if sale.purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
-            data["signedRenewalInfo"] = authority.sign(_renewal(sale, now_ms))
-            data["status"] = 2 if notification_type is NotificationType.EXPIRED else 1
+    now_ms = int(time.time() * 1000)
     notification: dict[str, object] = {
-        "notificationType": str(notification_type),
+        "notificationType": str(type_),
         **({} if subtype is None else {"subtype": subtype}),
-        "notificationUUID": notification_uuid,
-        "data": data,
+        "notificationUUID": str(uuid.uuid4()),
+        "data": {"appAppleId": APP_APPLE_ID, "bundleVersion": "1", **_data(type_, sale, authority, bundle_id, now_ms)},
         "version": "2.0",
         "signedDate": now_ms,
     }
-    return SignedNotification(notification_uuid, notification_type, authority.sign(notification))
+    return SignedNotification(str(notification["notificationUUID"]), type_, authority.sign(notification))
 
 
-def _renewal(sale: Sale, now_ms: int) -> dict[str, object]:
-    purchase = sale.purchase
-    return {
-        "originalTransactionId": purchase.original_id,
-        "autoRenewProductId": purchase.product_id,
-        "productId": purchase.product_id,
-        "autoRenewStatus": 0 if purchase.cancelled_at_ms is not None else 1,
-        "signedDate": now_ms,
-        "environment": str(sale.receipt.environment),
-        "recentSubscriptionStartDate": purchase.purchased_at_ms,
-        "renewalDate": purchase.expires_at_ms,
+def _data(
+    type_: NotificationType, sale: Sale | None, authority: Authority, bundle_id: str | None, now_ms: int
+) -> Mapping[str, object]:
+    if sale is None:
+        if bundle_id is None:
+            raise ValueError(f"{type_}: expected a sale, or a bundle id")
+        return {"bundleId": bundle_id, "environment": "Production"}
+    receipt, purchase = sale.receipt, sale.purchase
+    transaction = transaction_payload(purchase, receipt.bundle_id, receipt.environment, now_ms)
+    data: dict[str, object] = {
+        "bundleId": receipt.bundle_id,
+        "environment": str(receipt.environment),
+        "signedTransactionInfo": authority.sign(transaction),
     }
+    if purchase.type is ProductType.AUTO_RENEWABLE_SUBSCRIPTION:
+        renewal = {
+            "originalTransactionId": purchase.original_id,
+            "autoRenewProductId": purchase.product_id,
+            "productId": purchase.product_id,
+            "autoRenewStatus": 0 if purchase.cancelled_at_ms is not None else 1,
+            "signedDate": now_ms,
+            "environment": str(receipt.environment),
+            "recentSubscriptionStartDate": purchase.purchased_at_ms,
+            "renewalDate": purchase.expires_at_ms,
+        }
+        data["signedRenewalInfo"] = authority.sign(renewal)
+        data["status"] = 2 if type_ is NotificationType.EXPIRED else 1
+    return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,62 +112,39 @@ class Delivery:
     next_in_seconds: float | None  #: when it comes again; None where it does not
 
 
-@dataclass(order=True)
-class _Due:
-    at_seconds: float  # of the monotonic clock
-    order: int  # of sending, where times are equal
-    attempt: int = field(compare=False)
-    url: str = field(compare=False)
-    notification: SignedNotification = field(compare=False)
-
-
 class NotificationSender:
-    """Posts notifications from a thread of its own; a context manager. What is not delivered when it ends is dropped.
+    """Posts notifications, one at a time. What is not delivered at ``stop`` is dropped.
 
     ``hour_seconds`` is how long one of Apple's hours lasts here: with 1, what is not accepted comes again after
     1, 12, 24, 48 and 72 seconds. ``on_delivery`` hears of every POST, in the sender's thread.
     """
 
-    def __init__(
-        self,
-        *,
-        hour_seconds: float = 1.0,
-        timeout_seconds: float = POST_TIMEOUT_SECONDS,
-        on_delivery: Callable[[Delivery], object] = lambda delivery: None,
-    ) -> None:
+    def __init__(self, *, hour_seconds: float, on_delivery: Callable[[Delivery], object]) -> None:
         self._hour_seconds = hour_seconds
-        self._timeout_seconds = timeout_seconds
         self._on_delivery = on_delivery
+        self._pool = ThreadPoolExecutor(1, "simulated-notifications")
+        self._session = requests.Session()
         self._changed = threading.Condition()  # over what follows
-        self._due: list[_Due] = []
         self._deliveries: list[Delivery] = []
-        self._busy = False
-        self._stopped = False
-        self._order = itertools.count()
-        self._thread = threading.Thread(target=self._run, name="simulated-notifications", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
+        self._undelivered = 0
+        self._timers: list[threading.Timer] = []
+        self._is_stopped = False
 
     def stop(self) -> None:
-        """End the thread, after a POST that is under way."""
+        """End the thread, after a POST that is under way. May be called twice."""
         with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
-        if self._thread.is_alive():
-            self._thread.join()
+            self._is_stopped = True
+            for timer in self._timers:
+                timer.cancel()
+        self._pool.shutdown(cancel_futures=True)
+        self._session.close()
 
-    def send(self, url: str, notification: SignedNotification) -> None:
+    def send(self, url: str, notification: SignedNotification, attempt: int = 1) -> None:
         """Have it posted, now and until it is accepted."""
         with self._changed:
-            heapq.heappush(self._due, _Due(time.monotonic(), next(self._order), 1, url, notification))
-            self._changed.notify_all()
+            if not self._is_stopped:
+                self._undelivered += attempt == 1
+                self._pool.submit(self._deliver, url, notification, attempt)
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
@@ -192,55 +154,29 @@ class NotificationSender:
     def wait_until_idle(self, timeout_seconds: float) -> bool:
         """Wait until nothing is left to be sent, or to be sent again; False if that takes longer."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._due and not self._busy, timeout_seconds)
+            return self._changed.wait_for(lambda: not self._undelivered, timeout_seconds)
 
-    def _run(self) -> None:
-        with requests.Session() as session:
-            while (due := self._next()) is not None:
-                outcome, accepted = self._post(session, due)
-                self._note(due, outcome, accepted)
-
-    def _next(self) -> _Due | None:
-        """Wait for what is due; None when it is over."""
-        with self._changed:
-            while not self._stopped:
-                if not self._due:
-                    self._changed.wait()
-                    continue
-                wait_seconds = self._due[0].at_seconds - time.monotonic()
-                if wait_seconds > 0:
-                    self._changed.wait(wait_seconds)
-                    continue
-                self._busy = True
-                return heapq.heappop(self._due)
-            return None
-
-    def _post(self, session: requests.Session, due: _Due) -> tuple[str, bool]:
-        try:
-            answer = session.post(
-                due.url,
-                data=due.notification.body,
-                headers={"Content-Type": "application/json"},
-                timeout=self._timeout_seconds,
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            return type(error).__name__, False
-        return f"HTTP {answer.status_code}", answer.status_code in ACCEPTED
-
-    def _note(self, due: _Due, outcome: str, accepted: bool) -> None:
-        next_in_seconds = None
-        if not accepted and due.attempt <= len(RETRY_HOURS):
-            next_in_seconds = RETRY_HOURS[due.attempt - 1] * self._hour_seconds
-        delivery = Delivery(
-            due.notification.notification_uuid, due.notification.type, due.attempt, outcome, accepted, next_in_seconds
-        )
-        _log.debug("%s", delivery)
+    def _deliver(self, url: str, notification: SignedNotification, attempt: int) -> None:
+        outcome, accepted = self._post(url, notification)
+        is_last = accepted or attempt > len(RETRY_HOURS)
+        next_in_seconds = None if is_last else RETRY_HOURS[attempt - 1] * self._hour_seconds
+        uuid_, type_ = notification.notification_uuid, notification.type
+        delivery = Delivery(uuid_, type_, attempt, outcome, accepted, next_in_seconds)
         self._on_delivery(delivery)
         with self._changed:
             self._deliveries.append(delivery)
-            if next_in_seconds is not None:
-                again_at = time.monotonic() + next_in_seconds
-                heapq.heappush(self._due, _Due(again_at, next(self._order), due.attempt + 1, due.url, due.notification))
-            self._busy = False
+            self._undelivered -= is_last
+            if next_in_seconds is not None and not self._is_stopped:
+                timer = threading.Timer(next_in_seconds, self.send, (url, notification, attempt + 1))
+                timer.daemon = True
+                timer.start()
+                self._timers = [*(each for each in self._timers if each.is_alive()), timer]
             self._changed.notify_all()
+
+    def _post(self, url: str, notification: SignedNotification) -> tuple[str, bool]:
+        body = {"signedPayload": notification.signed_payload}
+        try:
+            answer = self._session.post(url, json=body, timeout=POST_TIMEOUT_SECONDS, allow_redirects=False)
+        except requests.RequestException as error:
+            return type(error).__name__, False
+        return f"HTTP {answer.status_code}", answer.status_code in ACCEPTED

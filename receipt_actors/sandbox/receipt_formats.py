@@ -1,8 +1,9 @@
 """How sample receipts are written: the two formats of real ones, with a MAC in the place of Apple's signature. Pure.
 
 An app receipt (iOS 7 and later) is a PKCS #7 container, in DER, around a set of attributes whose types are Apple's: 2
-is the bundle id, 17 an in-app purchase, in which 1703 is the transaction id, and so on. A transaction receipt (iOS 6
-style) is an old-fashioned property list with another one, in base64, under ``purchase-info``.
+is the bundle id, 17 an in-app purchase, in which 1703 is the transaction id, and so on; here are those that Apple's
+library reads. A transaction receipt (iOS 6 style) is an old-fashioned property list with another one, in base64, under
+``purchase-info``.
 
 Both carry a payload that only the simulated App Store reads: as the opaque value (type 4) of an app receipt, under
 ``receipt-actors`` in the ``purchase-info`` of a transaction receipt.
@@ -13,8 +14,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from receipt_actors.domain.ports import Environment
@@ -32,28 +31,22 @@ class MalformedReceipt(ValueError):
     """Not a sample receipt at all (Apple's 21002)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A sample receipt taken apart; only where the MAC is that of the content is ``payload`` to be asked for."""
+def take_apart(data: bytes) -> tuple[bytes, bytes, Callable[[], bytes]]:
+    """Tell content and MAC of a receipt of either format, and the payload: to be asked for only if the MAC fits.
 
-    content: bytes
-    mac: bytes
-    payload: Callable[[], bytes]
-
-
-def take_apart(data: bytes) -> Parts:
-    """Tell content and MAC of a receipt of either format. Raises ``MalformedReceipt``."""
+    Raises ``MalformedReceipt``.
+    """
     if data.startswith(_TRANSACTION_START):
         return _take_transaction_receipt_apart(data)
     if data.startswith(_SEQUENCE) and _MARK in data and len(data) > MAC_BYTES:
         content = data[:-MAC_BYTES]
-        return Parts(content, data[-MAC_BYTES:], lambda: _marked_payload(content))
+        return content, data[-MAC_BYTES:], lambda: _marked_payload(content)
     raise MalformedReceipt("not a sample receipt")
 
 
 # --- app receipts: DER ---
 
-_SEQUENCE, _SET, _INTEGER, _OCTETS, _UTF8, _IA5 = b"\x30", b"\x31", b"\x02", b"\x04", b"\x0c", b"\x16"
+_SEQUENCE, _SET, _INTEGER, _OCTETS, _UTF8 = b"\x30", b"\x31", b"\x02", b"\x04", b"\x0c"
 _CONTEXT_0 = b"\xa0"
 _SIGNED_DATA = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02"  # 1.2.840.113549.1.7.2
 _DATA = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x01"  # 1.2.840.113549.1.7.1
@@ -66,16 +59,11 @@ _MARK = b"receipt_actors sample\x00"  # and 4 bytes with the length of the paylo
 
 def app_receipt(receipt: SampleReceipt, payload: bytes, mac: Mac) -> bytes:
     """Write an app receipt. Its last bytes are the MAC of all others."""
-    digest = hashlib.sha1(payload, usedforsecurity=False).digest()
     attributes = [
-        _attribute(0, _text("ProductionSandbox" if receipt.environment is Environment.SANDBOX else "Production")),
+        _attribute(0, _text(str(receipt.environment))),
         _attribute(2, _text(receipt.bundle_id)),
-        _attribute(3, _text("1")),
         _attribute(4, _MARK + len(payload).to_bytes(4, "big") + payload),
-        _attribute(5, digest),
-        _attribute(12, _date(max((each.purchased_at_ms for each in receipt.purchases), default=0))),
         *(_attribute(17, _tlv(_SET, *_in_app(each))) for each in receipt.purchases),
-        _attribute(19, _text("1.0")),
     ]
     content = _tlv(_SEQUENCE, _DATA, _tlv(_CONTEXT_0, _tlv(_OCTETS, _tlv(_SET, *attributes))))
     issuer_and_serial_number = _tlv(_SEQUENCE, _tlv(_SEQUENCE), _ONE)
@@ -86,35 +74,20 @@ def app_receipt(receipt: SampleReceipt, payload: bytes, mac: Mac) -> bytes:
 
 
 def _in_app(purchase: Purchase) -> list[bytes]:
-    attributes = [
-        _attribute(1701, _integer(purchase.quantity)),
+    return [
         _attribute(1702, _text(purchase.product_id)),
         _attribute(1703, _text(purchase.transaction_id)),
-        _attribute(1704, _date(purchase.purchased_at_ms)),
         _attribute(1705, _text(purchase.original_id)),
-        _attribute(1706, _date(purchase.purchased_at_ms)),
     ]
-    if purchase.expires_at_ms is not None:
-        attributes.append(_attribute(1708, _date(purchase.expires_at_ms)))
-    if purchase.cancelled_at_ms is not None:
-        attributes.append(_attribute(1712, _date(purchase.cancelled_at_ms)))
-    return attributes
 
 
 def _attribute(type_number: int, value: bytes) -> bytes:
-    return _tlv(_SEQUENCE, _integer(type_number), _ONE, _tlv(_OCTETS, value))
-
-
-def _integer(number: int) -> bytes:
-    return _tlv(_INTEGER, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+    number = _tlv(_INTEGER, type_number.to_bytes(type_number.bit_length() // 8 + 1, "big"))
+    return _tlv(_SEQUENCE, number, _ONE, _tlv(_OCTETS, value))
 
 
 def _text(text: str) -> bytes:
     return _tlv(_UTF8, text.encode("utf-8", "replace"))
-
-
-def _date(moment_ms: int) -> bytes:
-    return _tlv(_IA5, _in_words(moment_ms).encode())
 
 
 def _tlv(tag: bytes, *content: bytes) -> bytes:
@@ -137,7 +110,6 @@ def _marked_payload(content: bytes) -> bytes:
 
 _TRANSACTION_START = b'{\n\t"signature" = "'
 _MAC_CHARACTERS = len(base64.b64encode(bytes(MAC_BYTES)))
-_PAYLOAD_START = b'\t"receipt-actors" = "'
 
 
 def transaction_receipt(receipt: SampleReceipt, payload: bytes, mac: Mac) -> bytes:
@@ -145,58 +117,36 @@ def transaction_receipt(receipt: SampleReceipt, payload: bytes, mac: Mac) -> byt
     purchase = receipt.purchases[0]
     info = {
         "original-transaction-id": purchase.original_id,
-        "bvrs": "1.0",
         "transaction-id": purchase.transaction_id,
-        "quantity": str(purchase.quantity),
         "product-id": purchase.product_id,
         "bid": receipt.bundle_id,
-        "purchase-date-ms": str(purchase.purchased_at_ms),
-        "purchase-date": _in_words(purchase.purchased_at_ms),
+        "receipt-actors": base64.b64encode(payload).decode(),
     }
-    if purchase.expires_at_ms is not None:
-        info["expires-date"] = str(purchase.expires_at_ms)
-    lines = b"".join(_line(name, value.encode("utf-8", "replace")) for name, value in info.items())
-    purchase_info = b"{\n%b%b}" % (lines, _line("receipt-actors", base64.b64encode(payload)))
-    environment = _line("environment", b"Sandbox") if receipt.environment is Environment.SANDBOX else b""
-    content = b'";\n%b%b%b%b}' % (
-        _line("purchase-info", base64.b64encode(purchase_info)),
-        environment,
-        _line("pod", b"17"),
-        _line("signing-status", b"0"),
-    )
+    purchase_info = base64.b64encode(b"{\n%b}" % b"".join(_line(*each) for each in info.items())).decode()
+    environment = _line("environment", "Sandbox") if receipt.environment is Environment.SANDBOX else b""
+    content = b'";\n%b%b}' % (_line("purchase-info", purchase_info), environment)
     return _TRANSACTION_START + base64.b64encode(mac(content)) + content
 
 
-def _line(name: str, value: bytes) -> bytes:
-    escaped = value.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+def _line(name: str, value: str) -> bytes:
+    escaped = value.encode("utf-8", "replace").replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
     return b'\t"%b" = "%b";\n' % (name.encode(), escaped)
 
 
-def _take_transaction_receipt_apart(data: bytes) -> Parts:
+def _take_transaction_receipt_apart(data: bytes) -> tuple[bytes, bytes, Callable[[], bytes]]:
     start = len(_TRANSACTION_START)
     signature, content = data[start : start + _MAC_CHARACTERS], data[start + _MAC_CHARACTERS :]
     try:
         mac = base64.b64decode(signature, validate=True)
     except ValueError:
         mac = b""
-    if base64.b64encode(mac) != signature:
+    if len(mac) != MAC_BYTES or base64.b64encode(mac) != signature:
         raise MalformedReceipt("its signature is not base64")
-    return Parts(content, mac, lambda: _payload_in_purchase_info(content))
+    return content, mac, lambda: _value_of("receipt-actors", _value_of("purchase-info", content))
 
 
-def _payload_in_purchase_info(content: bytes) -> bytes:
-    info = base64.b64decode(_value_after(b'\t"purchase-info" = "', content))
-    return base64.b64decode(_value_after(_PAYLOAD_START, info))
-
-
-def _value_after(start: bytes, text: bytes) -> bytes:
-    """Find the value that begins there; in base64, and so without quotes in it."""
+def _value_of(name: str, text: bytes) -> bytes:
+    """Find the value of the last field of this name, which is base64."""
+    start = b'\t"%b" = "' % name.encode()
     value_start = text.rindex(start) + len(start)
-    return text[value_start : text.index(b'"', value_start)]
-
-
-def _in_words(moment_ms: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    except (ValueError, OverflowError):  # beyond the year 9999, which a test may well try
-        return "9999-12-31T23:59:59Z"
+    return base64.b64decode(text[value_start : text.index(b'"', value_start)])

@@ -26,10 +26,10 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
@@ -81,41 +81,32 @@ class Fault:
 
     @classmethod
     def http(cls, status: int, *, retry_after: str | None = None) -> Fault:
-        """Answer with this HTTP status, and with the header ``Retry-After`` where given."""
         return cls(FaultKind.HTTP, status=status, retry_after=retry_after)
 
     @classmethod
     def html(cls) -> Fault:
-        """Answer HTTP 200 with a web page."""
         return cls(FaultKind.HTML)
 
     @classmethod
     def garbage(cls) -> Fault:
-        """Answer HTTP 200 with half a JSON object."""
         return cls(FaultKind.GARBAGE)
 
     @classmethod
     def drop(cls) -> Fault:
-        """Close the connection instead of answering."""
         return cls(FaultKind.DROP)
 
     @classmethod
     def hang(cls, seconds: float) -> Fault:
-        """Stay silent for so long (or until the outage is over), then close the connection."""
         return cls(FaultKind.HANG, seconds=seconds)
 
     @classmethod
     def trickle(cls, seconds: float) -> Fault:
-        """Answer HTTP 200 with valid JSON, one byte in so many seconds."""
+        """Answer with a byte in so many seconds."""
         return cls(FaultKind.TRICKLE, seconds=seconds)
 
     @classmethod
     def rate_limit(cls, seconds: float) -> Fault:
-        """Answer 429, and that it is to be asked again in so many seconds.
-
-        The ``Retry-After`` of the Server API is the UNIX time of then, in milliseconds; that of verifyReceipt is in
-        whole seconds from now, as HTTP has it.
-        """
+        """Answer 429. ``Retry-After`` has the seconds; of the Server API the UNIX time of then, in milliseconds."""
         return cls(FaultKind.RATE_LIMIT, seconds=seconds)
 
 
@@ -171,12 +162,15 @@ class ForgedReceipt(ValueError):
     """A sample receipt that was not minted under this key, or was changed afterwards (Apple's 21003)."""
 
 
+_RECEIPT = TypeAdapter(SampleReceipt)
+
+
 def mint(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int = 0) -> str:
     """Make the base64 string of a receipt: the same string for the same arguments.
 
     ``padding_bytes`` of incompressible filling make it as heavy as a real one (``REAL_RECEIPT_BYTES``).
     """
-    payload = _payload(receipt)
+    payload = json.dumps(_RECEIPT.dump_python(receipt, mode="json", exclude_defaults=True), separators=(",", ":"))
     if padding_bytes:
         filling = hashlib.shake_128(payload.encode()).digest(padding_bytes * 3 // 4)
         payload = f'{payload[:-1]},"padding":"{base64.b64encode(filling).decode()}"}}'
@@ -195,43 +189,11 @@ def read(receipt_data: str, *, key: bytes = DEFAULT_KEY) -> SampleReceipt:
         data = base64.b64decode(receipt_data, validate=True)
     except ValueError:
         raise MalformedReceipt("not base64") from None
-    parts = receipt_formats.take_apart(data)
-    if not hmac.compare_digest(parts.mac, _mac(parts.content, key)):
+    content, mac, payload = receipt_formats.take_apart(data)
+    if not hmac.compare_digest(mac, _mac(content, key)):
         raise ForgedReceipt("not minted under this key")
-    return _from_content(json.loads(parts.payload()))  # whatever has our MAC was made by mint()
-
-
-def _payload(receipt: SampleReceipt) -> str:
-    content: dict[str, Any] = asdict(receipt)
-    content["purchases"] = [_without_defaults(asdict(purchase)) for purchase in receipt.purchases]
-    content["faults"] = [_without_none(asdict(fault)) for fault in receipt.faults]
-    return json.dumps(_without_none(content), separators=(",", ":"))
-
-
-def _from_content(content: Mapping[str, Any]) -> SampleReceipt:
-    return SampleReceipt(
-        bundle_id=content["bundle_id"],
-        purchases=tuple(_purchase(purchase) for purchase in content["purchases"]),
-        shape=Shape(content["shape"]),
-        environment=Environment(content["environment"]),
-        status=content.get("status"),
-        faults=tuple(Fault(**{**fault, "kind": FaultKind(fault["kind"])}) for fault in content["faults"]),
-    )
-
-
-def _purchase(content: Mapping[str, Any]) -> Purchase:
-    if "product_type" not in content:
-        return Purchase(**content)
-    return Purchase(**{**content, "product_type": ProductType(content["product_type"])})
+    return _RECEIPT.validate_python(json.loads(payload()))  # whatever has our MAC was made by mint()
 
 
 def _mac(content: bytes, key: bytes) -> bytes:
     return hmac.digest(key, content, "sha256")
-
-
-def _without_none(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if value is not None}
-
-
-def _without_defaults(content: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in content.items() if value is not None and value is not False}

@@ -25,8 +25,8 @@ from receipt_actors.sandbox.receipts import ForgedReceipt, MalformedReceipt, Pur
 
 def mint_signed(
     receipt: SampleReceipt,
-    *,
     authority: Authority | None = None,
+    *,
     flaw: Flaw | None = None,
     signed_at_ms: int | None = None,
     changes: Mapping[str, object] | None = None,
@@ -40,10 +40,7 @@ def mint_signed(
     if len(receipt.purchases) != 1:
         raise ValueError(f"a signed transaction is one purchase, found {len(receipt.purchases)}")
     payload = transaction_payload(receipt.purchases[0], receipt.bundle_id, receipt.environment, signed_at_ms)
-    for name, value in (changes or {}).items():
-        payload[name] = value
-        if value is None:
-            del payload[name]
+    payload = {name: value for name, value in {**payload, **(changes or {})}.items() if value is not None}
     return (authority or default_authority()).sign(payload, flaw)
 
 
@@ -75,8 +72,6 @@ def read_signed(signed: str, *, authority: Authority | None = None) -> SampleRec
         raise MalformedReceipt("not a transaction of this store") from None
 
 
-# --- for loads: rightly, and in every wrong way, each with the reason to refuse it for ---
-
 #: Why what has this flaw is refused.
 REASONS: Final[Mapping[Flaw, Reason]] = {
     Flaw.ALGORITHM_NONE: Reason.JWS_ALGORITHM,
@@ -94,25 +89,16 @@ REASONS: Final[Mapping[Flaw, Reason]] = {
     Flaw.GARBLED_CERTIFICATE: Reason.JWS_CERTIFICATE,
 }
 OVERSIZE_CHARACTERS = 200_000  #: of a field of a signed transaction, which has some hundred in all
-
-
-class Signer:
-    """Signs as the simulated App Store of a key does."""
-
-    def __init__(self, key: bytes) -> None:
-        self._authority = Authority(key)
-        #: Reasons, and what makes a JWS of a receipt that is to be refused for it.
-        self.hostile: Sequence[tuple[Reason, Callable[[SampleReceipt], str]]] = (
-            *((reason, partial(self.mint, flaw=flaw)) for flaw, reason in REASONS.items()),
-            (Reason.JWS_ENVIRONMENT, partial(self.mint, changes={"environment": "Xcode"})),
-            (Reason.JWS_ENVIRONMENT, partial(self.mint, changes={"environment": "LocalTesting"})),
-            (Reason.JWS_MALFORMED, partial(self.mint, changes={"storefront": "x" * OVERSIZE_CHARACTERS})),
-            (Reason.JWS_SIGNED_DATE, partial(self.mint, changes={"signedDate": "today"})),
-            (Reason.JWS_MALFORMED, lambda receipt: self.mint(receipt).rpartition(".")[0]),
-            (Reason.JWS_MALFORMED, lambda receipt: self.mint(receipt).replace(".", "..")),
-        )
-
-    def mint(
-        self, receipt: SampleReceipt, flaw: Flaw | None = None, changes: Mapping[str, object] | None = None
-    ) -> str:
-        return mint_signed(receipt, authority=self._authority, flaw=flaw, changes=changes)
+_CHANGES: Final[Sequence[tuple[Reason, Mapping[str, object]]]] = (
+    (Reason.JWS_ENVIRONMENT, {"environment": "Xcode"}),
+    (Reason.JWS_ENVIRONMENT, {"environment": "LocalTesting"}),
+    (Reason.JWS_MALFORMED, {"storefront": "x" * OVERSIZE_CHARACTERS}),
+    (Reason.JWS_SIGNED_DATE, {"signedDate": "today"}),
+)
+#: Every reason to refuse a signed transaction, and what mints one.
+HOSTILE: Final[Sequence[tuple[Reason, Callable[[SampleReceipt, Authority], str]]]] = (
+    *((reason, partial(mint_signed, flaw=flaw)) for flaw, reason in REASONS.items()),
+    *((reason, partial(mint_signed, changes=changes)) for reason, changes in _CHANGES),
+    (Reason.JWS_MALFORMED, lambda receipt, authority: mint_signed(receipt, authority).rpartition(".")[0]),
+    (Reason.JWS_MALFORMED, lambda receipt, authority: mint_signed(receipt, authority).replace(".", "..")),
+)

@@ -7,13 +7,14 @@ transaction was asked for, which is what moves a receipt's ``faults`` on.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+from cachetools import LRUCache
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox import answers
@@ -49,19 +50,14 @@ class Store:
     """
 
     def __init__(
-        self,
-        sign: Callable[[Mapping[str, object]], str],
-        *,
-        key: bytes = DEFAULT_KEY,
-        max_sales: int = MAX_SALES,
+        self, sign: Callable[[Mapping[str, object]], str], *, key: bytes = DEFAULT_KEY, max_sales: int = MAX_SALES
     ) -> None:
         self._sign = sign
         self._key = key
-        self._max_sales = max_sales
         self._lock = threading.Lock()  # over what follows
-        self._sales: OrderedDict[str, Sale] = OrderedDict()
-        self._refunds: dict[str, dict[str, object]] = {}  # changes of purchases since they were minted
-        self._asked: OrderedDict[bytes, int] = OrderedDict()
+        self._sales: LRUCache[str, Sale] = LRUCache(max_sales)
+        self._refunds: LRUCache[str, dict[str, Any]] = LRUCache(max_sales)  # changes since the purchases were minted
+        self._asked: LRUCache[str | int, int] = LRUCache(MAX_REMEMBERED_RECEIPTS)  # by transaction id, or receipt
 
     # --- sales ---
 
@@ -70,10 +66,6 @@ class Store:
         with self._lock:
             for purchase in self._as_of_now(receipt).purchases:
                 self._sales[purchase.transaction_id] = Sale(receipt, purchase)
-                self._sales.move_to_end(purchase.transaction_id)
-            while len(self._sales) > self._max_sales:
-                forgotten, _ = self._sales.popitem(last=False)
-                self._refunds.pop(forgotten, None)
 
     def find(self, transaction_id: str) -> Sale | None:
         """Find a sale, as it stands now."""
@@ -86,27 +78,23 @@ class Store:
         """Refund or revoke a purchase (None: take that back). ``KeyError``: it was never sold here."""
         with self._lock:
             sale = self._sales[transaction_id]
-            change: dict[str, object] = {
-                "cancelled_at_ms": at_ms,
-                "revocation_type": type_,
-                "revocation_percentage": percentage,
-            }
+            change = dict[str, Any](cancelled_at_ms=at_ms, revocation_type=type_, revocation_percentage=percentage)
             self._refunds[transaction_id] = change
-            sale = replace(sale, purchase=replace(sale.purchase, **change))  # type: ignore[arg-type]
+            sale = replace(sale, purchase=replace(sale.purchase, **change))
             self._sales[transaction_id] = sale
             return sale
 
     def _as_of_now(self, receipt: SampleReceipt) -> SampleReceipt:
         if self._refunds.keys().isdisjoint(each.transaction_id for each in receipt.purchases):
             return receipt
-        changed = (replace(each, **self._refunds.get(each.transaction_id, {})) for each in receipt.purchases)  # type: ignore[arg-type]
+        changed = (replace(each, **self._refunds.get(each.transaction_id, {})) for each in receipt.purchases)
         return replace(receipt, purchases=tuple(changed))
 
     # --- what Apple is asked ---
 
     def verify_receipt(self, receipt_data: str, environment: Environment) -> Answer | Fault:
         """Answer as verifyReceipt does at the endpoint of ``environment``, or fail as the receipt says."""
-        asked_before = self._count(_fingerprint(receipt_data))
+        asked_before = self._count(hash(receipt_data))
         try:
             receipt = read(receipt_data, key=self._key)
         except MalformedReceipt:
@@ -122,7 +110,7 @@ class Store:
 
     def transaction_info(self, transaction_id: str, environment: Environment, bundle_id: str | None) -> Answer | Fault:
         """Answer as the Server API's "Get Transaction Info" does to an app (None: to any), or fail likewise."""
-        asked_before = self._count(_fingerprint_of_id(transaction_id))
+        asked_before = self._count(transaction_id)
         if not _TRANSACTION_ID.fullmatch(transaction_id):
             return answers.api_error(answers.API_INVALID_TRANSACTION_ID)
         sale = self.find(transaction_id)
@@ -134,41 +122,29 @@ class Store:
             return answers.api_error(answers.API_TRANSACTION_ID_NOT_FOUND)
         match sale.receipt.status:
             case None | answers.VALID:
-                return {"signedTransactionInfo": self.sign_transaction(sale)}
+                now_ms = int(time.time() * 1000)
+                receipt = sale.receipt
+                payload = answers.transaction_payload(sale.purchase, receipt.bundle_id, receipt.environment, now_ms)
+                return {"signedTransactionInfo": self._sign(payload)}
             case answers.ACCOUNT_NOT_FOUND:
                 return answers.api_error(answers.API_ACCOUNT_NOT_FOUND)
             case answers.MALFORMED | answers.NOT_AUTHENTIC:
                 return answers.api_error(answers.API_TRANSACTION_ID_NOT_FOUND)
         return answers.api_error(answers.API_INTERNAL)
 
-    def sign_transaction(self, sale: Sale) -> str:
-        """Sign a purchase as it stands now."""
-        receipt = sale.receipt
-        now_ms = int(time.time() * 1000)
-        return self._sign(answers.transaction_payload(sale.purchase, receipt.bundle_id, receipt.environment, now_ms))
-
     def requests_for(self, receipt_data: str) -> int:
+        """Count the requests that came with this receipt, at either endpoint; those of an outage don't count."""
         with self._lock:
-            return self._asked.get(_fingerprint(receipt_data), 0)
+            return self._asked.get(hash(receipt_data), 0)
 
     def requests_for_transaction(self, transaction_id: str) -> int:
+        """Count the requests to the Server API for this transaction; likewise."""
         with self._lock:
-            return self._asked.get(_fingerprint_of_id(transaction_id), 0)
+            return self._asked.get(transaction_id, 0)
 
-    def _count(self, fingerprint: bytes) -> int:
+    def _count(self, asked: str | int) -> int:
         """Count a request, and return how many there were before."""
         with self._lock:
-            asked_before = self._asked.get(fingerprint, 0)
-            self._asked[fingerprint] = asked_before + 1
-            self._asked.move_to_end(fingerprint)
-            if len(self._asked) > MAX_REMEMBERED_RECEIPTS:
-                self._asked.popitem(last=False)
+            asked_before = self._asked.get(asked, 0)
+            self._asked[asked] = asked_before + 1
             return asked_before
-
-
-def _fingerprint(receipt_data: str) -> bytes:
-    return hashlib.sha256(receipt_data.encode("utf-8", "surrogatepass")).digest()
-
-
-def _fingerprint_of_id(transaction_id: str) -> bytes:
-    return b"transaction " + transaction_id.encode()

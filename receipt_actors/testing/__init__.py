@@ -21,16 +21,11 @@ from any thread, and each can be told to ``fail`` the next calls, to carry them 
 
 For chaos, with the real clients or with the fakes:
 
-``intercept``         puts a function around every call of a backend's ports: ``FaultyCalls`` (refused, lost, slow,
-                      half-done and doubled at random, by seed), ``CrashPoint`` (kill -9 before or after one call), or
-                      your own
-``Monkey``            ends actors of a running tree, by crash or kill, as often as the tree bears it, or oftener;
-                      ``is_whole``, ``wait_until_whole`` and ``faults_of_tree`` tell whether it is again what its specs
-                      say. It needs nothing of receipts: any actor system of ``receipt_actors.otp`` will do
-``hostile_messages``  makes bodies and attributes of every malice, each with the reason that it must be refused for, by
-                      us and by consumers of your own
-``audit``             reads what was sent, every answer, the dead letters and the ledger, and says which promise was
-                      broken
+- ``intercept`` puts a function around every call of a backend's ports: ``FaultyCalls``, ``CrashPoint``, or your own;
+- ``Monkey`` ends actors of any tree of ``receipt_actors.otp``; ``is_whole``, ``wait_until_whole`` and
+  ``faults_of_tree`` tell whether the tree is again what its specs say;
+- ``hostile_messages`` makes bodies and attributes of every malice, each with the reason to refuse it;
+- ``audit`` reads what was sent, every answer, the dead letters and the ledger, and says which promise was broken.
 """
 
 from receipt_actors.otp import ManualClock

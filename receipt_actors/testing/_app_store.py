@@ -23,9 +23,8 @@ from receipt_actors.sandbox.receipts import (
 )
 from receipt_actors.sandbox.store import Store
 from receipt_actors.testing._faults import Fake
-from receipt_actors.testing._signed_data import FakeSignedData
+from receipt_actors.testing._signed_data import BUNDLE_ID, FakeSignedData
 
-BUNDLE_ID = "com.example.game"
 _UNSOLD_KEY = b"receipts that hold an id, and prove nothing"
 
 #: What the store answers, or raises.
@@ -54,11 +53,7 @@ def genuine(
         }
         for number, transaction_id in enumerate(transaction_ids)
     ]
-    return {
-        "status": 0,
-        "environment": environment.value,
-        "receipt": {"bundle_id": bundle_id, "in_app": in_app},
-    }
+    return {"status": 0, "environment": environment.value, "receipt": {"bundle_id": bundle_id, "in_app": in_app}}
 
 
 class _ScriptedFake(Fake):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from receipt_actors.domain.ports import EntryFailure
@@ -25,8 +24,8 @@ class Hold:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._calls = 0
-        self._is_released = False
         self._waiting: set[threading.Thread] = set()
+        self.is_released = False
 
     def wait_for_call(self, calls: int = 1) -> None:
         """Wait until so many calls have come this far. Raises ``TimeoutError`` after ``PATIENCE_SECONDS``."""
@@ -37,7 +36,7 @@ class Hold:
     def release(self) -> None:
         """Let the calls go on, and those to come pass. Releasing twice is fine."""
         with self._changed:
-            self._is_released = True
+            self.is_released = True
             self._waiting.clear()  # here and not by those who wake: from now on they count as busy
             self._changed.notify_all()
 
@@ -46,13 +45,9 @@ class Hold:
         with self._changed:
             self._calls += 1
             self._changed.notify_all()
-            if not self._is_released:
+            if not self.is_released:
                 self._waiting.add(threading.current_thread())
-            self._changed.wait_for(lambda: self._is_released)
-
-    @property
-    def is_released(self) -> bool:
-        return self._is_released
+            self._changed.wait_for(lambda: self.is_released)
 
     def waiting_threads(self) -> set[threading.Thread]:
         """Return the threads whose calls stand still here."""
@@ -62,9 +57,7 @@ class Hold:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 
@@ -84,12 +77,25 @@ class _Fault:
         return self.calls_left == 0 or (self.hold is not None and self.hold.is_released)
 
     def strike(self, *, after: bool) -> None:
-        if after is not self.after:
-            return
-        if self.hold is not None:
+        if after is self.after and self.hold is not None:
             self.hold.stand()
-        if self.error is not None:
+        if after is self.after and self.error is not None:
             raise self.error
+
+
+def answer_some(
+    entries: Sequence[T],
+    spoilt: Sequence[bool],
+    work: Callable[[Sequence[T]], Iterable[Outcome]],
+    failure: EntryFailure,
+    *,
+    carried_out: bool,
+) -> list[Outcome | EntryFailure]:
+    """Carry a batch out, and answer the spoilt entries with a failure, whether they are carried out or not."""
+    done = [entry for entry, is_spoilt in zip(entries, spoilt, strict=True) if carried_out or not is_spoilt]
+    answers = iter(work(done))
+    outcomes = [next(answers) if carried_out or not is_spoilt else failure for is_spoilt in spoilt]
+    return [failure if is_spoilt else outcome for is_spoilt, outcome in zip(spoilt, outcomes, strict=True)]
 
 
 class Fake:
@@ -203,18 +209,15 @@ class Fake:
 
     def _carry_out_batch(
         self, operation: str, entries: Sequence[T], work: Callable[[Sequence[T]], Sequence[Outcome]]
-    ) -> Sequence[Outcome | EntryFailure | None]:
+    ) -> Sequence[Outcome | EntryFailure]:
         with self._call(operation) as fault:
             fault.strike(after=False)
-            befallen = [fault.entry_failure is not None and fault.befalls(entry) for entry in entries]
-            is_done = [fault.after or not is_hit for is_hit in befallen]
+            failure = fault.entry_failure or INTERNAL_ERROR
+            spoilt = [fault.entry_failure is not None and fault.befalls(entry) for entry in entries]
             with self._changed:
-                answers = iter(work([entry for entry, done in zip(entries, is_done, strict=True) if done]))
-            outcomes = [next(answers) if done else None for done in is_done]
+                outcomes = answer_some(entries, spoilt, work, failure, carried_out=fault.after)
             fault.strike(after=True)
-            return [
-                fault.entry_failure if is_hit else outcome for is_hit, outcome in zip(befallen, outcomes, strict=True)
-            ]
+            return outcomes
 
     def busy_threads(self) -> set[threading.Thread]:
         """Return the threads that are in a call, standing still or not."""

@@ -18,8 +18,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from receipt_actors.backends import Backend
-from receipt_actors.domain.ports import EntryFailure, ReceivedMessage
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable, QueueUnavailable, UnavailableError
+from receipt_actors.testing._faults import INTERNAL_ERROR, answer_some
 
 _UNAVAILABLE: Mapping[str, type[UnavailableError]] = {
     "verify_receipt": AppStoreUnavailable,
@@ -61,41 +61,31 @@ def intercept(backend: Backend, around: Around) -> Backend:
     Each call blocks: the App Store is asked by ``verify_receipt``, even if the client has ``begin``.
     What Apple signed is verified without a word to the world, and left alone.
     """
-    server_api = backend.server_api
     queues: Any = _Intercepted(
         backend.queues,
         around,
         calls="receive",
         batches="send delete change_visibility",
         left_alone="dead_letter_queue approximate_number_of_messages",
-        has_queue=True,
     )
-    ledger: Any = _Intercepted(
-        backend.ledger,
-        around,
-        calls="claim get mark_refunded unmark_refunded",
-        batches="claim_all",
-        left_alone="check",
-    )
-    app_store: Any = _Intercepted(backend.app_store, around, calls="verify_receipt", left_alone="")
-    api: Any = None
-    if server_api is not None:
-        api = _Intercepted(server_api, around, calls="get_transaction_info", left_alone="transaction_id_of")
+    claims = "claim get mark_refunded unmark_refunded"
+    ledger: Any = _Intercepted(backend.ledger, around, calls=claims, batches="claim_all", left_alone="check")
+    app_store: Any = _Intercepted(backend.app_store, around, calls="verify_receipt")
+    api: Any = backend.server_api
+    if api is not None:
+        api = _Intercepted(api, around, calls="get_transaction_info", left_alone="transaction_id_of")
     return replace(backend, queues=queues, ledger=ledger, app_store=app_store, server_api=api)
 
 
 class _Intercepted:
-    """A client of which some methods go through ``around``; no other can be called than these and those ``left_alone``.
+    """A client of which some methods go through ``around``, some are ``left_alone``, and no others can be called.
 
     So a client that has ``begin`` as well is asked by these methods all the same.
     """
 
-    def __init__(
-        self, client: Any, around: Around, *, calls: str, batches: str = "", left_alone: str, has_queue: bool = False
-    ) -> None:
+    def __init__(self, client: Any, around: Around, *, calls: str, batches: str = "", left_alone: str = "") -> None:
         self._client = client
         self._around = around
-        self._has_queue = has_queue
         for name in calls.split():
             setattr(self, name, partial(self._call, name))
         for name in batches.split():
@@ -104,26 +94,20 @@ class _Intercepted:
             setattr(self, name, getattr(client, name))
 
     def _call(self, operation: str, *args: Any, **keywords: Any) -> Any:
-        queue = args[0] if self._has_queue else None
+        queue = args[0] if operation == "receive" else None
         carry_out = partial(getattr(self._client, operation), *args, **keywords)
         return self._around(PortCall(operation, queue, None, self._client, lambda _: carry_out()))
 
     def _batch(self, operation: str, *args: Any) -> Any:
         *queue, entries = args
         method = partial(getattr(self._client, operation), *queue)
-        call = PortCall(
-            operation, queue[0] if queue else None, entries, self._client, lambda some: method(some) if some else []
-        )
-        return self._around(call)
+        carry_out = lambda some: method(some) if some else []  # noqa: E731
+        return self._around(PortCall(operation, queue[0] if queue else None, entries, self._client, carry_out))
 
 
 @dataclass(frozen=True, slots=True)
 class FaultRates:
-    """How often calls fare badly: probabilities from 0 to 1, one beside the other (together at most 1).
-
-    Raises:
-        ValueError: a rate is outside of 0 to 1, or all together are above 1.
-    """
+    """How often calls fare badly: probabilities from 0 to 1, together at most 1 (else ``ValueError``)."""
 
     refused: float = 0.0  #: the service does nothing, and the call fails: no connection, 5xx, throttling
     lost: float = 0.0  #: it is carried out, and the answer is lost
@@ -134,14 +118,12 @@ class FaultRates:
     slow_seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no probability."""
         rates = {name: getattr(self, name) for name in _RATES}
         if not all(0 <= rate <= 1 for rate in rates.values()) or sum(rates.values()) > 1:
             raise ValueError(f"rates must be from 0 to 1, and together at most 1; found {rates}")
 
 
 _RATES = ("refused", "lost", "slow", "failed_entries", "unconfirmed_entries", "delivered_twice")
-_FAILED = EntryFailure("InternalError", "injected", sender_fault=False)
 
 
 class FaultyCalls:
@@ -167,24 +149,19 @@ class FaultyCalls:
     def __call__(self, call: PortCall) -> Any:
         """Draw a fault, and carry the call out as it says."""
         rates = self._by_operation.get(call.operation, self._rates)
-        fault = self._draw(call, rates)
-        match fault:
+        match fault := self._draw(call, rates):
             case "refused":
                 raise call.unavailable("refused (injected)")
-            case "lost":
-                call.carry_out()
-                raise call.unavailable("the answer was lost (injected)")
-            case "slow":
-                time.sleep(rates.slow_seconds)
-                return call.carry_out()
             case "failed_entries" | "unconfirmed_entries":
                 return self._spoil_entries(call, carried_out=fault == "unconfirmed_entries")
-            case "delivered_twice":
-                received: Sequence[ReceivedMessage] = call.carry_out()
-                call.client.change_visibility(call.queue, [(message.receipt_handle, 0) for message in received])
-                return received
-            case _:
-                return call.carry_out()
+            case "slow":
+                time.sleep(rates.slow_seconds)
+        answer = call.carry_out()
+        if fault == "lost":
+            raise call.unavailable("the answer was lost (injected)")
+        if fault == "delivered_twice":
+            call.client.change_visibility(call.queue, [(message.receipt_handle, 0) for message in answer])
+        return answer
 
     def _draw(self, call: PortCall, rates: FaultRates) -> str | None:
         with self._lock:
@@ -202,10 +179,7 @@ class FaultyCalls:
         assert call.entries is not None
         with self._lock:
             spoilt = [self._random.random() < 0.5 for _ in call.entries]
-        done = [entry for entry, is_spoilt in zip(call.entries, spoilt, strict=True) if carried_out or not is_spoilt]
-        answers = iter(call.carry_out(done))
-        outcomes = [next(answers) if carried_out or not is_spoilt else None for is_spoilt in spoilt]
-        return [_FAILED if is_spoilt else outcome for is_spoilt, outcome in zip(spoilt, outcomes, strict=True)]
+        return answer_some(call.entries, spoilt, call.carry_out, INTERNAL_ERROR, carried_out=carried_out)
 
 
 def _can_befall(fault: str, call: PortCall) -> bool:
@@ -220,7 +194,7 @@ def kill_this_process() -> None:
 
 
 class CrashPoint:
-    """Ends the process at one step of the walk, for ``intercept``: before or after its n-th call of an operation.
+    """Ends the process before or after its n-th call of an operation, for ``intercept``.
 
     The calls of the ports are the only steps that anybody outside can see, so a run for each call, before it and after
     it, is a run for every moment at which a process can die. ``steps`` lists the calls of a run, for finding the n.
@@ -240,24 +214,20 @@ class CrashPoint:
         after: bool = False,
         crash: Callable[[], None] = kill_this_process,
     ) -> None:
-        self._operation = operation
-        self._number = number
+        self._step = operation, number
         self._after = after
         self._crash = crash
-        self._lock = threading.Lock()  # over what follows
-        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
         self.steps: list[tuple[str, int]] = []
 
     def __call__(self, call: PortCall) -> Any:
         """Count the call, carry it out, and die if this is the one."""
         with self._lock:
-            self._counts[call.operation] += 1
-            number = self._counts[call.operation]
-            self.steps.append((call.operation, number))
-        dies = (call.operation, number) == (self._operation, self._number)
-        if dies and not self._after:
+            step = call.operation, 1 + sum(operation == call.operation for operation, _ in self.steps)
+            self.steps.append(step)
+        if step == self._step and not self._after:
             self._crash()
         answer = call.carry_out()
-        if dies and self._after:
+        if step == self._step and self._after:
             self._crash()
         return answer

@@ -79,15 +79,12 @@ class Monkey:
             spares it.
         elsewhere: the weight of the places that ``weights`` does not name.
         kills: the share of strikes that kill, from 0 to 1; the others crash.
-        respects_budgets: True: no actor is struck that its supervisor may no longer restart: the restarts that
-            it has counted within its ``period_seconds`` (whatever they were for) stay within its ``intensity``, and its
-            killed children that still run within its ``max_zombies``. A tree survives any number of such strikes.
-            Temporary children are free, and those with a backoff that never gives up; a supervisor is a child of its
-            own supervisor, and counts there. False: a crash storm, which ends the tree sooner or later.
-        patience_seconds: how long to wait for the end of who was struck.
+        respects_budgets: True: a supervisor's restarts within ``period_seconds`` stay within its ``intensity``, and its
+            killed children that still run within its ``max_zombies``: a tree survives any number of such strikes.
+            False: a crash storm, which ends the tree sooner or later.
+        patience_seconds: how long to wait for the end of an actor that was struck.
 
-    Raises:
-        ValueError: a weight is negative, or ``kills`` is no share.
+    Raises ``ValueError`` if a weight is negative, or ``kills`` is no share.
     """
 
     def __init__(
@@ -151,34 +148,34 @@ class Monkey:
         self.strikes.append(strike)
         return strike
 
-    # --- budgets ---
-
     def _is_within_budget(self, victim: Ref, manner: Manner) -> bool:
-        """Tell whether its supervisor can bear one more end; no, where the supervisor does not say."""
+        """Tell whether its supervisor can bear one more end; no, where the supervisor does not say.
+
+        Temporary children are free, and those with a backoff that never gives up.
+        """
         supervisor = _supervisor_of(victim)
         assert supervisor is not None
         try:
             spec = _spec_of(supervisor, victim)
-            if spec is None:  # it has ended meanwhile
-                return False
             # Its own count, which has the ends that were not strikes, too; asked after every end that it knows of.
             state = otp_sys.get_state(supervisor, ANSWER_SECONDS)
         except _GONE:
             return False
-        if manner is Manner.KILL and self._zombies_of(supervisor) >= state["_max_zombies"]:
+        if spec is None:  # it has ended meanwhile
+            return False
+        zombies = sum(_supervisor_of(ref) is supervisor for ref in self._actors.zombies())
+        if manner is Manner.KILL and zombies >= state["_max_zombies"]:
             return False
         if spec.backoff is not None:
             return spec.backoff.give_up_after is None
-        return spec.restart is TEMPORARY or self._restarts(supervisor, state["_window"]) < state["_window"].intensity
+        window: RestartWindow = state["_window"]
+        return spec.restart is TEMPORARY or self._restarts(supervisor, window) < window.intensity
 
     def _restarts(self, supervisor: Ref, window: RestartWindow) -> int:
         now = self._actors.clock.monotonic()
         self._still_to_end = [ref for ref in self._still_to_end if ref.is_alive()]
         to_come = sum(_supervisor_of(ref) is supervisor for ref in self._still_to_end)
         return to_come + sum(now - at <= window.period_seconds for at in window.restarts)
-
-    def _zombies_of(self, supervisor: Ref) -> int:
-        return sum(_supervisor_of(ref) is supervisor for ref in self._actors.zombies())
 
 
 def _place_of(ref: Ref) -> Hashable:
@@ -200,17 +197,11 @@ def _is_simple(ref: Ref) -> bool:
 
 def _spec_of(supervisor: Ref, child: Ref) -> ChildSpec | None:
     """Ask for the spec of a child; None where it is none (any more)."""
-    key: Hashable = child
+    ids: list[Hashable] = [child]
     if not _is_simple(supervisor):
         ids = [info.id for info in which_children(supervisor, ANSWER_SECONDS) if info.child is child]
-        if not ids:
-            return None
-        (key,) = ids
-    spec = get_child_spec(supervisor, key, ANSWER_SECONDS)
+    spec = get_child_spec(supervisor, ids[0], ANSWER_SECONDS) if ids else None
     return spec if isinstance(spec, ChildSpec) else None
-
-
-# --- is the tree whole? ----------------------------------------------------------------------------------------------
 
 
 def is_whole(actors: ActorSystem, spec: ChildSpec | None = None) -> bool:
@@ -221,11 +212,7 @@ def is_whole(actors: ActorSystem, spec: ChildSpec | None = None) -> bool:
 def wait_until_whole(
     actors: ActorSystem, spec: ChildSpec | None = None, timeout_seconds: float = PATIENCE_SECONDS
 ) -> None:
-    """Wait until the tree is whole.
-
-    Raises:
-        TimeoutError: it is not in time; says what is missing.
-    """
+    """Wait until the tree is whole. Raises ``TimeoutError``, which says what is missing."""
     deadline = time.monotonic() + timeout_seconds
     while faults := faults_of_tree(actors, spec):
         if time.monotonic() > deadline:
@@ -234,21 +221,15 @@ def wait_until_whole(
 
 
 def faults_of_tree(actors: ActorSystem, spec: ChildSpec | None = None) -> tuple[str, ...]:
-    """Compare a running tree with its specs, from every supervisor that has none above it downwards.
+    """Compare a running tree with its specs, and explain each fault; nothing where the tree is whole.
 
     A fault is: a static child (one that a supervisor was started with, unless it is temporary) that is unknown or out
-    of order; a child that does not run, is being restarted, or is not who its name names; a supervisor that has ended
-    or does not answer; an actor that has outlived its supervisor; no supervisor at all. Children that were added, and
-    those of simple_one_for_one supervisors, come and go; only their restarts that are due are faults.
+    of order; a child that does not run, is being restarted, or is not the one its name names; a supervisor that has
+    ended or does not answer; an actor that has outlived its supervisor; no supervisor at all. Children that were added,
+    and those of simple_one_for_one supervisors, come and go; only their restarts that are due are faults.
 
-    A tree that is at work changes while it is looked at. What is wrong with it for long, ``wait_until_whole`` tells.
-
-    Args:
-        actors: whose actors.
-        spec: how the root was started, to hold its own children against it; those below are asked for theirs.
-
-    Returns:
-        An explanation of each fault; nothing where the tree is whole.
+    A busy tree changes while it is looked at: ``wait_until_whole`` tells what is wrong with it for long. ``spec`` is
+    how the root was started, to compare its own children with; supervisors are asked for the specs of those below.
     """
     processes = actors.processes()
     roots = [ref for ref in processes if ref.process.parent is None and _is_supervisor(ref)]

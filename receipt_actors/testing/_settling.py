@@ -23,29 +23,23 @@ class _Look:
 
     def __init__(self, find_out: Callable[[], str | None]) -> None:
         self._find_out = find_out
-        self._done = threading.Event()
+        self.done = threading.Event()
         self.finding: str | None = "the scheduler, which hangs"
 
     def run(self) -> None:
         self.finding = self._find_out()
-        self._done.set()
+        self.done.set()
 
     def fail(self, _error: BaseException) -> None:
         self.finding = "the look itself, which failed"
-        self._done.set()
-
-    def wait(self) -> None:
-        self._done.wait(PATIENCE_SECONDS)
+        self.done.set()
 
 
 def settle(actors: ActorSystem, *fakes: Fake) -> None:
     """Wait until nothing more will happen unless the clock moves, or somebody outside does something.
 
     Calls that a fake holds, and long polls of empty queues, count as at rest. With the real clock there may be timers
-    that are still to fire.
-
-    Raises:
-        TimeoutError: it took more than ``PATIENCE_SECONDS``; says who is busy.
+    that are still to fire. Raises ``TimeoutError`` after ``PATIENCE_SECONDS``, which says what is busy.
     """
     _look_until_none(actors, lambda: _busy(actors, fakes))
 
@@ -53,10 +47,8 @@ def settle(actors: ActorSystem, *fakes: Fake) -> None:
 def wait_until(predicate: Callable[[], bool], actors: ActorSystem) -> None:
     """Wait until ``predicate`` is true; it is asked on the scheduler's thread, between the turns of actors.
 
-    For what ``settle`` cannot know: real clients, the real clock. It keeps a processor busy meanwhile.
-
-    Raises:
-        TimeoutError: it took more than ``PATIENCE_SECONDS``.
+    For what ``settle`` cannot know: real clients, the real clock. It keeps a processor busy meanwhile. Raises
+    ``TimeoutError`` after ``PATIENCE_SECONDS``.
     """
     _look_until_none(actors, lambda: None if predicate() else "the predicate, which is still false")
 
@@ -64,8 +56,7 @@ def wait_until(predicate: Callable[[], bool], actors: ActorSystem) -> None:
 def advance(clock: ManualClock, seconds: float, actors: ActorSystem, *fakes: Fake) -> None:
     """Move the clock on, from timer to timer, and let the actors settle after each: as if the time had passed.
 
-    Raises:
-        TimeoutError: the actors do not come to rest, or never let the time pass: a timer sets the next one for at once.
+    Raises ``TimeoutError`` if they do not settle, or if each timer sets the next one for at once.
     """
     end = clock.monotonic() + seconds
     settle(actors, *fakes)
@@ -85,7 +76,7 @@ def _look_until_none(actors: ActorSystem, find_out: Callable[[], str | None]) ->
     while True:
         look = _Look(find_out)
         actors.scheduler.schedule(look)
-        look.wait()
+        look.done.wait(PATIENCE_SECONDS)
         if look.finding is None:
             return
         if time.monotonic() > deadline:

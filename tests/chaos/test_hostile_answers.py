@@ -26,7 +26,7 @@ from receipt_actors.domain.receipts import Genuine, Unidentified
 from receipt_actors.domain.verdicts import Plan, make_plan
 from receipt_actors.errors import AppStoreUnavailable, BatchesRefused, LedgerUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from receipt_actors.sandbox.load import Answered, SampleMessage
 from receipt_actors.sqlite import EmbeddedQueues
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
@@ -252,22 +252,15 @@ Figure = Callable[[str], None]
 
 class HostileAppStore(HttpServer):
     def __init__(self, answers: list[HostileAnswer], slow_every: int = 0) -> None:
-        super().__init__("127.0.0.1", 0, self._answer, name="hostile-app-store")
+        super().__init__(self._answer)
         self._answers = answers
         self._slow_every = slow_every
 
-    def _answer(self, _method: str, _path: str, body: bytes) -> Reply:
-        number = int(json.loads(body)["receipt-data"])
+    def _answer(self, request: Request) -> Reply:
+        number = int(json.loads(request.body)["receipt-data"])
         is_slow = self._slow_every and number % self._slow_every == 0
         data = response(200, self._answers[number].body, "application/json")
         return Reply(data, FOREVER_SECONDS if is_slow else 0.0)
-
-    def __enter__(self) -> HostileAppStore:
-        self.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.stop()
 
 
 def submission(number: int) -> Submission:

@@ -27,7 +27,7 @@ from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.consumer import Consumer
 from receipt_actors.pipeline.protocol import APP_STORE_GATEWAY, SendMessage, VerifyReceipt
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from receipt_actors.sandbox.load import Kind, SampleMessage, make_scenario
 from receipt_actors.testing import FakeServices
 from tests.backends.test_aws import ITEM, FakeAws
@@ -151,12 +151,13 @@ class Echo(HttpServer):
     """Answers with what it was sent, as error pages do; in JSON's escapes every other time."""
 
     def __init__(self) -> None:
-        super().__init__("127.0.0.1", 0, self._answer, name="echo")
+        super().__init__(self._answer)
         self._count = 0
 
-    def _answer(self, _method: str, _path: str, body: bytes) -> Reply:
+    def _answer(self, request: Request) -> Reply:
         self._count += 1
-        page = body if self._count % 2 else json.dumps({"status": "?", "you_sent": body.decode()}).encode()
+        escaped = json.dumps({"status": "?", "you_sent": request.body.decode()}).encode()
+        page = request.body if self._count % 2 else escaped
         return Reply(response(200 if self._count % 3 else 500, page, "text/html"))
 
 
@@ -284,7 +285,7 @@ def test_words_of_aws_are_passed_on_without_what_they_quote(monkeypatch: pytest.
             fake.answer("SendMessageBatch", AwsReply({"Failed": [failed]}))
             said.append(str(queues.send(SOURCE, [OutgoingMessage(bodies[0])])))
     finally:
-        fake.stop()
+        fake.close()
     assert len(said) > 30
     assert_tells_nothing("\n".join(said), frozenset(pieces(receipt) | pieces(JWS)))
     assert any("cannot handle" in each for each in said)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.cli import admin_client
-from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, Request, response
 from tests.ports import reserved_port
 
 from .conftest import Ended
@@ -37,7 +37,7 @@ def serve() -> Iterator[Callable[[Handler], str]]:
     servers: list[HttpServer] = []
 
     def start(handler: Handler) -> str:
-        servers.append(HttpServer("127.0.0.1", 0, handler, name="stranger").start())
+        servers.append(HttpServer(handler).start())
         return servers[-1].url.removeprefix("http://")
 
     yield start
@@ -126,7 +126,7 @@ class TestEveryCommand:
     def test_another_service(
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], answer: bytes
     ) -> None:
-        address = serve(lambda _method, _path, _body: Reply(answer))
+        address = serve(lambda _: Reply(answer))
         code = 3 if command[0] == "status" else 1
         assert_one_line(cli(*command, "--admin", address), code, f"{address} is no admin port of receipt-actors")
 
@@ -135,7 +135,7 @@ class TestEveryCommand:
     ) -> None:
         monkeypatch.setattr(admin_client, "ANSWER_SECONDS", 0.1)
         monkeypatch.setattr(admin_client, "SILENCE_SECONDS", 0.1)
-        address = serve(lambda _method, _path, _body: Reply(response(200, b"{}", "text/plain"), 3600.0, hangs=True))
+        address = serve(lambda _: Reply(response(200, b"{}", "text/plain"), 3600.0, hangs=True))
         assert_one_line(
             cli(*command, "--admin", address), 3 if command[0] == "status" else 1, "does not answer in time"
         )
@@ -143,7 +143,7 @@ class TestEveryCommand:
     def test_a_wrong_token_is_a_wrong_setting(
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        address = serve(lambda _method, _path, _body: Reply(response(401, b'{"error": "token"}', "application/json")))
+        address = serve(lambda _: Reply(response(401, b'{"error": "token"}', "application/json")))
         assert_one_line(cli(*command, "--admin", address), 2, "wants a token", "RECEIPT_ACTORS_ADMIN_TOKEN")
         monkeypatch.setenv("RECEIPT_ACTORS_ADMIN_TOKEN", "hunter2")
         ended = cli(*command, "--admin", address)
@@ -154,7 +154,7 @@ class TestEveryCommand:
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...]
     ) -> None:
         said = json.dumps({"error": f"not now {HOSTILE}"}).encode()
-        address = serve(lambda _method, _path, _body: Reply(response(409, said, "application/json")))
+        address = serve(lambda _: Reply(response(409, said, "application/json")))
         ended = cli(*command, "--admin", address)
         assert (ended.code, ended.out) == (1, "")
         assert "not now \\x1b]0;owned\\x07\\x1b[2J" in ended.err
@@ -179,13 +179,13 @@ class TestToken:
     ) -> None:
         asked: list[str] = []
 
-        def note(_method: str, path: str, _body: bytes) -> Reply:
-            asked.append(path)
+        def note(request: Request) -> Reply:
+            asked.append(request.path)
             return Reply(response(200, b"{}", "application/json"))
 
         elsewhere = serve(note)
         head = f"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://{elsewhere}/\r\nContent-Length: 0\r\n\r\n"
-        address = serve(lambda _method, _path, _body: Reply(head.encode()))
+        address = serve(lambda _: Reply(head.encode()))
         monkeypatch.setenv("RECEIPT_ACTORS_ADMIN_TOKEN", "hunter2")
         assert cli("pause", "--admin", address).code == 1
         assert asked == []
@@ -194,14 +194,14 @@ class TestToken:
         self, cli: Cli, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-        address = serve(lambda _method, _path, _body: Reply(b"HTTP/1.1 204 No Content\r\n\r\n"))
+        address = serve(lambda _: Reply(b"HTTP/1.1 204 No Content\r\n\r\n"))
         assert cli("pause", "--admin", address).code == 0
 
 
 class TestVersions:
     def test_an_overview_of_another_version(self, cli: Cli, serve: Callable[[Handler], str]) -> None:
         data = {**overview_of(1).as_json(), "version": "0.0.7", "news": 1}
-        address = serve(lambda _method, _path, _body: Reply(response(200, json.dumps(data).encode(), "text/plain")))
+        address = serve(lambda _: Reply(response(200, json.dumps(data).encode(), "text/plain")))
         assert_one_line(
             cli("status", "--tree", "--admin", address), 1, "runs receipt-actors 0.0.7, and this is ", "same version"
         )
@@ -211,7 +211,7 @@ class TestVersions:
     ) -> None:
         monkeypatch.setattr(admin_client, "MAX_ANSWER_BYTES", 100_000)
         body = b" " * 1_000_000
-        address = serve(lambda _method, _path, _body: Reply(response(200, body, "application/json")))
+        address = serve(lambda _: Reply(response(200, body, "application/json")))
         assert_one_line(cli("status", "--tree", "--admin", address), 1, "its answer does not end")
 
 

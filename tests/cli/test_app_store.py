@@ -15,7 +15,7 @@ from appstoreserverlibrary.models.Environment import Environment
 from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 
 from receipt_actors.sandbox.apple_ca import ROOT_FILE
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from tests.patience import PATIENCE_SECONDS
 
 from .conftest import BUNDLE_ID, DEAD_LETTERS, EmbeddedWorld, Ended, Processes
@@ -118,11 +118,11 @@ def backend() -> Iterator[tuple[str, list[dict[str, str]]]]:
     """Takes notifications, but for the first one."""
     bodies: list[dict[str, str]] = []
 
-    def handle(method: str, path: str, body: bytes) -> Reply:
-        bodies.append(json.loads(body))
+    def handle(request: Request) -> Reply:
+        bodies.append(json.loads(request.body))
         return Reply(response(200 if len(bodies) > 1 else 503, b"", "text/plain"))
 
-    server = HttpServer("127.0.0.1", 0, handle, name="backend").start()
+    server = HttpServer(handle).start()
     yield f"{server.url}/notifications", bodies
     server.stop()
 

@@ -89,7 +89,7 @@ class TestGenuine:
         entry = {"transaction_id": "1", "expires_date_ms": "1000000000000000"}
         answer = {"status": 0, "receipt": {"bundle_id": BUNDLE_ID, "in_app": [entry]}, "environment": "Production"}
         reply = Reply(response(200, json.dumps(answer).encode(), "application/json"))
-        server = HttpServer("127.0.0.1", 0, lambda *_: reply, name="apple").start()
+        server = HttpServer(lambda _: reply).start()
         try:
             ended = cli("verify", "--bundle-ids", BUNDLE_ID, "--app-store-url", server.url, "TUlJ")
         finally:

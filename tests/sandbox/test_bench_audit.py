@@ -12,7 +12,6 @@ from receipt_actors.sandbox.bench.measurement import (
     in_flight_peak,
     percentiles_ms,
     slices,
-    steady,
     steady_cpu_ms,
     steady_per_second,
 )
@@ -47,7 +46,6 @@ BOTH_GONE = [delivered(), delivered()]
 
 
 def test_what_is_right_has_nothing_wrong() -> None:
-    """Whatever the order of the messages."""
     assert found(answer(1), answer(0), gone=BOTH_GONE) == ""
 
 
@@ -67,12 +65,10 @@ def test_what_is_right_has_nothing_wrong() -> None:
     ],
 )
 def test_a_wrong_answer_is_found(first: SentAnswer, complaint: str) -> None:
-    """Wrong verdict, transaction, fields, queue, user, shape or order."""
     assert complaint in found(first, answer(1), gone=BOTH_GONE)
 
 
 def test_a_missing_or_doubled_step_is_found() -> None:
-    """Answered twice, not answered, not deleted, not claimed, claimed by whom nobody sent."""
     assert found(answer(0), answer(0), answer(1), gone=BOTH_GONE) == (
         "message 0: answered more often than it was delivered"
     )
@@ -84,7 +80,6 @@ def test_a_missing_or_doubled_step_is_found() -> None:
 
 
 def test_an_answer_may_be_repeated_when_its_message_was_delivered_again() -> None:
-    """A process that died after it had answered: the same answer once more is counted, another one is wrong."""
     gone = [delivered(deliveries=2), delivered()]
     claims = {transaction_id(0), transaction_id(1)}
     answers = [answer(0), answer(1), answer(0)]
@@ -96,13 +91,11 @@ def test_an_answer_may_be_repeated_when_its_message_was_delivered_again() -> Non
 
 
 def test_much_that_is_wrong_is_counted_and_shown_in_part() -> None:
-    """A pipeline that answers nothing does not fill the screen."""
     finding = audit([delivered(None)] * 1000, [], set(), confirmed_after_seconds=0)
     assert (finding.count, len(finding.shown)) == (3000, MAX_SHOWN)
 
 
 def test_receipts_of_a_load_are_as_heavy_as_asked() -> None:
-    """About 5 KB before base64 by default, and every one another."""
     load = Load(2)
     bodies = [load.body(0), load.body(1)]
     assert bodies[0] != bodies[1]
@@ -111,41 +104,30 @@ def test_receipts_of_a_load_are_as_heavy_as_asked() -> None:
 
 
 def test_percentiles_are_values_that_occurred() -> None:
-    """Of one, of a hundred, of none."""
     assert percentiles_ms([0.5]) == {"p50": 500, "p95": 500, "p99": 500}
     assert percentiles_ms([n / 1000 for n in range(100, 0, -1)]) == {"p50": 50, "p95": 95, "p99": 99}
     assert percentiles_ms([]) == {}
 
 
 def test_the_steady_rate_leaves_ramp_and_tail_out() -> None:
-    """A second's wait at either end does not count; too few messages have no rate."""
     even = [1.0 + n / 100 for n in range(100)]
     assert steady_per_second([0.0, *even, 10.0]) == pytest.approx(100)
     assert steady_per_second([1.0]) == steady_per_second([]) == 0
 
 
-def test_the_middle_leaves_a_tenth_out_at_either_end() -> None:
-    """Of values in the order of time; of none or one there is nothing to leave out."""
-    assert steady(range(20)) == range(2, 18)
-    assert (steady([]), steady([1.0])) == ([], [1.0])
-
-
 def test_the_steady_cpu_leaves_the_start_out() -> None:
-    """A second to open connections does not count; where there was hardly a look, nothing is made up."""
     looks = [(0, 5.0), *((done, 6.0 + done / 1000) for done in range(0, 1001, 50))]
     assert steady_cpu_ms(looks) == pytest.approx(1.0)
     assert steady_cpu_ms([(0, 5.0), (500, 6.0), (1000, 7.0)]) == steady_cpu_ms([]) == 0
 
 
 def test_the_peak_in_flight_counts_overlaps() -> None:
-    """A message that is deleted as the next one is received is not in flight with it."""
     assert in_flight_peak([0, 1, 2], [3, 3, 3]) == 3
     assert in_flight_peak([0, 1, 2], [1, 2, 3]) == 1
     assert in_flight_peak([], []) == 0
 
 
 def test_slices_cover_the_whole_run() -> None:
-    """However long or short it was, and every message is in one."""
     for end in (0.01, 1.0, 1000.0):
         finished = [(end * n / 100, 0.25) for n in range(1, 101)]
         pieces = slices(finished)
@@ -188,7 +170,6 @@ def measurement(per_second: float = 100.0, *, in_flight: int = 10, rss: int = 1_
 
 
 def test_figures_say_what_was_measured() -> None:
-    """Calls for each receipt, entries in a call, and what Apple alone does not explain."""
     figures = {figure.key: figure.value for figure in figures_of(measurement())}
     assert figures["calls a receipt: all"] == pytest.approx(1.21)
     assert figures["entries a call: SendMessageBatch"] == 5
@@ -198,7 +179,6 @@ def test_figures_say_what_was_measured() -> None:
 
 
 def test_medians_are_over_runs() -> None:
-    """One slow run does not move them, and the run in the middle is the one that is drawn."""
     series = Series("all at once", [measurement(rate) for rate in (100, 10, 120)])
     assert series.medians()["rate: receipts a second"].value == 100
     assert series.middle_run().per_second == 100
@@ -208,7 +188,6 @@ def test_medians_are_over_runs() -> None:
 
 
 def test_the_slope_leaves_out_what_does_not_grow() -> None:
-    """Ten times in flight, and so much more memory: the part that is there anyway does not count."""
     few = Series("100", [measurement(in_flight=100, rss=50_000_000 + 100 * 12_000)], 100)
     many = Series("1000", [measurement(in_flight=1000, rss=50_000_000 + 1000 * 12_000)], 1000)
     assert memory_slope_bytes([few, many]) == pytest.approx(12_000 - 7_000)

@@ -28,7 +28,6 @@ ITEM = {"Key": {"S": "k"}, "Count": {"N": "2.0"}, "Word": {"S": "two"}}
     ],
 )
 def test_what_is_understood(text: str, of_the_item: bool, of_none: bool) -> None:
-    """Numbers compare as numbers; what is not there compares with nothing; AND binds before OR."""
     assert condition_holds(text, NAMES, VALUES, ITEM) is of_the_item
     assert condition_holds(text, NAMES, VALUES, {}) is of_none
 
@@ -54,6 +53,5 @@ def test_what_is_understood(text: str, of_the_item: bool, of_none: bool) -> None
     ],
 )
 def test_what_is_not_is_refused(text: str) -> None:
-    """A condition that is passed over would let a write through that the real service refuses."""
     with pytest.raises(BadExpression, match="is not simulated"):
         condition_holds(text, NAMES, VALUES, ITEM)

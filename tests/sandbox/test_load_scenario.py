@@ -21,10 +21,8 @@ from receipt_actors.sandbox.apple_ca import Authority, Flaw
 from receipt_actors.sandbox.check import AnswerSeen, DeadLetterSeen, check
 from receipt_actors.sandbox.load import (
     INVALID,
-    MIXED_SHARES,
+    MIXES,
     OK,
-    SHARES,
-    SIGNED_SHARES,
     Answered,
     Asked,
     DeadLettered,
@@ -36,7 +34,7 @@ from receipt_actors.sandbox.load import (
     make_scenario,
 )
 from receipt_actors.sandbox.receipts import Fault
-from receipt_actors.sandbox.signed_transactions import REASONS, Signer
+from receipt_actors.sandbox.signed_transactions import HOSTILE, REASONS
 from receipt_actors.sandbox.store import Store
 from receipt_actors.stores.apple.ports import SignatureRefused
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
@@ -53,7 +51,6 @@ SCENARIO = make_scenario(300, 7, BUNDLE_ID, POST_QUEUE, KEY)
 
 
 def ideal(scenario: Scenario) -> tuple[list[AnswerSeen], list[DeadLetterSeen]]:
-    """What a faultless service does with a scenario; in a group the one whose message comes first wins."""
     answers: list[AnswerSeen] = []
     dead_letters: list[DeadLetterSeen] = []
     taken: set[str] = set()
@@ -89,12 +86,10 @@ def faults(answers: Sequence[AnswerSeen], dead_letters: Sequence[DeadLetterSeen]
 @patient
 @given(st.integers(min_value=0, max_value=400), st.integers())
 def test_a_scenario_has_exactly_as_many_messages_as_asked_for(count: int, seed: int) -> None:
-    """Groups and pairs do not add to the count, and what they leave over is genuine."""
     assert len(make_scenario(count, seed, BUNDLE_ID, POST_QUEUE, KEY).messages) == count
 
 
 def test_a_seed_decides_everything() -> None:
-    """The same seed gives the same messages; another seed has no user, transaction or body in common with it."""
     assert make_scenario(300, 7, BUNDLE_ID, POST_QUEUE, KEY) == SCENARIO
     other = make_scenario(300, 8, BUNDLE_ID, POST_QUEUE, KEY)
     for name in ("user_id", "body"):
@@ -105,22 +100,22 @@ def test_a_seed_decides_everything() -> None:
 
 
 def test_the_mix() -> None:
-    """Somewhat over half of the messages are genuine, and every kind is among a hundred already."""
     kinds = Counter(message.kind for message in SCENARIO.messages)
     assert 0.5 <= kinds[Kind.GENUINE] / 300 <= 0.6
-    assert kinds_of(make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY)) == {Kind.GENUINE, *SHARES}
+    assert kinds_of(make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY)) == kinds_in(Receipts.APP)
 
 
-@pytest.mark.parametrize(
-    ("receipts", "kinds"),
-    [(Receipts.SIGNED, {Kind.SIGNED, *SIGNED_SHARES}), (Receipts.MIXED, {Kind.GENUINE, *MIXED_SHARES})],
-)
-def test_mixes_with_signed_transactions(receipts: Receipts, kinds: set[Kind]) -> None:
-    """Signed transactions alone, or beside app receipts; together they are every kind there is."""
+def kinds_in(receipts: Receipts) -> set[Kind]:
+    shares, rest = MIXES[receipts]
+    return {rest, *shares}
+
+
+@pytest.mark.parametrize("receipts", [Receipts.SIGNED, Receipts.MIXED])
+def test_mixes_with_signed_transactions(receipts: Receipts) -> None:
     scenario = make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY, receipts=receipts)
     assert len(scenario.messages) == 100
-    assert kinds_of(scenario) == kinds
-    assert {Kind.GENUINE, *SHARES} | {Kind.SIGNED, *SIGNED_SHARES} | {*MIXED_SHARES} == set(Kind)
+    assert kinds_of(scenario) == kinds_in(receipts)
+    assert set[Kind]().union(*map(kinds_in, Receipts)) == set(Kind)
     assert make_scenario(100, 1, BUNDLE_ID, POST_QUEUE, KEY, receipts=receipts) == scenario
 
 
@@ -129,7 +124,6 @@ def kinds_of(scenario: Scenario) -> set[Kind]:
 
 
 def test_submissions_are_told_apart_by_their_users() -> None:
-    """Every submission has a user and a body of its own; only a duplicate comes twice, with its submission id."""
     bodies = Counter(message.body for message in SCENARIO.messages)
     assert len({message.user_id for message in SCENARIO.messages}) == len(bodies)
     for message in SCENARIO.messages:
@@ -138,14 +132,12 @@ def test_submissions_are_told_apart_by_their_users() -> None:
 
 
 def test_attributes_can_be_sent() -> None:
-    """SQS refuses empty attribute values; about half of the producers name their submissions."""
     named = [message for message in SCENARIO.messages if message.attributes]
     assert all(value for message in named for value in message.attributes.values())
     assert 0.3 < len(named) / 300 < 0.7
 
 
 def test_padding_makes_messages_heavier() -> None:
-    """Receipts weigh what they are asked to weigh, forged ones too."""
     padded = make_scenario(50, 7, BUNDLE_ID, POST_QUEUE, KEY, padding_bytes=5000)
     light = {Kind.MALFORMED, Kind.GARBAGE}
     assert all(len(message.body) > 5000 for message in padded.messages if message.kind not in light)
@@ -155,7 +147,6 @@ def test_padding_makes_messages_heavier() -> None:
 
 
 def test_the_store_says_of_each_kind_what_is_expected() -> None:
-    """Apple's answer in production fits the expectation of every well-formed message."""
     statuses = {
         Reason.SANDBOX_REFUSED: {21007},
         Reason.NOT_AUTHENTIC: {21003},
@@ -176,7 +167,6 @@ def test_the_store_says_of_each_kind_what_is_expected() -> None:
 
 
 def test_apples_library_says_of_each_signature_what_is_expected() -> None:
-    """What is signed wrongly is refused for the expected reason, in every way there is; all else is verified."""
     signed_data = AppleSignedData([Authority(KEY).root])
     refused: list[Reason] = []
     verified: set[Kind] = set()
@@ -198,8 +188,8 @@ def test_apples_library_says_of_each_signature_what_is_expected() -> None:
                 assert transaction_id == transaction.transaction_id
             case _:
                 pytest.fail(f"{message.kind} was verified")
-    assert verified == {Kind.SIGNED, *SIGNED_SHARES} - {Kind.HOSTILE_SIGNATURE, Kind.GARBAGE}
-    assert set(refused) == {reason for reason, _ in Signer(KEY).hostile}
+    assert verified == kinds_in(Receipts.SIGNED) - {Kind.HOSTILE_SIGNATURE, Kind.GARBAGE}
+    assert set(refused) == {reason for reason, _ in HOSTILE}
     assert set(REASONS) == set(Flaw)
 
 
@@ -210,14 +200,12 @@ def interpret_transaction(payload: Mapping[str, object]) -> Genuine:
 
 
 def finally_answered(ask: Callable[[], Answer | Fault]) -> Answer:
-    """Ask until it fails no more."""
     while isinstance(answer := ask(), Fault):
         pass
     return answer
 
 
 def test_the_server_api_says_of_each_receipt_what_is_expected() -> None:
-    """What a store that has sold a scenario answers for the id in each receipt fits the expectation."""
     scenario = make_scenario(400, 7, BUNDLE_ID, POST_QUEUE, KEY, asked=Asked.SERVER_API)
     store, utility = Store(Authority(KEY).sign, key=KEY), ReceiptUtility()
     for receipt in scenario.sold:
@@ -254,7 +242,6 @@ def test_the_server_api_says_of_each_receipt_what_is_expected() -> None:
 
 
 def test_every_well_formed_message_is_a_submission_and_garbage_is_not() -> None:
-    """Garbage is refused for the expected reason before Apple is asked; everything else is let in."""
     garbage = [message for seed in range(3) for message in make_scenario(300, seed, BUNDLE_ID, POST_QUEUE).messages]
     mixed = make_scenario(400, 7, BUNDLE_ID, POST_QUEUE, KEY, receipts=Receipts.MIXED).messages
     for message in (*SCENARIO.messages, *garbage, *mixed):
@@ -272,7 +259,6 @@ def test_every_well_formed_message_is_a_submission_and_garbage_is_not() -> None:
 
 
 def test_a_faultless_run_passes() -> None:
-    """When all is as expected nothing is wrong, and the figures add up."""
     report = check(SCENARIO, ANSWERS, DEAD_LETTERS)
     assert report.wrong == ()
     assert sum(kind.sent for kind in report.kinds.values()) == 300
@@ -286,7 +272,6 @@ def test_a_faultless_run_passes() -> None:
 
 
 def test_repetitions_are_fine() -> None:
-    """Queues deliver at least once: the same answers and moves again change nothing in the report."""
     once = check(SCENARIO, ANSWERS, DEAD_LETTERS)
     assert check(SCENARIO, [*ANSWERS, *reversed(ANSWERS)], DEAD_LETTERS * 2) == once
 
@@ -294,7 +279,6 @@ def test_repetitions_are_fine() -> None:
 @patient
 @given(st.sampled_from(ANSWERS))
 def test_a_missing_answer_is_found(answer: AnswerSeen) -> None:
-    """Whichever answer is left out, the report names its user."""
     (fault, *_) = faults([each for each in ANSWERS if each != answer], DEAD_LETTERS)
     assert f"user {answer.user_id}: transaction {answer.transaction_id} was answered nothing" in fault
 
@@ -302,7 +286,6 @@ def test_a_missing_answer_is_found(answer: AnswerSeen) -> None:
 @patient
 @given(st.sampled_from(ANSWERS))
 def test_a_wrong_answer_is_found_in_place_of_the_right_one_or_beside_it(answer: AnswerSeen) -> None:
-    """Whichever answer is turned round, OK for INVALID or the other way."""
     turned = replace(answer, status=INVALID if answer.status == OK else OK)
     assert faults([turned if each == answer else each for each in ANSWERS], DEAD_LETTERS)
     assert any("INVALID" in fault and "OK" in fault for fault in faults([*ANSWERS, turned], DEAD_LETTERS))
@@ -311,14 +294,12 @@ def test_a_wrong_answer_is_found_in_place_of_the_right_one_or_beside_it(answer: 
 @patient
 @given(st.sampled_from(ANSWERS), st.sampled_from(["1", ""]))
 def test_an_answer_for_a_transaction_that_was_not_bought_is_found(answer: AnswerSeen, transaction_id: str) -> None:
-    """An additional answer to a user about something else is wrong."""
     alien = replace(answer, transaction_id=transaction_id)
     (fault,) = faults([*ANSWERS, alien], DEAD_LETTERS)
     assert "expected no answer" in fault
 
 
 def test_an_answer_for_the_wrong_reason_is_found() -> None:
-    """INVALID for another reason than the expected one is wrong; without any reason it is not."""
     expired = next(answer for answer in ANSWERS if answer.reason == Reason.EXPIRED)
     rest = [answer for answer in ANSWERS if answer != expired]
     (fault,) = faults([*rest, replace(expired, reason="refunded")], DEAD_LETTERS)
@@ -327,7 +308,6 @@ def test_an_answer_for_the_wrong_reason_is_found() -> None:
 
 
 def test_a_group_needs_exactly_one_ok() -> None:
-    """Nobody, or two users, getting OK for one purchase is wrong; which user gets it is not."""
     members = [answer for answer in ANSWERS if answer.user_id in {each.user_id for each in of_kind(Kind.REPLAYED)}]
     group = [answer for answer in members if answer.transaction_id == members[0].transaction_id]
     rest = [answer for answer in ANSWERS if answer not in group]
@@ -346,7 +326,6 @@ def test_a_group_needs_exactly_one_ok() -> None:
 @patient
 @given(st.sampled_from(DEAD_LETTERS))
 def test_what_was_not_moved_or_moved_for_another_reason_is_found(dead_letter: DeadLetterSeen) -> None:
-    """An unanswerable message must be in the dead-letter queue, under its reason and no other."""
     rest = [each for each in DEAD_LETTERS if each != dead_letter]
     (fault,) = faults(ANSWERS, rest)
     assert "dead-lettered as nothing" in fault
@@ -355,7 +334,6 @@ def test_what_was_not_moved_or_moved_for_another_reason_is_found(dead_letter: De
 
 
 def test_moving_an_answerable_message_and_answering_an_unanswerable_one_are_found() -> None:
-    """Not even when it was answered, or moved, too: no answer may be invented."""
     for kind in (Kind.GENUINE, Kind.REPLAYED, Kind.EXPIRED):
         moved = DeadLetterSeen(of_kind(kind)[0].body, "receipt_malformed")
         (fault,) = faults(ANSWERS, [*DEAD_LETTERS, moved])
@@ -367,7 +345,6 @@ def test_moving_an_answerable_message_and_answering_an_unanswerable_one_are_foun
 
 
 def test_strays_are_found() -> None:
-    """Answers and dead letters that nobody's message explains are reported apart."""
     report = check(SCENARIO, [*ANSWERS, AnswerSeen(1, "1", OK)], [*DEAD_LETTERS, DeadLetterSeen("?", "not_json")])
     assert report.strays == ("answer to user 1, who sent nothing", "dead letter that nobody sent: '?'")
     assert report.wrong == report.strays

@@ -62,13 +62,11 @@ TRANSACTION = SampleReceipt("com.example.game", (Purchase("1000000001"),), shape
 
 @given(receipts, st.binary(min_size=1), st.integers(min_value=0, max_value=100))
 def test_what_is_minted_can_be_read(receipt: SampleReceipt, key: bytes, padding_bytes: int) -> None:
-    """A receipt survives the way through its base64 string, under any key and with any padding."""
     assert read(mint(receipt, key=key, padding_bytes=padding_bytes), key=key) == receipt
 
 
 @given(st.data())
 def test_a_changed_receipt_is_never_genuine(data: st.DataObject) -> None:
-    """Whichever byte is changed, the receipt is a forgery, or malformed; it never says something else."""
     content = bytearray(base64.b64decode(mint(data.draw(st.sampled_from([GENUINE, TRANSACTION])))))
     at = data.draw(st.integers(min_value=0, max_value=len(content) - 1))
     content[at] ^= data.draw(st.integers(min_value=1, max_value=255))
@@ -76,23 +74,18 @@ def test_a_changed_receipt_is_never_genuine(data: st.DataObject) -> None:
         read(base64.b64encode(content).decode())
 
 
-def test_a_forgery_is_told_apart_from_garbage() -> None:
-    """What was minted under another key is forged."""
-    with pytest.raises(ForgedReceipt):
-        read(forge(GENUINE))
-    with pytest.raises(ForgedReceipt):
-        read(mint(GENUINE, key=b"one"), key=b"two")
-
-
 @given(st.text() | st.binary().map(lambda data: base64.b64encode(data).decode()))
 def test_garbage_is_malformed(text: str) -> None:
-    """Any other string, base64 or not, is no receipt."""
     with pytest.raises(MalformedReceipt):
         read(text)
 
 
+def test_what_was_minted_under_another_key_is_forged() -> None:
+    with pytest.raises(ForgedReceipt):
+        read(forge(GENUINE))
+
+
 def test_a_padded_receipt_weighs_as_much_as_a_real_one() -> None:
-    """Padding adds about what was asked for; without it a receipt is small. Like real ones, all begin with MII."""
     small, padded = mint(GENUINE), mint(GENUINE, padding_bytes=REAL_RECEIPT_BYTES)
     assert len(small) < 1200
     assert REAL_RECEIPT_BYTES < len(padded) < 2 * REAL_RECEIPT_BYTES
@@ -102,14 +95,12 @@ def test_a_padded_receipt_weighs_as_much_as_a_real_one() -> None:
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_an_ios_6_style_receipt_is_one_purchase(count: int) -> None:
-    """None or two purchases don't fit into the flat shape."""
     with pytest.raises(ValueError, match=f"one purchase, found {count}"):
         SampleReceipt("com.example.game", (Purchase("1"),) * count, shape=Shape.TRANSACTION)
 
 
 @given(receipts, st.sampled_from([0, 100, 70_000]))
 def test_apple_reads_a_transaction_id_from_either_shape(receipt: SampleReceipt, padding_bytes: int) -> None:
-    """Apple's own utility takes a sample for one of its receipts, whatever is in it, and finds the first purchase."""
     transaction_id = "1000000017"
     first = replace(receipt.purchases[0], transaction_id=transaction_id)
     receipt_data = mint(replace(receipt, purchases=(first, *receipt.purchases[1:])), padding_bytes=padding_bytes)
@@ -121,13 +112,11 @@ def test_apple_reads_a_transaction_id_from_either_shape(receipt: SampleReceipt, 
 
 
 def test_apple_finds_nothing_where_nothing_was_bought() -> None:
-    """An app receipt without a purchase is well-formed, and has no transaction id."""
     empty = mint(SampleReceipt("com.example.game", ()))
     assert ReceiptUtility().extract_transaction_id_from_app_receipt(empty) is None
     assert empty.startswith("MII")
 
 
 def test_a_forgery_has_a_transaction_id_like_any_other() -> None:
-    """Reading an id proves nothing, which is why what the Server API says of it counts."""
     assert ReceiptUtility().extract_transaction_id_from_app_receipt(forge(GENUINE)) == "1000000001"
     assert ReceiptUtility().extract_transaction_id_from_transaction_receipt(forge(TRANSACTION)) == "1000000001"

@@ -9,28 +9,22 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 
-from receipt_actors.sandbox.http_server import MAX_BODY_BYTES, MAX_HEAD_BYTES, HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import MAX_BODY_BYTES, MAX_HEAD_BYTES, HttpServer, Reply, Request, response
 from tests.patience import PATIENCE_SECONDS
 
 
-def echo(method: str, path: str, body: bytes) -> Reply:
-    return Reply(response(200, f"{method} {path} ".encode() + body, "text/plain"))
+def echo(request: Request) -> Reply:
+    said = f"{request.method} {request.path} ".encode() + request.body
+    return Reply(response(200, said, "text/plain"))
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., HttpServer]]:
     with ExitStack() as stack:
-
-        def start(handler: Callable[[str, str, bytes], Reply]) -> HttpServer:
-            server = HttpServer("127.0.0.1", 0, handler, name="http-server").start()
-            stack.callback(server.stop)
-            return server
-
-        yield start
+        yield lambda handler: stack.enter_context(HttpServer(handler))
 
 
 def connect(server: HttpServer) -> socket.socket:
@@ -46,10 +40,8 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def test_requests_of_a_connection_are_answered_in_order(serve: Callable[..., HttpServer]) -> None:
-    """Requests that arrive in one piece are answered one after the other, though the first takes longest."""
-
-    def first_takes_longest(method: str, path: str, body: bytes) -> Reply:
-        return replace(echo(method, path, body), delay_seconds=0.05 if path == "/a" else 0.0)
+    def first_takes_longest(request: Request) -> Reply:
+        return echo(request)._replace(delay_seconds=0.05 if request.path == "/a" else 0.0)
 
     with connect(serve(first_takes_longest)) as connection:
         connection.sendall(
@@ -64,14 +56,12 @@ def test_requests_of_a_connection_are_answered_in_order(serve: Callable[..., Htt
 
 
 def test_thousands_of_requests_may_come_in_one_piece(serve: Callable[..., HttpServer]) -> None:
-    """Each is answered, however many are pipelined."""
     with connect(serve(echo)) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 3000 + b"GET / HTTP/1.1\r\nCONNECTION:close\r\n\r\n")
         assert read_all(connection).count(b"HTTP/1.1 200 OK") == 3001
 
 
 def test_a_request_may_come_byte_by_byte(serve: Callable[..., HttpServer]) -> None:
-    """However the network cuts a request, it is one request."""
     with connect(serve(echo)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in b"POST /a HTTP/1.0\r\nContent-Length: 3\r\n\r\none":
@@ -80,14 +70,13 @@ def test_a_request_may_come_byte_by_byte(serve: Callable[..., HttpServer]) -> No
 
 
 def test_a_delayed_answer_does_not_hold_up_other_connections(serve: Callable[..., HttpServer]) -> None:
-    """While one request waits, another connection is served."""
     arrived = threading.Event()
 
-    def handler(method: str, path: str, body: bytes) -> Reply:
-        if path == "/slow":
+    def handler(request: Request) -> Reply:
+        if request.path == "/slow":
             arrived.set()
             return Reply(response(200, b"", "text/plain"), delay_seconds=3600.0)
-        return echo(method, path, body)
+        return echo(request)
 
     server = serve(handler)
     with connect(server) as slow, connect(server) as fast:
@@ -100,12 +89,11 @@ def test_a_delayed_answer_does_not_hold_up_other_connections(serve: Callable[...
 
 
 def test_hundreds_of_connections_at_once(serve: Callable[..., HttpServer]) -> None:
-    """Hundreds may wait at a time, and are counted; hanging ones can be dropped together."""
     count = 300
     all_arrived = threading.Event()
     seen = 0
 
-    def handler(method: str, path: str, body: bytes) -> Reply:
+    def handler(_: Request) -> Reply:
         nonlocal seen
         seen += 1
         if seen == count:
@@ -136,14 +124,12 @@ def test_hundreds_of_connections_at_once(serve: Callable[..., HttpServer]) -> No
     ],
 )
 def test_what_is_no_request_is_refused(serve: Callable[..., HttpServer], request_head: bytes, status: int) -> None:
-    """Broken or oversized requests get their HTTP status, and the connection is closed."""
     with connect(serve(echo)) as connection:
         connection.sendall(request_head)
         assert read_all(connection).startswith(b"HTTP/1.1 %d " % status)
 
 
 def test_a_client_that_asks_first_is_told_to_continue(serve: Callable[..., HttpServer]) -> None:
-    """``Expect: 100-continue`` (curl sends it with long receipts) is granted before the body."""
     with connect(serve(echo)) as connection:
         connection.sendall(b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
         assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -152,15 +138,13 @@ def test_a_client_that_asks_first_is_told_to_continue(serve: Callable[..., HttpS
 
 
 def test_a_taken_address_is_an_error_at_start(serve: Callable[..., HttpServer]) -> None:
-    """Two servers can't share a port: the second says so, at once, to whoever starts it."""
     port = int(serve(echo).url.rpartition(":")[2])
     with pytest.raises(OSError, match="in use"):
-        HttpServer("127.0.0.1", port, echo, name="second").start()
+        HttpServer(echo, port=port).start()
 
 
 def test_stop_may_be_called_twice_and_before_start() -> None:
-    """Stopping what does not run does nothing."""
-    server = HttpServer("127.0.0.1", 0, echo, name="http-server")
+    server = HttpServer(echo)
     server.stop()
     server.start()
     server.stop()
@@ -169,22 +153,17 @@ def test_stop_may_be_called_twice_and_before_start() -> None:
 
 
 def test_who_comes_as_the_server_stops_leaves_no_socket_open(serve: Callable[..., HttpServer]) -> None:
-    """Connections that are accepted in the very moment of the stop are closed like all others."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         for _ in range(20):
             is_busy, may_answer = threading.Event(), threading.Event()
 
             def keep_the_loop_busy(
-                method: str,
-                path: str,
-                body: bytes,
-                busy: threading.Event = is_busy,
-                go_on: threading.Event = may_answer,
+                request: Request, busy: threading.Event = is_busy, go_on: threading.Event = may_answer
             ) -> Reply:
                 busy.set()
                 assert go_on.wait(PATIENCE_SECONDS)
-                return echo(method, path, body)
+                return echo(request)
 
             server = serve(keep_the_loop_busy)
             with ExitStack() as stack:
@@ -202,13 +181,10 @@ def test_who_comes_as_the_server_stops_leaves_no_socket_open(serve: Callable[...
 
 
 def test_a_handler_sees_the_headers_of_its_request(serve: Callable[..., HttpServer]) -> None:
-    """By their names in lower case, each request its own, though several come in one piece."""
+    def show(request: Request) -> Reply:
+        return Reply(response(200, (request.header("authorization") or "nobody").encode(), "text/plain"))
 
-    def show(_method: str, _path: str, _body: bytes) -> Reply:
-        return Reply(response(200, servers[0].headers.get("authorization", "nobody").encode(), "text/plain"))
-
-    servers = [serve(show)]
-    with connect(servers[0]) as connection:
+    with connect(serve(show)) as connection:
         connection.sendall(
             b"GET / HTTP/1.1\r\nAUTHORIZATION:  Bearer AbC \r\n\r\nGET / HTTP/1.1\r\nConnection: close\r\n\r\n"
         )

@@ -41,10 +41,7 @@ def ask(url: str, receipt_data: object, **fields: object) -> dict[str, object]:
         (mint(SampleReceipt(BUNDLE_ID, (), shape=Shape.UNIFIED)), 0, 21008),
         (mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), status=21010)), 21010, 21008),
         (forge(SampleReceipt(BUNDLE_ID, (PURCHASE,))), 21003, 21003),
-        (mint(SampleReceipt(BUNDLE_ID, (PURCHASE,)), key=b"another"), 21003, 21003),
         ("bm8gcmVjZWlwdA==", 21002, 21002),
-        ("no base64!", 21002, 21002),
-        ("", 21002, 21002),
         ("\ud800", 21002, 21002),
         (None, 21002, 21002),
         (17, 21002, 21002),
@@ -53,13 +50,11 @@ def ask(url: str, receipt_data: object, **fields: object) -> dict[str, object]:
 def test_each_endpoint_judges_receipts_like_apple(
     store: SimulatedAppStore, receipt_data: object, production_status: int, sandbox_status: int
 ) -> None:
-    """Genuine receipts pass where they belong, and are 21007 or 21008 elsewhere; forged and malformed ones fail."""
     assert ask(store.production_url, receipt_data)["status"] == production_status
     assert ask(store.sandbox_url, receipt_data)["status"] == sandbox_status
 
 
 def test_unified_answer(store: SimulatedAppStore) -> None:
-    """An app receipt comes back with all its purchases in ``in_app``: ids and dates are strings, refunds are marked."""
     refunded = Purchase("1000000002", "coins_500", quantity=2, cancelled_at_ms=1_700_000_360_000)
     answer = ask(store.production_url, mint(SampleReceipt(BUNDLE_ID, (PURCHASE, refunded))))
     assert answer["environment"] == "Production"
@@ -84,7 +79,6 @@ def test_unified_answer(store: SimulatedAppStore) -> None:
 
 
 def test_unified_answer_with_a_subscription(store: SimulatedAppStore) -> None:
-    """Subscriptions are repeated in ``latest_receipt_info`` with their end; status 0 even when they have ended."""
     ended = Purchase("1000000003", "gold_monthly", original_transaction_id="1000000001", expires_at_ms=PAST_MS)
     receipt_data = mint(SampleReceipt(BUNDLE_ID, (PURCHASE, ended)))
     answer = ask(store.production_url, receipt_data)
@@ -99,7 +93,6 @@ def test_unified_answer_with_a_subscription(store: SimulatedAppStore) -> None:
 
 
 def test_ios_6_style_answer(store: SimulatedAppStore) -> None:
-    """A transaction receipt is flat, names its app as ``bid``, and has no environment."""
     answer = ask(store.production_url, mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), shape=Shape.TRANSACTION)))
     assert set(answer) == {"status", "receipt"}
     receipt = answer["receipt"]
@@ -113,7 +106,6 @@ def test_ios_6_style_answer(store: SimulatedAppStore) -> None:
     [(PAST_MS, 21006, "latest_expired_receipt_info"), (FUTURE_MS, 0, "latest_receipt_info")],
 )
 def test_ios_6_style_subscription(store: SimulatedAppStore, expires_at_ms: int, status: int, renewal: str) -> None:
-    """A subscription that has ended is 21006, and the answer holds the receipt all the same."""
     purchase = Purchase("1000000004", "gold_monthly", expires_at_ms=expires_at_ms)
     answer = ask(store.production_url, mint(SampleReceipt(BUNDLE_ID, (purchase,), shape=Shape.TRANSACTION)))
     assert answer["status"] == status
@@ -122,7 +114,6 @@ def test_ios_6_style_subscription(store: SimulatedAppStore, expires_at_ms: int, 
 
 
 def test_the_shared_secret_is_checked() -> None:
-    """With a shared secret, no password and a wrong one are 21004; without one any password will do."""
     with SimulatedAppStore(shared_secret="s3cret") as store:
         assert ask(store.production_url, GENUINE)["status"] == 21004
         assert ask(store.production_url, GENUINE, password="wrong")["status"] == 21004
@@ -133,30 +124,15 @@ def test_the_shared_secret_is_checked() -> None:
 
 
 def test_requests_that_are_none(store: SimulatedAppStore) -> None:
-    """A GET is 21000, a body that is no JSON 21002, another path HTTP 404."""
     assert requests.get(store.production_url, timeout=PATIENCE_SECONDS).json() == {"status": 21000}
     for body in ("no json", "[" * 100_000, "[]"):
         assert requests.post(store.production_url, data=body, timeout=PATIENCE_SECONDS).json() == {"status": 21002}
     assert requests.post(store.production_url + "s", timeout=PATIENCE_SECONDS).status_code == 404
 
 
-def test_a_receipt_of_another_key_is_genuine_where_that_key_rules() -> None:
-    """The key of the simulator decides what is genuine."""
-    with SimulatedAppStore(key=b"another") as store:
-        assert ask(store.production_url, mint(SampleReceipt(BUNDLE_ID, (PURCHASE,)), key=b"another"))["status"] == 0
-        assert ask(store.production_url, GENUINE)["status"] == 21003
-
-
 def test_faults_of_a_receipt_come_first_and_once(store: SimulatedAppStore) -> None:
-    """A receipt's faults befall its first requests, in order; then it is judged. Other receipts are not affected."""
-    faults = (
-        Fault.apple(21100, is_retryable=True),
-        Fault.http(503, retry_after="2"),
-        Fault.html(),
-        Fault.garbage(),
-        Fault.drop(),
-        Fault.hang(0.01),
-    )
+    answered = (Fault.apple(21100, is_retryable=True), Fault.http(503, retry_after="2"), Fault.html(), Fault.garbage())
+    faults = (*answered, Fault.drop(), Fault.hang(0.01))
     receipt_data = mint(SampleReceipt(BUNDLE_ID, (PURCHASE,), faults=faults))
     question = {"receipt-data": receipt_data}
 
@@ -180,37 +156,30 @@ def test_faults_of_a_receipt_come_first_and_once(store: SimulatedAppStore) -> No
     assert store.requests_for("never sent") == 0
 
 
-def test_only_so_many_receipts_are_remembered(store: SimulatedAppStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory of requests is bounded: the receipt that was not asked for the longest is forgotten first."""
+def test_the_receipt_that_was_not_asked_for_the_longest_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("receipt_actors.sandbox.store.MAX_REMEMBERED_RECEIPTS", 2)
+    store = SimulatedAppStore()
     first, second, third = (mint(SampleReceipt(BUNDLE_ID, (Purchase(str(number)),))) for number in range(3))
     for receipt_data in (first, second, first, third):
-        ask(store.production_url, receipt_data)
+        store.verify_receipt(receipt_data, Environment.PRODUCTION)
     assert [store.requests_for(receipt_data) for receipt_data in (first, second, third)] == [2, 0, 1]
 
 
 def test_an_outage_holds_until_recovery(store: SimulatedAppStore) -> None:
-    """In an outage every request at both endpoints fails, on kept connections too; afterwards all is well."""
     with requests.Session() as session:
-        assert (
-            session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS).status_code
-            == 200
-        )
+
+        def status(url: str) -> int:
+            return session.post(url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS).status_code
+
+        assert status(store.production_url) == 200
         store.outage(Fault.http(500))
-        for url in (store.production_url, store.sandbox_url):
-            assert session.post(url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS).status_code == 500
+        assert [status(url) for url in (store.production_url, store.sandbox_url)] == [500, 500]
         store.recover()
-        assert (
-            session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS).json()[
-                "status"
-            ]
-            == 0
-        )
+        assert status(store.production_url) == 200
     assert store.requests_for(GENUINE) == 2
 
 
 def test_recovery_ends_what_hangs(store: SimulatedAppStore) -> None:
-    """A request that hangs in an outage is dropped when it is over, not an hour later."""
     store.outage(Fault.hang(3600.0))
     dropped = threading.Event()
 
@@ -233,7 +202,6 @@ def test_recovery_ends_what_hangs(store: SimulatedAppStore) -> None:
 
 
 def test_statistics(store: SimulatedAppStore) -> None:
-    """Requests are counted by endpoint, answers by status or kind of failure."""
     ask(store.production_url, GENUINE)
     ask(store.production_url, "nonsense")
     ask(store.sandbox_url, GENUINE)
@@ -247,7 +215,6 @@ def test_statistics(store: SimulatedAppStore) -> None:
 
 
 def test_answers_take_their_time() -> None:
-    """With a latency no answer comes sooner; jitter only adds to it."""
     with SimulatedAppStore(latency_seconds=0.05, jitter_seconds=0.01) as store:
         answer = requests.post(store.production_url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS)
         assert answer.elapsed.total_seconds() >= 0.05

@@ -68,7 +68,6 @@ def code_of(refusal: pytest.ExceptionInfo[ClientError]) -> str:
 
 
 def test_single_calls_do_what_batches_do(sqs: Any, queue: str) -> None:
-    """Send, hide, delete one message: what a plain pipeline does."""
     sent = sqs.send_message(QueueUrl=queue, MessageBody="héllo")
     assert sent["MD5OfMessageBody"] == hashlib.md5("héllo".encode()).hexdigest()
     (message,) = sqs.receive_message(QueueUrl=queue)["Messages"]
@@ -84,7 +83,6 @@ def test_single_calls_do_what_batches_do(sqs: Any, queue: str) -> None:
 
 @pytest.mark.parametrize("what", ["send", "hand back", "visibility timeout"])
 def test_a_long_poll_gets_what_comes_while_it_waits(sqs: Any, queue: str, what: str) -> None:
-    """Sent, handed back by another, or visible again: at once, not after its 20 seconds."""
     if what != "send":
         sqs.send_message(QueueUrl=queue, MessageBody="here")
         timeout = 600 if what == "hand back" else 1
@@ -99,7 +97,6 @@ def test_a_long_poll_gets_what_comes_while_it_waits(sqs: Any, queue: str, what: 
 
 
 def test_a_poll_whose_client_is_gone_takes_nothing(sqs: Any, queue: str, url: str) -> None:
-    """A message goes to those who still wait, not into a closed connection."""
     host = urlsplit(url)
     body = json.dumps({"QueueUrl": queue, "WaitTimeSeconds": 20}).encode()
     with socket.create_connection((host.hostname or "", host.port or 0)) as connection:
@@ -111,7 +108,6 @@ def test_a_poll_whose_client_is_gone_takes_nothing(sqs: Any, queue: str, url: st
 
 
 def test_message_attributes_come_as_asked_for(sqs: Any, queue: str) -> None:
-    """By name or all of them, with the sum that SQS's manual defines."""
     attributes = {
         "reason": {"DataType": "String", "StringValue": "claimed"},
         "count": {"DataType": "Number", "StringValue": "7"},
@@ -124,14 +120,11 @@ def test_message_attributes_come_as_asked_for(sqs: Any, queue: str) -> None:
 
 
 def test_the_sum_of_attributes_is_the_one_of_the_manual() -> None:
-    """Computed here once more, byte by byte: lengths of four bytes, a type of one."""
     expected = hashlib.md5(b"\0\0\0\x01a" + b"\0\0\0\x06String" + b"\x01" + b"\0\0\0\x02xy").hexdigest()
     assert attributes_md5({"a": {"DataType": "String", "StringValue": "xy"}}) == expected
 
 
 def test_batches_that_break_the_rules_are_refused_whole(sqs: Any, queue: str) -> None:
-    """None, more than ten, an id twice, more than a mebibyte together: nothing is sent."""
-
     def refused(entries: list[dict[str, str]]) -> str:
         with pytest.raises(ClientError) as refusal:
             sqs.send_message_batch(QueueUrl=queue, Entries=entries)
@@ -146,7 +139,6 @@ def test_batches_that_break_the_rules_are_refused_whole(sqs: Any, queue: str) ->
 
 
 def test_a_put_without_a_condition_overwrites(dynamodb: Any, table: str) -> None:
-    """As DynamoDB's does; the condition is what keeps a claim."""
     dynamodb.put_item(TableName=table, Item={"Id": {"S": "1"}, "By": {"S": "a"}})
     dynamodb.put_item(TableName=table, Item={"Id": {"S": "1"}, "By": {"S": "b"}})
     assert dynamodb.get_item(TableName=table, Key={"Id": {"S": "1"}})["Item"]["By"] == {"S": "b"}
@@ -168,7 +160,6 @@ def insert(table: str, *ids: str) -> list[dict[str, Any]]:
 
 
 def test_a_batch_of_inserts_fails_entry_by_entry(dynamodb: Any, table: str) -> None:
-    """A key that is taken fails alone, and keeps its item; parameters and literals become attributes."""
     dynamodb.put_item(TableName=table, Item={"Id": {"S": "taken"}})
     answer = dynamodb.batch_execute_statement(Statements=insert(table, "new", "taken"))
     assert [response.get("Error", {}).get("Code") for response in answer["Responses"]] == [None, "DuplicateItem"]
@@ -181,7 +172,6 @@ def test_a_batch_of_inserts_fails_entry_by_entry(dynamodb: Any, table: str) -> N
 
 
 def test_a_batch_that_breaks_the_rules_is_refused_whole(dynamodb: Any, table: str) -> None:
-    """The same key twice, more than 25, no INSERT, a parameter too few, no key: nothing is put."""
     wrong = {
         "twice": insert(table, "1", "1"),
         "too many": insert(table, *map(str, range(26))),
@@ -197,7 +187,6 @@ def test_a_batch_that_breaks_the_rules_is_refused_whole(dynamodb: Any, table: st
 
 
 def test_what_is_not_simulated_is_refused(sqs: Any, dynamodb: Any, queue: str, table: str) -> None:
-    """A benchmark must not pass because a service overlooked what it was asked."""
     with pytest.raises(ClientError) as refusal:
         sqs.purge_queue(QueueUrl=queue)
     assert code_of(refusal) == "UnknownOperationException"
@@ -221,7 +210,6 @@ def test_what_is_not_simulated_is_refused(sqs: Any, dynamodb: Any, queue: str, t
 def test_garbage_is_answered_and_harms_nobody(
     url: str, sqs: Any, queue: str, request_bytes: bytes, status: int
 ) -> None:
-    """With a status, not with silence."""
     host = urlsplit(url)
     with socket.create_connection((host.hostname or "", host.port or 0), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(request_bytes)

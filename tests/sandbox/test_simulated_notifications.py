@@ -16,7 +16,7 @@ from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from receipt_actors.sandbox.notifications import APP_APPLE_ID, RETRY_HOURS, NotificationType
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 from tests.patience import PATIENCE_SECONDS
@@ -34,9 +34,9 @@ class Backend:
         self.bodies: list[dict[str, str]] = []
         self.came = threading.Event()
 
-    def handle(self, method: str, path: str, body: bytes) -> Reply:
-        assert (method, path) == ("POST", "/notifications")
-        self.bodies.append(json.loads(body))
+    def handle(self, request: Request) -> Reply:
+        assert (request.method, request.path) == ("POST", "/notifications")
+        self.bodies.append(json.loads(request.body))
         status = self.statuses.pop(0) if self.statuses else 200
         self.came.set()
         return Reply(response(status, b"", "text/plain") if status else b"")
@@ -48,7 +48,7 @@ def world() -> Iterator[Callable[..., tuple[SimulatedAppStore, Backend]]]:
 
         def start(*statuses: int) -> tuple[SimulatedAppStore, Backend]:
             backend = Backend(*statuses)
-            server = HttpServer("127.0.0.1", 0, backend.handle, name="backend").start()
+            server = HttpServer(backend.handle).start()
             stack.callback(server.stop)
             store = SimulatedAppStore(
                 notification_url=f"{server.url}/notifications", notification_hour_seconds=SHORT_HOUR_SECONDS
@@ -72,7 +72,6 @@ def verified(
 
 @pytest.mark.parametrize("notification_type", sorted(set(NotificationType) - {NotificationType.TEST}))
 def test_apple_takes_every_notification(world: World, notification_type: NotificationType) -> None:
-    """Type, app and transaction are read by Apple's library, in strict mode, from what was posted."""
     store, backend = world()
     store.record(RECEIPT)
     sent = store.notify(notification_type, "2000000001")
@@ -93,7 +92,6 @@ def test_apple_takes_every_notification(world: World, notification_type: Notific
 
 
 def test_a_refund_may_be_of_a_part(world: World) -> None:
-    """The transaction in the notification says so, and so does the Server API; a reversal takes all of it back."""
     store, backend = world()
     store.record(RECEIPT)
     verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
@@ -104,7 +102,7 @@ def test_a_refund_may_be_of_a_part(world: World) -> None:
         data = verified(store, backend.bodies[-1]["signedPayload"]).data
         assert data is not None and data.signedTransactionInfo is not None
         transaction = verifier.verify_and_decode_signed_transaction(data.signedTransactionInfo)
-        sale = store.store.find("2000000001")
+        sale = store.find("2000000001")
         assert sale is not None
         assert sale.purchase.revocation_percentage == transaction.revocationPercentage
         return transaction.rawRevocationType, transaction.revocationPercentage
@@ -115,7 +113,6 @@ def test_a_refund_may_be_of_a_part(world: World) -> None:
 
 
 def test_a_renewal_has_its_renewal_info(world: World) -> None:
-    """Signed like the transaction, with the subtype that it was given."""
     store, backend = world()
     subscription = Purchase("2000000002", "gold", expires_at_ms=1_900_000_000_000)
     store.record(SampleReceipt(BUNDLE_ID, (subscription,), environment=Environment.SANDBOX))
@@ -131,7 +128,6 @@ def test_a_renewal_has_its_renewal_info(world: World) -> None:
 
 
 def test_a_test_notification_is_about_an_app(world: World) -> None:
-    """It has no transaction, and needs an app to be about."""
     store, backend = world()
     store.notify(NotificationType.TEST, bundle_id=BUNDLE_ID)
     assert store.wait_until_delivered(PATIENCE_SECONDS)
@@ -145,7 +141,6 @@ def test_a_test_notification_is_about_an_app(world: World) -> None:
 
 @pytest.mark.parametrize("failures", [[503], [404, 500, 302], [0, 503], [207]])
 def test_it_comes_again_until_it_is_taken(world: World, failures: list[int]) -> None:
-    """Whatever is not 200 to 206, and no answer at all, bring it back: the same bytes, under the same id."""
     store, backend = world(*failures)
     store.record(RECEIPT)
     sent = store.notify("REFUND", "2000000001")
@@ -157,7 +152,6 @@ def test_it_comes_again_until_it_is_taken(world: World, failures: list[int]) -> 
 
 
 def test_after_six_times_it_is_given_up(world: World) -> None:
-    """As Apple does, after 1, 12, 24, 48 and 72 hours."""
     store, backend = world(*[500] * 10)
     store.record(RECEIPT)
     store.notify("REFUND", "2000000001")
@@ -168,13 +162,12 @@ def test_after_six_times_it_is_given_up(world: World) -> None:
 
 
 def test_it_is_sent_to_nobody_without_a_url() -> None:
-    """It is signed all the same, for a test that posts it itself; another URL can be given with it."""
     with SimulatedAppStore() as store:
         store.record(RECEIPT)
         assert verified(store, store.notify("REFUND", "2000000001").signed_payload).rawNotificationType == "REFUND"
         assert store.deliveries == ()
         backend = Backend()
-        server = HttpServer("127.0.0.1", 0, backend.handle, name="backend").start()
+        server = HttpServer(backend.handle).start()
         store.notify("REVOKE", "2000000001", url=f"{server.url}/notifications")
         assert store.wait_until_delivered(PATIENCE_SECONDS)
         server.stop()
@@ -182,7 +175,6 @@ def test_it_is_sent_to_nobody_without_a_url() -> None:
 
 
 def test_nobody_there_is_no_answer() -> None:
-    """A backend that is down is told by the name of the failure, and asked again; to stop drops what is left."""
     with SimulatedAppStore(notification_hour_seconds=3600) as store:
         store.record(RECEIPT)
         store.notify("REFUND", "2000000001", url="http://127.0.0.1:9/")
@@ -192,7 +184,6 @@ def test_nobody_there_is_no_answer() -> None:
 
 
 def test_a_refund_is_ordered_over_http(world: World) -> None:
-    """What staging does: buy, refund, and see in the store whether its backend took the notification."""
     store, backend = world(503)
 
     def post(path: str, **order: Any) -> Any:

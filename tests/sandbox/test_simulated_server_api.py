@@ -39,15 +39,9 @@ def store() -> Iterator[SimulatedAppStore]:
 def client(
     store: SimulatedAppStore, environment: Environment = Environment.PRODUCTION, **changes: Any
 ) -> AppStoreServerAPIClient:
-    """Apple's client, with the store's own key, but at the store's address instead of Apple's."""
     pair = store.authority.server_api_key
-    arguments = {
-        "signing_key": pair.private_key_pem,
-        "key_id": pair.key_id,
-        "issuer_id": pair.issuer_id,
-        "bundle_id": BUNDLE_ID,
-        **changes,
-    }
+    key = {"signing_key": pair.private_key_pem, "key_id": pair.key_id, "issuer_id": pair.issuer_id}
+    arguments = {**key, "bundle_id": BUNDLE_ID, **changes}
     made = AppStoreServerAPIClient(environment=ApplesEnvironment(environment), **arguments)
     urls = {Environment.PRODUCTION: store.production_api_url, Environment.SANDBOX: store.sandbox_api_url}
     made._base_url = urls[environment]
@@ -55,7 +49,6 @@ def client(
 
 
 def look_up(store: SimulatedAppStore, transaction_id: str, **changes: Any) -> JWSTransactionDecodedPayload:
-    """Ask, and verify the answer as strictly as Apple's library can."""
     environment = changes.get("environment", Environment.PRODUCTION)
     info = client(store, **changes).get_transaction_info(transaction_id)
     verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment(environment), BUNDLE_ID, 1)
@@ -64,7 +57,6 @@ def look_up(store: SimulatedAppStore, transaction_id: str, **changes: Any) -> JW
 
 
 def refusal(store: SimulatedAppStore, transaction_id: str, **changes: Any) -> tuple[int, int | None]:
-    """Ask in vain: HTTP status and ``errorCode``."""
     with pytest.raises(APIException) as refused:
         client(store, **changes).get_transaction_info(transaction_id)
     return refused.value.http_status_code, refused.value.raw_api_error
@@ -78,7 +70,6 @@ def tell(store: SimulatedAppStore, path: str, expected: int = 200, **order: Any)
 
 @pytest.mark.parametrize("shape", Shape)
 def test_an_old_receipt_is_looked_up_by_the_id_in_it(store: SimulatedAppStore, shape: Shape) -> None:
-    """The whole way of the Server API: sold, read by Apple's utility, asked for by Apple's client, verified."""
     receipt_data = store.sell(SampleReceipt(BUNDLE_ID, (PURCHASE,), shape=shape))
     utility = ReceiptUtility()
     if shape is Shape.UNIFIED:
@@ -95,7 +86,6 @@ def test_an_old_receipt_is_looked_up_by_the_id_in_it(store: SimulatedAppStore, s
 
 
 def test_each_environment_knows_its_own_transactions(store: SimulatedAppStore) -> None:
-    """What is of the sandbox is 4040010 in production, and the other way round."""
     store.sell(RECEIPT)
     store.sell(SampleReceipt(BUNDLE_ID, (Purchase("2000000002"),), environment=Environment.SANDBOX))
     assert look_up(store, "2000000002", environment=Environment.SANDBOX).environment is ApplesEnvironment.SANDBOX
@@ -103,24 +93,14 @@ def test_each_environment_knows_its_own_transactions(store: SimulatedAppStore) -
     assert refusal(store, "2000000001", environment=Environment.SANDBOX) == (404, 4040010)
 
 
-def test_every_purchase_of_a_receipt_is_known(store: SimulatedAppStore) -> None:
-    """And each is answered with itself."""
-    store.sell(SampleReceipt(BUNDLE_ID, tuple(Purchase(str(number)) for number in (11, 12, 13))))
-    assert [look_up(store, str(number)).transactionId for number in (11, 12, 13)] == ["11", "12", "13"]
-
-
 def test_what_was_sold_elsewhere_is_known_once_it_is_told_or_judged(store: SimulatedAppStore) -> None:
-    """A receipt that another process minted, a signed transaction likewise, and whatever verifyReceipt has seen."""
     assert refusal(store, "21") == (404, 4040010)
     told = tell(store, "receipts", receipt=mint(SampleReceipt(BUNDLE_ID, (Purchase("21"), Purchase("22")))))
     assert told == {"transaction_ids": ["21", "22"]}
     subscription = SampleReceipt(BUNDLE_ID, (Purchase("23", "gold", expires_at_ms=1_900_000_000_000),))
     assert tell(store, "receipts", receipt=mint_signed(subscription)) == {"transaction_ids": ["23"]}
     judged = mint(SampleReceipt(BUNDLE_ID, (Purchase("24"),)))
-    assert (
-        requests.post(store.production_url, json={"receipt-data": judged}, timeout=PATIENCE_SECONDS).json()["status"]
-        == 0
-    )
+    store.verify_receipt(judged, Environment.PRODUCTION)
     assert [look_up(store, str(number)).transactionId for number in (21, 22, 23, 24)] == ["21", "22", "23", "24"]
     assert look_up(store, "23").expiresDate == 1_900_000_000_000
 
@@ -129,27 +109,21 @@ def test_what_was_sold_elsewhere_is_known_once_it_is_told_or_judged(store: Simul
     "receipt",
     [
         forge(RECEIPT),
-        mint(RECEIPT, key=b"another"),
         mint_signed(RECEIPT, authority=Authority(b"another")),
         mint_signed(RECEIPT, flaw=Flaw.SWAPPED_PAYLOAD),
-        mint_signed(RECEIPT, flaw=Flaw.ALGORITHM_NONE),
         mint_signed(RECEIPT, changes={"environment": "Xcode"}),
         Authority().sign({"no": "transaction"}),
-        "a.b",
         "a.b.c",
         "nonsense",
-        "",
     ],
 )
 def test_what_the_store_did_not_sell_it_does_not_take(store: SimulatedAppStore, receipt: str) -> None:
-    """Nobody can make it know a transaction that was not minted under its key."""
     assert tell(store, "receipts", 400, receipt=receipt)["error"].startswith("receipt: ")
     assert refusal(store, "2000000001") == (404, 4040010)
 
 
-@pytest.mark.parametrize("transaction_id", ["x", "12a", "1" * 31, "-1"])
+@pytest.mark.parametrize("transaction_id", ["12a", "1" * 31])
 def test_an_id_that_is_none(store: SimulatedAppStore, transaction_id: str) -> None:
-    """Is 4000006."""
     assert refusal(store, transaction_id) == (400, 4000006)
 
 
@@ -157,13 +131,11 @@ def test_an_id_that_is_none(store: SimulatedAppStore, transaction_id: str) -> No
     ("status", "expected"), [(21010, (404, 4040001)), (21003, (404, 4040010)), (21199, (500, 5000000))]
 )
 def test_a_receipt_with_a_status_of_its_own(store: SimulatedAppStore, status: int, expected: tuple[int, int]) -> None:
-    """Has the corresponding error: an account that is gone, no such transaction, an internal error."""
     store.sell(SampleReceipt(BUNDLE_ID, (PURCHASE,), status=status))
     assert refusal(store, "2000000001") == expected
 
 
 def test_another_apps_transactions_are_not_found(store: SimulatedAppStore) -> None:
-    """A token is for one app (``bid``)."""
     store.sell(RECEIPT)
     assert refusal(store, "2000000001", bundle_id="com.example.other") == (404, 4040010)
 
@@ -182,11 +154,7 @@ def bad_tokens() -> dict[str, Callable[[Authority], str]]:
 
     return {
         "none": lambda _: "",
-        "another scheme": lambda authority: token(authority).replace("Bearer", "Basic"),
         "not a JWT": lambda _: "Bearer a.b",
-        "not base64": lambda _: "Bearer a.b.c",
-        "not an object": lambda _: "Bearer W10.W10." + "A" * 86,
-        "a short signature": lambda authority: token(authority)[:-10],
         "a changed signature": lambda authority: token(authority)[:-6] + "AAAAAA",
         "expired": lambda authority: token(authority, exp=now - 3600),
         "good for too long": lambda authority: token(authority, exp=now + 7200),
@@ -196,14 +164,12 @@ def bad_tokens() -> dict[str, Callable[[Authority], str]]:
         "another key": lambda authority: token(authority, key=ec.generate_private_key(ec.SECP256R1())),
         "another key id": lambda authority: token(authority, header={"kid": "OTHERKEY00"}),
         "another issuer": lambda authority: token(authority, iss="nobody"),
-        "another algorithm": lambda authority: token(authority, key="x" * 64, algorithm="HS256"),
         "alg none": lambda authority: token(authority, key="", algorithm="none"),
     }
 
 
 @pytest.mark.parametrize("name", bad_tokens())
 def test_a_token_that_is_no_good_is_401(store: SimulatedAppStore, name: str) -> None:
-    """Whatever is wrong with it; Apple says no more than that."""
     store.sell(RECEIPT)
     header = bad_tokens()[name](store.authority)
     url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
@@ -212,7 +178,6 @@ def test_a_token_that_is_no_good_is_401(store: SimulatedAppStore, name: str) -> 
 
 
 def test_a_good_token_is_good_again(store: SimulatedAppStore) -> None:
-    """It is remembered, as clients use one for minutes, until it ends."""
     store.sell(RECEIPT)
     token = client(store)._generate_token()
     url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
@@ -225,11 +190,10 @@ def test_a_good_token_is_good_again(store: SimulatedAppStore) -> None:
 
 
 def test_faults_of_a_transaction_come_first_and_once(store: SimulatedAppStore) -> None:
-    """The script of its receipt, as the Server API puts it; then it is found."""
     faults = (
         Fault.apple(5000000),
         Fault.apple(21005),
-        Fault.http(503, retry_after="2"),
+        Fault.http(503),
         Fault.html(),
         Fault.drop(),
         Fault.rate_limit(2.0),
@@ -247,7 +211,6 @@ def test_faults_of_a_transaction_come_first_and_once(store: SimulatedAppStore) -
 
 
 def test_retry_after_is_a_time_in_milliseconds() -> None:
-    """Beyond its rate the Server API says when to come again, in UNIX milliseconds; verifyReceipt is not limited."""
     with SimulatedAppStore(api_requests_per_second=2) as store:
         receipt_data = store.sell(RECEIPT)
         url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
@@ -263,7 +226,6 @@ def test_retry_after_is_a_time_in_milliseconds() -> None:
 
 
 def test_an_outage_is_an_outage_of_all(store: SimulatedAppStore) -> None:
-    """Set from outside as well, by HTTP, and ended the same way."""
     store.sell(RECEIPT)
     tell(store, "outage", kind="http", status=503)
     assert refusal(store, "2000000001") == (503, None)
@@ -277,7 +239,6 @@ def test_an_outage_is_an_outage_of_all(store: SimulatedAppStore) -> None:
 
 
 def test_a_refund_shows_at_every_endpoint(store: SimulatedAppStore) -> None:
-    """In the Server API, in verifyReceipt, and no more once it is taken back."""
     receipt_data = store.sell(RECEIPT)
 
     def in_app() -> dict[str, Any]:
@@ -299,7 +260,6 @@ def test_a_refund_shows_at_every_endpoint(store: SimulatedAppStore) -> None:
 
 
 def test_purchases_are_made_over_http(store: SimulatedAppStore) -> None:
-    """One order, three forms of what the app would send; each is genuine, and of one transaction."""
     token = "7e3fb204-2d2c-4c6a-9b1e-0a4a5a1f5c11"
     sold = tell(store, "purchases", product_id="gold", product_type="Non-Consumable", app_account_token=token)
     assert set(sold) == {"transaction_id", "app_receipt", "transaction_receipt", "signed_transaction"}
@@ -332,31 +292,23 @@ def test_purchases_are_made_over_http(store: SimulatedAppStore) -> None:
 def test_orders_that_make_no_sense_are_explained(
     store: SimulatedAppStore, path: str, body: bytes, status: int, said: str
 ) -> None:
-    """And change nothing."""
     answer = requests.post(f"{store.url}/simulated/{path}", data=body, timeout=PATIENCE_SECONDS)
     assert answer.status_code == status
     assert said in answer.json()["error"]
 
 
 def test_files_for_settings(store: SimulatedAppStore, tmp_path: Path) -> None:
-    """The root, and the key that opens the Server API; the key is for its owner's eyes only."""
     files = store.write_files(tmp_path / "files")
     assert [path.suffix for path in files.roots.iterdir()] == [".cer"]
     assert files.key.stat().st_mode & 0o077 == 0
     store.sell(RECEIPT)
-    found = look_up(
-        store,
-        "2000000001",
-        signing_key=files.key.read_bytes(),
-        key_id=files.key_id,
-        issuer_id=files.issuer_id,
-    )
+    key = {"signing_key": files.key.read_bytes(), "key_id": files.key_id, "issuer_id": files.issuer_id}
+    found = look_up(store, "2000000001", **key)
     assert found.transactionId == "2000000001"
     assert store.write_files(tmp_path / "files") == files
 
 
 def test_only_so_many_sales_are_remembered() -> None:
-    """The one that was heard of the longest ago is forgotten first, refund and all."""
     memory = Store(Authority().sign, max_sales=2)
     for number in ("1", "2"):
         memory.record(SampleReceipt(BUNDLE_ID, (Purchase(number),)))

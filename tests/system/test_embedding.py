@@ -228,5 +228,5 @@ def test_starting_and_stopping_leaves_nothing_behind(store: SimulatedAppStore, t
         results = system.results(timeout_seconds=PATIENCE_SECONDS)
         next(results)
         results.close()
-    left = [thread for thread in set(threading.enumerate()) - threads if thread.name != "simulated-app-store"]
+    left = [thread for thread in set(threading.enumerate()) - threads if thread.name != "http"]
     assert left == []

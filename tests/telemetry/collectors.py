@@ -5,14 +5,14 @@ from __future__ import annotations
 import gzip
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from tests.patience import PATIENCE_SECONDS
 
 
@@ -37,23 +37,23 @@ class Collector(HttpServer):
     """Takes OTLP over HTTP; as a context manager it serves. While it ``hangs`` it answers nothing."""
 
     def __init__(self) -> None:
-        super().__init__("127.0.0.1", 0, self._take, name="collector")
+        super().__init__(self._take)
         self.hangs = False
-        self.seen_headers: list[Mapping[str, str]] = []
+        self.seen_headers: list[Callable[[str], str | None]] = []  #: of each request, by name
         self.requests = 0
         self._spans: list[SeenSpan] = []
         self._changed = threading.Condition()
 
-    def _take(self, method: str, path: str, body: bytes) -> Reply:
-        assert (method, path) == ("POST", "/v1/traces")
+    def _take(self, request: Request) -> Reply:
+        assert (request.method, request.path) == ("POST", "/v1/traces")
         with self._changed:
             self.requests += 1
             self._changed.notify_all()
             if self.hangs:
                 return Reply(b"", 3600.0, hangs=True)
-            headers = dict(self.headers)
-            data = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
-            self.seen_headers.append(headers)
+            is_packed = request.header("content-encoding") == "gzip"
+            data = gzip.decompress(request.body) if is_packed else request.body
+            self.seen_headers.append(request.header)
             self._spans += _spans_of(ExportTraceServiceRequest.FromString(data))
         return Reply(response(200, b""))
 

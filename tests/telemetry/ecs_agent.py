@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from receipt_actors.sandbox.http_server import HttpServer, Reply, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from tests.patience import PATIENCE_SECONDS
 
 TASK = "arn:aws:ecs:eu-west-1:123456789012:task/receipts/0123456789abcdef"
@@ -40,7 +40,7 @@ class EcsAgent(HttpServer):
     """Answers with ``replies`` one after the other, then with success. As a context manager it serves."""
 
     def __init__(self, replies: Sequence[Reply] = (), always: Callable[[dict[str, Any]], Reply] = success) -> None:
-        super().__init__("127.0.0.1", 0, self._handle, name="ecs-agent")
+        super().__init__(self._handle)
         self.wishes: list[dict[str, Any]] = []
         self._replies = list(replies)
         self._always = always
@@ -57,11 +57,11 @@ class EcsAgent(HttpServer):
             assert self._changed.wait_for(lambda: len(self.wishes) >= count, PATIENCE_SECONDS), self.wishes
             return list(self.wishes)
 
-    def _handle(self, method: str, path: str, body: bytes) -> Reply:
-        if (method, path) != ("PUT", "/api/0123456789abcdef/task-protection/v1/state"):
+    def _handle(self, request: Request) -> Reply:
+        if (request.method, request.path) != ("PUT", "/api/0123456789abcdef/task-protection/v1/state"):
             return answer(404, {})
-        assert self.headers["content-type"] == "application/json"
-        wish = json.loads(body)
+        assert request.header("content-type") == "application/json"
+        wish = json.loads(request.body)
         with self._changed:
             self.wishes.append(wish)
             self._changed.notify_all()

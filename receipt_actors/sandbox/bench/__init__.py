@@ -9,23 +9,19 @@ Every answer is checked.
         measurement = run([sys.executable, "pipeline.py"], services)
         assert not measurement.wrong
 
-The program may be anything that keeps the contract of ``doc/contract.rst``: it takes messages from the source queue,
-asks the App Store, claims in the table, sends the answer, and deletes the message when the answer is confirmed. It is
-told by environment variables what to use (``Services.environment``):
+The program may be anything that keeps the contract of ``doc/contract.rst``. Environment variables
+(``Services.environment``) tell it what to use:
 
-- ``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: SQS and DynamoDB (the modules
-  ``sqs`` and ``dynamodb`` of ``sandbox.services`` say which operations there are; the table's key is
-  ``TransactionId``, a string);
+- ``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``: SQS and DynamoDB, as far as
+  ``sandbox.services`` simulates them; the table's key is ``TransactionId``, a string;
 - ``RECEIPT_ACTORS_SOURCE_QUEUE``, ``RECEIPT_ACTORS_POST_QUEUES`` (one), ``RECEIPT_ACTORS_LEDGER_TABLE``: names;
-- ``RECEIPT_ACTORS_APP_STORE_URL``;
-- for a load of signed transactions, or one that is looked up by the Server API (``Way``), also which root certificate
-  to trust, and how to ask (``RECEIPT_ACTORS_APPLE_ROOTS``, ``RECEIPT_ACTORS_SERVER_API_...``);
-- ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE``: the authority that vouches for the App Store, if it is
-  spoken to over TLS.
+- ``RECEIPT_ACTORS_APP_STORE_URL``; and, depending on the load's ``Way``, which root certificate to trust and how to ask
+  the Server API (``RECEIPT_ACTORS_APPLE_ROOTS``, ``RECEIPT_ACTORS_SERVER_API_...``);
+- ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``, ``SSL_CERT_FILE``: the certificate to trust, if Apple is asked over TLS.
 
-It begins with an empty queue; once it has asked for messages and come to rest, the messages are there, all at once or
-at a rate, and the measuring begins: what it took to start counts apart. When all are deleted it gets SIGTERM, and its
-long polls are answered at once; it should end with code 0.
+It begins with an empty queue. Once it has asked for messages and come to rest, the messages are there, all at once or
+at a rate, and the measuring begins. When all are deleted it gets SIGTERM, and its long polls are answered at once; it
+should end with code 0.
 """
 
 from __future__ import annotations
@@ -33,8 +29,7 @@ from __future__ import annotations
 from receipt_actors.sandbox.bench.figures import Series
 from receipt_actors.sandbox.bench.harness import BenchFailed, run
 from receipt_actors.sandbox.bench.measurement import Measurement
-from receipt_actors.sandbox.bench.services import ServiceOptions, Services, settings_variables
-from receipt_actors.sandbox.services.app_store import Latency
+from receipt_actors.sandbox.bench.services import Latency, ServiceOptions, Services, settings_variables
 from receipt_actors.sandbox.services.load import Load, Way
 
 __all__ = [

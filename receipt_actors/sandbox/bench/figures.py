@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from receipt_actors.sandbox.bench.measurement import Measurement
@@ -59,37 +59,28 @@ class Series:
         return ordered[len(ordered) // 2]
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "max_in_flight": self.max_in_flight,
-            "flags": list(self.flags),
-            "processes": self.processes,
-            "client": self.client,
-            "way": self.way,
-            "medians": {key: figure.value for key, figure in self.medians().items()},
-            "runs": [run.as_json() for run in self.runs],
-        }
+        medians = {key: figure.value for key, figure in self.medians().items()}
+        return asdict(self) | {"medians": medians, "runs": [run.as_json() for run in self.runs]}
 
 
 def figures_of(run: Measurement) -> Iterator[Figure]:
     """Name every figure of a run."""
+    program, latencies = "CPU ms a receipt", "ms from receive to delete"
     yield Figure("rate", "receipts a second", run.per_second)
     yield Figure("rate", "of the middle 80 %", run.steady_per_second)
-    yield Figure("CPU ms a receipt", "the program", run.cpu_ms, 3)
+    yield Figure(program, "the program", run.cpu_ms, 3)
     if run.steady_cpu_ms:
-        yield Figure("CPU ms a receipt", "the program, of the middle 80 %", run.steady_cpu_ms, 3)
-    yield Figure("CPU ms a receipt", "simulated SQS and DynamoDB", run.services_cpu_ms["aws"], 3)
-    yield Figure("CPU ms a receipt", "simulated App Store", run.services_cpu_ms["app_store"], 3)
-    for name, milliseconds in run.latency_ms.items():
-        yield Figure("ms from receive to delete", name, milliseconds, 1)
-    yield Figure("ms from receive to delete", "p99 over Apple's p99", run.p99_over_apple_ms, 1)
-    middle = "p99 over Apple's p99, of the middle 80 %"
-    yield Figure("ms from receive to delete", middle, run.steady_p99_over_apple_ms, 1)
-    for name, milliseconds in run.apple_latency_ms.items():
-        yield Figure("ms at Apple alone", name, milliseconds, 1)
+        yield Figure(program, "the program, of the middle 80 %", run.steady_cpu_ms, 3)
+    yield Figure(program, "simulated SQS and DynamoDB", run.services_cpu_ms["aws"], 3)
+    yield Figure(program, "simulated App Store", run.services_cpu_ms["app_store"], 3)
+    yield from (Figure(latencies, name, milliseconds, 1) for name, milliseconds in run.latency_ms.items())
+    yield Figure(latencies, "p99 over Apple's p99", run.p99_over_apple_ms, 1)
+    yield Figure(latencies, "p99 over Apple's p99, of the middle 80 %", run.steady_p99_over_apple_ms, 1)
+    yield from (
+        Figure("ms at Apple alone", name, milliseconds, 1) for name, milliseconds in run.apple_latency_ms.items()
+    )
     for step, percentiles in run.steps_ms.items():
-        for name in ("p50", "p99"):
-            yield Figure("ms of each step", f"{step} {name}", percentiles[name], 1)
+        yield from (Figure("ms of each step", f"{step} {name}", percentiles[name], 1) for name in ("p50", "p99"))
     yield Figure("machine", "% used by others meanwhile", 100 * run.others_share)
     yield Figure("in flight", "messages, at the peak", run.in_flight_peak)
     yield Figure("in flight", "questions to Apple, at the peak", run.apple_concurrency_peak)

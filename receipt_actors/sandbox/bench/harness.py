@@ -86,7 +86,7 @@ def _observe(
     began_at, others_before = time.monotonic(), machine_cpu_seconds() - own_cpu_seconds()
     services.ask("aws", "go", rate=rate)
     looks = _watch(program, services, patience_seconds, on_progress)
-    program_seconds = program.usage(is_exact=True).cpu_seconds - start.cpu_seconds
+    program_seconds = program.meter.usage(is_exact=True).cpu_seconds - start.cpu_seconds
     services_seconds = {name: meter.usage().cpu_seconds - before[name] for name, meter in meters.items()}
     ours = program_seconds + sum(services_seconds.values())
     others = machine_cpu_seconds() - own_cpu_seconds() - others_before - ours
@@ -149,10 +149,10 @@ def _wait_for_first_receive(program: Program, services: Services) -> float:
 def _wait_for_rest(program: Program) -> Usage:
     """Wait until all that a start takes is done: its figures are apart."""
     deadline = time.monotonic() + REST_PATIENCE_SECONDS
-    before = program.usage(is_exact=True)
+    before = program.meter.usage(is_exact=True)
     while True:
         time.sleep(REST_SECONDS)
-        now = program.usage(is_exact=True)
+        now = program.meter.usage(is_exact=True)
         if now.cpu_seconds - before.cpu_seconds < REST_SHARE * REST_SECONDS or time.monotonic() > deadline:
             return now
         before = now
@@ -162,12 +162,12 @@ def _watch(
     program: Program, services: Services, patience_seconds: float, on_progress: OnProgress
 ) -> list[tuple[int, Usage]]:
     """Look at the run until all messages are deleted: how many were, and what was used by then."""
-    looks = [(0, program.usage())]
+    looks = [(0, program.meter.usage())]
     last_progress_at = time.monotonic()
     while looks[-1][0] < services.load.messages:
         time.sleep(LOOK_SECONDS)
         deleted: int = services.ask("aws", "progress")["deleted"]
-        usage = program.usage()
+        usage = program.meter.usage()
         if deleted > looks[-1][0]:
             last_progress_at = usage.at
             on_progress(deleted)

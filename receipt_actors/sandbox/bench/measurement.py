@@ -71,14 +71,11 @@ class Measurement:
     @property
     def p99_over_apple_ms(self) -> float:
         """How much longer than Apple alone: the difference of the two p99."""
-        return self._over_apple(self.latency_ms)
+        return self.latency_ms.get("p99", 0.0) - self.apple_latency_ms.get("p99", 0.0)
 
     @property
     def steady_p99_over_apple_ms(self) -> float:
-        return self._over_apple(self.steady_latency_ms)
-
-    def _over_apple(self, latency_ms: Mapping[str, float]) -> float:
-        return latency_ms.get("p99", 0.0) - self.apple_latency_ms.get("p99", 0.0)
+        return self.steady_latency_ms.get("p99", 0.0) - self.apple_latency_ms.get("p99", 0.0)
 
     def fill(self, operation: str) -> float | None:
         """Entries in each request of an operation; None where there was none."""
@@ -86,13 +83,8 @@ class Measurement:
         return self.entries.get(operation, 0) / requests if requests else None
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            **asdict(self),
-            "memory_bytes": self.memory_bytes,
-            "calls_per_receipt": self.calls_per_receipt,
-            "p99_over_apple_ms": self.p99_over_apple_ms,
-            "steady_p99_over_apple_ms": self.steady_p99_over_apple_ms,
-        }
+        derived = ("memory_bytes", "calls_per_receipt", "p99_over_apple_ms", "steady_p99_over_apple_ms")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
 
 
 def percentiles_ms(values_seconds: Sequence[float]) -> dict[str, float]:
@@ -105,20 +97,18 @@ def percentiles_ms(values_seconds: Sequence[float]) -> dict[str, float]:
     }
 
 
-def steady_per_second(finished_at: Sequence[float]) -> float:
-    """The rate of the middle 80 %; 0 where there are too few to say."""
-    ordered = sorted(finished_at)
-    margin = int(len(ordered) * (1 - STEADY_SHARE) / 2)
-    first, last = margin, len(ordered) - 1 - margin
-    if last <= first or ordered[last] <= ordered[first]:
-        return 0.0
-    return (last - first) / (ordered[last] - ordered[first])
-
-
 def steady(values_in_order: Sequence[float]) -> Sequence[float]:
     """The middle 80 % of values that are in the order of time."""
     margin = round(len(values_in_order) * (1 - STEADY_SHARE) / 2)
     return values_in_order[margin : len(values_in_order) - margin]
+
+
+def steady_per_second(finished_at: Sequence[float]) -> float:
+    """The rate of the middle 80 %; 0 where there are too few to say."""
+    middle = steady(sorted(finished_at))
+    if len(middle) < 2 or middle[-1] <= middle[0]:
+        return 0.0
+    return (len(middle) - 1) / (middle[-1] - middle[0])
 
 
 def steady_cpu_ms(looks: Sequence[tuple[int, float]]) -> float:

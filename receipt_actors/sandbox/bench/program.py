@@ -27,7 +27,7 @@ class Usage:
 
 
 class Program:
-    """A process, in a session of its own, so that Ctrl-C is for who measures it. ``close`` leaves nothing behind.
+    """A process in a session of its own, so that Ctrl-C is for who measures it. ``close`` leaves nothing behind.
 
     What it prints goes to the file ``output``. It runs from ``start`` on.
     """
@@ -36,7 +36,6 @@ class Program:
         self._command = list(command)
         self._environment = dict(environment)
         self._output = output
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it. A signal that comes meanwhile interrupts us when ``close`` knows the process, not before."""
@@ -50,21 +49,12 @@ class Program:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            self._meter = Meter(self._process.pid)
-
-    @property
-    def _started(self) -> subprocess.Popen[bytes]:
-        assert self._process is not None
-        return self._process
+            self.meter = Meter(self._process.pid)
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs."""
-        return self._started.poll()
-
-    def usage(self, *, is_exact: bool = False) -> Usage:
-        """Measure; ``is_exact`` looks for new children first."""
-        return self._meter.usage(is_exact=is_exact)
+        return self._process.poll()
 
     def last_words(self) -> str:
         lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -72,17 +62,17 @@ class Program:
 
     def stop(self, seconds: float) -> int | None:
         """Ask it to end (SIGTERM) and wait; None where it did not in this time."""
-        self._started.send_signal(signal.SIGTERM)
+        self._process.send_signal(signal.SIGTERM)
         try:
-            return self._started.wait(seconds)
+            return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def close(self) -> None:
         """End it and its children at once, unless they have ended."""
-        if self._process is None:
+        if not hasattr(self, "meter"):  # it was never started
             return
-        for process in self._meter.processes():
+        for process in self.meter.processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
@@ -124,31 +114,26 @@ class Meter:
     """Measures a process and its children."""
 
     def __init__(self, process_id: int) -> None:
-        self._process: psutil.Process | None
-        try:
-            self._process = psutil.Process(process_id)
-        except psutil.NoSuchProcess:  # it has ended already
-            self._process = None
-        self._children: list[psutil.Process] = []
+        self._processes: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # it has ended already
+            self._processes = [psutil.Process(process_id)]
         self._looked_at = 0.0
 
     def processes(self) -> list[psutil.Process]:
-        if self._process is None:
-            return []
         with suppress(psutil.NoSuchProcess):
-            self._children = self._process.children(recursive=True)
-        return [self._process, *self._children]
+            self._processes = [
+                process for first in self._processes[:1] for process in (first, *first.children(recursive=True))
+            ]
+        self._looked_at = time.monotonic()
+        return self._processes
 
     def usage(self, *, is_exact: bool = False) -> Usage:
-        """Measure; a child that has ended counts with what its parent knows of it."""
+        """Measure; ``is_exact`` looks for new children first. A child that has ended counts with its parent."""
         now = time.monotonic()
         if is_exact or now - self._looked_at > CHILDREN_SECONDS:
             self.processes()
-            self._looked_at = now
         cpu_seconds, rss_bytes = 0.0, 0
-        for process in (self._process, *self._children):
-            if process is None:
-                continue
+        for process in self._processes:
             with suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 rss_bytes += process.memory_info().rss

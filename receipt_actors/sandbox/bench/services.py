@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
+import ssl
 import tempfile
+import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-from receipt_actors.sandbox.services.app_store import (
-    Latency,
-)
-from receipt_actors.sandbox.services.certificates import make_certificates
+from receipt_actors.sandbox.services.certificates import make_certificate
 from receipt_actors.sandbox.services.load import BUNDLE_ID, POST_QUEUE, SOURCE_QUEUE, TABLE, Load, Way
 from receipt_actors.sandbox.services.process import ServiceProcess
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long an answer takes: evenly spread over ``seconds`` plus and minus ``jitter_seconds``."""
+
+    seconds: float = 0.0
+    jitter_seconds: float = 0.0
+
 
 APPLE_LATENCY = Latency(0.25, 0.1)
 CONTROL_TIMEOUT_SECONDS = 600.0  #: to mint and to audit the largest load
@@ -58,9 +63,7 @@ class Services:
             self._stack = self._stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @property
@@ -82,21 +85,12 @@ class Services:
     def ask(self, service: str, command: str, **fields: object) -> dict[str, Any]:
         """Have a service do a command of ``services.control``."""
         process = self._aws if service == "aws" else self._app_store
-        parts = urlsplit(process.url)
-        assert parts.hostname is not None
-        connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=CONTROL_TIMEOUT_SECONDS, context=self._tls
-            )
-        else:
-            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=CONTROL_TIMEOUT_SECONDS)
-        try:
-            connection.request("POST", f"/_bench/{command}", json.dumps(fields))
-            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+        request = urllib.request.Request(f"{process.url}/_bench/{command}", json.dumps(fields).encode())
+        no_proxy = urllib.request.ProxyHandler({})
+        opener = urllib.request.build_opener(no_proxy, urllib.request.HTTPSHandler(context=self._tls))
+        with opener.open(request, timeout=CONTROL_TIMEOUT_SECONDS) as response:
+            answer: dict[str, Any] = json.loads(response.read())
             return answer
-        finally:
-            connection.close()
 
     def _start(self, folder: Path) -> None:
         options = self.options
@@ -107,15 +101,12 @@ class Services:
         )
         arguments = ["--latency", str(options.apple.seconds), "--jitter", str(options.apple.jitter_seconds)]
         trust: dict[str, str] = {}
-        self._tls = None
+        self._tls: ssl.SSLContext | None = None
         if options.tls:
-            import ssl
-
-            files = make_certificates(folder)
-            arguments += ["--certificate", str(files.certificate), "--key", str(files.key)]
-            self._tls = ssl.create_default_context(cafile=str(files.authority))
-            authority = str(files.authority)
-            trust = {"REQUESTS_CA_BUNDLE": authority, "CURL_CA_BUNDLE": authority, "SSL_CERT_FILE": authority}
+            certificate, with_key = make_certificate(folder)
+            arguments += ["--certificate", str(with_key)]
+            self._tls = ssl.create_default_context(cafile=str(certificate))
+            trust = dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"), str(certificate))
         self._app_store = self._serve("app-store", *arguments)
         self._environment = {
             **_clean_environment(),

@@ -1,132 +1,74 @@
-"""Apple's verifyReceipt and Server API for a load: answers are made beforehand, and found by the receipt or its id.
-
-The answers are those of ``sandbox.store``, encoded once for each receipt. There are no faults on demand here, no shared
-secret, and any bearer token will do: to check one is no work of a benchmark's.
-"""
+"""The simulated App Store under a load: the answers are encoded in advance, and found by receipt or transaction id."""
 
 from __future__ import annotations
 
-import http.client
-import random
+import ssl
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 from receipt_actors.domain.ports import Environment
-from receipt_actors.sandbox import answers
-from receipt_actors.sandbox.http_server import Connection, Request, dumps, response
-from receipt_actors.sandbox.receipts import Fault
+from receipt_actors.sandbox.answers import read_question
+from receipt_actors.sandbox.app_store import PRODUCTION_API_PATH, PRODUCTION_PATH, SimulatedAppStore
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, Run
+from receipt_actors.sandbox.services.control import BENCH_PATH, command_reply
 from receipt_actors.sandbox.services.load import Load, Way, transaction_id
-from receipt_actors.sandbox.store import Store
-
-PRODUCTION_PATH = "/production/verifyReceipt"
-SANDBOX_PATH = "/sandbox/verifyReceipt"
-PRODUCTION_API_PATH = "/production"
-SANDBOX_API_PATH = "/sandbox"
-_API_PATH = b"/inApps/v1/transactions/"
-_PATHS = {
-    PRODUCTION_PATH.encode(): Environment.PRODUCTION,
-    SANDBOX_PATH.encode(): Environment.SANDBOX,
-}
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """How long an answer takes: evenly spread over ``seconds`` plus and minus ``jitter_seconds``."""
+class FastAppStore(SimulatedAppStore):
+    """Answers a prepared load without faults, and to any bearer token. Everything else is the simulated App Store's."""
 
-    seconds: float = 0.0
-    jitter_seconds: float = 0.0
+    def __init__(self, *, latency_seconds: float, jitter_seconds: float, tls: ssl.SSLContext | None, run: Run) -> None:
+        super().__init__(latency_seconds=latency_seconds, jitter_seconds=jitter_seconds)
+        self._server = HttpServer(self._handle, tls=tls, run=run)
+        self._prepared: dict[str | int, bytes] = {}  # by path (Server API), or hash of the receipt
+        self._delays_seconds: list[float] = []  # what each prepared answer took
+        self._commands = {"load": self._load, "begin": self._begin, "report": self._report}
 
-    def draw(self, rng: random.Random) -> float:
-        return max(0.0, self.seconds + self.jitter_seconds * (2 * rng.random() - 1))
-
-
-class FastAppStore:
-    """The service. ``requests`` counts questions, ``delays_seconds`` has what each answer took, in their order."""
-
-    def __init__(self, latency: Latency) -> None:
-        self.latency = latency
-        self.requests = 0
-        self.concurrent_requests_high_water = 0
-        self.delays_seconds: list[float] = []
-        self._waiting = 0
-        self._random = random.Random(0)
-        self._answers: dict[tuple[Environment, int], bytes] = {}
-        self._found: dict[bytes, bytes] = {}  # answers of the Server API, by their paths
-        self._store = Store(_sign)
-        self._not_found = _reply(answers.api_error(answers.API_TRANSACTION_ID_NOT_FOUND))
-        self._unauthorized = response(http.client.UNAUTHORIZED, b"Unauthenticated", "text/plain")
-
-    def prepare(self, load: Load) -> None:
-        self._answers.clear()
-        self._found.clear()
-        for number in range(load.messages):
-            if load.way == Way.SERVER_API:
-                self._store.record(load.sample(number))
-                info = self._store.transaction_info(transaction_id(number), Environment.PRODUCTION, None)
-                assert not isinstance(info, Fault)
-                path = f"{PRODUCTION_API_PATH}{_API_PATH.decode()}{transaction_id(number)}".encode()
-                self._found[path] = _reply(info)
-            elif load.way == Way.VERIFY_RECEIPT:
-                self._answer(load.receipt(number), Environment.PRODUCTION)
-
-    def begin(self) -> None:
-        self.requests = self.concurrent_requests_high_water = 0
-        self.delays_seconds = []
-
-    def handle(self, connection: Connection, request: Request) -> bool:
-        """Answer a request, unless its path is none of Apple's."""
-        environment = _PATHS.get(request.path)
-        if environment is None and _API_PATH not in request.path:
-            return False
+    def _handle(self, request: Request) -> Reply | None:
+        if request.path.startswith(BENCH_PATH):
+            return command_reply(self._commands, request)
+        answer = self._answer_of(request)
+        if answer is None:
+            return super()._handle(request)
         began_at = time.monotonic()
-        self.requests += 1
-        self._waiting += 1
-        if self._waiting > self.concurrent_requests_high_water:
-            self.concurrent_requests_high_water = self._waiting
-        answer = self._look_up(request) if environment is None else self._decide(environment, request)
+        connection = request.connection
 
         def finish() -> None:
-            connection.on_lost = None
             connection.respond(answer)
-            self._waiting -= 1
-            self.delays_seconds.append(time.monotonic() - began_at)
+            self._delays_seconds.append(time.monotonic() - began_at)
 
-        connection.on_lost = self._give_up
-        connection.after(self.latency.draw(self._random), finish)
-        return True
+        connection.after(self._delay_seconds(), finish)
+        return None
 
-    def _give_up(self) -> None:
-        self._waiting -= 1
+    def _answer_of(self, request: Request) -> bytes | None:
+        if request.path != PRODUCTION_PATH:
+            has_token = b"\r\nauthorization: bearer " in request.lower_head  # checking it is not the benchmark's work
+            return self._prepared.get(request.path) if has_token else None
+        receipt_data, _ = read_question(request.body)
+        # 64 bits are enough to tell some million receipts apart.
+        return None if receipt_data is None else self._prepared.get(hash(receipt_data))
 
-    def _look_up(self, request: Request) -> bytes:
-        if b"\r\nauthorization: bearer " not in request.head:
-            return self._unauthorized
-        return self._found.get(request.path, self._not_found)
+    def _load(self, fields: dict[str, Any]) -> object:
+        load = Load(**fields)
+        self._prepared.clear()
+        for number in range(load.messages):
+            if load.way == Way.SERVER_API:
+                self.record(load.sample(number))
+                said = self._look_up(transaction_id(number), Environment.PRODUCTION, load.sample(number).bundle_id)
+                self._prepared[f"{PRODUCTION_API_PATH}{transaction_id(number)}"] = said[1].data
+            elif load.way == Way.VERIFY_RECEIPT:
+                receipt = load.receipt(number)
+                self._prepared[hash(receipt)] = self._judge(receipt, Environment.PRODUCTION)[1].data
+        return {}
 
-    def _decide(self, environment: Environment, request: Request) -> bytes:
-        if request.method != b"POST":
-            return _reply({"status": answers.NOT_A_POST})
-        receipt_data, _ = answers.read_question(request.body)
-        if receipt_data is None:
-            return _reply({"status": answers.MALFORMED})
-        return self._answer(receipt_data, environment)
+    def _begin(self, _fields: dict[str, Any]) -> object:
+        self._server.concurrent_requests_high_water = 0
+        self._delays_seconds = []
+        return {}
 
-    def _answer(self, receipt_data: str, environment: Environment) -> bytes:
-        key = environment, hash(receipt_data)  # 64 bits: enough to tell some million receipts apart
-        answer = self._answers.get(key)
-        if answer is None:
-            while isinstance(said := self._store.verify_receipt(receipt_data, environment), Fault):
-                pass
-            answer = self._answers[key] = _reply(said)
-        return answer
-
-
-def _reply(answer: answers.Answer) -> bytes:
-    return response(answers.http_status(answer), dumps(answer))
-
-
-def _sign(payload: Mapping[str, object]) -> str:
-    from receipt_actors.sandbox.apple_ca import default_authority
-
-    return default_authority().sign(payload)
+    def _report(self, _fields: dict[str, Any]) -> object:
+        return {
+            "requests": len(self._delays_seconds),
+            "concurrent_requests_high_water": self._server.concurrent_requests_high_water,
+            "delays_seconds": self._delays_seconds,
+        }

@@ -1,4 +1,4 @@
-"""What SQS's and DynamoDB's JSON protocols share: which operation is meant, how it is answered, how it is refused."""
+"""What SQS's and DynamoDB's JSON protocols share: how an operation is answered, and how it is refused."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from receipt_actors.sandbox.http_server import Connection, Request, dumps, response
+from receipt_actors.sandbox.http_server import Connection, Reply, Request, dumps, response
 
 logger = logging.getLogger(__name__)
 
 Fields = Mapping[str, Any]
 
-_TARGET = b"\r\nx-amz-target: "
+#: Returns an answer, or what is to be called with the connection to answer it later.
+Operation = Callable[[Fields], bytes | Callable[[Connection], None]]
 
 
 class AwsError(Exception):
@@ -39,54 +40,39 @@ def aws_ok(body: bytes) -> bytes:
 
 
 class AwsService:
-    """The base of both. ``requests`` and ``entries`` count what was asked for, by operation.
-
-    An operation returns its answer, or None where it answers the connection later. What is not simulated is refused.
-    """
+    """The base of both; what is not simulated is refused."""
 
     namespace = ""  #: of error types
     malformed = ""  #: the error code for a request of another shape
 
-    def __init__(
-        self,
-        target: str,
-        latency_seconds: float,
-        operations: Mapping[str, Callable[[Connection, Fields], bytes | None]],
-    ) -> None:
+    def __init__(self, latency_seconds: float, operations: Mapping[str, Operation]) -> None:
         self.latency_seconds = latency_seconds
-        self.requests: Counter[str] = Counter()
-        self.entries: Counter[str] = Counter()
-        self._target = _TARGET + target.lower().encode() + b"."
-        self._operations = {name.lower().encode(): (name, operation) for name, operation in operations.items()}
+        self.requests: Counter[str] = Counter()  #: by operation
+        self.entries: Counter[str] = Counter()  #: of batches, likewise
+        self._operations = operations
 
-    def handle(self, connection: Connection, request: Request) -> bool:
-        """Answer a request, unless it is for another service."""
-        start = request.head.find(self._target)
-        if start < 0:
-            return False
-        start += len(self._target)
-        end = request.head.find(b"\r\n", start)
-        target = request.head[start:end] if end > 0 else request.head[start:]
-        answer: bytes | None
+    def handle(self, operation: str, request: Request) -> Reply | None:
         try:
-            known = self._operations.get(target)
-            if known is None:
-                raise AwsError("UnknownOperationException", f"{target.decode('latin-1')} is not simulated")
-            name, operation = known
-            self.requests[name] += 1
-            try:
-                fields = json.loads(request.body)
-            except (ValueError, RecursionError):
-                raise AwsError("SerializationException", "the body is no JSON") from None
-            try:
-                answer = operation(connection, fields)
-            except (AttributeError, KeyError, TypeError) as error:  # a request of another shape, or a bug of ours
-                logger.warning("%s could not be carried out", name, exc_info=True)
-                raise AwsError(self.malformed, f"{type(error).__name__}: {error}") from None
+            answer = self._carry_out(operation, request.body)
         except AwsError as error:
             body = dumps({"__type": f"{self.namespace}#{error.code}", "message": error.message, **error.more})
             query = (f"x-amzn-query-error: {error.query_code};Sender",) if error.query_code else ()
             answer = response(http.client.BAD_REQUEST, body, "application/x-amz-json-1.0", *query)
-        if answer is not None:
-            connection.respond(answer, self.latency_seconds)
-        return True
+        if isinstance(answer, bytes):
+            return Reply(answer, self.latency_seconds)
+        answer(request.connection)
+        return None
+
+    def _carry_out(self, operation: str, body: bytes) -> bytes | Callable[[Connection], None]:
+        if operation not in self._operations:
+            raise AwsError("UnknownOperationException", f"{operation} is not simulated")
+        self.requests[operation] += 1
+        try:
+            fields = json.loads(body)
+        except (ValueError, RecursionError):
+            raise AwsError("SerializationException", "the body is no JSON") from None
+        try:
+            return self._operations[operation](fields)
+        except (AttributeError, KeyError, TypeError) as error:  # a request of another shape, or a bug of ours
+            logger.warning("%s could not be carried out", operation, exc_info=True)
+            raise AwsError(self.malformed, f"{type(error).__name__}: {error}") from None

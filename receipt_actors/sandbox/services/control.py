@@ -10,23 +10,27 @@ import asyncio
 import http.client
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from receipt_actors.sandbox.http_server import Connection, Request, dumps, response
+from receipt_actors.sandbox.http_server import Reply, Request, dumps, response
 from receipt_actors.sandbox.queues import make_queue
-from receipt_actors.sandbox.services.app_store import FastAppStore
 from receipt_actors.sandbox.services.audit import SentAnswer, audit
 from receipt_actors.sandbox.services.dynamodb import SimulatedDynamoDb
 from receipt_actors.sandbox.services.load import DEAD_LETTER_QUEUE, POST_QUEUE, SOURCE_QUEUE, TABLE, TABLE_KEY, Load
 from receipt_actors.sandbox.services.sqs import Content, Message, Queue, SimulatedSqs, make_content
 
+BENCH_PATH = "/_bench/"
 MAX_RECEIVE_COUNT = 20  #: as in the CloudFormation template
+_RELEASE_SECONDS = 0.001  #: shortest pause between two looks at messages that come at a rate
 
-_PREFIX = b"/_bench/"
-_RELEASE_SECONDS = 0.001  #: messages that come at a rate are looked after so often, at most
 
-Command = Callable[[dict[str, Any]], object]
+def command_reply(commands: Mapping[str, Callable[[dict[str, Any]], object]], request: Request) -> Reply:
+    """Carry out a command, which takes the fields of a JSON object and returns what to answer."""
+    command = commands.get(request.path.removeprefix(BENCH_PATH))
+    if command is None:
+        return Reply(response(http.client.NOT_FOUND, b""))
+    return Reply(response(http.client.OK, dumps(command(json.loads(request.body or b"{}")))))
 
 
 class AwsControl:
@@ -40,23 +44,18 @@ class AwsControl:
         self._messages: list[Message] = []  # of the load, those that are available so far
         self._source: Queue = make_queue(SOURCE_QUEUE)
         self._went_at = 0.0
-        self._handle = _dispatch(
-            {
-                "load": self._load,
-                "begin": self._begin,
-                "go": self._go,
-                "progress": self._progress,
-                "finish": self._finish,
-                "report": self._report,
-            }
-        )
+        self._commands: Mapping[str, Callable[[dict[str, Any]], object]] = {
+            "load": self._load,
+            "begin": self._begin,
+            "go": self._go,
+            "progress": self._progress,
+            "finish": self._finish,
+            "report": self._report,
+        }
+        sqs.on_sent = lambda queue, content, now: self._answers.append(SentAnswer(queue.name, content, now))
 
-    def handle(self, connection: Connection, request: Request) -> bool:
-        return self._handle(connection, request)
-
-    def on_sent(self, queue: Queue, content: Content, now: float) -> None:
-        """Remember what the program under test sends; ``SimulatedSqs`` calls it."""
-        self._answers.append(SentAnswer(queue.name, content, now))
+    def handle(self, request: Request) -> Reply:
+        return command_reply(self._commands, request)
 
     def _load(self, fields: dict[str, Any]) -> object:
         load = Load(**fields)
@@ -130,44 +129,3 @@ class AwsControl:
             "requests": {"sqs": dict(self._sqs.requests), "dynamodb": dict(self._dynamodb.requests)},
             "entries": {"sqs": dict(self._sqs.entries), "dynamodb": dict(self._dynamodb.entries)},
         }
-
-
-class AppStoreControl:
-    """The benchmark's view of the App Store."""
-
-    def __init__(self, store: FastAppStore) -> None:
-        self._store = store
-        self._handle = _dispatch({"load": self._load, "begin": self._begin, "report": self._report})
-
-    def handle(self, connection: Connection, request: Request) -> bool:
-        return self._handle(connection, request)
-
-    def _load(self, fields: dict[str, Any]) -> object:
-        self._store.prepare(Load(**fields))
-        return {}
-
-    def _begin(self, _fields: dict[str, Any]) -> object:
-        self._store.begin()
-        return {}
-
-    def _report(self, _fields: dict[str, Any]) -> object:
-        return {
-            "requests": self._store.requests,
-            "concurrent_requests_high_water": self._store.concurrent_requests_high_water,
-            "delays_seconds": self._store.delays_seconds,
-        }
-
-
-def _dispatch(commands: dict[str, Command]) -> Callable[[Connection, Request], bool]:
-    def handle(connection: Connection, request: Request) -> bool:
-        if not request.path.startswith(_PREFIX):
-            return False
-        command = commands.get(request.path.removeprefix(_PREFIX).decode("latin-1"))
-        if command is None:
-            connection.respond(response(http.client.NOT_FOUND, b""))
-        else:
-            answer = command(json.loads(request.body) if request.body else {})
-            connection.respond(response(http.client.OK, dumps(answer)))
-        return True
-
-    return handle

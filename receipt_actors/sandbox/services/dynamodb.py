@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from receipt_actors.sandbox.http_server import Connection, dumps
+from receipt_actors.sandbox.http_server import dumps
 from receipt_actors.sandbox.services.aws import AwsError, AwsService, Fields, aws_ok
 from receipt_actors.sandbox.services.expressions import Attributes, BadExpression, condition_holds, parse_insert
 
@@ -71,7 +71,7 @@ class SimulatedDynamoDb(AwsService):
             "DescribeTimeToLive": self._describe_time_to_live,
             "UpdateTimeToLive": self._update_time_to_live,
         }
-        super().__init__("DynamoDB_20120810", latency_seconds, operations)
+        super().__init__(latency_seconds, operations)
         self.tables: dict[str, Table] = {}
 
     def create_table(self, name: str, key: str) -> Table:
@@ -81,21 +81,21 @@ class SimulatedDynamoDb(AwsService):
 
     # --- operations ---
 
-    def _put(self, _connection: Connection, fields: Fields) -> bytes:
+    def _put(self, fields: Fields) -> bytes:
         table, item = self._table(fields), fields["Item"]
         key = table.key_of(item)
         old = self._checked("PutItem", fields, _PUT_FIELDS, table, key)
         table.items[key] = item
         return _written(fields, old, item)
 
-    def _update(self, _connection: Connection, fields: Fields) -> bytes:
+    def _update(self, fields: Fields) -> bytes:
         table = self._table(fields)
         key = table.key_of(fields["Key"])
         old = self._checked("UpdateItem", fields, _UPDATE_FIELDS, table, key)
         new = table.items[key] = _after_update(fields, old or dict(fields["Key"]))
         return _written(fields, old, new)
 
-    def _delete(self, _connection: Connection, fields: Fields) -> bytes:
+    def _delete(self, fields: Fields) -> bytes:
         table = self._table(fields)
         key = table.key_of(fields["Key"])
         old = self._checked("DeleteItem", fields, _DELETE_FIELDS, table, key)
@@ -117,7 +117,7 @@ class SimulatedDynamoDb(AwsService):
             raise AwsError("ConditionalCheckFailedException", "The conditional request failed", more=more)
         return old
 
-    def _get(self, _connection: Connection, fields: Fields) -> bytes:
+    def _get(self, fields: Fields) -> bytes:
         table = self._table(fields)
         if list(fields["Key"]) != [table.key]:
             raise _invalid("The provided key element does not match the schema")
@@ -125,7 +125,7 @@ class SimulatedDynamoDb(AwsService):
         item = table.items.get(table.key_of(fields["Key"]))
         return aws_ok(b"{}" if item is None else dumps({"Item": item}))
 
-    def _batch(self, _connection: Connection, fields: Fields) -> bytes:
+    def _batch(self, fields: Fields) -> bytes:
         statements = fields["Statements"]
         if not 1 <= len(statements) <= MAX_STATEMENTS:
             raise _invalid(f"{len(statements)} statements: expected 1 to {MAX_STATEMENTS}")
@@ -143,10 +143,10 @@ class SimulatedDynamoDb(AwsService):
         self.entries["BatchExecuteStatement"] += len(inserts)
         return aws_ok(b'{"Responses":[%b]}' % b",".join([_insert(*insert) for insert in inserts]))
 
-    def _describe(self, _connection: Connection, fields: Fields) -> bytes:
+    def _describe(self, fields: Fields) -> bytes:
         return aws_ok(dumps({"Table": _description(self._table(fields))}))
 
-    def _create(self, _connection: Connection, fields: Fields) -> bytes:
+    def _create(self, fields: Fields) -> bytes:
         keys = [schema["AttributeName"] for schema in fields["KeySchema"]]
         if len(keys) != 1:
             raise _invalid("a range key is not simulated")
@@ -154,13 +154,13 @@ class SimulatedDynamoDb(AwsService):
             raise AwsError("ResourceInUseException", f"Table already exists: {fields['TableName']}")
         return aws_ok(dumps({"TableDescription": _description(self.create_table(fields["TableName"], keys[0]))}))
 
-    def _describe_time_to_live(self, _connection: Connection, fields: Fields) -> bytes:
+    def _describe_time_to_live(self, fields: Fields) -> bytes:
         attribute = self._table(fields).expires_by
         enabled = {"TimeToLiveStatus": "ENABLED", "AttributeName": attribute}
         description = {"TimeToLiveStatus": "DISABLED"} if attribute is None else enabled
         return aws_ok(dumps({"TimeToLiveDescription": description}))
 
-    def _update_time_to_live(self, _connection: Connection, fields: Fields) -> bytes:
+    def _update_time_to_live(self, fields: Fields) -> bytes:
         specification = fields["TimeToLiveSpecification"]
         self._table(fields).expires_by = specification["AttributeName"] if specification["Enabled"] else None
         return aws_ok(dumps({"TimeToLiveSpecification": specification}))

@@ -16,7 +16,13 @@ from typing import Any
 
 Attributes = dict[str, dict[str, Any]]
 
-_TOKEN = re.compile(r"\s*(?:(<=|[<=()])|([#:]?[A-Za-z_][A-Za-z0-9_.]*))")
+_NAME = r"([A-Za-z_](?:[A-Za-z0-9_.]*[A-Za-z0-9])?|#[A-Za-z0-9_.]*[A-Za-z0-9])"
+_TERM = re.compile(
+    rf"\b(attribute_(?:not_)?exists)\s*\(\s*{_NAME}\s*\)|(?<![\w.:#]){_NAME}\s*(<=|<|=)\s*(:[A-Za-z0-9_.]+)",
+    re.IGNORECASE,
+)
+_PARENTHESES = re.compile(r"\(([^()]*)\)")
+_AND, _OR = (re.compile(rf"\b{word}\b", re.IGNORECASE) for word in ("AND", "OR"))
 
 
 class BadExpression(ValueError):
@@ -30,66 +36,35 @@ def condition_holds(
 
     ``names`` and ``values`` are those that it mentions. Raises ``BadExpression``.
     """
-    bad = BadExpression(f"{text!r} is not simulated")
-    tokens = list(_tokens_of(text))
 
-    def take(expected: str | None = None) -> str:
-        if not tokens or (expected is not None and tokens[0] != expected):
-            raise bad
-        return tokens.pop(0)
+    def term(match: re.Match[str]) -> str:
+        function, asked, compared, comparison, value = match.groups()
+        name = asked or compared
+        name = names[name] if name.startswith("#") else name
+        if function:
+            return _said((name in item) is (function.lower() == "attribute_exists"))
+        return _said(_compares(item.get(name), comparison, values[value]))
 
-    def name(token: str) -> str:
-        if token.startswith(":") or not token[-1].isalnum() or (token.startswith("#") and token not in names):
-            raise bad
-        return names[token] if token.startswith("#") else token
-
-    def either() -> bool:
-        holds = both()
-        while tokens and tokens[0].upper() == "OR":
-            take()
-            holds = both() or holds
-        return holds
-
-    def both() -> bool:
-        holds = term()
-        while tokens and tokens[0].upper() == "AND":
-            take()
-            holds = term() and holds
-        return holds
-
-    def term() -> bool:
-        token = take()
-        if token == "(":
-            holds = either()
-            take(")")
-            return holds
-        if token.lower() in ("attribute_exists", "attribute_not_exists"):
-            take("(")
-            is_there = name(take()) in item
-            take(")")
-            return is_there is (token.lower() == "attribute_exists")
-        comparison, value = take(), take()
-        if comparison not in ("<", "<=", "=") or value not in values:
-            raise bad
-        return _compares(item.get(name(token)), comparison, values[value])
-
-    holds = either()
-    if tokens:
-        raise bad
-    return holds
-
-
-@functools.lru_cache(maxsize=64)
-def _tokens_of(text: str) -> tuple[str, ...]:
-    tokens: list[str] = []
-    at = 0
-    while at < len(text.rstrip()):
-        match = _TOKEN.match(text, at)
-        if match is None:
+    def alternatives(content: str) -> bool:
+        """Decide what has no parentheses left, and in which every term is decided."""
+        decided = [[each.strip() for each in _AND.split(part)] for part in _OR.split(content)]
+        if any(each not in ("0", "1") for part in decided for each in part):
             raise BadExpression(f"{text!r} is not simulated")
-        tokens.append(match[1] or match[2])
-        at = match.end()
-    return tuple(tokens)
+        return any("0" not in part for part in decided)
+
+    if re.search(r"(?<![:#\w.])[0-9]", text):  # what stands for a decided term
+        raise BadExpression(f"{text!r} is not simulated")
+    try:
+        content = _TERM.sub(term, text)
+    except KeyError:
+        raise BadExpression(f"{text!r} is not simulated: a name or value is not given") from None
+    while (inner := _PARENTHESES.search(content)) is not None:
+        content = f"{content[: inner.start()]} {_said(alternatives(inner[1]))} {content[inner.end() :]}"
+    return alternatives(content)
+
+
+def _said(is_true: bool) -> str:
+    return "1" if is_true else "0"
 
 
 def _compares(one: Mapping[str, str] | None, comparison: str, other: Mapping[str, str]) -> bool:

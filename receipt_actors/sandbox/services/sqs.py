@@ -12,8 +12,9 @@ import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from receipt_actors.domain import sqs_rules
@@ -22,7 +23,7 @@ from receipt_actors.domain.sqs_rules import dead_letter_queue_fault, is_fifo
 from receipt_actors.sandbox import queues
 from receipt_actors.sandbox.http_server import Connection, dumps
 from receipt_actors.sandbox.queues import make_queue
-from receipt_actors.sandbox.services.aws import AwsError, AwsService, Fields, aws_ok
+from receipt_actors.sandbox.services.aws import AwsError, AwsService, Fields, Operation, aws_ok
 
 REGION = "eu-west-1"
 ACCOUNT = "123456789012"
@@ -52,6 +53,8 @@ class Content:
 
 Message = queues.Message[Content]
 Queue = queues.Queue[Content]
+_Outcome = EntryFailure | Mapping[str, str]
+_CarryOut = Callable[[Queue, Sequence[Fields]], Sequence[_Outcome]]
 
 
 def make_content(
@@ -79,38 +82,41 @@ class _Poll:
 
     connection: Connection
     queue: Queue
-    max_messages: int
-    visibility_seconds: int
-    system_attributes: frozenset[str]
-    message_attributes: frozenset[str]
+    fields: Fields
     timer: asyncio.TimerHandle | None = None
+
+    def take(self) -> Sequence[Message]:
+        count, visibility_seconds = int(self.fields.get("MaxNumberOfMessages", 1)), _visibility_seconds(self.fields)
+        return self.queue.take(count, visibility_seconds, time.monotonic())
 
 
 class SimulatedSqs(AwsService):
-    """The service. ``on_sent`` is called with every message that was sent, when its request comes in (monotonic)."""
+    """The service."""
 
     namespace = "com.amazonaws.sqs"
     malformed = "MissingRequiredParameterException"
 
     def __init__(self, latency_seconds: float) -> None:
-        operations = {
+        operations: dict[str, Operation] = {
             "ReceiveMessage": self._receive,
-            "SendMessageBatch": self._send_batch,
-            "SendMessage": self._send,
-            "DeleteMessageBatch": self._delete_batch,
-            "DeleteMessage": self._delete,
-            "ChangeMessageVisibilityBatch": self._change_batch,
-            "ChangeMessageVisibility": self._change,
-            "GetQueueUrl": self._get_url,
+            "GetQueueUrl": lambda fields: aws_ok(dumps({"QueueUrl": self._url(self._find(fields["QueueName"]))})),
             "GetQueueAttributes": self._get_attributes,
             "CreateQueue": self._create,
         }
-        super().__init__("AmazonSQS", latency_seconds, operations)
+        for name, carry_out in (
+            ("SendMessage", self._send),
+            ("DeleteMessage", self._delete),
+            ("ChangeMessageVisibility", self._change_visibility),
+        ):
+            operations[name] = partial(self._single, name, carry_out)
+            operations[f"{name}Batch"] = partial(self._batch, f"{name}Batch", carry_out)
+        super().__init__(latency_seconds, operations)
         self.queues: dict[str, Queue] = {}
         self.held: Queue | None = None  #: a queue that gives nothing for now: receives wait
         self.is_patient = True  #: False: receives wait for messages no longer
         self.first_receive_at: float | None = None  #: when the first request for messages came in
         self.url = ""  #: of this service, for the URLs of queues
+        #: Called with every message that was sent, when its request comes in (monotonic).
         self.on_sent: Callable[[Queue, Content, float], None] = lambda queue, content, now: None
         self._polls: defaultdict[Queue, list[_Poll]] = defaultdict(list)
         self._revealing: dict[Queue, asyncio.TimerHandle] = {}
@@ -128,52 +134,46 @@ class SimulatedSqs(AwsService):
         """Give the receives that wait for messages of a queue what is there now."""
         polls = self._polls[queue]
         while polls and queue is not self.held:
-            poll = polls[0]
-            messages = queue.take(poll.max_messages, poll.visibility_seconds, time.monotonic())
+            messages = polls[0].take()
             if not messages:
                 self._wake_when_revealed(queue)
                 return
-            self._end_poll(poll, messages)
+            self._end_poll(polls[0], messages)
 
     def end_polls(self) -> None:
         """Answer the receives that wait with nothing, and let none wait from now on."""
         self.is_patient = False
-        for polls in list(self._polls.values()):
-            for poll in tuple(polls):
-                self._end_poll(poll, [])
+        for poll in [poll for polls in self._polls.values() for poll in polls]:
+            self._end_poll(poll, [])
 
     # --- receives ---
 
-    def _receive(self, connection: Connection, fields: Fields) -> None:
+    def _receive(self, fields: Fields) -> Callable[[Connection], None]:
         if self.first_receive_at is None:
             self.first_receive_at = time.monotonic()
-        poll = _Poll(
-            connection,
-            self._queue(fields),
-            int(fields.get("MaxNumberOfMessages", 1)),
-            fields.get("VisibilityTimeout", DEFAULT_VISIBILITY_SECONDS),
-            frozenset(fields.get("MessageSystemAttributeNames") or fields.get("AttributeNames") or ()),
-            frozenset(fields.get("MessageAttributeNames") or ()),
-        )
-        if not 1 <= poll.max_messages <= MAX_BATCH_ENTRIES:
+        queue = self._queue(fields)
+        if not 1 <= int(fields.get("MaxNumberOfMessages", 1)) <= MAX_BATCH_ENTRIES:
             raise AwsError(sqs_rules.INVALID_PARAMETER, "MaxNumberOfMessages: expected 1 to 10")
-        _raise(sqs_rules.visibility_fault(poll.visibility_seconds))
+        _raise(sqs_rules.visibility_fault(_visibility_seconds(fields)))
         wait_seconds = float(fields.get("WaitTimeSeconds", 0))
-        connection.after(self.latency_seconds, lambda: self._poll(poll, wait_seconds))
+
+        def begin(connection: Connection) -> None:
+            poll = _Poll(connection, queue, fields)
+            connection.after(self.latency_seconds, lambda: self._poll(poll, wait_seconds))
+
+        return begin
 
     def _poll(self, poll: _Poll, wait_seconds: float) -> None:
-        queue = poll.queue
-        if queue is not self.held:
-            messages = queue.take(poll.max_messages, poll.visibility_seconds, time.monotonic())
-            if messages or wait_seconds <= 0:
-                self._deliver(poll, messages)
-                return
+        messages = [] if poll.queue is self.held else poll.take()
+        if messages or (wait_seconds <= 0 and poll.queue is not self.held):
+            self._deliver(poll, messages)
+            return
         if not self.is_patient:
             wait_seconds = min(wait_seconds, IMPATIENT_SECONDS)
-        self._polls[queue].append(poll)
+        self._polls[poll.queue].append(poll)
         poll.connection.on_lost = lambda: self._forget_poll(poll)
         poll.timer = asyncio.get_running_loop().call_later(wait_seconds, self._end_poll, poll, [])
-        self._wake_when_revealed(queue)
+        self._wake_when_revealed(poll.queue)
 
     def _end_poll(self, poll: _Poll, messages: Sequence[Message]) -> None:
         self._forget_poll(poll)
@@ -187,11 +187,11 @@ class SimulatedSqs(AwsService):
             poll.timer.cancel()
 
     def _deliver(self, poll: _Poll, messages: Sequence[Message]) -> None:
-        if not messages:
-            poll.connection.respond(aws_ok(b"{}"))
-            return
-        parts = [_encoded(message, poll.system_attributes, poll.message_attributes) for message in messages]
-        poll.connection.respond(aws_ok(b'{"Messages":[%b]}' % b",".join(parts)))
+        fields = poll.fields
+        system = frozenset(fields.get("MessageSystemAttributeNames") or fields.get("AttributeNames") or ())
+        wanted = frozenset(fields.get("MessageAttributeNames") or ())
+        parts = [_encoded(message, system, wanted) for message in messages]
+        poll.connection.respond(aws_ok(b'{"Messages":[%b]}' % b",".join(parts) if parts else b"{}"))
         self.entries["ReceiveMessage"] += len(messages)
 
     def _wake_when_revealed(self, queue: Queue) -> None:
@@ -213,53 +213,47 @@ class SimulatedSqs(AwsService):
 
     # --- the other operations ---
 
-    def _send_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries = self._queue(fields), _checked_entries(fields)
-        messages, failures = self._checked_messages(queue, entries)
-        self.entries["SendMessageBatch"] += len(entries)
-        sent = [
-            self._put(queue, entry, message) if failure is None else failure
+    def _single(self, name: str, carry_out: _CarryOut, fields: Fields) -> bytes:
+        self.entries[name] += 1
+        (outcome,) = carry_out(self._queue(fields), [fields])
+        _raise(outcome)
+        return aws_ok(dumps(outcome))
+
+    def _batch(self, name: str, carry_out: _CarryOut, fields: Fields) -> bytes:
+        queue, entries = self._queue(fields), fields["Entries"]
+        if not entries:
+            raise _refusal("EmptyBatchRequest", "no entries")
+        if crowd := sqs_rules.check_handle_batch(len(entries)):
+            _raise(crowd[0])
+        if len({entry["Id"] for entry in entries}) != len(entries):
+            raise _refusal("BatchEntryIdsNotDistinct", "an Id is repeated")
+        self.entries[name] += len(entries)
+        successful: list[Fields] = []
+        failed: list[Fields] = []
+        for entry, outcome in zip(entries, carry_out(queue, entries), strict=True):
+            if isinstance(outcome, EntryFailure):
+                code, detail, sender_fault = outcome.code, outcome.detail, outcome.sender_fault
+                failed.append({"Id": entry["Id"], "Code": code, "Message": detail, "SenderFault": sender_fault})
+            else:
+                successful.append({"Id": entry["Id"], **outcome})
+        return aws_ok(dumps({"Successful": successful, "Failed": failed} if failed else {"Successful": successful}))
+
+    def _send(self, queue: Queue, entries: Sequence[Fields]) -> Sequence[_Outcome]:
+        messages = [_outgoing(entry) for entry in entries]
+        failures = sqs_rules.check_send_batch(queue.name, messages)
+        _raise(next((each for each in failures if each and each.code == sqs_rules.BATCH_REQUEST_TOO_LONG), None))
+        outcomes = [
+            failure or self._put(queue, entry, message)
             for entry, message, failure in zip(entries, messages, failures, strict=True)
         ]
         self.wake(queue)
-        return _batch_answer(entries, sent)
-
-    def _send(self, _connection: Connection, fields: Fields) -> bytes:
-        queue = self._queue(fields)
-        (message,), (failure,) = self._checked_messages(queue, [fields])
-        self.entries["SendMessage"] += 1
-        _raise(failure)
-        sent = self._put(queue, fields, message)
-        self.wake(queue)
-        return aws_ok(dumps(sent))
-
-    def _checked_messages(
-        self, queue: Queue, entries: Sequence[Fields]
-    ) -> tuple[list[OutgoingMessage], list[EntryFailure | None]]:
-        messages = [
-            OutgoingMessage(
-                entry["MessageBody"],
-                {
-                    name: attribute.get("StringValue", attribute.get("BinaryValue"))
-                    for name, attribute in (entry.get("MessageAttributes") or {}).items()
-                },
-                entry.get("MessageGroupId"),
-                entry.get("MessageDeduplicationId"),
-            )
-            for entry in entries
-        ]
-        failures = sqs_rules.check_send_batch(queue.name, messages)
-        for failure in failures:
-            if failure is not None and failure.code == sqs_rules.BATCH_REQUEST_TOO_LONG:
-                _raise(failure)
-        return messages, failures
+        return outcomes
 
     def _put(self, queue: Queue, entry: Fields, message: OutgoingMessage) -> dict[str, str]:
         content = make_content(message.body, entry.get("MessageAttributes") or {}, message.deduplication_id)
         now = time.monotonic()
-        sent_id = queue.send(
-            queues.Message(content.message_id, content, time.time(), message.group_id), now, message.deduplication_id
-        )
+        stored = queues.Message(content.message_id, content, time.time(), message.group_id)
+        sent_id = queue.send(stored, now, message.deduplication_id)
         if sent_id == content.message_id:  # else it repeats another
             self.on_sent(queue, content, now)
         sent = {"MessageId": sent_id, "MD5OfMessageBody": content.body_md5}
@@ -267,49 +261,24 @@ class SimulatedSqs(AwsService):
             sent["MD5OfMessageAttributes"] = attributes_md5(content.attributes)
         return sent
 
-    def _delete_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries, now = self._queue(fields), _checked_entries(fields), time.monotonic()
-        self.entries["DeleteMessageBatch"] += len(entries)
-        outcomes = [queue.delete(entry["ReceiptHandle"], now) for entry in entries]
-        self._deleted(queue)
-        return _batch_answer(entries, outcomes)
-
-    def _delete(self, _connection: Connection, fields: Fields) -> bytes:
-        queue = self._queue(fields)
-        self.entries["DeleteMessage"] += 1
-        _raise(queue.delete(fields["ReceiptHandle"], time.monotonic()))
-        self._deleted(queue)
-        return aws_ok(b"{}")
-
-    def _deleted(self, queue: Queue) -> None:
-        """What is behind it in its group may be received."""
-        if is_fifo(queue.name) and self._polls[queue]:
+    def _delete(self, queue: Queue, entries: Sequence[Fields]) -> Sequence[_Outcome]:
+        now = time.monotonic()
+        outcomes = [_outcome(queue.delete(entry["ReceiptHandle"], now)) for entry in entries]
+        if is_fifo(queue.name) and self._polls[queue]:  # what is behind it in its group may be received
             self.wake(queue)
+        return outcomes
 
-    def _change_batch(self, _connection: Connection, fields: Fields) -> bytes:
-        queue, entries = self._queue(fields), _checked_entries(fields)
-        self.entries["ChangeMessageVisibilityBatch"] += len(entries)
-        outcomes = [_change_visibility(queue, entry) for entry in entries]
-        self._changed(queue)
-        return _batch_answer(entries, outcomes)
-
-    def _change(self, _connection: Connection, fields: Fields) -> bytes:
-        queue = self._queue(fields)
-        self.entries["ChangeMessageVisibility"] += 1
-        _raise(_change_visibility(queue, fields))
-        self._changed(queue)
-        return aws_ok(b"{}")
-
-    def _changed(self, queue: Queue) -> None:
-        """A message may be visible again at once, or sooner than the one that was waited for."""
+    def _change_visibility(self, queue: Queue, entries: Sequence[Fields]) -> Sequence[_Outcome]:
+        now = time.monotonic()
+        changes = [(entry["ReceiptHandle"], entry["VisibilityTimeout"]) for entry in entries]
+        outcomes = [_outcome(queue.change_visibility(handle, seconds, now)) for handle, seconds in changes]
+        # A message may be visible again at once, or sooner than the one that was waited for.
         self._forget_reveal(queue)
         if self._polls[queue]:
             self.wake(queue)
+        return outcomes
 
-    def _get_url(self, _connection: Connection, fields: Fields) -> bytes:
-        return aws_ok(dumps({"QueueUrl": self._url(self._find(fields["QueueName"]))}))
-
-    def _get_attributes(self, _connection: Connection, fields: Fields) -> bytes:
+    def _get_attributes(self, fields: Fields) -> bytes:
         queue = self._queue(fields)
         visible, hidden = queue.count(time.monotonic())
         known = {
@@ -321,20 +290,18 @@ class SimulatedSqs(AwsService):
         if queue.dead_letter_queue is not None:
             policy = {"deadLetterTargetArn": _arn(queue.dead_letter_queue), "maxReceiveCount": queue.max_receive_count}
             known["RedrivePolicy"] = json.dumps(policy)
-        wanted = fields.get("AttributeNames") or ()
-        found = {name: value for name, value in known.items() if name in wanted or "All" in wanted}
+        found = _chosen(known, fields.get("AttributeNames") or ())
         return aws_ok(dumps({"Attributes": found} if found else {}))
 
-    def _create(self, _connection: Connection, fields: Fields) -> bytes:
+    def _create(self, fields: Fields) -> bytes:
         name = fields["QueueName"]
         attributes = fields.get("Attributes") or {}
         unknown = attributes.keys() - {"ContentBasedDeduplication", "FifoQueue", "RedrivePolicy"}
         if unknown or attributes.get("ContentBasedDeduplication") == "true":
             raise AwsError("InvalidAttributeName", f"{', '.join(sorted(attributes))}: not all of this is simulated")
         if (attributes.get("FifoQueue") == "true") != is_fifo(name):
-            raise AwsError(
-                sqs_rules.INVALID_PARAMETER, f"{name}: a FIFO queue's name ends in .fifo, and no other's does"
-            )
+            expected = "a FIFO queue's name ends in .fifo, and no other's does"
+            raise AwsError(sqs_rules.INVALID_PARAMETER, f"{name}: {expected}")
         queue = self.queues.get(name) or self.create_queue(name)
         if "RedrivePolicy" in attributes:
             policy = json.loads(attributes["RedrivePolicy"])
@@ -353,16 +320,26 @@ class SimulatedSqs(AwsService):
     def _find(self, name: str) -> Queue:
         queue = self.queues.get(name)
         if queue is None:
-            raise AwsError(
-                "QueueDoesNotExist",
-                "The specified queue does not exist.",
-                query_code=f"{_QUERY_PREFIX}NonExistentQueue",
-            )
+            query_code = f"{_QUERY_PREFIX}NonExistentQueue"
+            raise AwsError("QueueDoesNotExist", "The specified queue does not exist.", query_code=query_code)
         return queue
 
 
-def _change_visibility(queue: Queue, fields: Fields) -> EntryFailure | Message:
-    return queue.change_visibility(fields["ReceiptHandle"], fields["VisibilityTimeout"], time.monotonic())
+def _outgoing(entry: Fields) -> OutgoingMessage:
+    sent = (entry.get("MessageAttributes") or {}).items()
+    attributes = {name: attribute.get("StringValue", attribute.get("BinaryValue")) for name, attribute in sent}
+    return OutgoingMessage(
+        entry["MessageBody"], attributes, entry.get("MessageGroupId"), entry.get("MessageDeduplicationId")
+    )
+
+
+def _visibility_seconds(fields: Fields) -> int:
+    seconds: int = fields.get("VisibilityTimeout", DEFAULT_VISIBILITY_SECONDS)
+    return seconds
+
+
+def _outcome(outcome: EntryFailure | Message | None) -> _Outcome:
+    return outcome if isinstance(outcome, EntryFailure) else {}
 
 
 def _encoded(message: Message, system_attributes: frozenset[str], message_attributes: frozenset[str]) -> bytes:
@@ -370,30 +347,17 @@ def _encoded(message: Message, system_attributes: frozenset[str], message_attrib
     content = message.content
     more = b""
     if system_attributes:
-        everything = "All" in system_attributes
-        system = {
-            name: value
-            for name, value in (
-                ("ApproximateReceiveCount", str(message.receive_count)),
-                ("SentTimestamp", str(int(message.sent_at * 1000))),
-                ("SenderId", ACCOUNT),
-                ("MessageGroupId", message.group_id),
-                ("MessageDeduplicationId", content.deduplication_id),
-            )
-            if value and (everything or name in system_attributes)
+        system: dict[str, str | None] = {
+            "ApproximateReceiveCount": str(message.receive_count),
+            "SentTimestamp": str(int(message.sent_at * 1000)),
+            "SenderId": ACCOUNT,
+            "MessageGroupId": message.group_id,
+            "MessageDeduplicationId": content.deduplication_id,
         }
-        more = b',"Attributes":' + dumps(system)
-    if content.attributes and message_attributes:
-        wanted = {
-            name: value
-            for name, value in content.attributes.items()
-            if name in message_attributes or "All" in message_attributes
-        }
-        if wanted:
-            more += b',"MD5OfMessageAttributes":"%b","MessageAttributes":%b' % (
-                attributes_md5(wanted).encode(),
-                dumps(wanted),
-            )
+        more = b',"Attributes":' + dumps(_chosen(system, system_attributes))
+    if content.attributes and (wanted := _chosen(content.attributes, message_attributes)):
+        md5 = attributes_md5(wanted).encode()
+        more += b',"MD5OfMessageAttributes":"%b","MessageAttributes":%b' % (md5, dumps(wanted))
     return b'{"MessageId":"%b","ReceiptHandle":"%b","MD5OfBody":"%b","Body":%b%b}' % (
         content.message_id.encode(),
         message.receipt_handle.encode(),
@@ -403,36 +367,12 @@ def _encoded(message: Message, system_attributes: frozenset[str], message_attrib
     )
 
 
-def _checked_entries(fields: Fields) -> list[dict[str, Any]]:
-    """Read the entries of a batch; refuse a batch that breaks SQS's rules."""
-    entries: list[dict[str, Any]] = fields["Entries"]
-    if not entries:
-        raise _refusal("EmptyBatchRequest", "no entries")
-    if crowd := sqs_rules.check_handle_batch(len(entries)):
-        _raise(crowd[0])
-    if len({entry["Id"] for entry in entries}) != len(entries):
-        raise _refusal("BatchEntryIdsNotDistinct", "an Id is repeated")
-    return entries
+def _chosen(attributes: Mapping[str, object], names: Collection[str]) -> dict[str, Any]:
+    everything = "All" in names
+    return {name: value for name, value in attributes.items() if value and (everything or name in names)}
 
 
-def _batch_answer(
-    entries: Iterable[Fields], outcomes: Iterable[EntryFailure | Mapping[str, str] | Message | None]
-) -> bytes:
-    """Answer a batch; what is sent has fields of its own."""
-    successful: list[Mapping[str, str]] = []
-    failed: list[Mapping[str, object]] = []
-    for entry, outcome in zip(entries, outcomes, strict=True):
-        match outcome:
-            case EntryFailure(code, detail, sender_fault):
-                failed.append({"Id": entry["Id"], "Code": code, "Message": detail, "SenderFault": sender_fault})
-            case dict():
-                successful.append({"Id": entry["Id"], **outcome})
-            case _:
-                successful.append({"Id": entry["Id"]})
-    return aws_ok(dumps({"Successful": successful, "Failed": failed} if failed else {"Successful": successful}))
-
-
-def _raise(outcome: EntryFailure | Message | None) -> None:
+def _raise(outcome: _Outcome | None) -> None:
     if isinstance(outcome, EntryFailure):
         raise _refusal(outcome.code, outcome.detail)
 
