@@ -63,7 +63,6 @@ class Held:
         return Work(0, self._clock.boottime() - self.unable_since, ("receive from receipts",))
 
     def fall(self) -> None:
-        """From now on nothing can be taken in."""
         self.unable_since = self._clock.boottime()
 
     @property
@@ -72,13 +71,10 @@ class Held:
 
     @property
     def begins(self) -> Limits:
-        """What may be begun now."""
         return self.limits if self.is_held else NOTHING
 
 
 class RacedRoles(FakeRoles):
-    """A table in which another node may be faster with every single write."""
-
     others_are_faster = False
 
     def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
@@ -91,8 +87,6 @@ class RacedRoles(FakeRoles):
 
 
 class House:
-    """Nodes that share a table, in one actor system."""
-
     def __init__(self, stage: Stage, table: RacedRoles | None = None) -> None:
         self.stage = stage
         self.table: RacedRoles = stage.with_fake(table or RacedRoles())

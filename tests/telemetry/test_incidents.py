@@ -40,15 +40,11 @@ from tests.pipeline.stand_ins import Stage
 
 
 class Fragile(GenServer):
-    """Breaks when it is told to."""
-
     def handle_cast(self, request: Any) -> Any:
         raise ValueError(request)
 
 
 class House:
-    """Supervisors, and the actor that hears of their trouble."""
-
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         listen_to_reports(stage.actors)
