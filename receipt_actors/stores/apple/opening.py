@@ -13,7 +13,7 @@ from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
 from receipt_actors.stores.apple.signatures.process import SignedDataProcess, SignedDataThreads
 from receipt_actors.stores.apple.signatures.trust import Trust, foreign_name, open_signed_data, read_trust
@@ -131,7 +131,7 @@ def signer_of(settings: SignatureSettings, signed: str) -> str:
     for root in trust.roots:
         name = foreign_name(root)
         one = open_signed_data(replace(trust, roots=(root,)))
-        if name is not None and not isinstance(one.verify_transaction(signed), SignatureRefused):
+        if name is not None and not isinstance(one.verify(SignedKind.TRANSACTION, signed), SignatureRefused):
             return f"{name!r}, a root certificate of apple_roots that is not Apple's"
     return "Apple"
 

@@ -89,25 +89,21 @@ class SignatureRefused:
 
 
 class SignedKind(StrEnum):
-    """What Apple signed: which of the two methods of ``SignedData`` is meant."""
+    """What Apple signed."""
 
-    TRANSACTION = "transaction"
-    NOTIFICATION = "notification"
+    TRANSACTION = "transaction"  #: of StoreKit 2 (``signedTransaction``), or of the Server API
+    NOTIFICATION = "notification"  #: the ``signedPayload`` of a Server Notification V2
 
 
 class SignedData(Protocol):
-    """Verifies what Apple signed (JWS), offline: a computation of about a millisecond.
+    """Verifies what Apple signed (JWS), offline: a computation of about a millisecond."""
 
-    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Raises
-    ``ConfigurationError`` if Apple signed it more than 15 minutes after the time of this machine's clock: then the
-    clock is wrong. Never raises for anything else that a string can hold.
-    """
+    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+        """Return the payload, now known to be Apple's, as JSON has it; or why it is not.
 
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """Verify a ``signedTransaction`` of StoreKit 2, or a ``signedTransactionInfo`` of the Server API."""
-
-    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """Verify the ``signedPayload`` of a Server Notification V2."""
+        Raises ``ConfigurationError`` if Apple signed it more than 15 minutes after the time of this machine's clock:
+        then the clock is wrong. Never raises for anything else that a string can hold.
+        """
 
 
 #: Of a verification: the payload, why it is not Apple's, or what kept it from being verified.
@@ -118,9 +114,9 @@ class SignedDataCalls(Protocol):
     """``SignedData`` for callbacks: the work is done elsewhere, any number of verifications at once."""
 
     def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
-        """Begin what the method of ``SignedData`` does, and return at once.
+        """Begin what ``SignedData.verify`` does, and return at once.
 
-        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns
-        or raises, or with an ``AppStoreUnavailable`` if the work cannot be done now (anything else is a bug). It must
+        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what that returns or
+        raises, or with an ``AppStoreUnavailable`` if the work cannot be done now (anything else is a bug). It must
         be quick, for others' answers wait behind it; what it raises is logged.
         """

@@ -29,7 +29,7 @@ from receipt_actors.pipeline.protocol import (
 )
 from receipt_actors.stores.apple import app_store_gateway, server_api
 from receipt_actors.stores.apple.app_store_gateway import SIGNED_TRAFFIC_SECONDS, AppStoreGateway
-from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
+from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused, SignedKind
 from receipt_actors.stores.apple.referee_gateway import REFUSAL_MEMORY_SECONDS
 from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.stores.apple.verify_receipt import receipt_api
@@ -64,8 +64,8 @@ class Refusing(FakeSignedData):
     def refuse(self, signed: str, reason: Reason) -> None:
         self._refused[signed] = SignatureRefused(reason, "says the test")
 
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        found = super().verify_transaction(signed)
+    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+        found = super().verify(kind, signed)
         return self._refused.get(signed, found)
 
 
@@ -494,10 +494,10 @@ def test_a_signature_that_is_refused_is_final_and_remembered(stage: Stage, reaso
     house.apple.refuse(signed, reason)
     refusals = [house.verified(signed) for _ in range(2)]
     assert all(isinstance(each, Unidentified) and each.reason is reason for each in refusals)
-    assert house.apple.count("verify_transaction") == 1
+    assert house.apple.count("verify") == 1
     assert house.store.count("verify_receipt") == 0
     house.verified(signed, message=2)
-    assert house.apple.count("verify_transaction") == 2
+    assert house.apple.count("verify") == 2
 
 
 def test_a_payload_of_an_unknown_shape_is_unanswerable_at_once(stage: Stage) -> None:
@@ -578,7 +578,7 @@ def test_a_new_in_flight_hears_whether_the_gate_is_open(stage: Stage) -> None:
 def test_what_cannot_be_verified_here_is_left_and_told_once(stage: Stage) -> None:
     house = SignatureHouse(stage)
     missing = ConfigurationError(["signed transactions: found no library, expected the extra storekit2"])
-    house.apple.fail("verify_transaction", missing, times=None)
+    house.apple.fail("verify", missing, times=None)
     for message in range(3):
         meaning = house.verified(house.apple.sell("2000"), message)
         assert isinstance(meaning, Misconfigured)
@@ -596,7 +596,7 @@ def test_a_backend_that_verifies_nothing_leaves_signed_transactions(stage: Stage
 
 def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     asking = [house.verify(house.apple.sell(str(2000 + number)), number) for number in range(8)]
     for _ in range(30):
         stage.advance(5)
@@ -613,7 +613,7 @@ def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
 
 def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     for number in range(6):
         house.verify(house.apple.sell(str(2000 + number)), number)
     for _ in range(4):
@@ -629,7 +629,7 @@ def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
 
 def test_a_crash_of_who_keeps_signatures_hands_their_messages_back(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     asking = house.verify(house.apple.sell("2000"))
     stage.crash(house.signatures)
     assert isinstance(stage.reply_to(asking), GaveUp)

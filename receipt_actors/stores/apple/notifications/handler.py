@@ -44,7 +44,7 @@ from receipt_actors.stores.apple.notifications.contents import (
     read_body,
     read_notification,
 )
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedData
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedData, SignedKind
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class NotificationHandler:
             too_large = len(body) > MAX_BODY_BYTES
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
             return self._answer(None, signed, status, logging.INFO)
-        payload = _verified(self._signed_data.verify_notification, signed)
+        payload = self._verified(SignedKind.NOTIFICATION, signed)
         notification = payload if isinstance(payload, Settled) else read_notification(payload)
         if isinstance(notification, Settled):
             return self._answer(None, notification)
@@ -135,12 +135,22 @@ class NotificationHandler:
     def _deal_with(self, notification: Notification) -> Settled:
         transaction: Mapping[str, object] | None = None
         if notification.signed_transaction is not None:
-            verified = _verified(self._signed_data.verify_transaction, notification.signed_transaction)
+            verified = self._verified(SignedKind.TRANSACTION, notification.signed_transaction)
             if isinstance(verified, Settled):
                 return verified
             transaction = verified
         decision = decide(notification, transaction, self._policy)
         return decision if isinstance(decision, Settled) else self._carry_out(notification.uuid, decision)
+
+    def _verified(self, kind: SignedKind, signed: str) -> Mapping[str, object] | Settled:
+        try:
+            verified = self._signed_data.verify(kind, signed)
+        except ConfigurationError as error:
+            return Settled(Done.FAILED, str(error))
+        if not isinstance(verified, SignatureRefused):
+            return verified
+        done = Done.FOREIGN_APP if verified.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
+        return Settled(done, f"{verified.reason}: {verified.detail}")
 
     def _carry_out(self, uuid: str, decision: Refund | RefundReversed) -> Settled:
         try:
@@ -228,16 +238,3 @@ class NotificationHandler:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _verified(
-    verify: Callable[[str], Mapping[str, object] | SignatureRefused], signed: str
-) -> Mapping[str, object] | Settled:
-    try:
-        verified = verify(signed)
-    except ConfigurationError as error:
-        return Settled(Done.FAILED, str(error))
-    if not isinstance(verified, SignatureRefused):
-        return verified
-    done = Done.FOREIGN_APP if verified.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
-    return Settled(done, f"{verified.reason}: {verified.detail}")

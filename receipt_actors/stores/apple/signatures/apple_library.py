@@ -65,14 +65,7 @@ class AppleSignedData:
         self._app_apple_ids = frozenset(app_apple_ids)
         self._now_seconds = now_seconds
 
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        return self.verify(SignedKind.TRANSACTION, signed)
-
-    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        return self.verify(SignedKind.NOTIFICATION, signed)
-
     def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """Do what the method of that kind does."""
         jws = read_jws(kind, signed)
         if isinstance(jws, SignatureRefused):
             return jws

@@ -307,7 +307,6 @@ class SignedDataThreads:
         try:
             with self._lock:
                 self._signed_data = signed_data = self._signed_data or self._open_signed_data()
-            is_transaction = kind is SignedKind.TRANSACTION
-            return (signed_data.verify_transaction if is_transaction else signed_data.verify_notification)(signed)
+            return signed_data.verify(kind, signed)
         except Exception as error:  # noqa: BLE001 - a bug as well, which the caller has to hear of
             return error
