@@ -56,10 +56,7 @@ def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
 def open_app_store(
     settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
 ) -> VerifyReceiptClient:
-    """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made.
-
-    It runs on ``curl`` and does not block, unless that is None or there is a proxy.
-    """
+    """Make a client; it runs on ``curl`` and does not block, unless that is None or there is a proxy."""
     from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
 
     secret = settings.shared_secret
@@ -70,10 +67,7 @@ def open_app_store(
 def open_server_api(
     settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
 ) -> ServerApiClient:
-    """Make a client for the App Store Server API, or for what stands in for it; see ``open_app_store``.
-
-    Raises ``ConfigurationError`` if the key is none.
-    """
+    """Make a client, as ``open_app_store`` does. Raises ``ConfigurationError`` if the key is none."""
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient, Token  # not for verifyReceipt
 
     key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
@@ -111,10 +105,7 @@ def _server_api_key(settings: AppStoreSettings) -> str:
 
 
 def open_signatures(settings: SignatureSettings) -> AppleSignedData:
-    """Open what verifies Apple's signatures on the thread that calls.
-
-    Raises ``ConfigurationError`` if a root certificate is none.
-    """
+    """Open what verifies on the thread that calls. Raises ``ConfigurationError`` if a root certificate is none."""
     return open_signed_data(_trust(settings))
 
 

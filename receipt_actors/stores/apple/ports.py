@@ -1,6 +1,6 @@
 """What the service needs of Apple, as protocols; ``client`` and ``signatures`` have the adapters.
 
-Methods that return something block, may be called from several threads at once, and raise only what ``errors`` lists.
+Methods that return something block, may be called from any thread, and raise only what ``errors`` lists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNAUTHORIZED: Final = 4010000
 
 
 class AppStore(Protocol):
-    """Apple's verifyReceipt, or something that answers like it."""
+    """Apple's verifyReceipt."""
 
     def verify_receipt(
         self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
@@ -34,12 +34,12 @@ class AppStore(Protocol):
 
 
 class ServerApi(Protocol):
-    """The App Store Server API, or something that answers like it."""
+    """The App Store Server API."""
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
-        """Read the id of a transaction from an app receipt, genuine or not; None where it holds none. No network.
+        """Read the id of a transaction from an app receipt, genuine or not; None: it holds none. Total, no network.
 
-        What is returned has 1 to 64 letters, digits, ``-`` and ``_``. Never raises for anything that a string can hold.
+        It has 1 to 64 letters, digits, ``-`` and ``_``.
         """
 
     def get_transaction_info(

@@ -28,10 +28,9 @@ from receipt_actors.pipeline.protocol import (
     VerifyReceipt,
 )
 from receipt_actors.stores.apple import app_store_gateway, server_api
-from receipt_actors.stores.apple.app_store_gateway import SIGNED_TRAFFIC_SECONDS, AppStoreGateway
+from receipt_actors.stores.apple.app_store_gateway import SIGNED_TRAFFIC_SECONDS, AppStoreGateway, SignatureGateway
 from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused, SignedKind
 from receipt_actors.stores.apple.referee_gateway import REFUSAL_MEMORY_SECONDS
-from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.stores.apple.verify_receipt import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.testing import FakeAppStore, FakeServerApi, FakeSignedData, genuine
