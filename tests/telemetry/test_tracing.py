@@ -169,7 +169,6 @@ def test_actors_that_start_later_are_watched_from_their_first_message(tree: Tree
     assert [event["message"] for event in events if event["event"] == "returned"] == [
         "Genuine",
         "Ownership",
-        "Started",  # the result batcher
         "Done",
         "Done",
     ]
