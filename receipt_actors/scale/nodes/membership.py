@@ -107,10 +107,12 @@ def release(actors: ActorSystem) -> None:
         in_flight.cast(ReleaseMessages())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Obey:
-    # Label of the question whether no more is used than this share allows; as a message to itself: ask again.
+    # Label of the questions whether no more is used than this share allows; as a message to itself: ask again.
     share: Share | None
+    unanswered: int
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +213,7 @@ class Membership(GenServer):
     def handle_reply(self, label: Any, value: Any) -> None:
         now = self.clock.boottime()
         if isinstance(label, _Obey):
-            if any(reply.failure is not None for reply in value):
-                self.send_after(ASK_AGAIN_SECONDS, label)
-            else:
-                self._do(self._place.obeyed(label.share, now))
+            self._answered(label, has_failed=False)
         elif isinstance(label, Write) and value == record_of(label.content):
             step = self._place.written(label, now)
             self._is_failing = False
@@ -240,6 +239,9 @@ class Membership(GenServer):
         return step
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        if isinstance(label, _Obey):
+            self._answered(label, has_failed=True)
+            return
         if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
             raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
         level = logging.DEBUG if self._is_failing else logging.WARNING  # an outage may be long
@@ -252,7 +254,7 @@ class Membership(GenServer):
         match message:
             case _Renew():
                 self._do(self._place.renew(self.clock.boottime()))
-            case _Obey(share):
+            case _Obey(share=share):
                 if is_same(share, self._place.granted):
                     self.grant(share, self._place.lease.limits)
             case _:
@@ -260,7 +262,20 @@ class Membership(GenServer):
         return None
 
     def grant(self, share: Share | None, limits: Limits) -> None:
-        self.send_requests(self._lessee.grant(limits), _Obey(share))
+        requests = self._lessee.grant(limits)
+        label = _Obey(share, len(requests))
+        for name, request in requests:
+            self.send_request(name, request, label)
+
+    def _answered(self, label: _Obey, *, has_failed: bool) -> None:
+        label.unanswered -= 1
+        label.has_failed |= has_failed
+        if label.unanswered:
+            return
+        if label.has_failed:
+            self.send_after(ASK_AGAIN_SECONDS, label)
+        else:
+            self._do(self._place.obeyed(label.share, self.clock.boottime()))
 
     # --- what people are told ---
 
