@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
-from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import IN_FLIGHT, SIGNATURE_GATEWAY, ServiceUnavailable, VerifyReceipt
 from receipt_actors.stores.apple import server_api
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway, SignatureGateway
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.verify_receipt import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.testing import FakeAppStore, FakeServerApi, FakeSignedData
@@ -36,21 +34,6 @@ class AtOnce(FakeAppStore):
         done(outcome)
 
 
-class Refusing(FakeSignedData):
-    """Refuses what a test says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._refused: dict[str, SignatureRefused] = {}
-
-    def refuse(self, signed: str, reason: Reason) -> None:
-        self._refused[signed] = SignatureRefused(reason, "says the test")
-
-    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
-        found = super().verify(kind, signed)
-        return self._refused.get(signed, found)
-
-
 class House:
     """A gateway to a fake Apple, in which a given policy rules."""
 
@@ -67,7 +50,7 @@ class House:
     ) -> None:
         self.stage = stage
         self.store: FakeAppStore = stage.with_fake(store or AtOnce())
-        self.apple: Refusing = stage.with_fake(Refusing())
+        self.apple: FakeSignedData = stage.with_fake(FakeSignedData())
         self.api: FakeServerApi = stage.with_fake(FakeServerApi(self.apple))
         self.in_flight = stage.stand_in(IN_FLIGHT)
         self.incidents = stage.stand_in(INCIDENTS)

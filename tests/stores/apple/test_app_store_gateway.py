@@ -27,7 +27,7 @@ from receipt_actors.pipeline.protocol import (
 )
 from receipt_actors.stores.apple import app_store_gateway
 from receipt_actors.stores.apple.app_store_gateway import SIGNED_TRAFFIC_SECONDS, AppStoreGateway
-from receipt_actors.stores.apple.ports import UNAUTHORIZED
+from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
 from receipt_actors.stores.apple.referee_gateway import REFUSAL_MEMORY_SECONDS
 from receipt_actors.stores.apple.verify_receipt import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
@@ -38,45 +38,41 @@ from tests.stores.apple.houses import MAX_IN_FLIGHT, PRODUCTION, SANDBOX, House
 # --- app receipts, by verifyReceipt ---
 
 
-def test_production_is_asked_first(stage: Stage) -> None:
-    house = House(stage, SANDBOX)
-    house.script(genuine("t-1"))
-    assert isinstance(house.verified(), Genuine)
-    assert house.requests() == (1, 0)
+IN_SANDBOX = genuine("t-1", environment=SANDBOX)
 
 
-def test_a_sandbox_receipt_is_sent_to_the_sandbox_where_policy_allows(stage: Stage) -> None:
-    """21007 is what production says of a receipt of App Review or TestFlight."""
-    house = House(stage, PRODUCTION, SANDBOX)
-    house.script({"status": 21007}, genuine("t-1", environment=SANDBOX))
-    assert house.verified().environment is SANDBOX
-    assert house.requests() == (1, 1)
-
-
-def test_a_sandbox_receipt_is_refused_where_policy_does_not_allow_it(stage: Stage) -> None:
-    house = House(stage, PRODUCTION)
-    house.script({"status": 21007})
-    assert house.verified() == OTHER_ENVIRONMENT_REFUSED
-    assert house.requests() == (1, 0)
-
-
-def test_a_receipt_is_redirected_once(stage: Stage) -> None:
-    house = House(stage, PRODUCTION, SANDBOX)
-    house.script({"status": 21007}, {"status": 21008})
-    assert house.verified() == OTHER_ENVIRONMENT_REFUSED
-    assert house.requests() == (1, 1)
+@pytest.mark.parametrize(
+    ("environments", "answers", "environment", "requests"),
+    [
+        ([SANDBOX], [genuine("t-1")], PRODUCTION, (1, 0)),
+        ([PRODUCTION, SANDBOX], [{"status": 21007}, IN_SANDBOX], SANDBOX, (1, 1)),
+        ([PRODUCTION], [{"status": 21007}], None, (1, 0)),
+        ([PRODUCTION, SANDBOX], [{"status": 21007}, {"status": 21008}], None, (1, 1)),
+    ],
+    ids=["production first", "then the sandbox", "where policy allows it", "and back no more"],
+)
+def test_a_receipt_is_asked_about_where_it_belongs(
+    stage: Stage, environments: list[Environment], answers: list[Any], environment: Any, requests: tuple[int, int]
+) -> None:
+    house = House(stage, *environments)
+    house.script(*answers)
+    meaning = house.verified()
+    if environment is None:
+        assert meaning == OTHER_ENVIRONMENT_REFUSED
+    else:
+        assert meaning.environment is environment
+    assert house.requests() == requests
 
 
 def test_a_redirected_receipt_stays_redirected(stage: Stage) -> None:
     house = House(stage, PRODUCTION, SANDBOX)
-    house.script({"status": 21007}, AppStoreUnavailable("503"), {"status": 21002}, genuine("t-1", environment=SANDBOX))
+    house.script({"status": 21007}, AppStoreUnavailable("503"), {"status": 21002}, IN_SANDBOX)
     assert isinstance(house.verified(), Genuine)
     assert house.requests() == (1, 3)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(21002, Reason.RECEIPT_MALFORMED), (4711, Reason.UNKNOWN_STATUS)])
 def test_malformed_and_unknown_end_as_unanswerable(stage: Stage, status: int, reason: Reason) -> None:
-    """After three attempts; and they are asked anew at the next delivery, for they may have been wrong."""
     house = House(stage)
     house.script({"status": status})
     for delivery in (1, 2):
@@ -127,7 +123,6 @@ def test_receipts_that_apple_cannot_stomach_are_no_outage(stage: Stage, answer: 
 
 @pytest.mark.parametrize("status", [21003, 21010, 21100])
 def test_a_final_refusal_is_remembered_for_its_message(stage: Stage, status: int) -> None:
-    """Apple is asked once, not once a delivery: storms of invalid receipts get a caller refused."""
     house = House(stage)
     house.script({"status": status}, genuine("t-1"))
     refusal = house.verified()
@@ -166,7 +161,6 @@ def test_the_rate_may_change_at_any_time(stage: Stage) -> None:
 
 
 def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as the window's first size; each answer that comes while all are in use makes room for one more."""
     monkeypatch.setattr(app_store_gateway, "Window", lambda: Window(20))
     store: FakeAppStore = stage.with_fake(FakeAppStore())
     limits = LiveLimits(Limits(2000, 20, 2000))
@@ -335,7 +329,6 @@ def test_a_failure_that_has_a_wish_is_about_its_own_message(stage: Stage) -> Non
 
 
 def test_another_transaction_than_was_asked_for_is_no_verdict(stage: Stage) -> None:
-    """Whoever answers: the ledger must not be asked for what nobody sent."""
     house = ServerApiHouse(stage)
     house.api.script("2000", signed_info(house, "3000"))
     assert isinstance(house.verified(house.api.receipt_of("2000")), TryAgain)
@@ -398,10 +391,12 @@ def test_a_signed_transaction_is_verified_without_apple(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason.startswith("jws_")])
-def test_a_signature_that_is_refused_is_final_and_remembered(stage: Stage, reason: Reason) -> None:
+def test_a_signature_that_is_refused_is_final_and_remembered(
+    stage: Stage, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house = SignatureHouse(stage)
     signed = house.apple.sell("2000")
-    house.apple.refuse(signed, reason)
+    monkeypatch.setattr(house.apple, "_verify", lambda *_: SignatureRefused(reason, "says the test"))
     refusals = [house.verified(signed) for _ in range(2)]
     assert all(isinstance(each, Unidentified) and each.reason is reason for each in refusals)
     assert house.apple.count("verify") == 1
@@ -442,7 +437,6 @@ def test_an_outage_of_apple_does_not_hold_a_signed_transaction_up(stage: Stage) 
 
 
 def test_an_outage_leaves_the_gate_open_while_signed_transactions_come(stage: Stage) -> None:
-    """They must get in. A while after the last one nobody expects another."""
     house = SignatureHouse(stage)
     house.verified(house.apple.sell("2000"))
     house.lose_apple()

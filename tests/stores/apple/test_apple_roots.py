@@ -21,7 +21,6 @@ ANOTHER = certify("another root")
 
 
 def test_the_root_that_comes_along_is_apples_and_alone_is_trusted() -> None:
-    """Its fingerprint is the one that Apple publishes for Apple Root CA - G3, and that the README beside it gives."""
     published = "63343ABFB89A6A03EBB57E9B3F5FA7BE7C4F5C756F3017B3A8C488C3653E9179"
     assert hashlib.sha256(apple_root()).hexdigest().upper() == published == APPLE_ROOT_SHA256.upper()
     folder = resources.files("receipt_actors.stores.apple.signatures.apple_roots")

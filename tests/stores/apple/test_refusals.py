@@ -61,7 +61,6 @@ def test_a_refusal_stands_once_apple_vouches_for_somebody_else(stage: Stage) -> 
 
 
 def test_a_refusal_in_the_quiet_stands_once_a_control_is_vouched_for(stage: Stage) -> None:
-    """Nobody else has anything to ask: Apple is asked again about what it vouched for before, once."""
     house = House(stage)
     house.verified(message=1)
     assert house.verified(message=FORGED) == Unidentified(Reason.NOT_AUTHENTIC)
@@ -110,7 +109,6 @@ def test_in_such_an_outage_nothing_is_held_against_a_message(stage: Stage) -> No
 
 
 def test_a_storm_of_forgeries_neither_closes_the_gate_nor_gets_retries(stage: Stage) -> None:
-    """Each of another user: they are refused after one question each, and the honest among them are answered."""
     house = House(stage)
     house.verified(message=1)
     asking = []
@@ -163,7 +161,6 @@ def test_what_is_held_without_a_control_is_handed_back_after_a_minute(stage: Sta
 
 
 def test_a_short_outage_at_a_fresh_start_costs_nobody_a_refusal(stage: Stage) -> None:
-    """It is over before it is told: the first receipt that is vouched for says nothing of the time before."""
     house = House(stage)
     house.fault = {"status": 21003}
     asking = [house.verify(message=number) for number in range(10)]
@@ -209,7 +206,6 @@ def test_a_control_that_has_become_bad_is_no_outage(stage: Stage) -> None:
 
 
 def test_bad_controls_do_not_keep_the_honest_waiting(stage: Stage) -> None:
-    """All controls have become bad, which looks like an outage: each try is also one with a message."""
     house = House(stage)
     house.verified(message=1)
     house.bad = {1}

@@ -253,7 +253,6 @@ def test_what_is_not_apples_is_refused_for_its_reason(name: str) -> None:
 
 
 def test_a_clock_may_be_a_quarter_of_an_hour_behind(signed_data: AppleSignedData) -> None:
-    """To the millisecond; beyond that it is the clock that is wrong, and no more is said of what Apple signed."""
     latest_ms = SIGNED_AT_MS + 60_000 + int(MAX_AHEAD_SECONDS) * 1000
     assert verified(signed_data, APPLE.sign(signedDate=latest_ms)) == {**TRANSACTION, "signedDate": latest_ms}
     with pytest.raises(ConfigurationError, match="more than 15 minutes behind"):
@@ -394,7 +393,6 @@ def apples_own(text: str, environment: AppleEnvironment = AppleEnvironment.PRODU
 @patient
 @given(text=mutations | st.sampled_from([text for text, _ in HOSTILE.values()]))
 def test_nothing_is_accepted_that_apples_library_refuses(text: str, signed_data: AppleSignedData) -> None:
-    """What we accept, Apple's library accepts; where we are stricter is a matter of its own test."""
     if not isinstance(verified(signed_data, text), SignatureRefused):
         assert apples_own(text)
 
