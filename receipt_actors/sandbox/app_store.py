@@ -8,12 +8,8 @@
         ...
         store.recover()
 
-``sandbox.store`` has what it knows and answers; here is how it is asked, and how it fails. It judges sample receipts
-(``sandbox.receipts``) by themselves; its Server API, refunds and notifications are about what it has sold, was given,
-or has judged. It signs with the authority of its key (``sandbox.apple_ca``). It speaks plain HTTP and is no
-public server.
-
-Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.store_control``).
+``sandbox.store`` has what it knows and answers; here is how it is asked, and how it fails. Under ``/simulated/`` it can
+be told to sell, to refund and to fail (``sandbox.store_control``). It speaks plain HTTP and is no public server.
 """
 
 from __future__ import annotations
