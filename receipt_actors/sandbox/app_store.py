@@ -170,10 +170,10 @@ class SimulatedAppStore(Store):
 
     # --- what it sells ---
 
-    def sell(self, receipt: SampleReceipt, *, padding_bytes: int = 0) -> str:
+    def sell(self, receipt: SampleReceipt) -> str:
         """Mint a receipt (``receipts.mint``), and remember its purchases."""
         self.record(receipt)
-        return mint(receipt, key=self._key, padding_bytes=padding_bytes)
+        return mint(receipt, key=self._key)
 
     def sell_signed(self, receipt: SampleReceipt, *, flaw: Flaw | None = None) -> str:
         """Mint a signed transaction (``signed_transactions.mint_signed``), and remember it."""

@@ -174,9 +174,9 @@ def mint(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int
     return base64.b64encode(write(receipt, payload.encode(), lambda content: _mac(content, key))).decode()
 
 
-def forge(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int = 0) -> str:
+def forge(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY) -> str:
     """Make a receipt that looks like ``mint(receipt, key=key)`` and does not authenticate under ``key``."""
-    return mint(receipt, key=b"forged " + key, padding_bytes=padding_bytes)
+    return mint(receipt, key=b"forged " + key)
 
 
 def read(receipt_data: str, *, key: bytes = DEFAULT_KEY) -> SampleReceipt:
