@@ -113,11 +113,6 @@ class _Obey:
     share: Share | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Renew:
-    pass
-
-
 class Membership(GenServer):
     """See the module. It is the ``Holder`` of its ``Place``."""
 
@@ -206,7 +201,7 @@ class Membership(GenServer):
                 record = record_of(step.content)
                 self.run_blocking(self._pool, step, self._table.write, self._group, record, step.stored)
             case Wait(seconds):
-                self._next_renewal = self.send_after(seconds, _Renew())
+                self._next_renewal = self.send_after(seconds, step)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         now = self.clock.boottime()
@@ -250,7 +245,7 @@ class Membership(GenServer):
 
     def handle_info(self, message: Any) -> Any:
         match message:
-            case _Renew():
+            case Wait():  # it is over
                 self._do(self._place.renew(self.clock.boottime()))
             case _Obey(share):
                 if is_same(share, self._place.granted):
