@@ -36,7 +36,7 @@ from receipt_actors.sandbox.load import (
 from receipt_actors.sandbox.receipts import Fault
 from receipt_actors.sandbox.signed_transactions import HOSTILE, REASONS
 from receipt_actors.sandbox.store import Store
-from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.stores.apple.signed_transactions import interpret
 
@@ -173,7 +173,7 @@ def test_apples_library_says_of_each_signature_what_is_expected() -> None:
     for message in make_scenario(400, 7, BUNDLE_ID, POST_QUEUE, KEY, receipts=Receipts.SIGNED).messages:
         if message.kind is Kind.GARBAGE:
             continue
-        outcome = signed_data.verify_transaction(json.loads(message.body)["receipt"])
+        outcome = signed_data.verify(SignedKind.TRANSACTION, json.loads(message.body)["receipt"])
         if isinstance(outcome, SignatureRefused):
             assert message.expected == DeadLettered(outcome.reason)
             assert message.kind is Kind.HOSTILE_SIGNATURE

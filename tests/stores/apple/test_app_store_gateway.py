@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,8 +16,6 @@ from receipt_actors.domain.sending import Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import (
-    IN_FLIGHT,
-    SIGNATURE_GATEWAY,
     Broken,
     DescribeService,
     Done,
@@ -27,103 +25,15 @@ from receipt_actors.pipeline.protocol import (
     ServiceUnavailable,
     VerifyReceipt,
 )
-from receipt_actors.stores.apple import app_store_gateway, server_api
+from receipt_actors.stores.apple import app_store_gateway
 from receipt_actors.stores.apple.app_store_gateway import SIGNED_TRAFFIC_SECONDS, AppStoreGateway
-from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
+from receipt_actors.stores.apple.ports import UNAUTHORIZED
 from receipt_actors.stores.apple.referee_gateway import REFUSAL_MEMORY_SECONDS
-from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.stores.apple.verify_receipt import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
-from receipt_actors.testing import FakeAppStore, FakeServerApi, FakeSignedData, genuine
+from receipt_actors.testing import FakeAppStore, genuine
 from tests.pipeline.stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
-
-PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
-MAX_IN_FLIGHT = 20
-
-
-class AtOnce(FakeAppStore):
-    """A fake App Store with ``begin``: the outcome is there before that returns."""
-
-    blocks = False
-
-    def begin(self, receipt_data: str, environment: Environment, done: Callable[[Any], object]) -> None:
-        try:
-            outcome: Any = self.verify_receipt(receipt_data, environment)
-        except Exception as error:  # noqa: BLE001 # whatever the test has ordered
-            outcome = error
-        done(outcome)
-
-
-class Refusing(FakeSignedData):
-    """Refuses what a test says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._refused: dict[str, SignatureRefused] = {}
-
-    def refuse(self, signed: str, reason: Reason) -> None:
-        self._refused[signed] = SignatureRefused(reason, "says the test")
-
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        found = super().verify_transaction(signed)
-        return self._refused.get(signed, found)
-
-
-class House:
-    """A gateway to a fake Apple, in which a given policy rules."""
-
-    pause_seconds = 60.0  #: before there is an answer
-
-    def __init__(
-        self,
-        stage: Stage,
-        *environments: Environment,
-        store: FakeAppStore | None = None,
-        asks_server_api: bool = False,
-        verifies: bool = True,
-    ) -> None:
-        self.stage = stage
-        self.store: FakeAppStore = stage.with_fake(store or AtOnce())
-        self.apple: Refusing = stage.with_fake(Refusing())
-        self.api: FakeServerApi = stage.with_fake(FakeServerApi(self.apple))
-        self.in_flight = stage.stand_in(IN_FLIGHT)
-        self.incidents = stage.stand_in(INCIDENTS)
-        self.limits = LiveLimits(Limits(MAX_IN_FLIGHT, 20, 20))
-        policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
-        api = server_api.receipt_api(self.api, policy) if asks_server_api else receipt_api(self.store, policy)
-        self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, {SOURCE: api}, self.limits, THREE_ATTEMPTS, self.apple if verifies else None
-        )
-        self.signatures: Ref = stage.actors.start(
-            SignatureGateway, self.apple, self.limits, THREE_ATTEMPTS, name=SIGNATURE_GATEWAY
-        )
-
-    def script(self, *answers: Any, message: int = 1) -> None:
-        self.store.script(submission(message).receipt_data, *answers)
-
-    def requests(self, question: str | None = None) -> tuple[int, int]:
-        fake = self.store if question is None else self.api
-        asked = submission(1).receipt_data if question is None else question
-        return fake.requests(asked, PRODUCTION), fake.requests(asked, SANDBOX)
-
-    def verify(self, receipt_data: str | None = None, message: int = 1) -> Ref:
-        """Have a message verified, which has a receipt of its own unless one is given."""
-        asked = submission(message) if receipt_data is None else submission(message, receipt=receipt_data)
-        return self.stage.ask(self.gateway, VerifyReceipt(asked, SOURCE))
-
-    def verified(self, receipt_data: str | None = None, message: int = 1) -> Any:
-        asking = self.verify(receipt_data, message)
-        self.stage.advance(self.pause_seconds)
-        return self.stage.reply_to(asking)
-
-    def outages(self) -> list[bool]:
-        """Return what ``in_flight`` was told of outages, change by change: whether each closes the gate."""
-        told = [outage.stops_receiving for outage in self.stage.told(self.in_flight, ServiceUnavailable)]
-        return [each for index, each in enumerate(told) if index == 0 or told[index - 1] is not each]
-
-    def noticed(self, kind: IncidentKind) -> list[str]:
-        return [each.summary for each in self.stage.told(self.incidents, Noticed) if each.kind is kind]
-
+from tests.stores.apple.houses import MAX_IN_FLIGHT, PRODUCTION, SANDBOX, House
 
 # --- app receipts, by verifyReceipt ---
 
@@ -494,10 +404,10 @@ def test_a_signature_that_is_refused_is_final_and_remembered(stage: Stage, reaso
     house.apple.refuse(signed, reason)
     refusals = [house.verified(signed) for _ in range(2)]
     assert all(isinstance(each, Unidentified) and each.reason is reason for each in refusals)
-    assert house.apple.count("verify_transaction") == 1
+    assert house.apple.count("verify") == 1
     assert house.store.count("verify_receipt") == 0
     house.verified(signed, message=2)
-    assert house.apple.count("verify_transaction") == 2
+    assert house.apple.count("verify") == 2
 
 
 def test_a_payload_of_an_unknown_shape_is_unanswerable_at_once(stage: Stage) -> None:
@@ -578,7 +488,7 @@ def test_a_new_in_flight_hears_whether_the_gate_is_open(stage: Stage) -> None:
 def test_what_cannot_be_verified_here_is_left_and_told_once(stage: Stage) -> None:
     house = SignatureHouse(stage)
     missing = ConfigurationError(["signed transactions: found no library, expected the extra storekit2"])
-    house.apple.fail("verify_transaction", missing, times=None)
+    house.apple.fail("verify", missing, times=None)
     for message in range(3):
         meaning = house.verified(house.apple.sell("2000"), message)
         assert isinstance(meaning, Misconfigured)
@@ -596,7 +506,7 @@ def test_a_backend_that_verifies_nothing_leaves_signed_transactions(stage: Stage
 
 def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     asking = [house.verify(house.apple.sell(str(2000 + number)), number) for number in range(8)]
     for _ in range(30):
         stage.advance(5)
@@ -613,7 +523,7 @@ def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
 
 def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     for number in range(6):
         house.verify(house.apple.sell(str(2000 + number)), number)
     for _ in range(4):
@@ -629,7 +539,7 @@ def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
 
 def test_a_crash_of_who_keeps_signatures_hands_their_messages_back(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     asking = house.verify(house.apple.sell("2000"))
     stage.crash(house.signatures)
     assert isinstance(stage.reply_to(asking), GaveUp)

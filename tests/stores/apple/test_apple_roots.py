@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.stores.apple.ports import SignedKind
 from receipt_actors.stores.apple.signatures.trust import APPLE_ROOT_SHA256, apple_root, open_signed_data, read_trust
 from tests.stores.apple.signing import TRANSACTION, TestAuthority, certify
 
@@ -44,7 +45,7 @@ def test_the_certificates_of_a_directory_are_trusted(tmp_path: Path) -> None:
     trust = read_trust(tmp_path)
     assert trust.roots == [der, ANOTHER.der]
     signed_data = open_signed_data(trust)
-    assert signed_data.verify_transaction(APPLE.sign()) == TRANSACTION
+    assert signed_data.verify(SignedKind.TRANSACTION, APPLE.sign()) == TRANSACTION
 
 
 def fault_of(directory: Path) -> str:

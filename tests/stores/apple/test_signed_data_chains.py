@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import MAX_CHAINS, AppleSignedData, Chains
 from tests.stores.apple.signing import (
     BEGIN,
@@ -57,8 +57,8 @@ def test_a_chain_is_verified_once() -> None:
     signed_data = AppleSignedData([APPLE.root.der])
     for number in range(5):
         payload = {**TRANSACTION, "transactionId": str(number)}
-        assert signed_data.verify_transaction(APPLE.sign(payload)) == payload
-    assert signed_data.verify_notification(APPLE.sign(NOTIFICATION)) == NOTIFICATION
+        assert signed_data.verify(SignedKind.TRANSACTION, APPLE.sign(payload)) == payload
+    assert signed_data.verify(SignedKind.NOTIFICATION, APPLE.sign(NOTIFICATION)) == NOTIFICATION
     assert signed_data.chains.verifications == 1
 
 
@@ -92,7 +92,9 @@ def test_whoever_backdates_needs_the_key() -> None:
     """An expired leaf's chain is good for the past; a date of the past is only as good as its signature."""
     signed_data = AppleSignedData([APPLE.root.der])
     genuine = signed(SHORT_CHAIN, TRANSACTION)
-    assert signed_data.verify_transaction(genuine) == TRANSACTION  # the leaf has expired since; it had not then
+    assert (
+        signed_data.verify(SignedKind.TRANSACTION, genuine) == TRANSACTION
+    )  # the leaf has expired since; it had not then
     after_its_end = {**TRANSACTION, "signedDate": seconds(LEAF_END) * 1000 + 1000}
     header, _, signature = genuine.split(".")
     for text, reason in (
@@ -101,7 +103,7 @@ def test_whoever_backdates_needs_the_key() -> None:
         (signed(SHORT_CHAIN, TRANSACTION, key=STRANGER.leaf.key), Reason.JWS_SIGNATURE),
         (f"{header}.{APPLE.sign({**TRANSACTION, 'price': 0}).split('.')[1]}.{signature}", Reason.JWS_SIGNATURE),
     ):
-        outcome = signed_data.verify_transaction(text)
+        outcome = signed_data.verify(SignedKind.TRANSACTION, text)
         assert isinstance(outcome, SignatureRefused)
         assert outcome.reason is reason
 
@@ -166,7 +168,9 @@ def test_a_notification_of_production_is_of_one_of_our_apps(
 ) -> None:
     """Where the apps are known, another's is refused; one of production without any is, as by Apple's library."""
     data = {**DATA, "environment": environment, "appAppleId": app_apple_id}
-    outcome = AppleSignedData([APPLE.root.der], app_apple_ids).verify_notification(APPLE.sign(NOTIFICATION, data=data))
+    outcome = AppleSignedData([APPLE.root.der], app_apple_ids).verify(
+        SignedKind.NOTIFICATION, APPLE.sign(NOTIFICATION, data=data)
+    )
     assert isinstance(outcome, SignatureRefused) is not is_taken
     assert is_taken or outcome.reason is Reason.FOREIGN_BUNDLE  # type: ignore[union-attr]
 

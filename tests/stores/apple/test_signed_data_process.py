@@ -47,7 +47,7 @@ def running(answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM) -> I
 
 
 def verify(signed_data: SignedDataProcess, text: str = GENUINE) -> object:
-    return Waiting(signed_data).verify_transaction(text)
+    return Waiting(signed_data).verify(SignedKind.TRANSACTION, text)
 
 
 def begin(signed_data: SignedDataProcess, told: Told, numbers: range) -> None:
@@ -306,11 +306,11 @@ def test_their_log_has_nothing_of_what_they_verify(capfd: pytest.CaptureFixture[
 
 def test_either_kind_is_verified_until_they_are_closed() -> None:
     apple, outcomes = FakeSignedData(), queue.SimpleQueue[Any]()
-    with closing(SignedDataThreads(lambda: apple)) as threads, apple.hold("verify_transaction") as hold:
+    with closing(SignedDataThreads(lambda: apple)) as threads, apple.hold("verify", times=1) as hold:
         threads.begin(SignedKind.TRANSACTION, apple.sell("7"), outcomes.put)
+        hold.wait_for_call()
         threads.begin(SignedKind.NOTIFICATION, "a.b.c", outcomes.put)
         assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), SignatureRefused)
-        hold.wait_for_call()
         threads.close()
         threads.begin(SignedKind.TRANSACTION, "a.b.c", outcomes.put)
         assert isinstance(outcomes.get_nowait(), AppStoreUnavailable)
