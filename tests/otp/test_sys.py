@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,6 +102,13 @@ def asked(function: Callable[[], object]) -> Iterator[Seen]:
     yield outcome
     thread.join(WAIT_SECONDS)
     assert not thread.is_alive()
+
+
+def wait_for_message(ref: Ref) -> None:
+    """Wait until something is in the mailbox of an actor that is busy (there is no event for it)."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not ref.process.mailbox_length:
+        assert time.monotonic() < deadline
 
 
 def test_get_state_tells_the_attributes(counter: Ref) -> None:
@@ -342,6 +350,20 @@ def test_terminate_ends_it_in_an_orderly_way(
     assert linked_seen.next() == Exit(ref, reason)
 
 
+def test_terminate_takes_its_turn(system: ActorSystem, server: type[Pooled]) -> None:
+    seen = Seen()
+    ref = system.start(server, seen)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        ref.send("before")
+        with asked(lambda: otp_sys.terminate(ref, SHUTDOWN)) as outcome:
+            gate.open()
+    assert outcome.rest() == [None]
+    assert exit_reason_of(ref) == SHUTDOWN
+    assert seen.rest() == ["before", ("terminate", SHUTDOWN)]
+
+
 def test_terminate_does_not_wait_for_the_end(system: ActorSystem, server: type[Pooled]) -> None:
     """The request is answered when the actor begins to end, as in OTP: it may take its time to clean up."""
     with Gate() as gate:
@@ -371,6 +393,17 @@ def test_pooled_actors_must_not_ask(system: ActorSystem, server: type[Pooled]) -
 
     asker.call(script, WAIT_SECONDS)
     assert not otp_sys.get_status(ref).is_suspended
+
+
+def test_an_actor_that_ends_before_it_answers(system: ActorSystem, server: type[Pooled]) -> None:
+    ref = system.start(server)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        with asked(lambda: otp_sys.get_state(ref)) as outcome:
+            wait_for_message(ref)
+            ref.kill()
+            assert isinstance(outcome.next(), pykka.ActorDeadError)
 
 
 @pytest.fixture
