@@ -115,11 +115,6 @@ class _Obey:
     has_failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Renew:
-    pass
-
-
 class Membership(GenServer):
     """See the module. It is the ``Holder`` of its ``Place``."""
 
@@ -208,7 +203,7 @@ class Membership(GenServer):
                 record = record_of(step.content)
                 self.run_blocking(self._pool, step, self._table.write, self._group, record, step.stored)
             case Wait(seconds):
-                self._next_renewal = self.send_after(seconds, _Renew())
+                self._next_renewal = self.send_after(seconds, step)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         now = self.clock.boottime()
@@ -252,7 +247,7 @@ class Membership(GenServer):
 
     def handle_info(self, message: Any) -> Any:
         match message:
-            case _Renew():
+            case Wait():  # it is over
                 self._do(self._place.renew(self.clock.boottime()))
             case _Obey(share=share):
                 if is_same(share, self._place.granted):

@@ -156,13 +156,12 @@ class NotificationHandler:
 
     def _refund(self, uuid: str, refund: Refund) -> Settled:
         if self._is_reversed(refund):
-            return Settled(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
+            return self._overtaken(refund)  # an earlier attempt may have marked it, and failed before it looked again
         item = self._ledger.mark_refunded(
             refund.transaction_id, refund.at_seconds, refund.revocation_type, refund.revocation_percentage
         )
         if self._is_reversed(refund):
-            self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
-            return Settled(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
+            return self._overtaken(refund)
         if isinstance(item, Tombstone):
             return Settled(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
         if not (item.submission_id and item.post_queue):
@@ -171,6 +170,10 @@ class NotificationHandler:
         return self._post(item, refund_message(item, uuid)) or Settled(
             Done.POSTED, f"marked as refunded, INVALID is on {item.post_queue}"
         )
+
+    def _overtaken(self, refund: Refund) -> Settled:
+        self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
+        return Settled(Done.OVERTAKEN, "the refund has been reversed, nothing is changed")
 
     def _is_reversed(self, refund: Refund) -> bool:
         reversed_at_seconds = self._notifications.reversed_at_seconds(refund.transaction_id)

@@ -241,6 +241,22 @@ def test_a_reversal_at_the_same_moment_wins_but_over_a_later_refund(house: House
     assert is_refunded_anew or house.answers == [OK]
 
 
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_a_mark_made_beside_a_reversal_is_taken_back_by_the_next_attempt(house: House, is_claimed: bool) -> None:
+    if is_claimed:
+        house.ledger.claim(CLAIM)
+    refund = Posted()
+    with house.ledger.hold("mark_refunded") as hold, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(house.handle, refund)
+        hold.wait_for_call()
+        assert house.another_handler().handle(Posted("REFUND_REVERSED").body).status == 200
+        house.notifications.fail("reversed_at_seconds", LEDGER_DOWN)  # what the first attempt asks next
+        hold.release()
+        assert first.result(timeout=PATIENCE_SECONDS).status == 503
+    assert house.handle(refund).status == 200
+    assert house.ledger.get(CLAIM.transaction_id) == (CLAIM if is_claimed else None)
+
+
 # --- what changes nothing ---
 
 
