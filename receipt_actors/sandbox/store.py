@@ -68,7 +68,6 @@ class Store:
                 self._sales[purchase.transaction_id] = Sale(receipt, purchase)
 
     def find(self, transaction_id: str) -> Sale | None:
-        """Find a sale, as it stands now."""
         with self._lock:
             return self._sales.get(transaction_id)
 

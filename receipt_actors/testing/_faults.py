@@ -63,8 +63,6 @@ class Hold:
 
 @dataclass(slots=True)
 class _Fault:
-    """What befalls the next calls of an operation, before or after each has been carried out."""
-
     calls_left: int | None  #: None: any number, until its hold is released
     after: bool = False
     error: BaseException | None = None

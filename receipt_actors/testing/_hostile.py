@@ -349,7 +349,6 @@ class _Maker:
         return self._random.randrange(2**63)
 
     def _value(self, name: str) -> str:
-        """A good value for a field, as it is written."""
         values = {"receipt": self._receipt, "user_id": self._integer(), "post_queue": self._post_queue}
         return json.dumps(values[name])
 

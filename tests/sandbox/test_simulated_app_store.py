@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import requests
@@ -167,23 +166,14 @@ def test_the_receipt_that_was_not_asked_for_the_longest_is_forgotten_first(monke
 
 def test_recovery_ends_what_hangs(store: SimulatedAppStore) -> None:
     store.outage(Fault.hang(3600.0))
-    dropped = threading.Event()
-
-    def wait_in_vain() -> None:
-        with requests.Session() as session:
-            try:
-                session.post(store.production_url, json={"receipt-data": GENUINE}, timeout=PATIENCE_SECONDS)
-            except requests.ConnectionError:
-                dropped.set()
-
-    thread = threading.Thread(target=wait_in_vain, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not dropped.wait(0.01):
-        assert time.monotonic() < deadline
-        if store.statistics().answers.get("hang"):
-            store.recover()
-    thread.join(PATIENCE_SECONDS)
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(ask, store.production_url, GENUINE)
+        while not hanging.done():
+            if store.statistics().answers.get("hang"):
+                store.recover()
+            wait([hanging], 0.01)
+        with pytest.raises(requests.ConnectionError):
+            hanging.result()
     assert ask(store.production_url, GENUINE)["status"] == 0
 
 
