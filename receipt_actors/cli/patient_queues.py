@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import takewhile
-from types import TracebackType
 from typing import Self, TypeVar
 
 import tenacity
@@ -128,9 +127,7 @@ class QueueReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._queues.change_visibility(self._queue, list(self._held), 0)
 
     def _extend(self) -> None:

@@ -11,8 +11,9 @@ from receipt_actors.admin.history import History, sample_between
 from receipt_actors.admin.limits import HISTORY_SAMPLES
 from receipt_actors.telemetry.overview import Overview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from tests.stand_in_system import latencies, process_of
 
-from .conftest import Client, FakeSystem, a_process, an_overview, latencies, serving
+from .conftest import Client, FakeSystem, an_overview, serving
 
 
 def test_an_overview_is_what_the_system_says(client: Client, system: FakeSystem) -> None:
@@ -64,7 +65,7 @@ def test_a_sample_is_what_was_done_in_its_interval() -> None:
         ),
     )
     after = an_overview(
-        a_process(in_flight=3, usage=Usage(2.5, 1, 1, 1)),
+        process_of(1, in_flight=3, usage=Usage(1.5, 1, 1, 1)),
         at_seconds=12.0,
         statistics=StatisticsSnapshot(
             received=25,
@@ -76,7 +77,7 @@ def test_a_sample_is_what_was_done_in_its_interval() -> None:
     sample = sample_between(before, after)
     assert (sample["at_seconds"], sample["seconds"]) == (12.0, 2.0)
     assert (sample["received"], sample["answered"], sample["moved"], sample["handed_back"]) == (15, 10, 2, 1)
-    assert (sample["in_flight"], sample["queue_depth"]) == (3, 12)
+    assert (sample["in_flight"], sample["queue_depth"]) == (3, 1234)
     assert sample["p99_seconds"] == pytest.approx(0.01, rel=0.02)
     assert sample["cpu_seconds"] == pytest.approx(1.0)
     assert sample["steps"]["claiming"]["p50_seconds"] is None
@@ -84,9 +85,9 @@ def test_a_sample_is_what_was_done_in_its_interval() -> None:
 
 
 def test_what_was_lost_is_not_undone() -> None:
-    before = an_overview(a_process("worker-1"), a_process("worker-2", pid=5), parent_usage=Usage(1.0, 1, 1, 1))
+    before = an_overview(process_of(1, "worker-1"), process_of(1, "worker-2", pid=5), parent_usage=Usage(1.0, 1, 1, 1))
     after = replace(
-        an_overview(a_process("worker-1", pid=6, usage=Usage(0.25, 1, 1, 1)), at_seconds=5.0),
+        an_overview(process_of(1, "worker-1", pid=6, usage=Usage(0.25, 1, 1, 1)), at_seconds=5.0),
         statistics=StatisticsSnapshot(),
         parent_usage=Usage(1.5, 1, 1, 1),
         queues={},

@@ -34,9 +34,9 @@ from receipt_actors.telemetry.overview import (
     State,
 )
 from tests.patience import PATIENCE_SECONDS
+from tests.stand_in_system import HOSTILE, StandInSystem, overview_of
 
 from .conftest import ROOT, Ended, Processes
-from .stand_in_system import HOSTILE, StandInSystem, overview_of
 
 Cli = Callable[..., Ended]
 Listen = Callable[[StandInSystem], str]
@@ -45,7 +45,10 @@ TOKEN = "a-token-of-sixteen"
 
 @pytest.fixture
 def system() -> StandInSystem:
-    return StandInSystem()
+    system = StandInSystem()
+    system.states = {"intake": {"in_flight": 21}}
+    system.end_reason = "limit"
+    return system
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ class TestStatus:
             "takes from ReceiptsSQS; on queues: ReceiptsSQS 1,234, ReceiptsSQSDLQ ?",
             "1 process, up for ",
             "21 in flight",
-            "handed back 3, moved 0",
+            "handed back 3, moved 2",
             "intake crashed while handling Tick: KeyError (3 times)",
         ):
             assert words in text

@@ -14,9 +14,10 @@ from receipt_actors.domain.addresses import Address
 from receipt_actors.telemetry.overview import Incident, NodeState, State
 from tests.patience import PATIENCE_SECONDS
 from tests.ports import reserved_port
+from tests.stand_in_system import supervisor, worker
 
 from .conftest import Page
-from .scripted import EPOCH_SECONDS, ScriptedSystem, incidents, node, role, supervisor, worker
+from .scripted import EPOCH_SECONDS, ScriptedSystem, incidents, node, role
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 HOSTILE = "<img src=x onerror=\"window.hacked=1\"> & <script>window.hacked=1</script> 'x'"
