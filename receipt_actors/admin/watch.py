@@ -9,19 +9,63 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from receipt_actors.admin.calls import Calls, NotAnswered
-from receipt_actors.admin.history import History
-from receipt_actors.admin.limits import FRESH_SECONDS, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
+from receipt_actors.admin.limits import FRESH_SECONDS, HISTORY_SAMPLES, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
 from receipt_actors.admin.streams import KEEP_ALIVE, event
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.health import Health, HealthWatch
 from receipt_actors.telemetry.overview import Overview
+from receipt_actors.telemetry.statistics import Latencies
 
 logger = logging.getLogger(__name__)
+
+
+def sample_between(before: Overview, after: Overview) -> dict[str, Any]:
+    """Say in JSON's types what was done between two looks. Counts are of this interval."""
+    done = after.statistics.since(before.statistics)
+    return {
+        "at_seconds": after.at_seconds,  # UNIX time of its end
+        "seconds": max(0.0, after.at_seconds - before.at_seconds),
+        "received": done.received,
+        "answered": done.count("answered"),
+        "handed_back": done.count("handed_back"),
+        "moved": done.count("moved"),
+        "in_flight": sum(process.in_flight for process in after.processes),
+        **_percentiles(done.latencies),  # from receive to delete, of what was finished in it; None: nothing was
+        "cpu_seconds": after.cpu_seconds_since(before),  # of all processes
+        "queue_depth": after.waiting,  # of the source queues together; None: not known
+        "steps": {step: _percentiles(latencies) for step, latencies in done.steps.items()},
+    }
+
+
+def _percentiles(latencies: Latencies) -> dict[str, float | None]:
+    return {f"p{percent}_seconds": latencies.percentile_seconds(percent) for percent in (50, 95, 99)}
+
+
+class History:
+    """The newest samples; the first look makes none."""
+
+    def __init__(self) -> None:
+        self._samples: deque[dict[str, Any]] = deque(maxlen=HISTORY_SAMPLES)
+        self._last: Overview | None = None
+
+    @property
+    def newest(self) -> dict[str, Any] | None:
+        return self._samples[-1] if self._samples else None
+
+    def add(self, overview: Overview) -> None:
+        if self._last is not None:
+            self._samples.append(sample_between(self._last, overview))
+        self._last = overview
+
+    def as_json(self) -> dict[str, Any]:
+        interval_seconds = LOOK_SECONDS * SAMPLE_LOOKS
+        return {"interval_seconds": interval_seconds, "samples": list(self._samples)}
 
 
 class Watch:

@@ -20,9 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
-from receipt_actors.cli.process import StopSignals
+from receipt_actors.cli.process import StopSignals, admin_server
 from receipt_actors.cli.terminal import FiniteFloatRange, choice
-from receipt_actors.cli.watchers import admin_server
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.notifications import NotificationHandler, open_handler

@@ -24,9 +24,9 @@ from receipt_actors.cli.process import (
     ending_with_threads,
     log_end,
     warn_of_foreign_roots,
+    watched,
     write_log,
 )
-from receipt_actors.cli.watchers import watched
 from receipt_actors.domain.limits import BATCH_REQUESTS, divide
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
