@@ -214,17 +214,13 @@ def _check_statistics_file(settings: Settings) -> None:
     file = settings.statistics_file
     if file is None:
         return
-    folder = file.parent
-    fault = None
+    folder, fault = str(file.parent), None
     if file.exists():
-        if file.is_dir() or not os.access(file, os.W_OK):
-            fault = "expected a file that may be written"
-    elif not folder.is_dir():
-        fault = f"expected a file in a folder that exists; make {str(folder)!r}, or name another"
+        fault = "expected a file that may be written" if file.is_dir() or not os.access(file, os.W_OK) else None
+    elif not file.parent.is_dir():
+        fault = f"expected a file in a folder that exists; make {folder!r}, or name another"
     elif not os.access(folder, os.W_OK | os.X_OK):
-        fault = (
-            f"expected a file in a folder that may be written to; change the rights of {str(folder)!r}, or name another"
-        )
+        fault = f"expected a file in a folder that may be written to; change the rights of {folder!r}, or name another"
     if fault is not None:
         origin = settings.origins.get("statistics_file", "statistics_file")
         raise ConfigurationError([f"{origin}: found {str(file)!r}, {fault}"])

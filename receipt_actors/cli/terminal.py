@@ -6,15 +6,15 @@ import base64
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from receipt_actors.domain.ports import MAX_BATCH_BYTES
 
 if TYPE_CHECKING:
+    import rich.console
     import rich.progress
 
 SLOW_SECONDS = 2.0  #: what ends sooner shows no progress
@@ -78,23 +78,13 @@ def moment(at_seconds: float, now_seconds: float) -> str:
     return time.strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)
 
 
-@contextmanager
-def opened(path: str) -> Iterator[BinaryIO]:
-    """Open a file to read, ``-`` for standard input."""
-    if path == "-":
-        yield sys.stdin.buffer
-    else:
-        with open(path, "rb") as file:
-            yield file
-
-
 def read_receipt(path: str) -> str:
     """Read one receipt, ``-`` from standard input; what is around it (a last line break) is left out.
 
     Raises ``OSError`` for a file that cannot be read, ``click.UsageError`` for one that holds no receipt.
     """
-    with opened(path) as file:
-        data = file.read(MAX_BATCH_BYTES + 1)
+    with click.open_file(path, "rb") as file:
+        data: bytes = file.read(MAX_BATCH_BYTES + 1)
     if len(data) > MAX_BATCH_BYTES:
         raise click.UsageError(f"{path}: expected a receipt, found more than {MAX_BATCH_BYTES} bytes")
     try:
@@ -133,6 +123,13 @@ def comma_separated(
     return read
 
 
+def progress_bar(console: rich.console.Console, *, transient: bool = False) -> rich.progress.Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console, transient=transient)
+
+
 class SlowProgress:
     """Shows on stderr how far a command is, once it has taken two seconds, where stderr is a terminal."""
 
@@ -165,16 +162,8 @@ class SlowProgress:
 
     def _start(self) -> rich.progress.Progress:
         from rich.console import Console  # most runs are too short to need it
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(file=sys.stderr),
-            transient=True,
-        )
+        bar = progress_bar(Console(file=sys.stderr), transient=True)
         bar.add_task(self._description, total=self._total)
         bar.start()
         return bar
