@@ -258,7 +258,6 @@ class ReceiptSystem:
         release(self._actors)
 
     def _ask(self, name: Name, request: object, timeout_seconds: float | None) -> Any:
-        """Call an actor. Waits for a restart of it."""
         deadline = time.monotonic() + ANSWER_SECONDS  # for the restart
         while True:
             actor = self._actors.whereis(name)

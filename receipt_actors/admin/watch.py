@@ -86,7 +86,6 @@ class Watch:
 
     @property
     def control(self) -> SystemControl:
-        """The system."""
         control = self._control()
         if control is None:
             raise NotAnswered("the system has not been started yet")
@@ -107,7 +106,6 @@ class Watch:
         self._look_under_way = None
 
     async def health(self) -> Health:
-        """Judge how the system is."""
         return self._health.judge(None if self._control() is None else await self.overview())
 
     def history(self) -> Mapping[str, Any]:
@@ -138,14 +136,12 @@ class Watch:
             await self._wait(LOOK_SECONDS)
 
     async def run(self) -> None:
-        """Take samples, until ``close``."""
         while not self._closed.is_set():
             if self._control() is not None:
                 await self._sample()
             await self._wait(LOOK_SECONDS * SAMPLE_LOOKS)
 
     def close(self) -> None:
-        """End ``run``, and what is sent to pages."""
         self._closed.set()
 
     async def _wait(self, seconds: float) -> None:
@@ -164,7 +160,6 @@ class Watch:
         self._history.add(overview)
 
     def _event_of(self, overview: Overview) -> bytes:
-        """Write what pages are told of an overview, once for all of them."""
         if overview is not self._page_overview:
             self._page_overview = overview
             data = {"overview": slim(overview.as_json()), "sample": self._history.newest}

@@ -160,7 +160,6 @@ def command(
 
 
 def _variables(store: SimulatedAppStore, folder: Path) -> list[str]:
-    """Write what leads the other commands to a store, for a shell."""
     files = store.write_files(folder.absolute())
     return [
         _export("app_store_url", store.url),

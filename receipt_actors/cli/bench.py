@@ -203,8 +203,6 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One series of runs."""
-
     label: str
     flags: tuple[str, ...]
     settings: Settings  #: that the program makes of the flags
@@ -244,7 +242,6 @@ def _plans(
 
 
 def _half_load(plans: Sequence[_Plan], series: Sequence[Series]) -> _Plan:
-    """Plan another series, at half the rate of the quickest."""
     best = max(range(len(series)), key=lambda number: series[number].middle_run().steady_per_second)
     middle = series[best].middle_run()
     rate = (middle.steady_per_second or middle.per_second) / 2  # the former takes more than a few messages
@@ -255,7 +252,6 @@ def _half_load(plans: Sequence[_Plan], series: Sequence[Series]) -> _Plan:
 
 
 def _check_flags(flags: Sequence[str], given_before: Sequence[str]) -> None:
-    """Complain of flags of ``start`` that are bench's own business, or given before the ``--`` as well."""
     given, _ = _parsed(flags)
     faults = [f"{SETTINGS[name].flag}: found it after --, expected not: bench sets it" for name in given if name in OWN]
     for name in given_before:
@@ -266,7 +262,6 @@ def _check_flags(flags: Sequence[str], given_before: Sequence[str]) -> None:
 
 
 def _settings(flags: Sequence[str]) -> Settings:
-    """Return what the program makes of its flags. Raises ``ConfigurationError``, with what it would complain of."""
     from receipt_actors.sandbox.bench import settings_variables
 
     given, config = _parsed(flags)
@@ -312,7 +307,6 @@ def _check_extra(modules: Sequence[str]) -> None:
 
 
 def _measured(services: Services, plan: _Plan, load: Load, runs: int) -> Series:
-    """Run the program again and again, each time as a new process."""
     from receipt_actors.sandbox.bench import Series
 
     load = replace(load, way=plan.way)

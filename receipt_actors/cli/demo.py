@@ -128,7 +128,6 @@ def command(messages: int, seed: int, apple_latency: float, receipts: str, app_r
 def _started(
     folder: Path, store: SimulatedAppStore, admin: str | None, asked: Asked, scenario: Scenario
 ) -> Iterator[tuple[ReceiptSystem, str | None, Settings]]:
-    """Start it, and its admin port if an address is given; yields the port's URL, too."""
     for receipt in scenario.sold:
         store.record(receipt)
     files = store.write_files(folder / "apple")

@@ -111,7 +111,6 @@ class QueueReader:
         self._held: dict[str, float] = {}  # receipt handle -> when it would be visible again; the soonest first
 
     def receive(self, *, max_messages: int = MAX_BATCH_ENTRIES, wait_seconds: float) -> Sequence[ReceivedMessage]:
-        """Receive; what was received before is kept hidden."""
         self._extend()
         messages = self._queues.receive(self._queue, max_messages=max_messages, wait_seconds=wait_seconds)
         self._hold([message.receipt_handle for message in messages])

@@ -130,7 +130,6 @@ class StopSignals:
 
     @property
     def received(self) -> str | None:
-        """The name of the first signal, such as ``SIGTERM``."""
         return self._received
 
     def wake(self) -> None:

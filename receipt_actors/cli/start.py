@@ -166,7 +166,6 @@ def raise_limit_of_open_files(settings: Settings) -> None:
 
 
 def process_count(settings: Settings) -> int:
-    """Say how many processes share the work here."""
     chosen = settings.processes
     return chosen if isinstance(chosen, int) else min(usable_cores(), settings.limits_of(1).smallest_count)
 

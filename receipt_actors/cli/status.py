@@ -226,7 +226,6 @@ def _advice(name: str, overview: Overview) -> str:
 
 
 def _print_tree(overview: Overview, as_json: bool) -> int:
-    """Print a tree a process: names and states to the left, numbers to the right."""
     trees = overview.trees
     if as_json:
         click.echo(json.dumps({name: None if tree is None else asdict(tree) for name, tree in trees.items()}))

@@ -191,7 +191,6 @@ def _entry_of_line(where: str, line: bytes, settings: QueueSettings) -> Entry:
 
 
 def _entry(where: str, body: str, submission_id: object, settings: QueueSettings) -> Entry:
-    """Make an entry, checked by the consumer's own parser and by the rules of SQS."""
     if submission_id is None:
         submission_id = str(uuid.uuid4())
     if not isinstance(submission_id, str):

@@ -27,7 +27,6 @@ def echo(text: str) -> None:
 
 
 def can_print(characters: str) -> bool:
-    """Tell whether standard output has these characters."""
     try:
         characters.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
@@ -36,7 +35,6 @@ def can_print(characters: str) -> bool:
 
 
 def number(value: float) -> str:
-    """Write ``1,234``, ``12.3`` or ``0.1``."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
@@ -68,7 +66,6 @@ def size(value: float) -> str:
 
 
 def clock_time(at_seconds: float) -> str:
-    """Write a UNIX time as the time of the day here."""
     return time.strftime("%H:%M:%S", time.localtime(at_seconds))
 
 
@@ -107,7 +104,6 @@ class FiniteFloatRange(click.FloatRange):
 
 
 def choice(values: Iterable[str]) -> click.Choice[str]:
-    """Return an option's type that takes the values of an enumeration."""
     return click.Choice([str(value) for value in values])
 
 

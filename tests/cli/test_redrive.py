@@ -294,8 +294,8 @@ class TestFifo:
 
     def letters(self, user_id: int, count: int, reason: Reason = Reason.RECEIPT_MALFORMED) -> list[OutgoingMessage]:
         deliveries = [
-            ReceivedMessage("m", "h", "{}", "", {"submission_id": f"s-{user_id}-{number}"}, group_id=str(user_id))
-            for number in range(count)
+            ReceivedMessage(f"m-{name}", "h", "{}", "", {"submission_id": f"s-{name}"}, group_id=str(user_id))
+            for name in (f"{user_id}-{number}" for number in range(count))
         ]
         return [dead_letter_message(each, Unanswerable(reason, "detail"), self.DEAD_LETTERS) for each in deliveries]
 
