@@ -5,8 +5,7 @@ decide otherwise. boto3's own retries are off: the actors decide about retries.
 """
 
 from receipt_actors.aws.calls import AwsCalls
-from receipt_actors.aws.ledger import AwsLedger
 from receipt_actors.aws.queues import AwsQueues
-from receipt_actors.aws.tables import AwsNotifications, AwsRoles
+from receipt_actors.aws.tables import AwsLedger, AwsNotifications, AwsRoles
 
 __all__ = ["AwsCalls", "AwsLedger", "AwsNotifications", "AwsQueues", "AwsRoles"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from receipt_actors.domain.ports import TAKEN, Tombstone
 from receipt_actors.errors import LedgerRefused, LedgerUnavailable
 from receipt_actors.testing import FakeAppStore
 from tests.backends.test_ledger_contract import ITEM, RIVAL, claims
-from tests.examples import example
+from tests.examples import EXAMPLES, example
 from tests.patience import PATIENCE_SECONDS
 
 FileLedger = example("own_ledger").FileLedger
@@ -55,6 +57,36 @@ def test_half_a_line_was_never_answered(path: Path, kept_bytes: int) -> None:
             assert ledger.get(ITEM.transaction_id) == ITEM
             assert ledger.claim(replace(RIVAL, transaction_id="2")) in (None, replace(RIVAL, transaction_id="2"))
             assert ledger.get("2") == replace(RIVAL, transaction_id="2")
+
+
+def test_a_full_disk_is_trouble_that_may_pass(tmp_path: Path) -> None:
+    script = """
+import pathlib, resource, signal, sys
+sys.path[:0] = sys.argv[2:]
+from dataclasses import replace
+from own_ledger import FileLedger
+from receipt_actors.errors import LedgerUnavailable
+from tests.backends.test_ledger_contract import ITEM
+path = pathlib.Path(sys.argv[1])
+ledger = FileLedger(path)
+ledger.claim(ITEM)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, resource.RLIM_INFINITY))
+other = replace(ITEM, transaction_id="2")
+try:
+    ledger.claim(other)
+except LedgerUnavailable:
+    assert ledger.get("2") is None
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert ledger.claim(other) is None
+    ledger.close()
+    again = FileLedger(path)
+    print(again.get("2") == other and again.get(ITEM.transaction_id) == ITEM)
+"""
+    folders = [str(EXAMPLES), str(EXAMPLES.parents[1])]
+    command = [sys.executable, "-c", script, tmp_path / "claims.jsonl", *folders]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_a_second_process_is_refused(path: Path) -> None:

@@ -62,6 +62,9 @@ def speak() -> Iterator[Callable[[bytes], str]]:
                     with connection:
                         connection.recv(65536)
                         connection.sendall(words)
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(65536):  # to close with something unread would reset the connection
+                            pass
 
         threads.append(threading.Thread(target=run))
         threads[-1].start()

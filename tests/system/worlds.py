@@ -22,7 +22,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from moto.sqs.models import sqs_backends
 from werkzeug.serving import make_server
 
-from receipt_actors.aws.ledger import _standing
+from receipt_actors.aws.tables import _standing
 from receipt_actors.domain.ports import MAX_VISIBILITY_SECONDS, LedgerItem, OutgoingMessage
 from receipt_actors.domain.sqs_rules import is_fifo
 from receipt_actors.sandbox.app_store import SimulatedAppStore

@@ -1,12 +1,11 @@
 """``Worker``: the actor that owns one worker process, as an Erlang process owns a port.
 
 A process that dies is a crash of its actor, and the supervisor starts both anew; a crash of the actor kills the
-process. What keeps a process from *starting* and is to be expected (a service that does not answer) is no crash. Where
-no worker has been started yet, or the settings are at fault, it ends the command, as with one process; else the start
-is tried again after a pause, while the other workers go on.
+process. A start that fails for an expected reason (a service that does not answer) is no crash: if no worker has
+started yet, or the settings are at fault, it ends the command; else it is tried again after a pause.
 
-A process that does not answer for ``HANG_SECONDS`` is killed: it hangs, and holds a share that others could use. One
-that takes as long to load, or to start once it has its share, counts as one that cannot start.
+A process that does not answer for ``HANG_SECONDS`` is killed: it holds a share that others could use. A process that
+takes that long to load, or to start once it has its share, counts as one that cannot start.
 """
 
 from __future__ import annotations
@@ -39,14 +38,12 @@ HANG_SECONDS = 60.0  #: without an answer; what keeps the main thread of a sound
 
 
 class WorkerDied(Exception):
-    """A worker process ended of itself."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class _Later:
-    """To itself: do this now, unless it has another process than it had."""
-
-    process: WorkerProcess | None
+    process: WorkerProcess | None  #: if it has another one by then, nothing is done
     act: Callable[[], object]
 
 
@@ -54,8 +51,6 @@ _CONSUMING = (Phase.STARTING, Phase.RUNNING, Phase.DRAINING)
 
 
 class Worker(GenServer):
-    """See the module."""
-
     trap_exit: ClassVar[bool] = True
 
     def __init__(self, name: str, group: Group) -> None:
@@ -318,7 +313,7 @@ class Worker(GenServer):
             from_.reply(description)
 
     def _ask(self, process: WorkerProcess) -> None:
-        """Ask how it goes, and again in a second, for as long as it consumes."""
+        """Ask for a report, and again in a second, while the process consumes."""
         if self._phase is not Phase.RUNNING or self._group.is_closing:
             return
         if not self._is_unanswered:
