@@ -225,11 +225,7 @@ class AdminClient:
 
 
 def base_url(address: str) -> str:
-    """Return the URL that an address stands for.
-
-    Raises:
-        ValueError: it is none.
-    """
+    """Return the URL of an address. Raises ``ValueError`` if it is none."""
     parts = urlsplit(address if "://" in address else f"//{address}", scheme="http")
     host, port = parts.hostname, parts.port  # reading the port checks it
     is_bare = parts.path in ("", "/") and not parts.query and not parts.fragment and "@" not in parts.netloc

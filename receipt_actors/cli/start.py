@@ -147,11 +147,7 @@ def files_needed(settings: Settings) -> int:
 
 
 def raise_limit_of_open_files(settings: Settings) -> None:
-    """Raise the soft limit of open files to what the settings need.
-
-    Raises:
-        ConfigurationError: the hard limit is lower than that.
-    """
+    """Raise the soft limit of open files to what the settings need; ``ConfigurationError`` if the hard one is lower."""
     needed = files_needed(settings)
     soft, hard = (inf if limit == resource.RLIM_INFINITY else limit for limit in resource.getrlimit(RLIMIT_NOFILE))
     if hard < needed:
