@@ -24,6 +24,8 @@ MAX_SUMMARIES = 8  #: different ones that are told apart
 
 
 class AlertKind(StrEnum):
+    """What an alert is about."""
+
     CRASH = "crash"  #: an actor, or a worker process, crashed
     RESTART = "restart"  #: a supervisor started something anew
     STORM = "storm"  #: a supervisor gave up: more restarts than it allows
@@ -44,6 +46,8 @@ _ALWAYS = {kind.value: kind for kind in AlertKind if kind not in _SOMETIMES}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
+    """The process that sends alerts."""
+
     host: str
     process: str  #: ``main``, ``worker-1`` and so on, or ``parent``
     source_queue: str  #: several are separated by a comma and a space
@@ -52,6 +56,8 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
+    """One incident, or several of a kind, that an operator should know of now."""
+
     kind: AlertKind
     count: int  #: of incidents
     first_at_seconds: float  #: UNIX time
@@ -62,11 +68,12 @@ class Alert:
     summaries: Mapping[str, int] = field(default_factory=dict)  #: how many had which; at most ``MAX_SUMMARIES``
 
     def as_json(self) -> dict[str, Any]:
+        """Return the body of the message; times are ISO 8601 in UTC."""
         return {
             "version": VERSION,
             "kind": self.kind.value,
             "count": self.count,
-            "first_at": _iso(self.first_at_seconds),  # in UTC
+            "first_at": _iso(self.first_at_seconds),
             "last_at": _iso(self.last_at_seconds),
             "summary": self.summary,
             "story": [*self._what_differs(), *self.story],

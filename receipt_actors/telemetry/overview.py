@@ -32,6 +32,8 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ActorOverview(JsonValue):
+    """An actor, and what it supervises."""
+
     name: str  #: by which ``status --actor`` finds it, such as ``in_flight`` or ``result_batcher ResultsSQS``
     kind: str  #: ``worker`` or ``supervisor``
     status: str  #: ``running``, ``suspended`` or ``restarting``
@@ -51,6 +53,8 @@ class ActorOverview(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class ServiceOverview(JsonValue):
+    """A gateway or batcher, and the service behind it."""
+
     name: str  #: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
     is_available: bool  #: whether its breaker is closed
     waiting: int  #: requests that wait to be sent, or for their pause to be over
@@ -61,6 +65,8 @@ class ServiceOverview(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class Usage(JsonValue):
+    """The resources that a process uses."""
+
     cpu_seconds: float
     memory_bytes: int  #: resident
     threads: int
@@ -69,6 +75,8 @@ class Usage(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class Incident(JsonValue):
+    """Something that an operator may want to know of."""
+
     at_seconds: float  #: UNIX time; of the last one where there are several
     kind: str  #: see ``telemetry.incidents``
     summary: str  #: one line
@@ -81,6 +89,8 @@ class Incident(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class ProcessOverview(JsonValue):
+    """A process that validates."""
+
     name: str  #: ``main``, or ``worker-1`` and so on
     pid: int
     started_at_seconds: float  #: UNIX time; 0 where it has not said anything of itself yet
@@ -98,6 +108,8 @@ class ProcessOverview(JsonValue):
 
 
 class NodeState(enum.StrEnum):
+    """What a node does of its group's work."""
+
     ACTIVE = "active"  #: it has a share of the limits
     WAITING = "waiting"  #: it is to be active; others are giving back what is to be its share
     STANDBY = "standby"  #: it takes over from the next active node that goes
@@ -106,6 +118,8 @@ class NodeState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeOverview(JsonValue):
+    """A node of the group, as one of its nodes knows it."""
+
     name: str
     state: NodeState  #: what the others do is known as of their last sign
     token: int | None  #: of an active node: the one before it has a lower one
@@ -116,6 +130,8 @@ class NodeOverview(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class RoleOverview(JsonValue):
+    """How a node shares the work with others."""
+
     role: str
     group: str
     node: str  #: the one that says so
@@ -132,6 +148,7 @@ class RoleOverview(JsonValue):
 
     @property
     def is_active(self) -> bool:
+        """Whether this node may begin new work."""
         return self.state is NodeState.ACTIVE
 
     def part_of(self, node: NodeOverview) -> float:

@@ -147,6 +147,8 @@ Histogram = Annotated[Latencies, PlainValidator(_latencies), PlainSerializer(Lat
 
 @dataclass(slots=True)
 class ServiceCalls(JsonValue):
+    """The requests to a service."""
+
     requests: int = 0  #: that the service answered
     entries: int = 0  #: messages, claims or deletes that were in them
     failures: int = 0  #: requests that it did not answer

@@ -86,13 +86,9 @@ class RunningTrace:
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
         self._waiting: SimpleQueue[Mapping[str, Any] | None] = SimpleQueue()  # None: the end
         self._accepted = 0
-        self._lost = 0
+        self.lost = 0
         self._end: TraceEnd | None = None
         self.timer: Timer | None = None  # that ends it
-
-    @property
-    def lost(self) -> int:
-        return self._lost
 
     @property
     def is_over(self) -> bool:
@@ -112,7 +108,7 @@ class RunningTrace:
 
     def lose(self, events: int = 1) -> None:
         with self._lock:
-            self._lost += events
+            self.lost += events
 
     def watches(self, ref: Ref) -> bool:
         return self._wanted.accepts("actor", actor_name(ref))
@@ -127,7 +123,7 @@ class RunningTrace:
             if self._end is not None:
                 return
             if self._waiting.qsize() >= MAX_WAITING:
-                self._lost += 1
+                self.lost += 1
                 return
             self._waiting.put(told)
             self._accepted += 1

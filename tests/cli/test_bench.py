@@ -57,22 +57,6 @@ def test_a_run_is_measured(cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_has_a_series_for_each_limit(cli: Cli) -> None:
-    flags = ("--messages", "120", "--in-flight-sweep", "10,40", "--json", "bench.json", "--plot", "bench.html")
-    ended = cli(*QUICK, *flags, "--", "--consumers", "2")
-    assert (ended.code, ended.err) == (0, "")
-    content = read("bench.json")
-    assert [series["max_in_flight"] for series in content["series"]] == [10, 40]
-    for series in content["series"]:
-        assert 0 < series["runs"][0]["in_flight_peak"] <= series["max_in_flight"]
-    assert content["memory_slope_bytes"] is not None
-    page = Path("bench.html").read_text(encoding="utf-8")
-    assert page.startswith("<!DOCTYPE html>")
-    assert "<svg" in page
-    assert "receipts a second" in page
-
-
-@pytest.mark.slow
 def test_the_ways_to_vouch_for_a_receipt_are_measured_beside_each_other(cli: Cli) -> None:
     ways = ["verify-receipt", "storekit2", "server-api"]
     ended = cli("bench", "--no-latency", "--messages", "60", "--receipts", ",".join(ways), "--json", "bench.json")
@@ -132,7 +116,6 @@ def test_a_program_that_does_not_start_is_told_in_its_own_words() -> None:
         ((), ("--exit-when-idle", "1"), "--exit-when-idle"),
         ((), ("--config", "idle.toml"), "exit_when_idle_seconds: found it set"),
         (("--processes", "1"), ("--processes", "2"), "--processes: found it after --, and before"),
-        (("--in-flight-sweep", "1,2"), ("--max-in-flight", "3"), "--max-in-flight: found it after --, and before"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -184,11 +167,7 @@ def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
     ("flags", "wanted"),
     [
         (("--messages", "0"), "--messages"),
-        (("--max-in-flight", "1", "--in-flight-sweep", "1"), "--max-in-flight and --in-flight-sweep"),
-        (("--rate", "1", "--half-load"), "--rate and --half-load"),
-        (("--in-flight-sweep", "10,,20"), "--in-flight-sweep"),
-        (("--in-flight-sweep", "9" * 5000), "--in-flight-sweep"),
-        (("--plot", "bench.gif"), ".png, .svg, .html"),
+        (("--plot", "bench.gif"), ".png, .svg"),
         (("--plot", "missing/bench.png"), "can't be written"),
         (("--json", "missing/bench.json"), "can't be written"),
         (("--json", "."), "can't be written"),

@@ -107,15 +107,12 @@ def release(actors: ActorSystem) -> None:
         in_flight.cast(ReleaseMessages())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Obey:
-    # Label of the question whether no more is used than this share allows; as a message to itself: ask again.
+    # Label of the questions whether no more is used than this share allows; as a message to itself: ask again.
     share: Share | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Renew:
-    pass
+    unanswered: int
+    has_failed: bool = False
 
 
 class Membership(GenServer):
@@ -206,15 +203,12 @@ class Membership(GenServer):
                 record = record_of(step.content)
                 self.run_blocking(self._pool, step, self._table.write, self._group, record, step.stored)
             case Wait(seconds):
-                self._next_renewal = self.send_after(seconds, _Renew())
+                self._next_renewal = self.send_after(seconds, step)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         now = self.clock.boottime()
         if isinstance(label, _Obey):
-            if any(reply.failure is not None for reply in value):
-                self.send_after(ASK_AGAIN_SECONDS, label)
-            else:
-                self._do(self._place.obeyed(label.share, now))
+            self._answered(label, has_failed=False)
         elif isinstance(label, Write) and value == record_of(label.content):
             step = self._place.written(label, now)
             self._is_failing = False
@@ -240,6 +234,9 @@ class Membership(GenServer):
         return step
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        if isinstance(label, _Obey):
+            self._answered(label, has_failed=True)
+            return
         if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
             raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
         level = logging.DEBUG if self._is_failing else logging.WARNING  # an outage may be long
@@ -250,9 +247,9 @@ class Membership(GenServer):
 
     def handle_info(self, message: Any) -> Any:
         match message:
-            case _Renew():
+            case Wait():  # it is over
                 self._do(self._place.renew(self.clock.boottime()))
-            case _Obey(share):
+            case _Obey(share=share):
                 if is_same(share, self._place.granted):
                     self.grant(share, self._place.lease.limits)
             case _:
@@ -260,7 +257,20 @@ class Membership(GenServer):
         return None
 
     def grant(self, share: Share | None, limits: Limits) -> None:
-        self.send_requests(self._lessee.grant(limits), _Obey(share))
+        requests = self._lessee.grant(limits)
+        label = _Obey(share, len(requests))
+        for name, request in requests:
+            self.send_request(name, request, label)
+
+    def _answered(self, label: _Obey, *, has_failed: bool) -> None:
+        label.unanswered -= 1
+        label.has_failed |= has_failed
+        if label.unanswered:
+            return
+        if label.has_failed:
+            self.send_after(ASK_AGAIN_SECONDS, label)
+        else:
+            self._do(self._place.obeyed(label.share, self.clock.boottime()))
 
     # --- what people are told ---
 

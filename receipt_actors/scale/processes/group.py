@@ -82,7 +82,7 @@ class ProcessGroup:
         self._actors = ActorSystem("receipt-actors-parent")
         self._inspection = GroupInspection(group, self._actors, settings.source_queues)
         self._heartbeat: Heartbeat | None = None
-        self._end_reason: ExitReason | None = None
+        self.end_reason: ExitReason | None = None  #: why the tree ended by itself (a storm); None while it runs
 
     @classmethod
     def start(
@@ -160,11 +160,6 @@ class ProcessGroup:
         if refusal is not None:
             self.stop()
             raise ConfigurationError(refusal.faults) if refusal.is_configuration else WorkersRefused(*refusal.faults)
-
-    @property
-    def end_reason(self) -> ExitReason | None:
-        """Why the tree ended by itself (a storm); None while it runs."""
-        return self._end_reason
 
     def on_end(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when the tree ends, on a thread of the group."""
@@ -257,7 +252,7 @@ class ProcessGroup:
         self._group.kill()
 
     def _root_ended(self, down: Down) -> None:
-        self._end_reason = down.reason
+        self.end_reason = down.reason
         tracer_of(self._actors).close()
 
 

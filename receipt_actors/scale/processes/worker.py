@@ -62,9 +62,8 @@ class Worker(GenServer):
         self._obeying: list[From] = []  # who waits for the process to use no more than its share
         self._refusal: StartRefused | None = None
         self._refusals = 0  # in a row
-        self._asked = 0  # questions how it goes
-        self._is_unanswered = False  # the last of them: one that hangs is not asked on and on
-        self._looks_at_queues = False  # whether the next one has the process look at its queues
+        self._asked_at_seconds: float | None = None  # monotonic; for a report that has not come yet
+        self._looks_at_queues = False  # whether the process is to look at its queues for the next report
         self._describing: dict[int, From] = {}  # who wants to know the state of an actor, by the question's number
         self._described = 0  # questions
 
@@ -156,11 +155,11 @@ class Worker(GenServer):
                 if (trace := self._group.traces.get(number)) is not None:
                     trace.ended_in(self._name, lost)
             case protocol.Reported():
-                self._is_unanswered = False
+                self._asked_at_seconds = None
                 collect(self.system, self._name, process.pid, said)
             case protocol.Draining(seconds):
                 self._phase = Phase.DRAINING  # it says by itself how that goes
-                self._is_unanswered = False
+                self._asked_at_seconds = None
                 self._later(seconds + GRACE_SECONDS, partial(self._kill, process, "ended"))
             case protocol.Stopped():
                 collect(self.system, self._name, process.pid, said)
@@ -185,7 +184,7 @@ class Worker(GenServer):
         if process is not self._process:
             return None
         self._forget_process()
-        self._is_unanswered = False
+        self._asked_at_seconds = None
         for number in list(self._describing):
             self._describe(number, None)
         for trace in list(self._group.traces.values()):
@@ -316,17 +315,15 @@ class Worker(GenServer):
         """Ask for a report, and again in a second, while the process consumes."""
         if self._phase is not Phase.RUNNING or self._group.is_closing:
             return
-        if not self._is_unanswered:
-            self._asked += 1
-            self._is_unanswered = True
+        now = self.clock.monotonic()
+        if self._asked_at_seconds is None:
+            self._asked_at_seconds = now
             process.send(Report(self._looks_at_queues))
             self._looks_at_queues = False
-            self._later(HANG_SECONDS, partial(self._expect_answer, process, self._asked))
-        self._later(REPORT_SECONDS, partial(self._ask, process))
-
-    def _expect_answer(self, process: WorkerProcess, asked: int) -> None:
-        if self._is_unanswered and asked == self._asked:
+        elif now - self._asked_at_seconds >= HANG_SECONDS:
             self._kill(process, "answered")
+            return
+        self._later(REPORT_SECONDS, partial(self._ask, process))
 
 
 def _described(code: int) -> str:
