@@ -93,7 +93,6 @@ def version() -> str:
 
 
 def actor_overview(node: ActorNode) -> ActorOverview:
-    """Convert a picture into values that can be sent."""
     return ActorOverview(
         node.name,
         node.type.value,
@@ -135,7 +134,6 @@ def actor_state(actors: ActorSystem, name: str) -> dict[str, Any]:
 
 
 def _plain(view: object) -> object:
-    """Convert what an actor shows of itself into JSON's types."""
     if is_dataclass(view) and not isinstance(view, type):
         return {field.name: _plain(getattr(view, field.name)) for field in fields(view)}
     if isinstance(view, Mapping):
@@ -148,7 +146,6 @@ def _plain(view: object) -> object:
 
 
 def role_in(views: Mapping[str, object]) -> RoleOverview | None:
-    """Return the role of this node in its group; None if it has none."""
     view = views.get(MEMBERSHIP)
     return view if isinstance(view, RoleOverview) else None
 

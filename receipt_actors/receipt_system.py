@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from math import inf
-from types import TracebackType
 from typing import Any, Self
 
 import pykka
@@ -259,7 +258,6 @@ class ReceiptSystem:
         release(self._actors)
 
     def _ask(self, name: Name, request: object, timeout_seconds: float | None) -> Any:
-        """Call an actor. Waits for a restart of it."""
         deadline = time.monotonic() + ANSWER_SECONDS  # for the restart
         while True:
             actor = self._actors.whereis(name)
@@ -419,9 +417,7 @@ class ReceiptSystem:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.drain()
 
 

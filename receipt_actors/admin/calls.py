@@ -75,7 +75,6 @@ class Calls:
         thread.start()
 
     def close(self) -> None:
-        """End all waits."""
         self._closed.set()
 
     def join(self) -> None:

@@ -32,8 +32,6 @@ METRICS: list[Metric] = []
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: how it is named and described, and how its values are read from an overview."""
-
     name: str  #: without the prefix; as Prometheus stores it, but for ``_bucket``, ``_sum`` and ``_count``
     labels: tuple[str, ...]
     text: str

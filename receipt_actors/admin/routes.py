@@ -38,8 +38,6 @@ _MEDIA_TYPES = {
 
 
 class Routes:
-    """The answers. Made and used within the event loop."""
-
     def __init__(self, watch: Watch, calls: Calls) -> None:
         self._watch = watch
         self._calls = calls

@@ -54,7 +54,6 @@ class TraceStream:
         self._soon(self._take, traced)
 
     def end(self, reason: str) -> None:
-        """Take the end of the trace. Callable on any thread; never blocks."""
         self._soon(self._end, reason)
 
     def _soon(self, call: Any, argument: object) -> None:
@@ -73,7 +72,6 @@ class TraceStream:
             self._waiting.put_nowait(None)
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Yield each event, and at last how it ended."""
         while True:
             try:
                 async with asyncio.timeout(KEEP_ALIVE_SECONDS):

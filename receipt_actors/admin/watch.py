@@ -9,19 +9,63 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from receipt_actors.admin.calls import Calls, NotAnswered
-from receipt_actors.admin.history import History
-from receipt_actors.admin.limits import FRESH_SECONDS, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
+from receipt_actors.admin.limits import FRESH_SECONDS, HISTORY_SAMPLES, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
 from receipt_actors.admin.streams import KEEP_ALIVE, event
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.health import Health, HealthWatch
 from receipt_actors.telemetry.overview import Overview
+from receipt_actors.telemetry.statistics import Latencies
 
 logger = logging.getLogger(__name__)
+
+
+def sample_between(before: Overview, after: Overview) -> dict[str, Any]:
+    """Say in JSON's types what was done between two looks. Counts are of this interval."""
+    done = after.statistics.since(before.statistics)
+    return {
+        "at_seconds": after.at_seconds,  # UNIX time of its end
+        "seconds": max(0.0, after.at_seconds - before.at_seconds),
+        "received": done.received,
+        "answered": done.count("answered"),
+        "handed_back": done.count("handed_back"),
+        "moved": done.count("moved"),
+        "in_flight": sum(process.in_flight for process in after.processes),
+        **_percentiles(done.latencies),  # from receive to delete, of what was finished in it; None: nothing was
+        "cpu_seconds": after.cpu_seconds_since(before),  # of all processes
+        "queue_depth": after.waiting,  # of the source queues together; None: not known
+        "steps": {step: _percentiles(latencies) for step, latencies in done.steps.items()},
+    }
+
+
+def _percentiles(latencies: Latencies) -> dict[str, float | None]:
+    return {f"p{percent}_seconds": latencies.percentile_seconds(percent) for percent in (50, 95, 99)}
+
+
+class History:
+    """The newest samples; the first look makes none."""
+
+    def __init__(self) -> None:
+        self._samples: deque[dict[str, Any]] = deque(maxlen=HISTORY_SAMPLES)
+        self._last: Overview | None = None
+
+    @property
+    def newest(self) -> dict[str, Any] | None:
+        return self._samples[-1] if self._samples else None
+
+    def add(self, overview: Overview) -> None:
+        if self._last is not None:
+            self._samples.append(sample_between(self._last, overview))
+        self._last = overview
+
+    def as_json(self) -> dict[str, Any]:
+        interval_seconds = LOOK_SECONDS * SAMPLE_LOOKS
+        return {"interval_seconds": interval_seconds, "samples": list(self._samples)}
 
 
 class Watch:
@@ -42,7 +86,6 @@ class Watch:
 
     @property
     def control(self) -> SystemControl:
-        """The system."""
         control = self._control()
         if control is None:
             raise NotAnswered("the system has not been started yet")
@@ -63,7 +106,6 @@ class Watch:
         self._look_under_way = None
 
     async def health(self) -> Health:
-        """Judge how the system is."""
         return self._health.judge(None if self._control() is None else await self.overview())
 
     def history(self) -> Mapping[str, Any]:
@@ -94,14 +136,12 @@ class Watch:
             await self._wait(LOOK_SECONDS)
 
     async def run(self) -> None:
-        """Take samples, until ``close``."""
         while not self._closed.is_set():
             if self._control() is not None:
                 await self._sample()
             await self._wait(LOOK_SECONDS * SAMPLE_LOOKS)
 
     def close(self) -> None:
-        """End ``run``, and what is sent to pages."""
         self._closed.set()
 
     async def _wait(self, seconds: float) -> None:
@@ -120,7 +160,6 @@ class Watch:
         self._history.add(overview)
 
     def _event_of(self, overview: Overview) -> bytes:
-        """Write what pages are told of an overview, once for all of them."""
         if overview is not self._page_overview:
             self._page_overview = overview
             data = {"overview": slim(overview.as_json()), "sample": self._history.newest}

@@ -105,7 +105,6 @@ def run(body: Callable[[], object]) -> int:
 
 
 def complain(text: str) -> None:
-    """Write one line to stderr, under the program's name."""
     click.echo(f"{PROGRAM}: {text}", err=True)
 
 

@@ -28,8 +28,6 @@ PIPE_COLUMNS = 120  #: width of the table where nobody's terminal says
 
 @dataclass(frozen=True, slots=True)
 class BenchReport:
-    """All series of one benchmark, and the conditions that they share."""
-
     series: Sequence[Series]
     options: ServiceOptions
     load: Load
@@ -80,7 +78,6 @@ class BenchReport:
         return f"{self.load.messages:,} messages{receipts}; {latencies}"
 
     def _ways(self) -> Sequence[str]:
-        """How receipts were vouched for; nothing where that was by verifyReceipt alone."""
         ways = tuple(dict.fromkeys(each.way for each in self.series))
         return () if ways == ("verify-receipt",) else ways
 

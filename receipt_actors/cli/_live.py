@@ -40,7 +40,6 @@ _Row = tuple[str | Text, ...]
 
 
 def show(client: AdminClient, once: bool, interval_seconds: float | None) -> None:
-    """Show a running system until a key ends it; once, where stdout is no terminal."""
     is_terminal = sys.stdout.isatty()
     console = Console(width=None if is_terminal else PAPER_COLUMNS)
     if not once and is_terminal:
@@ -84,7 +83,6 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def _single_keys() -> Iterator[int | None]:
-    """Read keys as they are pressed; yields the descriptor to read from, None if stdin is no terminal."""
     if not sys.stdin.isatty():
         yield None
         return
@@ -101,7 +99,6 @@ def _single_keys() -> Iterator[int | None]:
 
 
 def _key(descriptor: int | None, seconds: float) -> str:
-    """Wait so long for a key; empty if there was none."""
     if descriptor is None:
         time.sleep(seconds)
         return ""

@@ -74,8 +74,12 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
 )
 @click.option("--host", callback=_loopback, default="127.0.0.1", metavar="HOST", help="Loopback address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8421, metavar="N", help="0 takes any free one.")
-@click.option("--latency", type=_SECONDS, default=0.0, metavar="SECONDS", help="How long an answer takes.")
-@click.option("--jitter", type=_SECONDS, default=0.0, metavar="SECONDS", help="How much longer, at random.")
+@click.option(
+    "--latency", "latency_seconds", type=_SECONDS, default=0.0, metavar="SECONDS", help="How long an answer takes."
+)
+@click.option(
+    "--jitter", "jitter_seconds", type=_SECONDS, default=0.0, metavar="SECONDS", help="How much longer, at random."
+)
 @click.option("--shared-secret", metavar="SECRET", help="Answer 21004 to requests without this password.")
 @click.option(
     "--key", metavar="TEXT", help="Secret from which all that it sells and signs follows. [default: a public one]"
@@ -87,11 +91,16 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
     help="Where to write its root and its API key. [default: a temporary folder]",
 )
 @click.option(
-    "--api-rate", type=_COUNT, metavar="N", help="Answer 429 to more requests a second of the Server API (Apple: 50)."
+    "--api-rate",
+    "api_requests_per_second",
+    type=_COUNT,
+    metavar="N",
+    help="Answer 429 to more requests a second of the Server API (Apple: 50).",
 )
-@click.option("--notify", "notify_url", metavar="URL", help="Where notifications go (see the command notify).")
+@click.option("--notify", "notification_url", metavar="URL", help="Where notifications go (see the command notify).")
 @click.option(
     "--notify-hour",
+    "notification_hour_seconds",
     type=_HOUR,
     default=1.0,
     metavar="SECONDS",
@@ -109,21 +118,15 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
 @click.pass_context
 def command(
     ctx: click.Context,
-    host: str,
-    port: int,
-    latency: float,
-    jitter: float,
-    shared_secret: str | None,
+    /,
     key: str | None,
     files: Path | None,
-    api_rate: int | None,
-    notify_url: str | None,
-    notify_hour: float,
     mint: int | None,
     receipts: str,
     bundle_id: str,
     post_queue: str,
     seed: int | None,
+    **of_store: Any,
 ) -> int:
     """Run a simulated App Store on this machine: verifyReceipt, the Server API, notifications.
 
@@ -138,18 +141,7 @@ def command(
     secret = DEFAULT_KEY if key is None else key.encode()
     with (
         StopSignals() as signals,
-        SimulatedAppStore(
-            host,
-            port,
-            latency_seconds=latency,
-            jitter_seconds=jitter,
-            shared_secret=shared_secret,
-            key=secret,
-            api_requests_per_second=api_rate,
-            notification_url=notify_url,
-            notification_hour_seconds=notify_hour,
-            on_delivery=_tell,
-        ) as store,
+        SimulatedAppStore(key=secret, on_delivery=_tell, **of_store) as store,
         tempfile.TemporaryDirectory(prefix="receipt-actors-app-store-") as temporary,
     ):
         folder = files or Path(temporary)
@@ -168,7 +160,6 @@ def command(
 
 
 def _variables(store: SimulatedAppStore, folder: Path) -> list[str]:
-    """Write what leads the other commands to a store, for a shell."""
     files = store.write_files(folder.absolute())
     return [
         _export("app_store_url", store.url),

@@ -187,8 +187,6 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One series of runs."""
-
     label: str
     flags: tuple[str, ...]
     settings: Settings  #: that the program makes of the flags
@@ -227,7 +225,6 @@ def _check_flags(flags: Sequence[str], given_before: Iterable[str]) -> None:
 
 
 def _settings(flags: Sequence[str]) -> Settings:
-    """Return what the program makes of its flags. Raises ``ConfigurationError``, with what it would complain of."""
     from receipt_actors.sandbox.bench import settings_variables
 
     given, config = _parsed(flags)
@@ -273,7 +270,6 @@ def _check_extra(modules: Sequence[str]) -> None:
 
 
 def _measured(services: Services, plan: _Plan, load: Load, runs: int) -> Series:
-    """Run the program again and again, each time as a new process."""
     from receipt_actors.sandbox.bench import Series
 
     load = replace(load, way=plan.way)

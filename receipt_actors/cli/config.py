@@ -59,7 +59,6 @@ def command(flags: Mapping[str, object], config: Path | None, style: str | None)
 
 
 def _value(settings: Settings, name: str) -> Value:
-    """Return the value as JSON and TOML have it; a secret is masked by its type."""
     if name == "sources":
         return {
             queue: {each: _value(settings.of_source(queue), each) for each in settings.sources[queue]}

@@ -16,20 +16,19 @@ import click
 from pydantic import SecretStr
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
-from receipt_actors.cli.process import StopSignals
-from receipt_actors.cli.terminal import FiniteFloatRange, choice
-from receipt_actors.cli.watchers import admin_server
+from receipt_actors.cli.process import StopSignals, admin_server
+from receipt_actors.cli.terminal import FiniteFloatRange, choice, progress_bar
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.notifications import NotificationHandler, open_handler
+from receipt_actors.notifications import open_handler
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.check import AnswerSeen, CheckReport, DeadLetterSeen, check
-from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, Request, response
+from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response
 from receipt_actors.sandbox.load import INVALID, OK, Answered, Asked, Kind, Receipts, Scenario, make_scenario
 from receipt_actors.settings import Settings
 from receipt_actors.sqlite import EmbeddedQueues
@@ -87,18 +86,17 @@ def command(messages: int, seed: int, apple_latency: float, receipts: str, app_r
         if url is not None:
             console.print(f"The page of the running system: {url}\n")
         started_at = time.monotonic()
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-        ) as progress:
+        with progress_bar(console) as progress:
             _send(scenario, queues, progress)
             _wait_until_finished(system, scenario, progress)
         seconds = time.monotonic() - started_at
         statistics = system.statistics()
-        answers = [_answer(message) for message in _read(queues, "ResultsSQS")]
-        dead_letters = [_dead_letter(message) for message in _read(queues, "ReceiptsSQSDLQ")]
+        answers = _answers(queues)
+        moved = _read(queues, "ReceiptsSQSDLQ")
+        dead_letters = [DeadLetterSeen(each.body, each.attributes.get("reason", "")) for each in moved]
         left = queues.approximate_number_of_messages("ReceiptsSQS")
         refunded = _refund_some(scenario, store, settings)
-        posted = {_answer(message) for message in _read(queues, "ResultsSQS")}
+        posted = {*_answers(queues)}
         if url is not None:
             with StopSignals() as signals:
                 console.print("\nAll is done; Ctrl-C closes the page, and brings the report.")
@@ -130,7 +128,6 @@ def command(messages: int, seed: int, apple_latency: float, receipts: str, app_r
 def _started(
     folder: Path, store: SimulatedAppStore, admin: str | None, asked: Asked, scenario: Scenario
 ) -> Iterator[tuple[ReceiptSystem, str | None, Settings]]:
-    """Start it, and its admin port if an address is given; yields the port's URL, too."""
     for receipt in scenario.sold:
         store.record(receipt)
     files = store.write_files(folder / "apple")
@@ -179,13 +176,9 @@ def _read(queues: EmbeddedQueues, queue: str) -> Iterator[ReceivedMessage]:
         yield from messages
 
 
-def _answer(message: ReceivedMessage) -> AnswerSeen:
-    body = json.loads(message.body)
-    return AnswerSeen(body["user_id"], body["transaction_id"], body["status"], message.attributes.get("reason", ""))
-
-
-def _dead_letter(message: ReceivedMessage) -> DeadLetterSeen:
-    return DeadLetterSeen(message.body, message.attributes.get("reason", ""))
+def _answers(queues: EmbeddedQueues) -> Sequence[AnswerSeen]:
+    answers = _read(queues, "ResultsSQS")
+    return [AnswerSeen(**json.loads(each.body), reason=each.attributes.get("reason", "")) for each in answers]
 
 
 def _refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Settings) -> Sequence[AnswerSeen]:
@@ -200,7 +193,12 @@ def _refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Setting
     ][:REFUNDS]
     reversed_ = [replace(each, status=OK, reason=Reason.REFUND_REVERSED) for each in refunded[-1:]]
     with open_handler(settings) as handler:
-        server = HttpServer(_taken_by(handler)).start()
+
+        def take(request: Request) -> Reply:
+            answer = handler.handle(request.body)
+            return Reply(response(answer.status, answer.text.encode(), "text/plain"))
+
+        server = HttpServer(take).start()
         try:
             for kind, answers in (("REFUND", refunded), ("REFUND_REVERSED", reversed_)):
                 for answer in answers:
@@ -209,14 +207,6 @@ def _refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Setting
         finally:
             server.stop()
     return [*refunded, *reversed_]
-
-
-def _taken_by(handler: NotificationHandler) -> Handler:
-    def take(request: Request) -> Reply:
-        answer = handler.handle(request.body)
-        return Reply(response(answer.status, answer.text.encode(), "text/plain"))
-
-    return take
 
 
 def _print_report(console: Console, report: CheckReport, statistics: StatisticsSnapshot, seconds: float) -> None:

@@ -88,7 +88,6 @@ def command(flags: Mapping[str, object], config: Path | None, host: str, port: i
 
 
 async def _serve(serving: Serving, signals: StopSignals) -> None:
-    """Serve until there is a signal, and finish what is under way."""
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_reader(signals.fileno(), stopped.set)
     await serving.begin()

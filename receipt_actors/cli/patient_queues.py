@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import takewhile
-from types import TracebackType
 from typing import Self, TypeVar
 
 import tenacity
@@ -112,7 +111,6 @@ class QueueReader:
         self._held: dict[str, float] = {}  # receipt handle -> when it would be visible again; the soonest first
 
     def receive(self, *, max_messages: int = MAX_BATCH_ENTRIES, wait_seconds: float) -> Sequence[ReceivedMessage]:
-        """Receive; what was received before is kept hidden."""
         self._extend()
         messages = self._queues.receive(self._queue, max_messages=max_messages, wait_seconds=wait_seconds)
         self._hold([message.receipt_handle for message in messages])
@@ -128,9 +126,7 @@ class QueueReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._queues.change_visibility(self._queue, list(self._held), 0)
 
     def _extend(self) -> None:

@@ -131,7 +131,6 @@ def command(transport: str | None, cpu_ms: float | None, vcpus: str, role: str, 
 
 
 def _print(capacity: Capacity) -> None:
-    """Print the tables, and what to do about the limits."""
     console = Console(highlight=False, emoji=False, markup=False)
     load, cost = capacity.load, capacity.cost
     peak = "" if load.peak == 1 else f", {_number(load.peak_per_second)}/s at the peak"

@@ -1,4 +1,4 @@
-"""What long-running processes of ours share: log, stop signals, how they end, when garbage is collected."""
+"""What long-running processes share: log, stop signals, observers, how they end, when garbage is collected."""
 
 from __future__ import annotations
 
@@ -12,21 +12,27 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
-from typing import Self
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Self
 
 from receipt_actors.cli import EXIT_WORLD_FAILED
+from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import StartAbandoned
 from receipt_actors.otp import Crash, ExitReason
-from receipt_actors.settings import LogSettings, OperationsSettings
+from receipt_actors.settings import LogSettings, OperationsSettings, Settings
 from receipt_actors.stores.apple.settings import SignatureSettings
+from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.decisions import ANSWERED_LOGGER
 from receipt_actors.telemetry.logs import FloodGuard, JsonLines, LogWriter, TextLines
 
+if TYPE_CHECKING:
+    from receipt_actors.admin.server import AdminServer
+
 logger = logging.getLogger("receipt_actors")
 
-STDERR = 2
+STDOUT, STDERR = 1, 2
+AGENT_VARIABLE = "ECS_AGENT_URI"  #: which ECS sets in every container
 ECHO_SECONDS = 0.2  #: in which the same signal counts once; shorter than anybody presses Ctrl-C twice
 #: New objects between two looks at the youngest; looks at one generation for each at the next (Python: 700, 10, 10).
 GARBAGE_THRESHOLDS = (50_000, 5, 10)
@@ -124,7 +130,6 @@ class StopSignals:
 
     @property
     def received(self) -> str | None:
-        """The name of the first signal, such as ``SIGTERM``."""
         return self._received
 
     def wake(self) -> None:
@@ -152,9 +157,7 @@ class StopSignals:
         self._handlers_before = {number: signal.signal(number, self._stop) for number in self._numbers}
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._descriptor_before)
@@ -169,3 +172,44 @@ class StopSignals:
             if self.before_end is not None:
                 self.before_end()
             os._exit(128 + number)
+
+
+@contextmanager
+def watched(settings: Settings) -> Iterator[Callable[[SystemControl], None]]:
+    """Open the admin port and the other observers that are set; yields what gives them a system to look at.
+
+    Each is imported only if it is set: a start without it must not wait for it.
+
+    Raises:
+        ConfigurationError: other machines could reach the port without a token.
+        AddressRefused: the address can't be listened on.
+    """
+    watches: list[Callable[[SystemControl], None]] = []
+    with ExitStack() as opened:
+        if settings.admin is not None:
+            watches.append(opened.enter_context(admin_server(settings, settings.admin)).serve)
+        if settings.metrics_log != "none":
+            from receipt_actors.telemetry.embedded_metrics import MetricsLog
+
+            dimensions = dict(pair.split("=", 1) for pair in settings.emf_dimensions or ())
+            watches.append(opened.enter_context(MetricsLog(STDOUT, dimensions=dimensions)).watch)
+        if agent_url := os.environ.get(AGENT_VARIABLE):
+            from receipt_actors.telemetry.scale_in_protection import ScaleInProtection
+
+            watches.append(opened.enter_context(ScaleInProtection(agent_url)).watch)
+
+        def watch(system: SystemControl) -> None:
+            for each in watches:
+                each(system)
+
+        yield watch
+
+
+def admin_server(settings: Settings, address: str) -> AdminServer:
+    """Return the admin port, open; raises as ``watched`` does."""
+    from receipt_actors.admin.server import AdminServer
+
+    token = None if settings.admin_token is None else settings.admin_token.get_secret_value()
+    server = AdminServer(Address.parse(address), token)
+    logger.info("the admin port is %s", server.url)
+    return server

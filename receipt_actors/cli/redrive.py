@@ -88,7 +88,6 @@ def command(
     settings = load_source_settings(QueueSettings, flags, config=config)
 
     def is_wanted(message: ReceivedMessage) -> bool:
-        """Tell whether it satisfies each kind of filter; its id is that on either queue."""
         ids = {message.message_id, message.attributes.get("source_message_id")}
         return (
             (not reasons or _reason(message) in reasons)
@@ -154,7 +153,6 @@ class _Redrive:
         self._moved: set[str] = set()  # submission ids; what is unanswerable still comes back while we run
 
     def run(self, is_wanted: Callable[[ReceivedMessage], bool], *, is_dry: bool, wait_seconds: float) -> Counter[str]:
-        """Go on until there is nothing left to receive; return how many were selected, by reason."""
         reasons: Counter[str] = Counter()
         with SlowProgress("looking through the dead-letter queue") as progress:
             while messages := self._dead_letters.receive(wait_seconds=wait_seconds):

@@ -114,7 +114,6 @@ def _print(messages: Sequence[ReceivedMessage], written: list[str]) -> int:
 
 
 def _delete(reader: QueueReader, receipt_handles: Sequence[str]) -> int:
-    """Delete what was written, and return how many answers could not be deleted."""
     failures = [failure for failure in reader.delete(receipt_handles) if failure is not None]
     for failure in failures:
         complain(f"an answer could not be deleted and will be printed again: {failure.code}: {failure.detail}")

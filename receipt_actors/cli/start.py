@@ -24,9 +24,9 @@ from receipt_actors.cli.process import (
     ending_with_threads,
     log_end,
     warn_of_foreign_roots,
+    watched,
     write_log,
 )
-from receipt_actors.cli.watchers import watched
 from receipt_actors.domain.limits import BATCH_REQUESTS, divide
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import ConfigurationError
@@ -147,11 +147,7 @@ def files_needed(settings: Settings) -> int:
 
 
 def raise_limit_of_open_files(settings: Settings) -> None:
-    """Raise the soft limit of open files to what the settings need.
-
-    Raises:
-        ConfigurationError: the hard limit is lower than that.
-    """
+    """Raise the soft limit of open files to what the settings need; ``ConfigurationError`` if the hard one is lower."""
     needed = files_needed(settings)
     soft, hard = (inf if limit == resource.RLIM_INFINITY else limit for limit in resource.getrlimit(RLIMIT_NOFILE))
     if hard < needed:
@@ -166,7 +162,6 @@ def raise_limit_of_open_files(settings: Settings) -> None:
 
 
 def process_count(settings: Settings) -> int:
-    """Say how many processes share the work here."""
     chosen = settings.processes
     return chosen if isinstance(chosen, int) else min(usable_cores(), settings.limits_of(1).smallest_count)
 
@@ -214,17 +209,13 @@ def _check_statistics_file(settings: Settings) -> None:
     file = settings.statistics_file
     if file is None:
         return
-    folder = file.parent
-    fault = None
+    folder, fault = str(file.parent), None
     if file.exists():
-        if file.is_dir() or not os.access(file, os.W_OK):
-            fault = "expected a file that may be written"
-    elif not folder.is_dir():
-        fault = f"expected a file in a folder that exists; make {str(folder)!r}, or name another"
+        fault = "expected a file that may be written" if file.is_dir() or not os.access(file, os.W_OK) else None
+    elif not file.parent.is_dir():
+        fault = f"expected a file in a folder that exists; make {folder!r}, or name another"
     elif not os.access(folder, os.W_OK | os.X_OK):
-        fault = (
-            f"expected a file in a folder that may be written to; change the rights of {str(folder)!r}, or name another"
-        )
+        fault = f"expected a file in a folder that may be written to; change the rights of {folder!r}, or name another"
     if fault is not None:
         origin = settings.origins.get("statistics_file", "statistics_file")
         raise ConfigurationError([f"{origin}: found {str(file)!r}, {fault}"])

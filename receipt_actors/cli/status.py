@@ -111,29 +111,22 @@ def _print_status(client: AdminClient, as_json: bool, quiet: bool, alive: bool) 
     try:
         is_healthy, health = client.health("/healthz")
         is_ready, readiness = client.health("/readyz")
-        overview_json = None if quiet else client.overview_json()
-        overview = None if quiet else client.read_overview(overview_json)
+        overview = None if quiet else client.overview()
     except AdminUnreachable as error:
         if not quiet:
             complain(str(error))
         return EXIT_NOBODY
-    if as_json and not quiet:
-        verdict = {"healthy": is_healthy, "ready": is_ready, "why": _reasons(health, readiness)}
-        click.echo(json.dumps({**verdict, "overview": overview_json}))
+    why = list(dict.fromkeys(str(why) for answer in (health, readiness) for why in answer.get("why") or ()))
+    if overview is not None and as_json:
+        verdict = {"healthy": is_healthy, "ready": is_ready, "why": why}
+        click.echo(json.dumps({**verdict, "overview": overview.as_json()}))
     elif overview is not None:
-        why = _reasons(health, readiness)
         words = f"{'healthy' if is_healthy else 'NOT HEALTHY'}, {'ready' if is_ready else 'not ready'}"
         first, *others = lines_of(overview)
         echo(f"{first}: {words}" + (f" ({printable('; '.join(why))})" if why else ""))
         for line in others:
             echo(line)
     return EXIT_DONE if is_healthy and (is_ready or alive) else EXIT_WORLD_FAILED
-
-
-def _reasons(*answers: object) -> list[str]:
-    """Gather why it is not well, each once."""
-    said = [why for answer in answers if isinstance(answer, dict) for why in answer.get("why") or ()]
-    return list(dict.fromkeys(str(why) for why in said))
 
 
 def lines_of(overview: Overview) -> list[str]:
@@ -233,7 +226,6 @@ def _advice(name: str, overview: Overview) -> str:
 
 
 def _print_tree(overview: Overview, as_json: bool) -> int:
-    """Print a tree a process: names and states to the left, numbers to the right."""
     trees = overview.trees
     if as_json:
         click.echo(json.dumps({name: None if tree is None else asdict(tree) for name, tree in trees.items()}))

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import click
 
@@ -18,7 +18,7 @@ from receipt_actors.backends import open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues
-from receipt_actors.cli.terminal import SlowProgress, opened, read_receipt
+from receipt_actors.cli.terminal import SlowProgress, read_receipt
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage
 from receipt_actors.domain.sending import take_batch
@@ -93,7 +93,7 @@ def command(
     if lines is None:
         assert receipt_file is not None
         return _submit([_entry_of_flags(receipt_file, given, settings)], keep_going=False, settings=settings)
-    with opened(lines) as file:
+    with click.open_file(lines, "rb") as file:
         return _submit(_entries_of_lines(file, settings), keep_going=keep_going, settings=settings)
 
 
@@ -166,7 +166,7 @@ def _entry_of_flags(receipt_file: str, given: Mapping[str, str | int], settings:
     return _entry(receipt_file, text, submission_id, settings)
 
 
-def _entries_of_lines(file: BinaryIO, settings: QueueSettings) -> Iterator[Entry]:
+def _entries_of_lines(file: IO[bytes], settings: QueueSettings) -> Iterator[Entry]:
     for number, line in enumerate(file, start=1):
         if line.strip():
             yield _entry_of_line(f"line {number}", line.strip(), settings)
@@ -191,7 +191,6 @@ def _entry_of_line(where: str, line: bytes, settings: QueueSettings) -> Entry:
 
 
 def _entry(where: str, body: str, submission_id: object, settings: QueueSettings) -> Entry:
-    """Make an entry, checked by the consumer's own parser and by the rules of SQS."""
     if submission_id is None:
         submission_id = str(uuid.uuid4())
     if not isinstance(submission_id, str):

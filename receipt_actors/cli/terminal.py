@@ -6,16 +6,15 @@ import base64
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 from receipt_actors.domain.ports import MAX_BATCH_BYTES
 
 if TYPE_CHECKING:
+    import rich.console
     import rich.progress
 
 SLOW_SECONDS = 2.0  #: what ends sooner shows no progress
@@ -28,7 +27,6 @@ def echo(text: str) -> None:
 
 
 def can_print(characters: str) -> bool:
-    """Tell whether standard output has these characters."""
     try:
         characters.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
@@ -37,7 +35,6 @@ def can_print(characters: str) -> bool:
 
 
 def number(value: float) -> str:
-    """Write ``1,234``, ``12.3`` or ``0.1``."""
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
 
@@ -69,7 +66,6 @@ def size(value: float) -> str:
 
 
 def clock_time(at_seconds: float) -> str:
-    """Write a UNIX time as the time of the day here."""
     return time.strftime("%H:%M:%S", time.localtime(at_seconds))
 
 
@@ -79,23 +75,13 @@ def moment(at_seconds: float, now_seconds: float) -> str:
     return time.strftime("%H:%M:%S" if at[:3] == now[:3] else "%Y-%m-%d %H:%M:%S", at)
 
 
-@contextmanager
-def opened(path: str) -> Iterator[BinaryIO]:
-    """Open a file to read, ``-`` for standard input."""
-    if path == "-":
-        yield sys.stdin.buffer
-    else:
-        with open(path, "rb") as file:
-            yield file
-
-
 def read_receipt(path: str) -> str:
     """Read one receipt, ``-`` from standard input; what is around it (a last line break) is left out.
 
     Raises ``OSError`` for a file that cannot be read, ``click.UsageError`` for one that holds no receipt.
     """
-    with opened(path) as file:
-        data = file.read(MAX_BATCH_BYTES + 1)
+    with click.open_file(path, "rb") as file:
+        data: bytes = file.read(MAX_BATCH_BYTES + 1)
     if len(data) > MAX_BATCH_BYTES:
         raise click.UsageError(f"{path}: expected a receipt, found more than {MAX_BATCH_BYTES} bytes")
     try:
@@ -118,7 +104,6 @@ class FiniteFloatRange(click.FloatRange):
 
 
 def choice(values: Iterable[str]) -> click.Choice[str]:
-    """Return an option's type that takes the values of an enumeration."""
     return click.Choice([str(value) for value in values])
 
 
@@ -132,6 +117,13 @@ def comma_separated(
         return tuple(dict.fromkeys(each.convert(part.strip(), parameter, context) for part in parts))
 
     return read
+
+
+def progress_bar(console: rich.console.Console, *, transient: bool = False) -> rich.progress.Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console, transient=transient)
 
 
 class SlowProgress:
@@ -160,24 +152,14 @@ class SlowProgress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
     def _start(self) -> rich.progress.Progress:
         from rich.console import Console  # most runs are too short to need it
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(file=sys.stderr),
-            transient=True,
-        )
+        bar = progress_bar(Console(file=sys.stderr), transient=True)
         bar.add_task(self._description, total=self._total)
         bar.start()
         return bar

@@ -18,7 +18,6 @@ from receipt_actors.telemetry.trace_filters import FIELDS, SLOWER_THAN
 
 
 def _filter_options(function: Callable[..., int]) -> Callable[..., int]:
-    """Add an option a filter, each of which may be given several times."""
     for name, field in reversed(list(FIELDS.items())):
         if field.option is not None:
             meaning = field.holds.replace("``", "").split(";")[0]
@@ -93,7 +92,6 @@ def command(
 
 
 def line_of(event: Any) -> str:
-    """Write an event on one line: when, what, and its other fields."""
     if not isinstance(event, Mapping):
         return printable(json.dumps(event))
     fields = dict(event)

@@ -107,7 +107,6 @@ def command(
 
 
 def _submission(receipt: str | None, user_id: int | None) -> Submission:
-    """Make the submission that a message with this receipt would be, by the consumer's own parser."""
     body = json.dumps({"receipt": receipt, "user_id": 0 if user_id is None else user_id, "post_queue": "ResultsSQS"})
     delivery = ReceivedMessage("verify", "", body, "", sent_at_seconds=time.time())
     submission = parse_submission(delivery, {"ResultsSQS"}, source_queue="ReceiptsSQS")
@@ -156,7 +155,6 @@ def _verified(settings: AppStoreSettings, signed: str) -> _Finding:
 
 
 def _asked(settings: AppStoreSettings, api: ReceiptApi, receipt_data: str, policy: Policy) -> _Finding:
-    """Ask where one asks first, and in the other environment at most once, if Apple says so and policy allows it."""
     question = receipt_data if api.question_of is None else api.question_of(receipt_data)
     if question is None:
         missing = Unidentified(Reason.NO_TRANSACTION_ID)
@@ -187,7 +185,6 @@ def _asked(settings: AppStoreSettings, api: ReceiptApi, receipt_data: str, polic
 def _report(
     settings: AppStoreSettings, submission: Submission, policy: Policy, ledger: Ledger | None
 ) -> dict[str, Any]:
-    """Return all there is to say, as ``--json`` prints it."""
     finding = _find_out(settings, submission.receipt_data, policy)
     transactions: list[dict[str, Any]] = []
     match finding.interpretation:

@@ -50,7 +50,6 @@ class _Worker:
         self._traces: dict[int, _TraceHere] = {}
 
     def run(self) -> int:
-        """Do what the parent says until it is over, and return the exit status."""
         watched: list[Any] = [self._channel, self._signals]
         try:
             while True:
@@ -203,8 +202,6 @@ class _Worker:
 
 
 class _TraceHere:
-    """The part of a trace that is this process's."""
-
     def __init__(self, system: ReceiptSystem, order: said.StartTrace, channel: Channel) -> None:
         self._number = order.number
         self._channel = channel

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
 from typing import Any
 
 from receipt_actors.application import HAND_BACK_SECONDS
@@ -34,10 +33,8 @@ class _StillSystem(ReceiptSystem):
 
     settle: Callable[[], None]
 
-    def __exit__(
-        self, type_: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        if type_ is None:
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
             self.settle()  # what needs no time is finished
         self.drain(HAND_BACK_SECONDS)
 

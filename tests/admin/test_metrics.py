@@ -12,7 +12,6 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from receipt_actors.admin.metrics import METRICS, exposition
 from receipt_actors.telemetry.overview import (
-    ActorOverview,
     NodeOverview,
     NodeState,
     Overview,
@@ -22,8 +21,9 @@ from receipt_actors.telemetry.overview import (
     Usage,
 )
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from tests.stand_in_system import VERSION, latencies, process_of, supervisor, worker
 
-from .conftest import STATISTICS, Client, a_process, an_overview, latencies
+from .conftest import Client, an_overview
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -45,7 +45,7 @@ def test_a_scraper_gets_them(client: Client) -> None:
     answer = client.get("/metrics")
     assert answer.status == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
-    assert "receipt_actors_messages_received_total 100.0" in answer.body.decode()
+    assert "receipt_actors_messages_received_total 110.0" in answer.body.decode()
     answer = client.get("/metrics", Accept=OPEN_METRICS)
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     families = list(openmetrics_parser.text_string_to_metric_families(answer.body.decode()))
@@ -56,24 +56,25 @@ def test_a_scraper_gets_them(client: Client) -> None:
 def test_a_format_of_no_version_is_no_error(client: Client, version: str) -> None:
     answer = client.get("/metrics", Accept=f"application/openmetrics-text; version={version}")
     assert answer.status == 200
-    assert b"receipt_actors_messages_received_total 100" in answer.body
+    assert b"receipt_actors_messages_received_total 110" in answer.body
 
 
 def test_counters_are_those_of_the_statistics() -> None:
     overview = an_overview()
-    assert value(overview, "messages_received_total") == 100
-    assert value(overview, "messages_finished_total", fate="answered", reason="") == 65
-    assert value(overview, "messages_finished_total", fate="moved", reason="not_json") == 3
-    assert value(overview, "results_posted_total", verdict="OK", reason="claimed") == 60
+    assert value(overview, "messages_received_total") == 110
+    assert value(overview, "messages_finished_total", fate="answered", reason="") == 100
+    assert value(overview, "messages_finished_total", fate="moved", reason="not_json") == 2
+    assert value(overview, "results_posted_total", verdict="OK", reason="claimed") == 100
     assert value(overview, "service_requests_total", service="ledger") == 30
     assert value(overview, "service_entries_total", service="ledger") == 65
     assert value(overview, "incidents_total", kind="crash") == 4
     assert value(overview, "incidents_total", kind="storm") == 0  # there from the start: increase() sees the first one
-    assert value(overview, "build_info", version="1.2.3") == 1
+    assert value(overview, "build_info", version=VERSION) == 1
 
 
 def test_histograms_are_cumulative() -> None:
-    overview = an_overview()
+    counted = latencies(*[0.02] * 60, *[0.2] * 8)
+    overview = an_overview(statistics=StatisticsSnapshot(latencies=counted, steps={"verifying": latencies(0.1, 0.2)}))
     assert value(overview, "message_duration_seconds_bucket", le="0.01") == 0
     assert value(overview, "message_duration_seconds_bucket", le="0.025") == 60
     assert value(overview, "message_duration_seconds_bucket", le="0.25") == 68
@@ -94,46 +95,49 @@ def test_there_is_one_state() -> None:
 
 
 def test_processes_are_told_apart_and_the_whole_is_one() -> None:
-    one = a_process("worker-1", in_flight=3)
+    one = process_of(1, "worker-1", in_flight=3)
     two = replace(
-        a_process("worker-2", in_flight=4, usage=Usage(2.5, 5, 6, 7)),
-        services=(ServiceOverview("ledger", False, 1, 2, 3, 1.0),),
+        process_of(1, "worker-2", in_flight=4, usage=Usage(2.5, 5, 6, 7)),
+        services=(ServiceOverview("app_store", False, 1, 2, 3, 1.0),),
     )
-    parent = ActorOverview("root", "supervisor", "running", children=(ActorOverview("worker-1", "worker", "running"),))
+    parent = supervisor("root", "one_for_one", worker("worker-1"))
     overview = an_overview(one, two, parent=parent, parent_usage=Usage(0.5, 1, 2, 3))
     assert value(overview, "messages_in_flight", process="worker-1") == 3
     assert value(overview, "messages_in_flight", process="worker-2") == 4
-    assert value(overview, "service_available", process="worker-1", service="ledger") == 1
-    assert value(overview, "service_available", process="worker-2", service="ledger") == 0
+    assert value(overview, "service_available", process="worker-1", service="app_store") == 1
+    assert value(overview, "service_available", process="worker-2", service="app_store") == 0
     assert value(overview, "process_cpu_seconds_total", process="worker-2") == 2.5
     assert value(overview, "process_cpu_seconds_total", process="parent") == 0.5
     assert value(overview, "actor_mailbox_messages", process="parent", actor="worker-1") == 0
-    assert value(overview, "actor_mailbox_messages", process="worker-1", actor="intake") == 3
-    assert value(overview, "actor_restarts_total", process="worker-1", actor="intake") == 2
-    assert value(overview, "messages_received_total") == 100
+    assert value(overview, "actor_mailbox_messages", process="worker-1", actor="result_batcher ResultsSQS") == 2
+    assert value(overview, "actor_restarts_total", process="worker-1", actor="result_batcher ResultsSQS") == 1
+    assert value(overview, "messages_received_total") == 110
 
 
 def test_receives_that_fail_are_a_service_that_is_unavailable() -> None:
-    overview = an_overview(a_process(), a_process("worker-2", unavailable=("receive from ReceiptsSQS",)))
+    overview = an_overview(process_of(1), process_of(1, "worker-2", unavailable=("receive from ReceiptsSQS",)))
     service = "receive from ReceiptsSQS"
     assert value(overview, "service_available", process="main", service=service) == 1
     assert value(overview, "service_available", process="worker-2", service=service) == 0
 
 
 def test_actors_of_single_messages_have_no_series() -> None:
-    content, _ = exposition(an_overview(), "")
+    tree = supervisor("validators", "simple_one_for_one", worker("validator of m-1"))
+    content, _ = exposition(an_overview(process_of(1, tree=tree)), "")
     assert 'actor="validators"' in content.decode()
     assert "validator of" not in content.decode()
 
 
 def test_a_depth_that_is_not_known_is_left_out() -> None:
-    assert value(an_overview(), "queue_messages", queue="ReceiptsSQS") == 12
+    assert value(an_overview(), "queue_messages", queue="ReceiptsSQS") == 1234
     assert value(an_overview(), "queue_messages", queue="ReceiptsSQSDLQ") is None
 
 
 def test_counters_never_go_back_when_a_worker_dies() -> None:
-    before = an_overview(a_process("worker-1"), a_process("worker-2"))
-    after = replace(before, processes=(a_process("worker-1"),), statistics=before.statistics.merged(STATISTICS))
+    before = an_overview(process_of(1, "worker-1"), process_of(1, "worker-2"))
+    after = replace(
+        before, processes=(process_of(1, "worker-1"),), statistics=before.statistics.merged(before.statistics)
+    )
     then, now = samples(before), samples(after)
     whole = {key for key in then if "process" not in dict(key[1]) and key[0].endswith(("_total", "_bucket", "_count"))}
     assert whole
@@ -162,9 +166,11 @@ def test_labels_may_hold_anything() -> None:
 
 
 def test_a_process_of_which_nothing_is_known_has_no_values() -> None:
-    unknown = replace(a_process("worker-2"), started_at_seconds=0.0, usage=Usage(0.0, 0, 0, 0), tree=None, services=())
-    overview = an_overview(a_process("worker-1"), unknown)
-    assert value(overview, "process_resident_memory_bytes", process="worker-1") == 2_000_000
+    unknown = replace(
+        process_of(1, "worker-2"), started_at_seconds=0.0, usage=Usage(0.0, 0, 0, 0), tree=None, services=()
+    )
+    overview = an_overview(process_of(1, "worker-1"), unknown)
+    assert value(overview, "process_resident_memory_bytes", process="worker-1") == 123_000_000
     assert not [key for key in samples(overview) if dict(key[1]).get("process") == "worker-2"]
 
 

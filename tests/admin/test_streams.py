@@ -39,7 +39,7 @@ def test_a_page_is_told_at_once_and_then_every_second(quick: None, system: FakeS
         kind, data = next(events)
         assert kind == "overview"
         assert Overview.from_json(data["overview"]).state is State.CONSUMING
-        assert data["overview"]["statistics"]["latencies"]["p50_seconds"] == pytest.approx(0.02, rel=0.02)
+        assert data["overview"]["statistics"]["latencies"]["p50_seconds"] == pytest.approx(0.25, rel=0.02)
         assert data["overview"]["processes"][0]["statistics"]["steps"]["verifying"]["buckets"] == {}
         system.now = replace(system.now, state=State.WAITING, at_seconds=system.now.at_seconds + 2)
         assert any(data["overview"]["state"] == "waiting" for _, data in events)

@@ -14,9 +14,9 @@ import pytest
 from receipt_actors.cli import admin_client
 from receipt_actors.sandbox.http_server import Handler, HttpServer, Reply, Request, response
 from tests.ports import reserved_port
+from tests.stand_in_system import HOSTILE, overview_of
 
 from .conftest import Ended
-from .stand_in_system import HOSTILE, overview_of
 
 Cli = Callable[..., Ended]
 COMMANDS = (("status",), ("pause",), ("trace",))  # one that gets, one that posts, one that streams

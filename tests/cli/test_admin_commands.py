@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -23,20 +22,18 @@ from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import (
-    ActorOverview,
     Incident,
     NodeOverview,
     NodeState,
     Overview,
-    ProcessOverview,
     RoleOverview,
     ServiceOverview,
     State,
 )
 from tests.patience import PATIENCE_SECONDS
+from tests.stand_in_system import HOSTILE, StandInSystem, overview_of, process_of, supervisor, worker
 
 from .conftest import ROOT, Ended, Processes
-from .stand_in_system import HOSTILE, StandInSystem, overview_of
 
 Cli = Callable[..., Ended]
 Listen = Callable[[StandInSystem], str]
@@ -45,7 +42,10 @@ TOKEN = "a-token-of-sixteen"
 
 @pytest.fixture
 def system() -> StandInSystem:
-    return StandInSystem()
+    system = StandInSystem()
+    system.states = {"intake": {"in_flight": 21}}
+    system.end_reason = "limit"
+    return system
 
 
 @pytest.fixture
@@ -63,16 +63,10 @@ def listen() -> Iterator[Listen]:
 
 @pytest.fixture
 def admin(system: StandInSystem, listen: Listen) -> str:
-    """Address of the system's admin port, for whoever changes nothing of the system."""
     return listen(system)
 
 
-def with_process(number: int, **changes: Any) -> Overview:
-    overview = overview_of(number)
-    return replace(overview, processes=(replace(overview.processes[0], **changes),))
-
-
-def role_of(state: NodeState, **changes: Any) -> RoleOverview:
+def role_of(state: NodeState) -> RoleOverview:
     """Describe a group of three, of which ``node-a`` is asked."""
     share = {"ledger_concurrency": 30, "app_store_rate_per_second": 7.5, "max_in_flight": 2000}
     whole = {"ledger_concurrency": 50, "app_store_rate_per_second": 12.5, "max_in_flight": 4000}
@@ -82,8 +76,7 @@ def role_of(state: NodeState, **changes: Any) -> RoleOverview:
         NodeOverview("node-b", NodeState.ACTIVE, 7, {**share, "ledger_concurrency": 20}, 1, 0.4),
         NodeOverview("node-c", NodeState.STANDBY, None, None, 2, 7.2),
     )
-    role = RoleOverview("load-balanced", "Q", "node-a", state, 10.0, 8.25 if is_active else None, whole, nodes)
-    return replace(role, **changes)
+    return RoleOverview("load-balanced", "Q", "node-a", state, 10.0, 8.25 if is_active else None, whole, nodes)
 
 
 class TestStatus:
@@ -98,7 +91,7 @@ class TestStatus:
             "takes from ReceiptsSQS; on queues: ReceiptsSQS 1,234, ReceiptsSQSDLQ ?",
             "1 process, up for ",
             "21 in flight",
-            "handed back 3, moved 0",
+            "handed back 3, moved 2",
             "intake crashed while handling Tick: KeyError (3 times)",
         ):
             assert words in text
@@ -147,8 +140,6 @@ class TestStatus:
             "  node-b: active, token 7; 20 of 50 requests to the ledger, 7.5 of 12.5 requests to Apple a second",
             "  node-c: standby; not heard of for 7 s",
         ]
-
-    def test_who_has_no_share_says_so(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
         system.overview_at = lambda look: overview_of(look, role=role_of(NodeState.CUT_OFF))
         assert "load-balanced in group Q: cut off, its lease is over" in cli("status", "--admin", listen(system)).out
 
@@ -156,9 +147,8 @@ class TestStatus:
     def test_how_long_it_is_up_is_said_by_processes_that_have_started(
         self, cli: Cli, system: StandInSystem, listen: Listen, old: int, said: str
     ) -> None:
-        first, second = overview_of(600, processes=2).processes
-        new = replace(second, started_at_seconds=0.0, state=State.STARTING, tree=None)
-        processes = (first if old else new, new)
+        new = process_of(600, "worker-2", State.STARTING, started_at_seconds=0.0, tree=None)
+        processes = (process_of(600, "worker-1") if old else new, new)
         system.overview_at = lambda _: replace(overview_of(600, state=State.STARTING), processes=processes)
         assert said in cli("status", "--admin", listen(system)).out
 
@@ -207,12 +197,8 @@ class TestTree:
 
     def test_several_processes_have_a_tree_each(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
 
-        def look(number: int) -> Overview:
-            overview = overview_of(number, processes=2)
-            first, second = overview.processes
-            return replace(overview, processes=(first, replace(second, tree=None)))
-
-        system.overview_at = look
+        both = process_of(2, "worker-1"), process_of(2, "worker-2", tree=None)
+        system.overview_at = lambda look: replace(overview_of(look, processes=2), processes=both)
         admin = listen(system)
         lines = cli("status", "--tree", "--admin", admin).out.splitlines()
         names = [line.split()[0] for line in lines if not line.startswith((" ", "ACTOR", "root", "└"))]
@@ -226,10 +212,10 @@ class TestTree:
     def test_a_terminal_that_knows_ascii_only(
         self, processes: Processes, system: StandInSystem, listen: Listen
     ) -> None:
-        tree = ActorOverview("root", "supervisor", "running", children=(ActorOverview("Größe", "worker", "running"),))
-        system.overview_at = lambda look: with_process(look, tree=tree)
-        admin = listen(system)
-        process = processes.start("status", "--tree", "--admin", admin, environment={"PYTHONIOENCODING": "ascii"})
+        tree = supervisor("root", "one_for_one", worker("Größe"))
+        system.overview_at = lambda look: replace(overview_of(look), processes=(process_of(look, tree=tree),))
+        environment = {"PYTHONIOENCODING": "ascii"}
+        process = processes.start("status", "--tree", "--admin", listen(system), environment=environment)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, err) == (0, "")
         assert out.splitlines()[-1].startswith("`- Gr\\xf6\\xdfe ")
@@ -264,14 +250,7 @@ def test_output_without_a_reader(
     assert processes.run_without_reader(*command, "--admin", admin) == Ended(1, "", "")
 
 
-EVENT = {
-    "at_seconds": 1_000_000.25,
-    "process": "main",
-    "event": "claim",
-    "user_id": 42,
-    "detail": "two words",
-    "x": None,
-}
+EVENT = {"at_seconds": 1e6 + 0.25, "process": "main", "event": "claim", "user_id": 42, "detail": "two words", "x": None}
 
 
 class TestTrace:
@@ -327,21 +306,11 @@ class TestLiveOnPaper:
 
     def test_an_outage_is_seen(self, cli: Cli, system: StandInSystem, listen: Listen) -> None:
         service = ServiceOverview("ledger", False, 70, 0, 5, 999_940.0)
-
-        def look(number: int) -> Overview:
-            overview = overview_of(60, state=State.WAITING, processes=2)
-            first, second = overview.processes
-            return replace(
-                overview,
-                processes=(
-                    replace(first, unavailable=("ledger",), services=(service,)),
-                    replace(second, services=(replace(service, is_available=True, waiting=0),)),
-                ),
-            )
-
-        system.overview_at = look
-        admin = listen(system)
-        out = " ".join(cli("status", "--live", "--once", "--interval", "0.2", "--admin", admin).out.split())
+        first = process_of(60, "worker-1", unavailable=("ledger",), services=(service,))
+        second = process_of(60, "worker-2", services=(replace(service, is_available=True, waiting=0),))
+        system.overview_at = lambda _: replace(overview_of(60, state=State.WAITING), processes=(first, second))
+        command = ("status", "--live", "--once", "--interval", "0.2", "--admin", listen(system))
+        out = " ".join(cli(*command).out.split())
         assert "unavailable: ledger" in out
         assert "ledger unavailable for 2 min in 1 of 2 processes 70 0 10" in out
 
@@ -425,10 +394,7 @@ class TestLive:
         assert all(len(line) <= 48 for line in lines)
 
     def test_it_outlives_the_server(self, system: StandInSystem) -> None:
-        """What was seen last stays, with what is wrong above it: a restart is looked at to its end.
-
-        On a small terminal, too, which has no room for all.
-        """
+        """What was seen last stays, with what is wrong above it, on a terminal that has no room for all."""
         with AdminServer(Address("127.0.0.1", 0)) as server, ExitStack() as stack:
             server.serve(system)
             terminal = stack.enter_context(
@@ -454,29 +420,15 @@ class TestLive:
 def test_a_terminal_is_never_obeyed_into(
     cli: Cli, system: StandInSystem, listen: Listen, command: tuple[str, ...]
 ) -> None:
-    tree = ActorOverview(
-        HOSTILE, "supervisor", HOSTILE, strategy=HOSTILE, children=(ActorOverview(f"x{HOSTILE}", "worker", "running"),)
-    )
-    process: ProcessOverview = replace(
-        overview_of(1).processes[0],
-        name=HOSTILE,
-        tree=tree,
-        unavailable=(HOSTILE,),
-        services=(ServiceOverview(HOSTILE, True, 0, 0, 0),),
-    )
+    tree = replace(supervisor(HOSTILE, HOSTILE, worker(f"x{HOSTILE}")), status=HOSTILE)
+    services = (ServiceOverview(HOSTILE, True, 0, 0, 0),)
+    process = process_of(1, HOSTILE, tree=tree, unavailable=(HOSTILE,), services=services)
+    nodes = (NodeOverview(HOSTILE, NodeState.ACTIVE, 1, None, 1, 9.0),)
     system.overview_at = lambda look: replace(
-        overview_of(look),
-        version=HOSTILE,
-        source_queues=(HOSTILE,),
-        queues={HOSTILE: 1},
+        overview_of(look, version=HOSTILE, source_queues=(HOSTILE,), queues={HOSTILE: 1}),
         processes=(process, replace(process, pid=1)),
         incidents=(Incident(1.0, HOSTILE, HOSTILE, process=HOSTILE),),
-        role=replace(
-            role_of(NodeState.ACTIVE),
-            role=HOSTILE,
-            group=HOSTILE,
-            nodes=(NodeOverview(HOSTILE, NodeState.ACTIVE, 1, None, 1, 9.0),),
-        ),
+        role=replace(role_of(NodeState.ACTIVE), role=HOSTILE, group=HOSTILE, nodes=nodes),
     )
     system.events = [{"event": HOSTILE, HOSTILE: HOSTILE}]
     system.end_reason = HOSTILE

@@ -64,14 +64,6 @@ def test_dead_letters_go_back_to_the_source_that_is_named(cli: Cli, embedded: Em
     assert (embedded.total(DEAD_LETTERS), embedded.total(SOURCE)) == (1, 0)
 
 
-def test_results_of_every_source_can_be_read(cli: Cli, embedded: EmbeddedWorld, games: Path) -> None:
-    answer = json.dumps({"user_id": 7, "transaction_id": "t-1", "status": "OK"})
-    embedded.send(OUT2, OutgoingMessage(answer, {"reason": "new", "submission_id": "s-1"}))
-    assert [line["transaction_id"] for line in cli("results", "--config", games, "--queue", OUT2).lines] == ["t-1"]
-    ended = cli("results", "--config", games, "--queue", SECOND)
-    assert ended.code == 2 and f"one of ResultsSQS, {OUT2}" in ended.err
-
-
 def test_a_receipt_is_judged_by_the_rules_of_the_source_that_is_named(cli: Cli, games: Path) -> None:
     receipt = mint(SampleReceipt(TWO, (Purchase("1000", "coins"),)))
     with SimulatedAppStore(shared_secret=SECRET) as store:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from receipt_actors.aws.tables import EXPIRES_AT
 from receipt_actors.settings import Settings, load_settings
 from receipt_actors.telemetry import embedded_metrics
-from tests.cli.stand_in_system import overview_of
+from tests.stand_in_system import overview_of
 
 from .alarms import watched
 from .conftest import ACCOUNT, REGION, SERVICE_TEMPLATE, SOURCE_TEMPLATE, TEMPLATE

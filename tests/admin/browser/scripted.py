@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -23,20 +22,11 @@ from receipt_actors.telemetry.overview import (
     state_of,
 )
 from receipt_actors.telemetry.statistics import Latencies, ServiceCalls, StatisticsSnapshot
-from tests.patience import PATIENCE_SECONDS
-from tests.stand_in_system import StandInSystem
+from tests.stand_in_system import StandInSystem, supervisor, worker
 
 EPOCH_SECONDS = 1_790_000_000.0
 A_SECOND = 120  #: messages, of each process
 STEPS = {"verifying": 0.11, "claiming": 0.012, "replying": 0.009, "deleting": 0.006}
-
-
-def worker(name: str, messages: int = 0, mailbox: int = 0, restarts: int = 0, status: str = "running") -> ActorOverview:
-    return ActorOverview(name, "worker", status, mailbox, messages, restarts)
-
-
-def supervisor(name: str, strategy: str, *children: ActorOverview, unlisted: int = 0) -> ActorOverview:
-    return ActorOverview(name, "supervisor", "running", 0, 3, 0, strategy, children, unlisted)
 
 
 def tree(done: int, mailbox: int = 0, restarts: int = 0) -> ActorOverview:
@@ -99,8 +89,6 @@ class ScriptedSystem(StandInSystem):
         self.extra_actors: Sequence[ActorOverview] = ()
         self.version = "0.1.0"
         self.role: RoleOverview | None = None  #: None: it is alone
-        self.answers = threading.Event()  # while it is cleared, looks do not come back
-        self.answers.set()
 
     def pause(self) -> None:
         self.state = State.PAUSED
@@ -109,7 +97,6 @@ class ScriptedSystem(StandInSystem):
         self.state = State.CONSUMING
 
     def _look(self, _number: int) -> Overview:
-        assert self.answers.wait(PATIENCE_SECONDS)
         self.second += 1.0
         names = ["main"] if self.processes == 1 else [f"worker-{number}" for number in range(1, self.processes + 1)]
         processes = tuple(self._process(name, 4200 + index) for index, name in enumerate(names))
