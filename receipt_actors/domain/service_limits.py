@@ -1,8 +1,4 @@
-"""The limits and list prices of AWS and Apple that a load meets: data, each with its unit and source. Pure.
-
-``capacity`` computes with them, ``receipt-actors plan`` says which comes first, and the manual prints the tables. What
-may change when AWS or Apple changes its mind stands here and nowhere else.
-"""
+"""The limits and list prices of AWS and Apple, each with its unit and source: data for ``capacity`` and the manual."""
 
 from __future__ import annotations
 
@@ -18,8 +14,6 @@ _ECS_QUOTAS = "AWS General Reference, ECS quotas"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit of a service."""
-
     service: str
     what: str
     value: float | None  #: None: it is not published, or there is practically none
@@ -29,15 +23,12 @@ class Limit:
 
     @property
     def known(self) -> float:
-        """Its value, of a limit that has one."""
         assert self.value is not None
         return self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One list price."""
-
     service: str
     what: str
     usd: float
@@ -46,8 +37,6 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class TaskSize:
-    """One size of task that Fargate runs."""
-
     vcpus: float
     memory_gb: tuple[int, int, int]  #: least, most, step (GiB)
 
