@@ -1,13 +1,6 @@
 """The batchers: gateways that gather requests into SQS batches of up to 10 entries and 1 MiB.
 
-Several batches (``concurrency``) are under way at once. An entry leaves at once when it is quiet, and waits for others
-for milliseconds only where many come. Only the entries that SQS did not confirm are sent again, alone. A crash of a
-batcher forgets what waits and what is under way; whoever asked asks its successor.
-
-``ResultBatcher``      sends answers to one post queue (or moves messages to the dead-letter queue); one for each queue,
-                       started on demand, ends when it has been idle for a while
-``DeleteBatcher``      deletes from a source queue what has been answered or moved; one for each
-``VisibilityBatcher``  extends and ends visibility timeouts, likewise; finishes what waits before it stops
+Only entries that SQS did not confirm are sent again. A crash forgets what waits; whoever asked asks the successor.
 """
 
 from __future__ import annotations
@@ -30,8 +23,6 @@ PACE_SECONDS = 0.01  #: what an entry waits for others at most: as long as SQS i
 
 
 class _Batcher(Gateway):
-    """What the batchers share: a queue's name, and answers entry by entry."""
-
     batch_entries: ClassVar[int] = MAX_BATCH_ENTRIES
     pace_seconds: ClassVar[float] = PACE_SECONDS
     _ready: deque[Job]  # a batch is taken by the size of what comes next
@@ -53,11 +44,9 @@ class _Batcher(Gateway):
         return take_batch(self._ready, self.size_bytes)
 
     def size_bytes(self, job: Job) -> int:
-        """Return what the entry counts against the batch's limit."""
         return 0
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Confirm each entry that SQS confirmed; try the others again, or say that it is no use."""
         outcomes: Sequence[EntryFailure | None] = answer
         for job, failure in zip(batch, outcomes, strict=True):
             if failure is None:
@@ -76,9 +65,9 @@ class _EndWhenIdle:
 
 
 class ResultBatcher(_Batcher):
-    """See the module. Trouble with its queue stops what is sent to this queue, not the receiving.
+    """Sends answers (or dead letters) to one queue; started on demand, ends when idle for a while.
 
-    At most ``max_parked()`` of them: what is in flight is bounded, and other queues' messages need room as well.
+    Trouble of its queue does not stop receiving: ``max_parked()`` requests wait, to leave room for other queues.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
-"""The consumer: takes messages from one source queue and hands them over to ``in_flight``, a receive at a time.
+"""The consumer: takes messages from one source queue and hands them to ``in_flight``, a receive at a time.
 
-It asks ``in_flight`` for credits before each, so nothing is received that there is no room for. A corrupt copy (MD5) is
-left for redelivery. A crash of it forgets a receive under way: those messages come back by their visibility timeout.
-When its supervisor ends it, a receive under way is finished, and what that brings is handed back, if there is time.
+It asks for credits before each. A corrupt copy (MD5) is left for redelivery. A crash forgets a receive under way: its
+messages come back by their visibility timeout. A shutdown finishes it and hands the messages back, if there is time.
 """
 
 from __future__ import annotations

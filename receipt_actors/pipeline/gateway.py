@@ -1,21 +1,16 @@
 """``Gateway``: the base of every actor that owns access to a service.
 
-It owns the requests that wait and those under way, a bounded pool of I/O threads (used where there is no way to call
-without a thread that waits), the retries and the breaker. It promises one answer for each request: the service's, or a
-``GatewayFailure``. A crash of it forgets the requests under way; whoever asked learns that it ended and asks its
-successor.
+It owns the waiting requests and those under way, a pool of I/O threads (for clients that can only block), retries and
+the breaker. Each request gets one answer: the service's, or a ``GatewayFailure``. A crash forgets the requests under
+way; whoever asked learns of it and asks the successor.
 
-A request leaves at once when it is quiet. Where many come, a batching gateway sends batches that are not full at most
-every ``pace_seconds``: the others gather meanwhile, which costs them milliseconds, and saves requests.
+A message whose requests fail while others are answered is a **suspect** (``domain.sending``). Suspects have a small
+share of the requests under way, and say nothing about the service. A redelivered suspect is tried once; but as often
+as any other for a minute after a suspect was answered, for then the service may fail at random.
 
-A message whose requests fail while those of others are answered is a **suspect** (``domain.sending``). Suspects have a
-small share of the requests under way, grow no queue, and say nothing about the service. A redelivered suspect is one
-from the beginning, and is tried once; but as often as any other for a minute after a suspect was answered, for then
-the service may fail at random.
-
-While the breaker is open requests are **kept**, uncounted: an outage costs no attempts, and no message. At each try a
-request that was never made is sent (``in_flight`` is asked to let a message in for it), and one of those kept; a
-suspect, where there is nothing else. Where all limits are lent to others nobody can try, and the outage is forgotten.
+While the breaker is open requests are **kept**, uncounted: an outage costs no attempts. Each try sends a new request
+(``in_flight`` lets a message in for it) and a kept one, or a suspect where there is nothing else. A gateway whose
+limits are all lent to others cannot try, and forgets the outage.
 """
 
 from __future__ import annotations
@@ -77,8 +72,6 @@ BlockingCall: TypeAlias = tuple[Callable[..., object], Sequence[object]]
 
 
 class Job:
-    """A request on its way: who waits for the answer, and how often it has been tried."""
-
     __slots__ = (
         "attempts",
         "failed_since",
@@ -193,51 +186,49 @@ class Gateway(GenServer):
     # --- what a subclass says ---
 
     def take_batch(self) -> list[Job]:
-        """Take from the front of what is ready what goes into one call; one job unless overridden."""
+        """Take the jobs of one call from the front; one job unless overridden."""
         return [self._ready.popleft()]
 
     def leaves_at_once(self) -> bool:
-        """Tell whether the next batch is not worth waiting for others; something is ready."""
+        """Return whether the next batch should not wait for others; something is ready."""
         return len(self._ready) >= self.batch_entries
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
-        """Return the client's call that carries out the batch."""
+        """Return the client's call for the batch."""
         raise NotImplementedError
 
     def carry_out(self, batch: tuple[Job, ...]) -> None:
-        """Have the batch carried out; its ``handle_reply`` or failure follows. No thread waits where there is a way."""
+        """Have the batch carried out; its ``handle_reply`` or failure follows."""
         function, args = self.blocking_call(batch)
         self.run_async(batch, self._calls.begin, function, args, {})
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Answer each job of the batch, or give it to ``retry``."""
+        """Answer each job of the batch, or ``retry`` it."""
         raise NotImplementedError
 
     def message_of(self, job: Job) -> Hashable:
-        """Return what tells the job's message from others; the breaker counts by it."""
+        """Return the message's identity, by which the breaker counts."""
         return id(job.from_)
 
     def trouble_in(self, answer: Any) -> UnavailableError | None:
-        """Say whether an answer is the service's own trouble, and as good as none. ``settle`` gets all others."""
+        """Return the service's own trouble in an answer; ``settle`` gets all other answers."""
         return None
 
     def answered_at_seconds(self, answer: Any) -> float:
-        """Return the monotonic time at which an answer came, where that is known better than by now."""
+        """Return the monotonic time at which the answer came."""
         return self.clock.monotonic()
 
     @property
     def stops_receiving(self) -> bool:
-        """Whether an outage of this service is a reason to receive nothing, now."""
+        """Whether an outage of this service stops receiving, now."""
         return True
 
     @property
     def concurrency(self) -> int:
-        """How many calls may be under way at once, now."""
         return self._concurrency
 
     @property
     def rate(self) -> RateLimit | None:
-        """How many may be made a second, now."""
         return self._rate
 
     # --- life ---
@@ -265,12 +256,10 @@ class Gateway(GenServer):
 
     @property
     def waiting(self) -> int:
-        """How many requests wait, for whatever."""
         return len(self._ready) + len(self._pausing) + len(self._kept) + len(self._suspects)
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether nobody waits for an answer."""
         return not self.ref.process.unanswered_calls
 
     def outside_view(self) -> ServiceOverview:
@@ -309,7 +298,6 @@ class Gateway(GenServer):
         return DISPATCH
 
     def accept(self, job: Job) -> None:
-        """Queue a job and see to it that it is sent."""
         if self.isolates and not job.has_failed and self.message_of(job) in self._known_suspects:
             job.is_suspect = job.was_suspect = job.has_failed = True
             job.failed_since = self._sent
@@ -363,7 +351,6 @@ class Gateway(GenServer):
         return wait_seconds > 0
 
     def _send_next(self) -> tuple[Job, ...] | None:
-        """Send one batch and return it; None when nothing waits."""
         while self._ready:
             if batch := self._wanted(self.take_batch()):
                 return self._send(batch)
@@ -473,7 +460,6 @@ class Gateway(GenServer):
             self._wait_and_try()
 
     def _is_held_against(self, job: Job) -> bool:
-        """Tell whether a failure is the message's own."""
         return is_held_against(job.failed_since if job.has_failed else job.number, self._last_answered)
 
     def _note_failure(self, job: Job, *, is_held: bool) -> None:
@@ -484,7 +470,7 @@ class Gateway(GenServer):
             self._known_suspects[self.message_of(job)] = True
 
     def _try_later(self, job: Job, error: UnavailableError, at_least_seconds: float, *, is_held: bool) -> None:
-        """Try again after a pause; or give up, but not what was not sent, nor while an outage may have just begun."""
+        """Retry after a pause; give up only on what was sent, and not while an outage may have begun."""
         may_be_an_outage = self._breaker.failures > 0 if job.is_suspect else self._breaker.is_spread
         is_fair = is_held or (error.was_sent and not may_be_an_outage)
         detail = str(error)
@@ -497,7 +483,7 @@ class Gateway(GenServer):
             self._pause(job, detail, max(LAST_PAUSE_SECONDS, at_least_seconds))
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
-        """Try a job again after a pause; when that has been done often enough answer ``given_up`` (or ``GaveUp``)."""
+        """Retry after a pause; after enough attempts answer ``given_up`` (or ``GaveUp``)."""
         job.attempts += 1
         pause_seconds = self._retry.pause_seconds(job.attempts, at_least_seconds=at_least_seconds)
         if pause_seconds is None:
@@ -514,7 +500,6 @@ class Gateway(GenServer):
         self.send_after(pause_seconds, _Retry(job))
 
     def give_up(self, job: Job, answer: object) -> None:
-        """Answer a job that has been tried often enough."""
         job.from_.reply(answer)
 
     def handle_info(self, message: Any) -> Any:

@@ -1,12 +1,10 @@
 """The ledger gateway: the one actor that has claims made and looked up.
 
-It owns the requests to the ledger, as many at once as the limits allow, their retries, and the claims that are known,
-by which replays of *other* submissions are refused without a call. A crash forgets all that: a claim whose answer was
-forgotten is recognised by the ledger as the submission's own.
+It owns the requests to the ledger, their retries, and the known claims, by which replays of *other* submissions are
+refused without a call. A crash forgets them: the ledger recognises a submission's own claim.
 
-Where many claims come they go in batches, each transaction at most once in a batch. What a batch did not put a single
-claim decides, for it returns what stands in the way; so does what has failed before, lest one entry that spoils its
-batch, each time anew, spoils everybody else's claims. Where the ledger takes no batches all claims go one by one.
+Claims go in batches, a transaction at most once in each. What a batch did not put is claimed alone, which returns what
+is in the way; so is what failed before, for one bad entry may spoil its batch each time.
 """
 
 from __future__ import annotations
@@ -44,8 +42,6 @@ BATCHES_AGAIN_SECONDS = 600.0  #: after a ledger has refused batches; an operato
 
 
 class _LedgerJob(Job):
-    """A claim or a look-up on its way."""
-
     __slots__ = ("goes_alone",)
 
     def __init__(self, request: ClaimTransaction | LookUpTransaction, from_: From) -> None:
@@ -89,7 +85,6 @@ class LedgerGateway(Gateway):
         return self._goes_alone(self._ready[0]) or super().leaves_at_once()
 
     def take_batch(self) -> list[Job]:
-        """See ``Gateway``. What may not go along keeps its place; what is known by now needs no call any more."""
         ready = self._ready
         batch: dict[str, Job] = {}  # by transaction id
         passed_over = []
@@ -116,7 +111,6 @@ class LedgerGateway(Gateway):
         )
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
-        """See ``Gateway``. A claim that has no company is a single one: it says at once what stands in the way."""
         if len(batch) > 1:
             return self._ledger.claim_all, ([job.request.item for job in batch],)
         (job,) = batch
@@ -125,7 +119,6 @@ class LedgerGateway(Gateway):
         return self._ledger.get, (job.request.item.transaction_id,)
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Say whose the transaction is, and remember it; or have a single claim find out."""
         if len(batch) > 1:
             outcomes: Sequence[ClaimOutcome] = answer
             for job, outcome in zip(batch, outcomes, strict=True):

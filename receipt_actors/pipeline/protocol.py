@@ -1,7 +1,6 @@
 """What actors say to each other: requests in the imperative, facts in the past tense.
 
-Actors find each other by the names below; a name always means the one that lives now, so nobody keeps a reference to an
-actor that has been restarted since.
+A name always means the actor that lives now, so that a restart leaves no stale reference.
 """
 
 from __future__ import annotations
@@ -31,17 +30,14 @@ CONSUMERS = "consumers"
 
 
 def result_batcher_name(queue: str) -> tuple[str, str]:
-    """Return the name of the batcher that sends to ``queue``."""
     return ("result_batcher", queue)
 
 
 def delete_batcher_of(source: Source) -> Name:
-    """Return the name of the batcher that deletes from this source's queue."""
     return DELETE_BATCHER if source.is_first else (DELETE_BATCHER, source.queue)
 
 
 def visibility_batcher_of(source: Source) -> Name:
-    """Return the name of the batcher that changes visibility timeouts on this source's queue."""
     return VISIBILITY_BATCHER if source.is_first else (VISIBILITY_BATCHER, source.queue)
 
 
@@ -70,7 +66,7 @@ Delivery: TypeAlias = tuple[ReceivedMessage, Submission | Unanswerable | None]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A receive is over: have processors started for what came.
+    """A receive is over: start processors for what came.
 
     Answered as ``ReserveCredits``; by ``Done`` where the consumer wants no more credits yet.
     """
@@ -89,7 +85,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class ServiceUnavailable:
-    """A service failed again and again; receive nothing until ``ServiceAvailable``. Said again at every probe."""
+    """A service failed repeatedly: receive nothing until ``ServiceAvailable``. Repeated at every probe."""
 
     service: str
     wanted_messages: int = 0  #: let so many in all the same: those that are kept may themselves be what fails
@@ -99,8 +95,6 @@ class ServiceUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAvailable:
-    """The service answers again."""
-
     service: str
 
 
@@ -117,16 +111,15 @@ class DescribeService:
 
 @dataclass(frozen=True, slots=True)
 class StopReceiving:
-    """Grant no credit any more: the process stops.
+    """Grant no more credits: the process stops.
 
-    Answered by ``Done`` once nothing is in flight or being received; by ``StuckInOutage`` where that takes an outage's
-    end, which is not waited for.
+    Answered by ``Done`` once nothing is in flight, or by ``StuckInOutage`` where that takes an outage's end.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class StuckInOutage:
-    """So many messages wait for services that are unavailable, and not one has been finished for a while."""
+    """So many messages wait for unavailable services, and none has finished for a while."""
 
     messages: int
     services: frozenset[str]
@@ -134,15 +127,12 @@ class StuckInOutage:
 
 @dataclass(frozen=True, slots=True)
 class PauseReceiving:
-    """``LiveLimits.is_paused`` is set: grant no credit until ``ResumeReceiving``.
-
-    Answered by ``Done`` once nothing is being received.
-    """
+    """``LiveLimits.is_paused`` is set: grant no credits. Answered by ``Done`` once nothing is received."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeReceiving:
-    """``LiveLimits.is_paused`` is set no more: go on."""
+    """``LiveLimits.is_paused`` is no longer set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +147,6 @@ class DescribeInFlight:
 
 @dataclass(frozen=True, slots=True)
 class InFlightStatus:
-    """The answer to ``DescribeInFlight``."""
-
     in_flight: int  #: messages
     reserved: int  #: credits of receives under way
     unavailable: frozenset[str]  #: services that keep the gate closed, for one source at least
@@ -174,7 +162,6 @@ class InFlightStatus:
 
     @property
     def troubles(self) -> frozenset[str]:
-        """What is unavailable, by the names that people are told."""
         return self.unavailable | {f"receive from {queue}" for queue in self.receives_fail}
 
 
