@@ -11,9 +11,6 @@ from typing import Generic, TypeAlias, TypeVar
 C = TypeVar("C", bound=Hashable)  # what stands for a consumer
 
 
-# --- outages ---
-
-
 @dataclass(frozen=True, slots=True)
 class Outages:
     """The services that are unavailable, and what is not taken in because of it."""
@@ -44,9 +41,6 @@ class Outages:
 
     def closes(self, source_queue: str) -> bool:
         return source_queue in self.closing.values()
-
-
-# --- receives ---
 
 
 class Receives(Generic[C]):
@@ -135,8 +129,6 @@ class Receives(Generic[C]):
         return all(queue in failing or outages.closes(queue) for queue in self._queues)
 
 
-# --- credits ---
-
 MIN_RECEIVES = 2  #: at once, of a source; a single one that hangs would hold up everything
 
 #: A consumer may receive so many messages now.
@@ -148,33 +140,20 @@ def credits_kept_for_each(credits: int, sources: int) -> int:
     return 0 if sources < 2 else max(credits // (2 * sources), min(1, credits // sources))
 
 
+@dataclass(slots=True, eq=False)
 class _Source(Generic[C]):
     """What is going on at one source queue."""
 
-    __slots__ = (
-        "consumers",
-        "granted_at",
-        "in_flight",
-        "max_receives",
-        "place",
-        "queue",
-        "receives",
-        "reserved",
-        "used",
-        "waiting",
-    )
-
-    def __init__(self, queue: str, place: int) -> None:
-        self.queue = queue
-        self.place = place  # among the sources
-        self.consumers: set[C] = set()
-        self.waiting: deque[tuple[C, int]] = deque()  # consumers, and how many credits each would like
-        self.receives = 0  # under way
-        self.max_receives = MIN_RECEIVES  # at once, now
-        self.reserved = 0  # credits of the receives under way
-        self.in_flight = 0  # messages
-        self.used = 0  # credits: the sum of both
-        self.granted_at = 0  # the last time, counted in grants to any source
+    queue: str
+    place: int  #: among the sources
+    consumers: set[C] = field(default_factory=set)
+    waiting: deque[tuple[C, int]] = field(default_factory=deque)  #: consumers, and how many credits each would like
+    receives: int = 0  #: under way
+    max_receives: int = MIN_RECEIVES  #: at once, now
+    reserved: int = 0  #: credits of the receives under way
+    in_flight: int = 0  #: messages
+    used: int = 0  #: credits: the sum of both
+    granted_at: int = 0  #: the last time, counted in grants to any source
 
     @property
     def rank(self) -> tuple[int, int, int]:

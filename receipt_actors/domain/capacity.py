@@ -53,9 +53,6 @@ ACTIVE_TASKS = Limit(
 )
 
 
-# --- what a plan is made from ---
-
-
 class Call(StrEnum):
     RECEIVE = "receive"
     SEND = "send"
@@ -150,9 +147,6 @@ class Load:
     @property
     def write_units(self) -> float:
         return self.claims * math.ceil(ITEM_BYTES / limits.DYNAMODB_WRITE_UNIT_BYTES)
-
-
-# --- what a plan says ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,9 +285,6 @@ def plan_capacity(load: Load, cost: Cost) -> Capacity:
     )
 
 
-# --- one process under its part of a load: ``rate`` is what it has, in receipts a second ---
-
-
 def _most_by_reason(load: Load, cost: Cost) -> dict[str, float]:
     """Return the highest rate for each of what a process runs out of, at the utilisation that is aimed at."""
     most = {"CPU": load.core_speed / cost.cpu_seconds}
@@ -376,9 +367,6 @@ def _rounded_up(number: float) -> int:
     exact = math.ceil(number - 1e-9)
     unit: int = 10 ** max(0, len(str(exact)) - 2)
     return math.ceil(exact / unit) * unit
-
-
-# --- all tasks together, and the limits that they meet ---
 
 
 def _of_all_tasks(settings: TaskSettings, load: Load, tasks: int) -> TaskSettings:

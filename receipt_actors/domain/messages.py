@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -176,30 +177,19 @@ def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage
     orders messages that a queue delivers in any order.
     """
     assert claim.refunded_at_seconds is not None
-    result = Result(
-        claim.transaction_id,
-        Verdict.INVALID,
-        Reason.REFUNDED,
-        claim.product_id,
-        environment=claim.environment,
-        quantity=claim.quantity,
-        revocation_type=claim.revocation_type,
-        revocation_percentage=claim.revocation_percentage,
-    )
+    result = _result_of(claim, Verdict.INVALID, Reason.REFUNDED, claim.revocation_type, claim.revocation_percentage)
     return _decision_message(claim, result, notification_uuid, claim.refunded_at_seconds)
 
 
 def reversal_message(claim: LedgerItem, notification_uuid: str, reversed_at_seconds: float) -> OutgoingMessage:
     """Make the ``OK`` that follows when Apple reverses a refund; otherwise like ``refund_message``."""
-    result = Result(
-        claim.transaction_id,
-        Verdict.OK,
-        Reason.REFUND_REVERSED,
-        claim.product_id,
-        environment=claim.environment,
-        quantity=claim.quantity,
-    )
+    result = _result_of(claim, Verdict.OK, Reason.REFUND_REVERSED)
     return _decision_message(claim, result, notification_uuid, reversed_at_seconds)
+
+
+def _result_of(claim: LedgerItem, verdict: Verdict, reason: Reason, *revocation: Any) -> Result:
+    known = claim.product_id, claim.environment, claim.quantity
+    return Result(claim.transaction_id, verdict, reason, *known, *revocation)
 
 
 def _decision_message(

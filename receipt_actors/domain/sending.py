@@ -37,8 +37,6 @@ def take_batch(
     return batch
 
 
-# --- a rate ---
-
 BURST_SECONDS = 0.1  #: how much of a second's allowance may be used at once
 ROUNDING_SECONDS = 1e-6
 LONGEST_SECONDS = 1e9  #: between two requests: whatever the rate, times stay numbers that can be reckoned with
@@ -182,9 +180,6 @@ def suspects_at_once(concurrency: int) -> int:
     return max(1, concurrency // 4)
 
 
-# --- in turns ---
-
-
 class InTurn(Generic[T]):
     """A queue of several lines that take turns, with the methods of ``deque``; each line keeps its order."""
 
@@ -221,8 +216,6 @@ class InTurn(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return chain.from_iterable(self._lines.values())
 
-
-# --- how many at once ---
 
 FIRST_SIZE = 256
 MAX_LAG_SECONDS = 0.01  #: an answer that has waited longer shows that the process is busy

@@ -41,8 +41,6 @@ class TaskSize:
     memory_gb: tuple[int, int, int]  #: least, most, step (GiB)
 
 
-# --- SQS ---
-
 SQS_BATCH_ENTRIES = Limit(
     "SQS", "entries of a receive, send or delete", 10, "entries", _SQS_QUOTAS, "gather them: that is what batchers do"
 )
@@ -69,8 +67,6 @@ SQS_FIFO_REQUESTS = Limit(
     "turn high throughput on (FifoThroughputLimit perMessageGroupId), or use standard queues: claims, not the queue, "
     "see to it that a purchase counts once",
 )
-
-# --- DynamoDB ---
 
 DYNAMODB_WRITE_UNIT_BYTES = 1024  #: a write of up to so many bytes takes one write unit
 DYNAMODB_READ_UNIT_BYTES = 4096  #: a consistent read of up to so many bytes takes one read unit
@@ -104,8 +100,6 @@ DYNAMODB_ITEM_BYTES = Limit(
 DYNAMODB_BATCH_STATEMENTS = Limit(
     "DynamoDB", "claims of a batch (PartiQL)", 25, "statements", _DYNAMODB_QUOTAS, "nothing: it saves round trips"
 )
-
-# --- Fargate ---
 
 FARGATE_VCPUS = Limit(
     "Fargate",
@@ -146,8 +140,6 @@ NAT_CONNECTIONS = Limit(
     "give the NAT gateway more addresses (8 at most) or the tasks public ones",
 )
 
-# --- Apple ---
-
 APPLE_VERIFY_RECEIPT = Limit(
     "Apple",
     "requests to verifyReceipt",
@@ -167,8 +159,6 @@ APPLE_SERVER_API = Limit(
 
 #: All of them, in the order of the manual.
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Limit))
-
-# --- prices ---
 
 SQS_BILLED_BYTES = 64 * 1024  #: every part of a request of so many bytes is billed as a request of its own
 SQS_REQUESTS = Price("SQS", "the first 100 billion requests of a month; all beyond cost less", 0.40e-6, "request")

@@ -27,16 +27,19 @@ class _Batcher(Gateway):
     pace_seconds: ClassVar[float] = PACE_SECONDS
     _ready: deque[Job]  # a batch is taken by the size of what comes next
 
+    task: ClassVar[str]  #: before the queue's name in the service's
+
     def __init__(
         self,
-        kind: str,
         queues: Queues,
         queue: str,
         concurrency: int,
         retry: RetryPolicy,
-        background: BackgroundCalls | None,
+        background: BackgroundCalls | None = None,
     ) -> None:
-        super().__init__(f"{kind} {queue}", concurrency, retry, background)
+        super().__init__(f"{self.task} {queue}", concurrency, retry, background)
+        if self.stops_receiving:
+            self.source_queue = queue
         self._queues = queues
         self._queue = queue
 
@@ -70,6 +73,8 @@ class ResultBatcher(_Batcher):
     Trouble of its queue does not stop receiving: ``max_parked()`` requests wait, to leave room for other queues.
     """
 
+    task: ClassVar[str] = "send to"
+
     def __init__(
         self,
         queues: Queues,
@@ -80,7 +85,7 @@ class ResultBatcher(_Batcher):
         queue: str,
         background: BackgroundCalls | None = None,
     ) -> None:
-        super().__init__("send to", queues, queue, concurrency, retry, background)
+        super().__init__(queues, queue, concurrency, retry, background)
         self._idle_seconds = idle_seconds
         self._max_parked = max_parked
         self._requests = 0
@@ -126,22 +131,14 @@ class ResultBatcher(_Batcher):
 
 
 class DeleteBatcher(_Batcher):
-    def __init__(
-        self,
-        queues: Queues,
-        queue: str,
-        concurrency: int,
-        retry: RetryPolicy,
-        background: BackgroundCalls | None = None,
-    ) -> None:
-        super().__init__("delete from", queues, queue, concurrency, retry, background)
-        self.source_queue = queue
+    task: ClassVar[str] = "delete from"
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         return self._queues.delete, (self._queue, [job.request.receipt_handle for job in batch])
 
 
 class VisibilityBatcher(_Batcher):
+    task: ClassVar[str] = "visibility of"
     drops_unwanted: ClassVar[bool] = False  # ``in_flight`` ends before its last hand-backs are done
     finishes_on_shutdown: ClassVar[bool] = True
 
@@ -154,8 +151,7 @@ class VisibilityBatcher(_Batcher):
         background: BackgroundCalls | None = None,
         left_behind: Callable[[str], Sequence[ChangeVisibility]] = lambda _queue: (),
     ) -> None:
-        super().__init__("visibility of", queues, queue, concurrency, retry, background)
-        self.source_queue = queue
+        super().__init__(queues, queue, concurrency, retry, background)
         self._left_behind = left_behind  # what no other actor could hand back
 
     def _finish(self) -> Receiving:

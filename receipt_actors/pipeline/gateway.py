@@ -19,6 +19,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from math import inf
 from typing import Any, ClassVar, TypeAlias
 
@@ -71,29 +72,19 @@ DISPATCH = IdleTimeout(0)
 BlockingCall: TypeAlias = tuple[Callable[..., object], Sequence[object]]
 
 
+@dataclass(slots=True, eq=False)
 class Job:
-    __slots__ = (
-        "attempts",
-        "failed_since",
-        "from_",
-        "has_failed",
-        "is_suspect",
-        "number",
-        "request",
-        "sent_at_seconds",
-        "was_suspect",
-    )
+    """A request on its way: who waits for the answer, and how often it has been tried."""
 
-    def __init__(self, request: Any, from_: From) -> None:
-        self.request = request
-        self.from_ = from_
-        self.attempts = 0
-        self.number = 0  # of the request that was sent last, among the gateway's
-        self.has_failed = False
-        self.failed_since = 0  # see ``is_held_against``
-        self.is_suspect = False
-        self.was_suspect = False  # in a delivery before this one
-        self.sent_at_seconds = 0.0  # monotonic; of the first one of a batch, when that was sent last
+    request: Any
+    from_: From
+    attempts: int = 0
+    number: int = 0  #: of the request that was sent last, among the gateway's
+    has_failed: bool = False
+    failed_since: int = 0  #: see ``is_held_against``
+    is_suspect: bool = False
+    was_suspect: bool = False  #: in a delivery before this one
+    sent_at_seconds: float = 0.0  #: monotonic; of the first one of a batch, when that was sent last
 
 
 class ToItself(From):
@@ -111,26 +102,12 @@ class ToItself(From):
         self._take(value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Retry:
-    """To itself: the pause of this job is over."""
+class _Due(Enum):
+    """To itself, as is a ``Job`` whose pause is over."""
 
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class _RateAllows:
-    """To itself: the next request is within the rate limit now."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Gathered:
-    """To itself: what has gathered is sent now, full or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Try:
-    """To itself: the breaker's pause is over."""
+    SEND_WITHIN_RATE = "the next request is within the rate limit now"
+    SEND_GATHERED = "what has gathered is sent now, full or not"
+    TRY = "the breaker's pause is over"
 
 
 class Gateway(GenServer):
@@ -183,8 +160,6 @@ class Gateway(GenServer):
         self._try_timer: Timer | None = None
         self._yielding: list[From] = []  # who waits for no more to be under way than the limits allow
 
-    # --- what a subclass says ---
-
     def take_batch(self) -> list[Job]:
         """Take the jobs of one call from the front; one job unless overridden."""
         return [self._ready.popleft()]
@@ -230,8 +205,6 @@ class Gateway(GenServer):
     @property
     def rate(self) -> RateLimit | None:
         return self._rate
-
-    # --- life ---
 
     def init(self) -> Any:
         self.cast(IN_FLIGHT, ServiceAvailable(self.service))
@@ -282,8 +255,6 @@ class Gateway(GenServer):
             "concurrency": self.concurrency,
             "rate_per_second": None if self.rate is None else self.rate.per_second,
         }
-
-    # --- requests in ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
         if isinstance(request, DescribeService):
@@ -337,7 +308,7 @@ class Gateway(GenServer):
         wait_seconds = self._next_partial_at_seconds - self.clock.monotonic()
         if wait_seconds > 0 and not self._is_gathering:
             self._is_gathering = True
-            self.send_after(wait_seconds, _Gathered())
+            self.send_after(wait_seconds, _Due.SEND_GATHERED)
         return wait_seconds > 0
 
     def _must_wait_for_rate(self) -> bool:
@@ -347,7 +318,7 @@ class Gateway(GenServer):
         wait_seconds = rate.wait_seconds(self.clock.monotonic())
         if wait_seconds > 0 and not self._waits_for_rate:
             self._waits_for_rate = True
-            self.send_after(wait_seconds, _RateAllows())
+            self.send_after(wait_seconds, _Due.SEND_WITHIN_RATE)
         return wait_seconds > 0
 
     def _send_next(self) -> tuple[Job, ...] | None:
@@ -384,8 +355,6 @@ class Gateway(GenServer):
             self._rate = rate.taken(now)
         self.carry_out(batch)
         return batch
-
-    # --- answers ---
 
     def handle_reply(self, label: Any, value: Any) -> Any:
         self._is_back(label)
@@ -439,7 +408,11 @@ class Gateway(GenServer):
         may_be_its_own = error.was_sent and not error.is_about_the_rate
         held = {job for job in batch if may_be_its_own and self._is_held_against(job)}
         for job in batch:
-            self._note_failure(job, is_held=job in held)
+            job.has_failed = True
+            job.failed_since = self._sent
+            if job in held and self.isolates:
+                job.is_suspect = True
+                self._known_suspects[self.message_of(job)] = True
         unsettled = [job for job in batch if not (job in held or job.is_suspect)]
         if unsettled:
             self._breaker = self._breaker.failed(
@@ -461,13 +434,6 @@ class Gateway(GenServer):
 
     def _is_held_against(self, job: Job) -> bool:
         return is_held_against(job.failed_since if job.has_failed else job.number, self._last_answered)
-
-    def _note_failure(self, job: Job, *, is_held: bool) -> None:
-        job.has_failed = True
-        job.failed_since = self._sent
-        if is_held and self.isolates:
-            job.is_suspect = True
-            self._known_suspects[self.message_of(job)] = True
 
     def _try_later(self, job: Job, error: UnavailableError, at_least_seconds: float, *, is_held: bool) -> None:
         """Retry after a pause; give up only on what was sent, and not while an outage may have begun."""
@@ -497,31 +463,29 @@ class Gateway(GenServer):
         logger.info("%s: tried again in %.1f s: %s", self.service, pause_seconds, detail, extra=fields)
         self._statistics.entry_retried(self.service)
         self._pausing[job] = None
-        self.send_after(pause_seconds, _Retry(job))
+        self.send_after(pause_seconds, job)
 
     def give_up(self, job: Job, answer: object) -> None:
         job.from_.reply(answer)
 
     def handle_info(self, message: Any) -> Any:
         match message:
-            case _Retry(job):
-                if job in self._pausing:  # else an outage was over before
-                    del self._pausing[job]
-                    self.accept(job)
-            case _Gathered():
+            case Job():
+                if message in self._pausing:  # else an outage was over before
+                    del self._pausing[message]
+                    self.accept(message)
+            case _Due.SEND_GATHERED:
                 self._is_gathering = False
-            case _RateAllows():
+            case _Due.SEND_WITHIN_RATE:
                 self._waits_for_rate = False
             case _ if message is TIMEOUT:
                 self._dispatch()
                 return None
-            case _Try():
+            case _Due.TRY:
                 self._try_service()
             case _:
                 return super().handle_info(message)
         return DISPATCH
-
-    # --- while the breaker is open ---
 
     def _outage_begins(self, error: UnavailableError) -> None:
         self._unavailable_since_seconds = self.clock.time()
@@ -563,7 +527,7 @@ class Gateway(GenServer):
         self.cast(IN_FLIGHT, self._outage(self._new_tries if is_wanted else 0))
         if self._try_timer is not None:
             self._try_timer.cancel()
-        self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Try())
+        self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Due.TRY)
 
     def _outage(self, wanted_messages: int = 0) -> ServiceUnavailable:
         return ServiceUnavailable(self.service, wanted_messages, self.stops_receiving, self.source_queue)

@@ -102,11 +102,6 @@ class _LookForProgress:
     finished: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Tick:
-    """To itself: look for messages to extend."""
-
-
 @dataclass(slots=True, eq=False)
 class Entry:
     """A message in flight; identity matters. It is also the label of the requests to extend it."""
@@ -181,8 +176,6 @@ class InFlight(GenServer):
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
         self._pausing: list[From] = []  # who waits for receives under way to be over
 
-    # --- after a restart ---
-
     def init(self) -> Continue:
         self._tick_later()
         return Continue()
@@ -222,8 +215,6 @@ class InFlight(GenServer):
     def _heard(self, name: Name) -> None:
         self._not_heard.discard(name)
         self._look_again()
-
-    # --- what others ask ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
         match request:
@@ -282,8 +273,6 @@ class InFlight(GenServer):
             "not_heard": sorted(map(str, self._not_heard)),
         }
 
-    # --- what others tell ---
-
     def handle_cast(self, request: Any) -> Any:
         match request:
             case ServiceUnavailable():
@@ -313,7 +302,7 @@ class InFlight(GenServer):
                 if self._finished == finished and services and not self._credits.reserved:
                     self._answer(self._closers, StuckInOutage(len(self._table), services))
                 self._look_for_progress()
-            case _Tick():
+            case "tick":
                 self._extend()
                 self._tick_later()
             case Down(monitor, ref, reason):
@@ -327,8 +316,6 @@ class InFlight(GenServer):
             case _:
                 return super().handle_info(message)
         return None
-
-    # --- messages come ---
 
     def _received(self, received: Received) -> None:
         if not received.is_last:
@@ -407,8 +394,6 @@ class InFlight(GenServer):
             self._asking.pop(consumer, None)
             self._credits.left(consumer, source_queue)
             self._receives.left(consumer, source_queue)
-
-    # --- messages go ---
 
     def _over(self, entry: Entry, reason: ExitReason) -> None:
         del self._table[entry]
@@ -491,10 +476,8 @@ class InFlight(GenServer):
                 self._hand_back(entry, Reason.CRASHED, _seconds_later(entry, Reason.CRASHED, self._rng))
             self._table.clear()
 
-    # --- visibility timeouts ---
-
     def _tick_later(self) -> None:
-        self.send_after(self._timeout_seconds / TICKS_PER_TIMEOUT, _Tick())
+        self.send_after(self._timeout_seconds / TICKS_PER_TIMEOUT, "tick")
 
     def _extend(self) -> None:
         now = self.clock.monotonic()
@@ -504,8 +487,6 @@ class InFlight(GenServer):
             if now <= entry.received_at_seconds + MAX_VISIBILITY_SECONDS - self._timeout_seconds:
                 entry.extend_at_seconds = now + self._timeout_seconds / 2
                 self._change(entry, self._timeout_seconds, entry)
-
-    # --- outages and receives ---
 
     def _note_outage(self, outage: ServiceUnavailable) -> None:
         self._outages = self._outages.begun(outage.service, outage.source_queue, stops_receiving=outage.stops_receiving)
@@ -528,8 +509,6 @@ class InFlight(GenServer):
     def _notice(self, kind: IncidentKind, level: int, source_queue: str, summary: str) -> None:
         logger.log(level, "%s", summary)
         self.cast(INCIDENTS, Noticed(kind, f"receive from {source_queue}", summary))
-
-    # --- what follows ---
 
     def _look_again(self) -> None:
         self._receives.looked(self._outages, self.clock.monotonic())

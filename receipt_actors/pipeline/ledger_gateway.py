@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar
 
@@ -41,12 +42,9 @@ PACE_SECONDS = 0.01  #: what a claim waits for others at most
 BATCHES_AGAIN_SECONDS = 600.0  #: after a ledger has refused batches; an operator may have allowed them meanwhile
 
 
+@dataclass(slots=True, eq=False)
 class _LedgerJob(Job):
-    __slots__ = ("goes_alone",)
-
-    def __init__(self, request: ClaimTransaction | LookUpTransaction, from_: From) -> None:
-        super().__init__(request, from_)
-        self.goes_alone = isinstance(request, LookUpTransaction)
+    goes_alone: bool = False
 
 
 class LedgerGateway(Gateway):
@@ -74,7 +72,7 @@ class LedgerGateway(Gateway):
         obstacle = self._known.obstacle(request.item)
         if obstacle is not None:
             return IdleTimeout(0, obstacle)
-        self.accept(_LedgerJob(request, from_))
+        self.accept(_LedgerJob(request, from_, goes_alone=isinstance(request, LookUpTransaction)))
         return DISPATCH
 
     def message_of(self, job: Job) -> Hashable:
@@ -142,12 +140,9 @@ class LedgerGateway(Gateway):
                 self.retry(job, f"{code}: {detail}")
             case _:
                 assert outcome is TAKEN
-                self._claim_alone(job)
-
-    def _claim_alone(self, job: Job) -> None:
-        assert isinstance(job, _LedgerJob)
-        job.goes_alone = True
-        self.accept(job)
+                assert isinstance(job, _LedgerJob)
+                job.goes_alone = True
+                self.accept(job)
 
     def _reply(self, job: Job, owned: Owned, owner: Standing | None) -> None:
         if owner is not None:
@@ -157,18 +152,11 @@ class LedgerGateway(Gateway):
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
         if not isinstance(reason, Crash) or not isinstance(reason.exception, BatchesRefused):
             return super().handle_failure(label, reason)
-        self._batches_refused(reason.exception)
-        return self.handle_reply(label, [TAKEN] * len(label))  # it is there, and each is claimed alone
-
-    def _batches_refused(self, refusal: BatchesRefused) -> None:
-        now = self.clock.monotonic()
+        now, refusal = self.clock.monotonic(), reason.exception
         if now >= self._batches_from_seconds:
-            logger.warning(
-                "the ledger takes no batches of claims, which go one by one for the next %.0f min (does the role allow "
-                "dynamodb:PartiQLInsert?): %s",
-                BATCHES_AGAIN_SECONDS / 60,
-                refusal,
-            )
-            summary = f"the ledger takes no batches of claims (does the role allow dynamodb:PartiQLInsert?): {refusal}"
-            self._notice(IncidentKind.CONFIGURATION, summary)
+            told = "the ledger takes no batches of claims (does the role allow dynamodb:PartiQLInsert?)"
+            minutes = BATCHES_AGAIN_SECONDS / 60
+            logger.warning("%s, which go one by one for the next %.0f min: %s", told, minutes, refusal)
+            self._notice(IncidentKind.CONFIGURATION, f"{told}: {refusal}")
         self._batches_from_seconds = now + BATCHES_AGAIN_SECONDS
+        return self.handle_reply(label, [TAKEN] * len(label))  # it is there, and each is claimed alone

@@ -59,13 +59,6 @@ class Question:
     tries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _AskAgain:
-    """To itself: the pause is over."""
-
-    question: Question
-
-
 class Processor(GenServer):
     """See the module. A subclass says what is done, in ``work``."""
 
@@ -79,8 +72,6 @@ class Processor(GenServer):
         self._steps: list[tuple[str, float]] = []  # name and monotonic begin of each step so far
         self.tracer = tracer_of(self.system)
         self._span: DeliverySpan | None = None  # of this delivery, once it is needed
-
-    # --- what a subclass says ---
 
     def work(self) -> Work:
         """Work on the message, and end with ``delete``, ``move`` or ``hand_back``."""
@@ -119,8 +110,6 @@ class Processor(GenServer):
 
     def finished(self, delivery: FinishedDelivery) -> FinishedDelivery:
         return delivery
-
-    # --- steps ---
 
     def init(self) -> Continue | None:
         how = self._begin(self.work())
@@ -210,8 +199,6 @@ class Processor(GenServer):
             self._tell_exporter("handed_back", reason)
         return Stop(Shutdown(HandBack(reason)))
 
-    # --- answers ---
-
     def _begin(self, work: Work) -> Stop | None:
         self._work = work
         self._open.clear()
@@ -257,14 +244,14 @@ class Processor(GenServer):
         label.tries += 1
         if label.tries > MAX_TRIES:
             return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {label.destination}")
-        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (label.tries - 1), _AskAgain(label))
+        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (label.tries - 1), label)
         return None
 
     def handle_info(self, message: Any) -> Any:
-        if not isinstance(message, _AskAgain):
+        if not isinstance(message, Question):
             return super().handle_info(message)
-        if message.question in self._open:
-            self._send(message.question)
+        if message in self._open:  # its pause is over
+            self._send(message)
         return None
 
     def terminate(self, reason: ExitReason) -> None:

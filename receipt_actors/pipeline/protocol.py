@@ -41,9 +41,7 @@ def visibility_batcher_of(source: Source) -> Name:
     return VISIBILITY_BATCHER if source.is_first else (VISIBILITY_BATCHER, source.queue)
 
 
-# --- consumers -> in_flight ---
-
-
+# consumers -> in_flight
 @dataclass(frozen=True, slots=True)
 class ReserveCredits:
     """A consumer wants to receive up to ``count`` messages; answered by ``CreditsGranted`` when there is room."""
@@ -80,9 +78,7 @@ class Received:
     is_last: bool = False  #: the consumer ends, and the processors would end next: hand all of it back
 
 
-# --- gateways -> in_flight ---
-
-
+# gateways -> in_flight
 @dataclass(frozen=True, slots=True)
 class ServiceUnavailable:
     """A service failed repeatedly: receive nothing until ``ServiceAvailable``. Repeated at every probe."""
@@ -98,17 +94,13 @@ class ServiceAvailable:
     service: str
 
 
-# --- in_flight -> gateways ---
-
-
+# in_flight -> gateways
 @dataclass(frozen=True, slots=True)
 class DescribeService:
     """Say what ``in_flight`` should know: ``ServiceUnavailable`` or ``ServiceAvailable``."""
 
 
-# --- the system -> in_flight ---
-
-
+# the system -> in_flight
 @dataclass(frozen=True, slots=True)
 class StopReceiving:
     """Grant no more credits: the process stops.
@@ -165,17 +157,13 @@ class InFlightStatus:
         return self.unavailable | {f"receive from {queue}" for queue in self.receives_fail}
 
 
-# --- the system -> in_flight and gateways ---
-
-
+# the system -> in_flight and gateways
 @dataclass(frozen=True, slots=True)
 class ObeyLimits:
     """The limits have changed: look again; answered by ``Done`` when no more is under way than they allow."""
 
 
-# --- processors -> in_flight ---
-
-
+# processors -> in_flight
 @dataclass(frozen=True, slots=True)
 class HandBack:
     """Why a processor ended (``Shutdown(HandBack(...))``) that gave up for this delivery: the message comes back."""
@@ -183,9 +171,7 @@ class HandBack:
     reason: Reason
 
 
-# --- processors -> gateways and batchers; answered by the values below ---
-
-
+# processors -> gateways and batchers; answered by the values below
 @dataclass(frozen=True, slots=True)
 class VerifyReceipt:
     """Ask Apple, as is right for this source; answered by ``domain.receipts.Interpretation``."""
