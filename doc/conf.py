@@ -40,11 +40,10 @@ nitpick_ignore_regex = [
     (r"py:.*", r"[A-Za-z]+"),  # aliases of types, as annotations write them
     # What is told in words.
     (r"py:.*", r"receipt_actors\.domain\.(receipts|ports\.Taken)\b.*"),
-    (r"py:.*", r"receipt_actors\.settings\.\w*Settings"),
     (r"py:.*", r"receipt_actors\.otp\.gen_statem\..*"),
     (r"py:.*", r"receipt_actors\.stores\.apple\.(verify_receipt|server_api|ports)\b.*"),
     # How pydantic writes an annotated type.
-    (r"py:.*", r"(pydantic\..*|\w+=.*|receipt_actors\.telemetry\.statistics\.(_|Annotated|Latencies).*)"),
+    (r"py:.*", r"(pydantic\..*|\w+=.*|.*\[\w+|receipt_actors\.telemetry\.statistics\.(_|Annotated|Latencies).*)"),
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

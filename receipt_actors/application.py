@@ -42,10 +42,9 @@ from receipt_actors.pipeline.validator import Validator
 from receipt_actors.scale.nodes.membership import MEMBERSHIP, Lessee, Membership
 from receipt_actors.settings import Settings, node_name
 from receipt_actors.stores.apple import server_api, verify_receipt
-from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway
+from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway, SignatureGateway
 from receipt_actors.stores.apple.opening import policy_of
 from receipt_actors.stores.apple.ports import ReceiptApi
-from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.alerts import (
     ALERT_LISTENER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from math import inf
 from types import TracebackType
@@ -37,8 +37,8 @@ from receipt_actors.scale.nodes.membership import LIMITED, ProcessLessee, releas
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources, start_retrying
 from receipt_actors.telemetry.alert_book import Alert
-from receipt_actors.telemetry.control import Trace, TraceRequest
-from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, TellNow, listen_to_reports
+from receipt_actors.telemetry.control import OnEnd, OnEvent, Trace, TraceRequest
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
@@ -327,9 +327,7 @@ class ReceiptSystem:
         """
         return actor_state(self._actors, name)
 
-    def trace(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> Trace:
+    def trace(self, request: TraceRequest, on_event: OnEvent, on_end: OnEnd) -> Trace:
         """Trace events of messages and actors while they happen; see ``telemetry.tracing``.
 
         Args:
@@ -381,8 +379,6 @@ class ReceiptSystem:
         if incidents is not None:
             summary = f"{why}: {messages} messages are not finished, and handed back"
             incidents.cast(Noticed(IncidentKind.ABANDONED, "drain", summary))
-            with suppress(pykka.ActorDeadError, pykka.Timeout):
-                incidents.call(TellNow(), ANSWER_SECONDS)  # its alert is on its way while the rest ends
 
     def stop(self) -> None:
         """Stop at once and hand back what is in flight. Messages of a receive under way come back by their timeout."""

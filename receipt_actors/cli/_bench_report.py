@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from receipt_actors.sandbox.bench import Load, Series, ServiceOptions
-from receipt_actors.sandbox.bench.figures import machine, memory_slope_bytes, rows
+from receipt_actors.sandbox.bench.figures import machine, rows
 
 WAYS = {
     "verify-receipt": "app receipts of {bytes} bytes, about which verifyReceipt is asked",
@@ -55,16 +55,12 @@ class BenchReport:
                 f"Other programs used up to {others_share:.0%} of the machine: without them rates would be higher, and "
                 "latencies shorter."
             )
-        slope = self._memory_slope_bytes()
-        if slope is not None:
-            console.print(f"Each receipt more in flight takes {slope / 1024:.1f} KiB, beyond its body.")
 
     def write_json(self, path: Path) -> None:
         content = {
             "machine": machine(os.cpu_count() or 1),
             "load": {"messages": self.load.messages, "receipt_bytes": self.load.receipt_bytes},
             "services": asdict(self.options),
-            "memory_slope_bytes": self._memory_slope_bytes(),
             "series": [each.as_json() for each in self.series],
         }
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -87,9 +83,6 @@ class BenchReport:
         """How receipts were vouched for; nothing where that was by verifyReceipt alone."""
         ways = tuple(dict.fromkeys(each.way for each in self.series))
         return () if ways == ("verify-receipt",) else ways
-
-    def _memory_slope_bytes(self) -> float | None:
-        return memory_slope_bytes([each for each in self.series if each.max_in_flight is not None])
 
 
 def _table(series: Sequence[Series]) -> Table:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +34,7 @@ VISIBILITY_SECONDS = 30  #: what the program has for ``visibility_timeout_second
 PATIENCE_SECONDS = 60.0  #: without a message that is finished, at least
 SPARE_PATIENCE_SECONDS = 30.0  #: for a message that came back to be finished
 WAYS = ("verify-receipt", "storekit2", "server-api")  #: the first is the default
-PLOT_EXTENSIONS = (".png", ".svg", ".html")
+PLOT_EXTENSIONS = (".png", ".svg")
 DEFAULT_JITTER_SECONDS = 0.1  #: of Apple's latency; no more than that
 #: Settings of ``start`` that bench sets, so that the program uses what is simulated, and tells what it counted.
 OWN = (
@@ -44,7 +44,6 @@ OWN = (
 )
 
 
-_WAYS_OF, _LIMITS = comma_separated(click.Choice(WAYS)), comma_separated(click.IntRange(1, MAX_MESSAGES))
 _PATH = click.Path(path_type=Path)
 
 
@@ -77,12 +76,12 @@ Examples:
   receipt-actors bench
   # CPU alone, medians of five runs
   receipt-actors bench --no-latency --runs 5
-  # on all cores, then latencies at half that load, with plots
-  receipt-actors bench --messages 200000 --processes auto --half-load --plot bench.html
+  # on all cores, with a plot over time
+  receipt-actors bench --messages 200000 --processes auto --plot bench.svg
   # what Apple is asked about, beside what is verified here
   receipt-actors bench --receipts verify-receipt,storekit2,server-api
-  # what more in flight brings; flags of `start` come last
-  receipt-actors bench --in-flight-sweep 100,500,2000 --json bench.json -- --consumers 8
+  # latencies at a part of the load; flags of `start` come last
+  receipt-actors bench --rate 500 --json bench.json -- --consumers 8
 
 \b
 Needs the extra: pip install "receipt-actors[bench]"
@@ -92,7 +91,7 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option(
     "--receipts",
     "ways",
-    callback=_WAYS_OF,
+    callback=comma_separated(click.Choice(WAYS)),
     default=WAYS[0],
     metavar="WAY,...",
     help="A series each: verify-receipt, storekit2 (signed), server-api (looked up).",
@@ -102,12 +101,8 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option("--max-in-flight", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help="Messages in flight, at most.")
 @click.option("--transport", type=click.Choice(["auto", "threads"]), help="How requests are made.")
 @click.option(
-    "--in-flight-sweep", callback=_LIMITS, metavar="N,N,...", help="A series of runs for each of these --max-in-flight."
-)
-@click.option(
     "--rate", type=FiniteFloatRange(0.001, 1e6), metavar="R", help="Messages available a second, not all at once."
 )
-@click.option("--half-load", is_flag=True, help="Then another series at half the rate that was found.")
 @_latency("--apple-latency", 0.25, "How long the simulated App Store takes,")
 @_latency(
     "--apple-jitter", None, f"so much more or less, evenly spread. [default: {DEFAULT_JITTER_SECONDS:g}, or less]"
@@ -122,9 +117,7 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option(
     "--json", "json_path", type=_PATH, callback=_new_file, metavar="FILE", help="Write all figures of all runs."
 )
-@click.option(
-    "--plot", "plot_path", type=_PATH, callback=_new_file, metavar="FILE", help="Draw them: .png, .svg or .html."
-)
+@click.option("--plot", "plot_path", type=_PATH, callback=_new_file, metavar="FILE", help="Draw them: .png or .svg.")
 @click.argument("start_flags", nargs=-1, type=click.UNPROCESSED, metavar="[-- FLAGS OF START]")
 def command(
     *,
@@ -134,9 +127,7 @@ def command(
     processes: str | None,
     max_in_flight: int | None,
     transport: str | None,
-    in_flight_sweep: tuple[int, ...],
     rate: float | None,
-    half_load: bool,
     apple_latency: float,
     apple_jitter: float | None,
     dynamodb_latency: float,
@@ -155,26 +146,21 @@ def command(
     latencies, calls. Every answer is checked: the exit code is 1 if one is missing, wrong, sent more often than its
     message was delivered, or deleted before it was sent. What starting takes is told apart.
     """
-    if max_in_flight is not None and in_flight_sweep:
-        raise click.UsageError("--max-in-flight and --in-flight-sweep: give one of them")
-    if rate is not None and half_load:
-        raise click.UsageError("--rate and --half-load: give one of them")
     if apple_jitter is None:
         apple_jitter = min(DEFAULT_JITTER_SECONDS, apple_latency)
     elif apple_jitter > apple_latency:
         raise click.UsageError(
             "--apple-jitter: expected at most --apple-latency, for no answer takes less than no time"
         )
-    sweep = in_flight_sweep or (() if max_in_flight is None else (max_in_flight,))
-    own = {"processes": processes, "transport": transport, "max_in_flight": sweep or None}
-    _check_flags(start_flags, [name for name, value in own.items() if value is not None])
+    given = {"processes": processes, "transport": transport, "max_in_flight": max_in_flight}
+    own = {name: str(value) for name, value in given.items() if value is not None}
+    _check_flags(start_flags, own)
     _check_extra(["psutil", "matplotlib"] if plot_path else ["psutil"])
     from receipt_actors.cli._bench_report import BenchReport
     from receipt_actors.sandbox.bench import Latency, Load, ServiceOptions, Services
 
-    given = [(SETTINGS[name].flag, own[name]) for name in ("processes", "transport")]
-    flags = [*(word for flag, value in given if value is not None for word in (flag, str(value))), *start_flags]
-    plans = _plans(flags, sweep, rate, ways, is_sweep=bool(in_flight_sweep))
+    flags = (*(word for name, value in own.items() for word in (SETTINGS[name].flag, value)), *start_flags)
+    plans = _plans(flags, rate, ways)
     options = ServiceOptions(Latency(apple_latency, apple_jitter), sqs_latency, dynamodb_latency, tls)
     if no_latency:
         options = ServiceOptions(Latency(), 0.0, 0.0, tls)
@@ -182,8 +168,6 @@ def command(
     _check_memory(load)
     with _sigterm_as_interrupt(), Services(options) as services:
         series = [_measured(services, plan, load, runs) for plan in plans]
-        if half_load:
-            series.append(_measured(services, _half_load(plans, series), load, runs))
     report = BenchReport(series, options, load)
     report.print()
     if json_path is not None:
@@ -209,7 +193,6 @@ class _Plan:
     flags: tuple[str, ...]
     settings: Settings  #: that the program makes of the flags
     rate: float | None
-    max_in_flight: int | None
     way: str  #: how receipts are vouched for (``sandbox.bench.Way``)
 
     @property
@@ -225,36 +208,14 @@ class _Plan:
         return max(PATIENCE_SECONDS, self.visibility_seconds + pause_seconds + SPARE_PATIENCE_SECONDS)
 
 
-def _plans(
-    flags: Sequence[str], limits: Sequence[int], rate: float | None, ways: Sequence[str], *, is_sweep: bool
-) -> list[_Plan]:
-    """Plan a series for each way, or for each way one for each limit of the sweep.
-
-    Raises ``ConfigurationError`` for flags of no use.
-    """
+def _plans(flags: tuple[str, ...], rate: float | None, ways: Sequence[str]) -> list[_Plan]:
+    """Plan a series for each way. Raises ``ConfigurationError`` for flags of no use."""
     how = "all at once" if rate is None else f"{rate:g}/s"
-    plans = []
-    for way in ways:
-        for limit in limits or (None,):
-            its_flags = (*(() if limit is None else ("--max-in-flight", str(limit))), *flags)
-            words = [way] * (len(ways) > 1) + [f"{limit} in flight"] * is_sweep + [how]
-            settings = _settings(its_flags)
-            plans.append(_Plan(", ".join(words), its_flags, settings, rate, limit if is_sweep else None, way))
-    return plans
+    settings = _settings(flags)
+    return [_Plan(f"{way}, {how}" if len(ways) > 1 else how, flags, settings, rate, way) for way in ways]
 
 
-def _half_load(plans: Sequence[_Plan], series: Sequence[Series]) -> _Plan:
-    """Plan another series, at half the rate of the quickest."""
-    best = max(range(len(series)), key=lambda number: series[number].middle_run().steady_per_second)
-    middle = series[best].middle_run()
-    rate = (middle.steady_per_second or middle.per_second) / 2  # the former takes more than a few messages
-    label = f"half load, {rate:.0f}/s"
-    if len({plan.way for plan in plans}) > 1:
-        label = f"{plans[best].way}, {label}"
-    return replace(plans[best], label=label, rate=rate, max_in_flight=None)
-
-
-def _check_flags(flags: Sequence[str], given_before: Sequence[str]) -> None:
+def _check_flags(flags: Sequence[str], given_before: Iterable[str]) -> None:
     """Complain of flags of ``start`` that are bench's own business, or given before the ``--`` as well."""
     given, _ = _parsed(flags)
     faults = [f"{SETTINGS[name].flag}: found it after --, expected not: bench sets it" for name in given if name in OWN]
@@ -324,7 +285,7 @@ def _measured(services: Services, plan: _Plan, load: Load, runs: int) -> Series:
         measurements.append(_run(services, plan, title))
     client = "" if plan.way == "storekit2" else "curl" if plan.settings.uses_curl else "requests"
     count = process_count(plan.settings)
-    return Series(plan.label, measurements, plan.max_in_flight, plan.flags, count, client, plan.way)
+    return Series(plan.label, measurements, plan.flags, count, client, plan.way)
 
 
 def _run(services: Services, plan: _Plan, title: str) -> Measurement:

@@ -34,7 +34,7 @@ from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
 from receipt_actors.settings import LedgerSettings, load_source_settings
 from receipt_actors.stores.apple import server_api, signed_transactions, verify_receipt
 from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signatures, policy_of, signer_of
-from receipt_actors.stores.apple.ports import ReceiptApi, SignatureRefused, Signed
+from receipt_actors.stores.apple.ports import ReceiptApi, SignatureRefused, Signed, SignedKind
 from receipt_actors.stores.apple.server_api import CODE_TABLE, interpret_found
 from receipt_actors.stores.apple.settings import AppStoreSettings
 from receipt_actors.stores.apple.verify_receipt import status_row
@@ -146,7 +146,7 @@ def _find_out(settings: AppStoreSettings, receipt_data: str, policy: Policy) -> 
 
 
 def _verified(settings: AppStoreSettings, signed: str) -> _Finding:
-    verified = open_signatures(settings).verify_transaction(signed)
+    verified = open_signatures(settings).verify(SignedKind.TRANSACTION, signed)
     if isinstance(verified, SignatureRefused):
         who = "by Apple" if settings.apple_roots is None else "under a root of apple_roots"
         refusal = signed_transactions.refusal(verified)
@@ -171,7 +171,8 @@ def _asked(settings: AppStoreSettings, api: ReceiptApi, receipt_data: str, polic
     if isinstance(meaning, WrongEnvironment):
         meaning = meaning.otherwise
     if isinstance(meaning, Signed):
-        found = interpret_found(question, open_signatures(settings).verify_transaction(meaning.signed_transaction))
+        verified = open_signatures(settings).verify(SignedKind.TRANSACTION, meaning.signed_transaction)
+        found = interpret_found(question, verified)
         return _Finding(settings.app_receipts, asked, None, f"it knows transaction {question}", found)
     status = answer.get("errorCode" if settings.uses_server_api else "status")
     if not isinstance(status, int):

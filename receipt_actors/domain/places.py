@@ -18,8 +18,6 @@ MAX_WRITES = 10  #: in a row that others were faster with; then the next renewal
 
 @dataclass(frozen=True, slots=True)
 class SteppedDown:
-    """Why an active node steps down, and for which one."""
-
     unable_seconds: float  #: for how long nothing could be received
     unavailable: tuple[str, ...]  #: services, which are why
     successor: str
@@ -27,7 +25,7 @@ class SteppedDown:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read the record, and pass it to ``Place.found``."""
+    """Read the record and pass it to ``Place.found``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +42,25 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Call ``Place.renew`` after so many seconds, and at no other time that was asked for before."""
-
-    seconds: float
+    seconds: float  #: until the only next call of ``Place.renew``
 
 
 Step: TypeAlias = Read | Write | Wait | None
 
 
 class Holder(Protocol):
-    """Who works with what the group lends: nothing, at first. No method waits for anything."""
+    """What works with the share of a node; it has none at first. No method waits."""
 
     def grant(self, share: Share | None, limits: Limits) -> None:
-        """Let these limits hold for what is new; ``Place.obeyed`` is to be called when no more is in use."""
+        """Apply the limits to new work, and call ``Place.obeyed`` when no more is in use."""
 
     def lend_until(self, seconds: float) -> None:
-        """Have nothing new begun from this time on."""
+        """Begin no new work from this time on."""
 
     def release(self) -> None:
         """Hand back what is in flight."""
 
-    def work(self) -> Work:
-        """Return how the work goes."""
+    def work(self) -> Work: ...
 
 
 class Place:
@@ -85,7 +80,6 @@ class Place:
         self._was_over = True  # the lease: the holder may have stopped, and waits for a grant
 
     def renew(self, now_seconds: float) -> Step:
-        """Begin a renewal: it is time, or others wait for something."""
         if self.is_calling:
             self._renews_at_once = True
             return None
@@ -93,13 +87,12 @@ class Place:
         return Read()
 
     def found(self, group: Group, now_seconds: float, after: Write | None = None) -> Step:
-        """Go on from a record that was read, or that was found by a write (``after``) in place of the expected one."""
+        """Go on from a record that was read, or that a write (``after``) found instead of the expected one."""
         self._looked(group, now_seconds)
         attempt = 1 if after is None else after.attempt + 1
         return self._write(attempt, now_seconds) if attempt <= MAX_WRITES else self.failed(now_seconds)
 
     def written(self, write: Write, now_seconds: float) -> Step:
-        """Take up what the group lends by this write."""
         self._looked(write.content, now_seconds)
         share, me = self.lease.share, self.lease.me
         if not is_same(share, self.granted) or self._was_over or not self._is_granted:
@@ -110,7 +103,7 @@ class Place:
         return self.failed(now_seconds)
 
     def failed(self, now_seconds: float) -> Step:
-        """Wait for the next renewal; also where the table did not answer, or its record can't be read."""
+        """Wait for the next renewal; also if the table did not answer, or its record can't be read."""
         self.is_calling = False
         if self._renews_at_once:
             self._renews_at_once = False
@@ -121,7 +114,7 @@ class Place:
         return Wait(max(0.0, self.began_at_seconds + interval - now_seconds))
 
     def obeyed(self, asked: Share | None, now_seconds: float) -> Step:
-        """Note that the holder uses no more than it was granted with this share."""
+        """Note that the holder keeps to this share."""
         share = self.lease.share
         if share is None or not share.is_same_order(asked):
             return None
@@ -160,5 +153,5 @@ class Place:
 
 
 def is_same(one: Share | None, other: Share | None) -> bool:
-    """Tell whether both are the same order, or none."""
+    """Return whether both are the same order, or none."""
     return one is other if one is None else one.is_same_order(other)

@@ -1,36 +1,31 @@
-"""Roles: how nodes that see each other only by one record of a table agree on who does the work. Pure.
+"""Roles: how nodes that share one record of a table agree on which of them works. Pure.
 
-A *node* is one command, with one process or several. A *group* are the nodes that share limits. All that they agree on
-is one record, the ``Group``, which each of them rewrites every few seconds on condition that nobody else has meanwhile:
-the table's conditional put is how nodes talk to each other, and the only way.
+A *node* is one command, with one process or several; a *group* is the nodes that share limits. Each node rewrites the
+group's record every few seconds, on condition that no other node has meanwhile: they talk to each other in no other
+way.
 
-**Active and standby.** A member of the group is active or stands by, in the order of joining. ``active-standby`` has
-one active member, ``load-balanced`` as many as the limits have parts for. An active member has a share of the whole
-(``Division``): in no version of the record do shares sum up to more than that. A single one has everything.
+**Active and standby.** Members are active in the order of joining: one of ``active-standby``, as many of
+``load-balanced`` as the limits have parts for. Each active member has a share of the whole (``Division``): in no
+version of the record do shares sum up to more. The whole is the least that the settings of any node say, for requests
+to the ledger and Apple's rate. What is in flight is about a node's own memory, and is not shared; nor are requests to
+Apple at once, unless the settings of an active node name a number.
 
-**The whole** is what the settings of all nodes allow: requests to the ledger and to Apple's rate, the least that any of
-them says, in equal parts. How much is in flight is about a node's own memory: each brings its own, and it is not
-shared. So it is with requests to Apple at once, unless the settings of an active node name a number.
+**Leases.** A node may use its share for ``seconds`` from the moment at which it *sent* its last renewal (``Lease``).
+The others wait longer: they take a member out whose beat stands still for ``EXPIRY_FACTOR`` times its lease
+(``Sightings``). Each node uses its own clock, which never goes back and goes on while the machine is suspended
+(``boottime``, on Linux). Wall clocks are never compared.
 
-**Leases.** What the record lends to a node it lends for ``seconds`` from the moment at which the node *sent* its last
-renewal, by its own clock (``Lease``); then the node begins nothing new, whatever the record says. The others wait
-longer: who sees a member's beat stand still for ``EXPIRY_FACTOR`` times as long, by *its* own clock (``Sightings``),
-takes it for gone and takes it out of the record. Each member says how long its lease is, so that this may change while
-others go on. All these clocks are such as never go back, and go on while their machine is suspended (``boottime``, on
-Linux); wall clocks are never compared.
+**A lost record** (deleted, or replaced by an older copy) is put back by the node that looks first, as that node knows
+it: all members keep their shares. What has moved since the version that it knows may be held twice, until all have
+looked once more. Beats were lost as well, so no member counts as gone. The version leaps (``LEAP``) above all that
+others may know, so that no write under way fits by chance.
 
-**A record that is lost** (its table was dropped, somebody deleted it or put an older copy in its place) is put back by
-whoever looks first, as it knows it: nobody joins anew, nobody is gone, all keep their shares. What has moved from node
-to node since the version that it knows may be held twice, until all have looked once more. Nobody is taken for gone by
-what was seen before, for beats were lost as well. The version leaps (``LEAP``), above all that others may know: they go
-on from what was put back, and no write that is still under way fits it by chance.
+**Stepping down.** An active node that can receive nothing (``StepDown``) goes to the end of the line, if the next one
+has been heard of lately.
 
-**Stepping down.** An active node that can't receive anything (``StepDown``) lets the next in line be active, if that
-one has been heard of lately, and goes to the end of the line itself. Its share moves as any other.
-
-**Fencing.** An active member has a token: the version of the record that made it active. Who follows it has a higher
-one. A write on condition of a version that is not the newest any more is refused, however late it arrives. When a
-record was lost, a token that was given meanwhile below a version that somebody knows is replaced.
+**Fencing.** An active member has a token: the version of the record that made it active. Its successor has a higher
+one. A write on condition of an old version is refused, however late it arrives. After a loss, a token below a known
+version is replaced.
 """
 
 from __future__ import annotations
@@ -55,8 +50,6 @@ LONGEST_STEP_DOWN_SECONDS = 3600.0
 
 
 class Role(StrEnum):
-    """How nodes of the same group share the work."""
-
     ALONE = "alone"  #: it knows of no other
     ACTIVE_STANDBY = "active-standby"  #: one works, the others wait to take over
     LOAD_BALANCED = "load-balanced"  #: all work, and share the limits
@@ -64,16 +57,14 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a node is, from its start to its end."""
-
-    name: str  #: no other node has it, nor one that was started before in the same place
+    name: str  #: unique, also among nodes that were started before in the same place
     role: Role
     limits: Limits  #: what its settings say
     processes: int = 1  #: each of which needs a part of its share
-    shares_app_store_concurrency: bool = False  #: whether that is said of all nodes together; else it is this one's own
+    shares_app_store_concurrency: bool = False  #: whether that limit is of all nodes together
 
     def due(self, part: Limits, *, is_own: bool) -> Limits:
-        """Return what it is to have of an equal part; ``is_own``: nobody shares how much is asked of Apple at once."""
+        """Return the node's share of an equal part; ``is_own``: requests to Apple at once are not shared."""
         own = self.limits.app_store_concurrency
         app_store = own if is_own else min(part.app_store_concurrency, own)
         return replace(part, max_in_flight=self.limits.max_in_flight, app_store_concurrency=app_store)
@@ -81,8 +72,6 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A node as the group knows it."""
-
     node: Node
     joined: int  #: the version of the record in which it came, or stepped down: the order of the line
     beat: int  #: another one with each of its renewals
@@ -108,15 +97,15 @@ class Group:
         gone: frozenset[str] = frozenset(),
         steps_down: bool = False,
     ) -> Group:
-        """Let a node join, or go on.
+        """Let a node join, or renew its lease.
 
         Args:
             node: which.
             beat: of this renewal; no other one has it.
-            lease_seconds: for how long it counts on what it is lent, from now on.
-            obeyed: the number of the share that it keeps to: it uses no more than that.
-            gone: members that are taken out.
-            steps_down: it is active no more, and stands at the end of the line as if it joined now.
+            lease_seconds: for how long the node counts on its share, from now on.
+            obeyed: the number of the share that the node keeps to.
+            gone: members to take out.
+            steps_down: whether the node goes to the end of the line.
         """
         version = self.version + 1
         members = {name: member for name, member in self.members.items() if name not in gone or name == node.name}
@@ -129,15 +118,12 @@ class Group:
         return Group(version, _divided(members, version))
 
     def put_back(self, beat: int) -> Group:
-        """Return what the next version follows that puts it back.
-
-        All members get a beat that nobody has seen: none of them is gone before it could be heard of once more.
-        """
+        """Return the group that puts back a lost record. With new beats no member is gone before it was heard of."""
         members = {name: replace(member, beat=beat) for name, member in self.members.items()}
         return Group(self.version + LEAP, members)
 
     def known_from(self, known: Group) -> Group:
-        """Take away tokens that can't be right: of versions that are known, or older, and gave others, or none."""
+        """Remove wrong tokens: of known versions, or older ones, which gave that member another one, or none."""
         members = {}
         for name, member in self.members.items():
             before = known.members.get(name)
@@ -147,13 +133,13 @@ class Group:
         return Group(self.version, members)
 
     def without(self, name: str) -> Group:
-        """Let a node leave, which uses nothing any more."""
+        """Let a node leave that uses nothing any more."""
         version = self.version + 1
         return Group(version, _divided({other: it for other, it in self.members.items() if other != name}, version))
 
     @property
     def whole(self) -> Limits | None:
-        """What the active members may use together. None: there is none."""
+        """What the active members may use together; None: no member is active."""
         active = [member.node for member in self.members.values() if member.token is not None]
         return _whole(self.members, active) if active else None
 
@@ -215,11 +201,7 @@ class Sightings:
     looked_at_seconds: float = -inf
 
     def looked(self, group: Group, now_seconds: float) -> Sightings:
-        """Note what has just been read.
-
-        Who could not look for a while, and so did not see whether beats went on, begins anew: in an outage of the table
-        nobody is gone.
-        """
+        # A node that could not look for a while begins anew: in an outage of the table no member is gone.
         known = self.since_seconds if self.are_fresh(now_seconds) else {}
         since = {}
         for name, member in group.members.items():
@@ -228,11 +210,10 @@ class Sightings:
         return Sightings(self.lease_seconds, since, now_seconds)
 
     def are_fresh(self, now_seconds: float) -> bool:
-        """Tell whether it was a moment ago that somebody looked."""
         return now_seconds - self.looked_at_seconds <= self.lease_seconds / 2
 
     def gone(self, group: Group, now_seconds: float) -> frozenset[str]:
-        """Tell who of those that were seen last has not been heard of for longer than its own lease lasts."""
+        """Return the members that have not been heard of for longer than their leases."""
         return frozenset(
             name
             for name, member in group.members.items()
@@ -242,14 +223,14 @@ class Sightings:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One node's side of it: what it may count on, and until when. Each method returns the next one."""
+    """What one node may count on, and until when. Each method returns the next one."""
 
     node: Node
     seconds: float
     group: Group = Group()  #: as it was read or written last, or is to be put back; the next version follows it
     stored: int = 0  #: the version in the table, which the next one replaces; 0: none
     is_adopted: bool = False  #: ``group`` is what others have begun anew; they may go on before it is put back
-    beat: int = 0  #: of the last renewal that was sent; whoever goes on in the place of another begins far from it
+    beat: int = 0  #: of the last renewal that was sent; a successor begins far from it
     sent_at_seconds: float = -inf  #: by the node's own clock; when that was sent
     held_until_seconds: float = -inf  #: likewise; what is lent is lent until then
     obeyed: int | None = None  #: the number of the share that is kept to
@@ -257,7 +238,7 @@ class Lease:
 
     @property
     def me(self) -> Member | None:
-        """How the group knows this node; None: not at all, or no more."""
+        """This node as the group knows it; None: not at all, or no more."""
         return self.group.members.get(self.node.name)
 
     @property
@@ -273,7 +254,7 @@ class Lease:
 
     @property
     def puts_back(self) -> bool:
-        """Whether the record was lost: what this node knew of it, or its version at least, is to be put back."""
+        """Whether the record was lost, and this node is to put back what it knows."""
         return self.stored < self.group.version
 
     def looked(self, group: Group, now_seconds: float) -> Lease:
@@ -300,14 +281,13 @@ class Lease:
         )
 
     def _is_begun_anew(self, group: Group, now_seconds: float) -> bool:
-        """Tell whether others have begun anew while this node did not look; it follows them until it has written."""
+        # While this node did not look; it follows them until it has written.
         if not 0 < group.version < self.group.version:
             return False
         goes_on = self.is_adopted and group.version >= self.stored
         return goes_on or not self.sightings.are_fresh(now_seconds)
 
     def _followed_by(self, group: Group, is_begun_anew: bool) -> Group:
-        """Return what to go on from when this stands: it, or what was known before, where that was lost."""
         if group.version >= self.group.version:
             return group.known_from(self.group)
         if is_begun_anew:  # all but its version is newer than what this node knows
@@ -315,10 +295,7 @@ class Lease:
         return self.group
 
     def renewal(self, now_seconds: float, *, steps_down: bool = False) -> tuple[Lease, Group]:
-        """Return what to write now, on condition that the version that stands is still ``stored``.
-
-        Where the node ``steps_down``, there has to be a ``successor``.
-        """
+        """Return what to write if the stored version is still ``stored``. To step down needs a ``successor``."""
         sent = replace(self, beat=self.beat + 1, sent_at_seconds=now_seconds)
         group, gone = self.group, self.gone(now_seconds)
         if self.puts_back:
@@ -328,24 +305,22 @@ class Lease:
         )
 
     def leave(self) -> Group:
-        """Return what to write when this node ends, likewise."""
+        """Return what to write, likewise, when this node ends."""
         group = self.group.put_back(self.beat + 1) if self.puts_back else self.group
         return group.without(self.node.name)
 
     def gone(self, now_seconds: float) -> frozenset[str]:
-        """Tell which other members have not been heard of for longer than a lease lasts."""
+        """Return the other members that have not been heard of for longer than a lease lasts."""
         if self.puts_back:  # they may have been, and that was lost
             return frozenset()
         return self.sightings.gone(self.group, now_seconds) - {self.node.name}
 
     def successor(self, now_seconds: float) -> str | None:
-        """Tell which node would be active in the place of this one if it stepped down now; None: none, or unknown.
-
-        That is the first in line. Who has not been heard of for half a lease may be gone; and when others are taken out
-        more may be active than before.
-        """
+        """Return the node that would be active instead if this one stepped down now; None: none, or unknown."""
         if self.me is None or self.me.token is None or self.puts_back or not self.is_held(now_seconds):
             return None
+        # The first in line. One that has not been heard of for half a lease may be gone; and when others are taken out
+        # more may be active than before.
         in_line = [member for member in self.group.members.values() if member.token is None]
         if not in_line or self.gone(now_seconds):
             return None
@@ -354,18 +329,16 @@ class Lease:
         return first.node.name if now_seconds - since_seconds <= first.lease_seconds / 2 else None
 
     def obeys(self, number: int) -> Lease:
-        """Note that no more is used than the share of this number allows, if it is still the newest."""
+        """Note that the node keeps to the share of this number, if it is still the newest."""
         return self if self.share is None or self.share.number != number else replace(self, obeyed=number)
 
     def is_held(self, now_seconds: float) -> bool:
-        """Tell whether anything new may be begun."""
+        """Return whether the node may begin new work."""
         return self.share is not None and now_seconds < self.held_until_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How the work of a node goes, as far as it knows."""
-
     answered: int = 0  #: results that were posted, since some moment
     unable_seconds: float = 0.0  #: for how long nothing could be received without a break; 0: something can, or might
     unavailable: tuple[str, ...] = ()  #: services, where that is so
@@ -375,15 +348,13 @@ class Work:
 class StepDown:
     """When an active node that can receive nothing lets another one try. Each event returns the next one.
 
-    A node may reach the table of roles and renew its lease, and not reach its source queues. What it sees of that is
-    ``Work``. When it could receive nothing without a break for ``seconds``, and another node stands by, it steps down
-    (``Group.renewed``). Whether the other one can do better is not known before it tries, because a node that stands by
-    receives nothing. So in an outage that all nodes see the role moves, and each node waits twice as long the next
-    time, up to ``LONGEST_STEP_DOWN_SECONDS``. It begins anew once it has answered something.
+    If it could receive nothing for ``seconds`` without a break, and another node stands by, it steps down
+    (``Group.renewed``). Only a try shows whether the other one can: a standby receives nothing. So each node waits
+    twice as long the next time, up to ``LONGEST_STEP_DOWN_SECONDS``, until it has answered something.
 
-    A node that is cut off from its queues can neither finish nor keep what it has in flight: stepping down costs
-    nothing. An outage of Apple's, or of the ledger, is another thing. What is in flight is kept then; a move would cost
-    each of those messages a delivery, of which it has few. So such a node stays active.
+    It stays active in an outage of Apple or of the ledger: it keeps what is in flight then, and a move would cost each
+    message one of its few deliveries. Cut off from its queues it can neither finish nor keep it, so a move costs
+    nothing.
     """
 
     first_seconds: float
@@ -394,20 +365,16 @@ class StepDown:
 
     @classmethod
     def of(cls, lease_seconds: float, receive_wait_seconds: float) -> StepDown:
-        """Return what a node has at first.
-
-        It is never shorter than a long poll: one failure may be followed by a receive that waits in vain, and well.
-        """
+        # Longer than a long poll: after a failure a sound receive may wait in vain for that long.
         return cls(max(lease_seconds * STEP_DOWN_LEASES, receive_wait_seconds + RECEIVE_SECONDS))
 
     @property
     def seconds(self) -> float:
-        """How long it lasts now."""
+        """After which it steps down the next time."""
         longest = max(self.first_seconds, LONGEST_STEP_DOWN_SECONDS)
         return float(min(self.first_seconds * 2 ** min(self.times, 30), longest))
 
     def looked(self, before: Lease, lease: Lease, work: Work, now_seconds: float) -> StepDown:
-        """Note what the node knows of its group now, and what it knew before; and how its work goes."""
         after, was, me = self, before.me, lease.me
         if was is not None and me is not None and was.token is not None and me.token is None and me.joined > was.joined:
             after = replace(after, times=after.times + 1)
@@ -422,9 +389,9 @@ class StepDown:
         return after
 
     def unable_seconds(self, work: Work, now_seconds: float) -> float:
-        """Tell for how long the node has been active in vain."""
+        """Return for how long the node has been active in vain."""
         return max(0.0, min(work.unable_seconds, now_seconds - self.since_seconds))
 
     def is_over(self, work: Work, now_seconds: float) -> bool:
-        """Tell whether the node is to step down, if another one stands by."""
+        """Return whether the node is to step down, if another one stands by."""
         return self.unable_seconds(work, now_seconds) >= self.seconds

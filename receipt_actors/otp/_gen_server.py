@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import pykka
@@ -26,7 +26,7 @@ from receipt_actors.otp._messages import (
     shape_of,
 )
 from receipt_actors.otp._process import Process
-from receipt_actors.otp._ref import CallReply, From, Future, GatheredReplies, Ref, RequestReply, check_ref
+from receipt_actors.otp._ref import CallReply, From, Future, Ref, RequestReply, check_ref
 from receipt_actors.otp._reports import log, plain_state
 from receipt_actors.otp._scheduler import BlockingPool, Runtime
 
@@ -212,23 +212,6 @@ class Actor(pykka.Actor):
         if error is not None:
             raise error
         return value
-
-    def send_requests(self, requests: Sequence[tuple[Ref | Name, object]], label: object) -> None:
-        """Send several requests, each to its destination, and get their answers together.
-
-        One ``handle_reply(label, replies)`` follows when all have been answered, or will not be: a list of ``Reply``,
-        in the order of the requests; ``label`` is the position, and ``failure`` says why there is no answer.
-        """
-        gathered = GatheredReplies(self._otp_process, label, len(requests))
-        if not requests:
-            gathered.deliver()
-        for index, (destination, request) in enumerate(requests):
-            reply_to = gathered.part(index)
-            target = self._find(destination)
-            if target is None:
-                reply_to.fail(NO_PROCESS)
-            else:
-                target.send_request(request, reply_to)
 
     def run_blocking(self, pool: BlockingPool, label: object, function: Callable[..., object], *args: object) -> None:
         """Run ``function(*args)`` on a thread of ``pool``; its result comes as ``handle_reply(label, result)``.

@@ -681,7 +681,6 @@ class Process:
         if not self._advance(RUNNING, TERMINATING) or actor is None:
             return
         self._ending = (reason, reply)
-        self.system.leave_pykka(self.ref)
         try:
             result = actor.terminate(reason)
         except BaseException as error:
@@ -769,8 +768,6 @@ class Process:
         statements that do neither.
         """
         system = self.system
-        if self.takes_messages:  # otherwise it left when it began to terminate
-            system.leave_pykka(self.ref)
         with system.lock:
             if self._state is EXITED or (killer is not None and killer is not self and killer.has_ended):
                 return []
@@ -852,7 +849,6 @@ class Process:
         if self in self.system.undead and not running.is_inside(self):  # its callback has returned at this moment
             self.system.bury(self)
         if to_starter is not None:
-            self.system.leave_pykka(self.ref)  # it may have been registered meanwhile
             self._tell_starter(to_starter)
         while linked:
             linked[-1].take_signal(self, reason)

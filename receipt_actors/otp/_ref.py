@@ -21,7 +21,6 @@ from receipt_actors.otp._messages import (
     Crash,
     ExitReason,
     Name,
-    Reply,
     ReplyEnvelope,
     check_exit_reason,
     check_seconds,
@@ -115,45 +114,6 @@ class CallReply(RequestReply):
                 self.outcome = (value, error)
         if is_first:
             self._process.wake()
-
-
-class GatheredReplies:
-    """The answers to several requests, which reach the process that asked as one message."""
-
-    __slots__ = ("_label", "_missing", "_process", "_replies")
-
-    def __init__(self, process: Process, label: object, count: int) -> None:
-        self._process = process
-        self._label = label
-        self._missing = count
-        self._replies: list[Reply | None] = [None] * count
-
-    def part(self, index: int) -> RequestReply:
-        return _PartOfReplies(self._process, index, self)
-
-    def put(self, index: int, value: object, failure: ExitReason | None) -> None:
-        with self._process.system.lock:
-            self._replies[index] = Reply(index, value, failure)
-            self._missing -= 1
-            is_last = not self._missing
-        if is_last:
-            self.deliver()
-
-    def deliver(self) -> None:
-        self._process.put(ReplyEnvelope(self._label, self._replies, None))
-
-
-class _PartOfReplies(RequestReply):
-    __slots__ = ("_gathered", "_index")
-
-    def __init__(self, process: Process, index: int, gathered: GatheredReplies) -> None:
-        super().__init__(process, None)
-        self._index = index
-        self._gathered = gathered
-
-    def _put(self, value: object, failure: ExitReason | None) -> None:
-        if self._is_first():
-            self._gathered.put(self._index, value, failure)
 
 
 class From:

@@ -75,14 +75,12 @@ class ActorSystem:
     Args:
         name: stands before the names of its threads.
         clock: where its time comes from; the one that passes it closes it. None: the real time.
-        register_with_pykka: True: its actors are in ``pykka.ActorRegistry`` as well, which is a list: the more
-            there are, the longer each start and end takes.
 
     Raises:
         TypeError: ``clock`` is none.
     """
 
-    def __init__(self, name: str = "otp", clock: Clock | None = None, *, register_with_pykka: bool = False) -> None:
+    def __init__(self, name: str = "otp", clock: Clock | None = None) -> None:
         if clock is not None and not all(callable(getattr(clock, name, None)) for name in CLOCK_FUNCTIONS):
             raise TypeError(
                 f"clock must have {', '.join(CLOCK_FUNCTIONS)}, as SystemClock has; {shape_of(clock)} has not"
@@ -96,7 +94,6 @@ class ActorSystem:
         """What its actors share without sending it, by any key (OTP: ``persistent_term``, where references to ETS
         tables and counters are kept). It outlives them; what is in it must be safe to use from several threads.
         """
-        self._register_with_pykka = register_with_pykka
         # What ``sys`` was asked to watch of all of them; replaced, never changed.
         self.watched: Mapping[Hashable, tuple[Chooser, frozenset[EventKind]]] | None = None
         self._names: dict[Name, Process] = {}
@@ -190,10 +187,6 @@ class ActorSystem:
                 process.discard()
         if taken is not None:
             return NotStarted(AlreadyStarted(taken.ref))
-        if self._register_with_pykka:
-            pykka.ActorRegistry.register(process.ref)
-            if process.is_set():  # killed between its name's being known and its being registered
-                self.leave_pykka(process.ref)
         return process
 
     def _check_may_start(self) -> None:
@@ -225,14 +218,6 @@ class ActorSystem:
     def free_name(self, process: Process) -> None:
         if process.name is not None and self._names.get(process.name) is process:
             del self._names[process.name]
-
-    def leave_pykka(self, ref: Ref) -> None:
-        """Take a process out of pykka's registry: when it begins to clean up, as in pykka.
-
-        Not under the lock: pykka's registry logs, and a log handler may use the system.
-        """
-        if self._register_with_pykka:
-            pykka.ActorRegistry.unregister(ref)
 
     def bury(self, process: Process) -> None:
         """Note that a callback of a process that was ended from outside runs no more."""

@@ -1,7 +1,7 @@
 """How Apple words what it knows: verifyReceipt's answers, signed transactions, the Server API's errors. Pure.
 
-Ids, quantities and dates of verifyReceipt are strings, as in Apple's answers. Of the three forms of each date two are
-here, the readable one and ``*_ms``; the third (``*_pst``) is nothing that a program should read.
+As in Apple's answers, ids, quantities and dates of verifyReceipt are strings. The third form of each date (``*_pst``)
+is left out: no program should read it.
 """
 
 from __future__ import annotations

@@ -8,12 +8,8 @@
         ...
         store.recover()
 
-``sandbox.store`` has what it knows and answers; here is how it is asked, and how it fails. It judges sample receipts
-(``sandbox.receipts``) by themselves; its Server API, refunds and notifications are about what it has sold, was given,
-or has judged. It signs with the authority of its key (``sandbox.apple_ca``). It speaks plain HTTP and is no
-public server.
-
-Under ``/simulated/`` it can be told to sell, to refund and to fail (``sandbox.store_control``).
+``sandbox.store`` has what it knows and answers; here is how it is asked, and how it fails. Under ``/simulated/`` it can
+be told to sell, to refund and to fail (``sandbox.store_control``). It speaks plain HTTP and is no public server.
 """
 
 from __future__ import annotations
@@ -174,10 +170,10 @@ class SimulatedAppStore(Store):
 
     # --- what it sells ---
 
-    def sell(self, receipt: SampleReceipt, *, padding_bytes: int = 0) -> str:
+    def sell(self, receipt: SampleReceipt) -> str:
         """Mint a receipt (``receipts.mint``), and remember its purchases."""
         self.record(receipt)
-        return mint(receipt, key=self._key, padding_bytes=padding_bytes)
+        return mint(receipt, key=self._key)
 
     def sell_signed(self, receipt: SampleReceipt, *, flaw: Flaw | None = None) -> str:
         """Mint a signed transaction (``signed_transactions.mint_signed``), and remember it."""

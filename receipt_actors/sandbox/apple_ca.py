@@ -1,17 +1,13 @@
 """A certificate authority that signs as Apple does, and is not Apple: for the simulated App Store and its tests.
 
-A root (P-384), an intermediate (P-384) and a leaf (P-256) with the very extensions that Apple's library looks for, so
-that it accepts what is signed here, in strict mode, as soon as it trusts this root; and, on demand, every broken chain
-and every broken signature that it must refuse.
-
-All of it follows from the key of the simulated App Store, down to the last byte: processes that share the key share the
-authority, and need not talk. With the key, anyone can sign. Trust these roots in tests and staging only.
+Apple's library accepts what is signed here, in strict mode, as soon as it trusts this root. All of it follows from the
+key of the simulated App Store, down to the last byte: processes that share the key share the authority. With the key,
+anyone can sign. Trust these roots in tests and staging only.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 from collections.abc import Mapping, Sequence
@@ -49,18 +45,21 @@ _ORDERS = {  # of the curves' groups: a private key is a number from 1 to one le
 }
 
 
-def _name(common_name: str) -> x509.Name:
+#: Of the certificates, by the label of the key.
+_COMMON_NAMES = {
+    "root": "Simulated App Store Root CA",
+    "intermediate": "Simulated Developer Relations Certification Authority",
+    "leaf": "Simulated receipt signing",
+}
+
+
+def _name(label: str) -> x509.Name:
     attributes = {
-        NameOID.COMMON_NAME: common_name,
+        NameOID.COMMON_NAME: _COMMON_NAMES[label],
         NameOID.ORGANIZATIONAL_UNIT_NAME: "Not Apple: for tests and staging only",
         NameOID.ORGANIZATION_NAME: "receipt_actors",
     }
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes.items()])
-
-
-_ROOT_NAME = _name("Simulated App Store Root CA")
-_INTERMEDIATE_NAME = _name("Simulated Developer Relations Certification Authority")
-_LEAF_NAME = _name("Simulated receipt signing")
 
 
 class Flaw(StrEnum):
@@ -97,11 +96,6 @@ class Authority:
         self._key = key
         self._headers: dict[Flaw | None, str] = {}
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the root, as ``openssl x509 -fingerprint -sha256`` shows it."""
-        return hashlib.sha256(self.root).digest().hex(":").upper()
-
     def write_roots(self, directory: Path) -> Path:
         """Write the root as ``.cer`` (DER) into a directory, which is made where it is not there; returns the file."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -131,7 +125,7 @@ class Authority:
     @cached_property
     def server_api_key(self) -> KeyPair:
         """The key with which a client of this store's Server API signs its tokens."""
-        pem = self._private_key("server api", ec.SECP256R1()).private_bytes(
+        pem = self._private_key("server api").private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         digest = self._digest("server api key id").hex().upper()
@@ -141,7 +135,7 @@ class Authority:
     @cached_property
     def server_api_public_key(self) -> ec.EllipticCurvePublicKey:
         """What those tokens are checked with."""
-        return self._private_key("server api", ec.SECP256R1()).public_key()
+        return self._private_key("server api").public_key()
 
     # --- signatures ---
 
@@ -204,7 +198,7 @@ class Authority:
     @cached_property
     def root(self) -> bytes:
         """The root certificate (DER): the one thing to trust."""
-        return self._issue("root", _ROOT_NAME, self._root_key, _ROOT_NAME, self._root_key, signs_certificates=True)
+        return self._issue("root", "root", "root", signs_certificates=True)
 
     @cached_property
     def intermediate(self) -> bytes:
@@ -217,30 +211,17 @@ class Authority:
         return self._leaf(LEAF_OID)
 
     def _intermediate(self, oid: x509.ObjectIdentifier | None) -> bytes:
-        return self._issue(
-            f"intermediate {oid is not None}",
-            _INTERMEDIATE_NAME,
-            self._intermediate_key,
-            _ROOT_NAME,
-            self._root_key,
-            signs_certificates=True,
-            path_length=0,
-            oid=oid,
-        )
+        serial = f"intermediate {oid is not None}"
+        return self._issue(serial, "intermediate", "root", signs_certificates=True, path_length=0, oid=oid)
 
     def _leaf(self, oid: x509.ObjectIdentifier | None, until: datetime = _UNTIL) -> bytes:
-        label, name = f"leaf {oid is not None} {until:%Y}", _name("Simulated receipt signing")
-        return self._issue(
-            label, name, self._leaf_key, _INTERMEDIATE_NAME, self._intermediate_key, oid=oid, until=until
-        )
+        return self._issue(f"leaf {oid is not None} {until:%Y}", "leaf", "intermediate", oid=oid, until=until)
 
     def _issue(
         self,
-        label: str,
-        subject: x509.Name,
-        key: ec.EllipticCurvePrivateKey,
-        issuer: x509.Name,
-        issuer_key: ec.EllipticCurvePrivateKey,
+        serial_label: str,
+        subject: str,
+        issuer: str,
         *,
         signs_certificates: bool = False,
         path_length: int | None = None,
@@ -248,8 +229,9 @@ class Authority:
         until: datetime = _UNTIL,
     ) -> bytes:
         """Make a certificate with the extensions of OpenSSL's strict mode, and with Apple's where there is one."""
-        serial = int.from_bytes(self._digest(f"serial number of {label}")[:16], "big") >> 1 | 1
-        public, authority = key.public_key(), issuer_key.public_key()
+        serial = int.from_bytes(self._digest(f"serial number of {serial_label}")[:16], "big") >> 1 | 1
+        issuer_key = self._private_key(issuer)
+        public, authority = self._private_key(subject).public_key(), issuer_key.public_key()
         extensions: list[tuple[x509.ExtensionType, bool]] = [
             (x509.SubjectKeyIdentifier.from_public_key(public), False),
             (x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), False),
@@ -258,25 +240,18 @@ class Authority:
         ]
         if oid is not None:
             extensions.append((x509.UnrecognizedExtension(oid, b"\x05\x00"), False))
-        builder = x509.CertificateBuilder(issuer, subject, public, serial, _FROM, until)
+        builder = x509.CertificateBuilder(_name(issuer), _name(subject), public, serial, _FROM, until)
         for extension, is_critical in extensions:
             builder = builder.add_extension(extension, critical=is_critical)
         certificate = builder.sign(issuer_key, hashes.SHA384(), ecdsa_deterministic=True)
         return certificate.public_bytes(serialization.Encoding.DER)
 
     @cached_property
-    def _root_key(self) -> ec.EllipticCurvePrivateKey:
-        return self._private_key("root", ec.SECP384R1())
-
-    @cached_property
-    def _intermediate_key(self) -> ec.EllipticCurvePrivateKey:
-        return self._private_key("intermediate", ec.SECP384R1())
-
-    @cached_property
     def _leaf_key(self) -> ec.EllipticCurvePrivateKey:
-        return self._private_key("leaf", ec.SECP256R1())
+        return self._private_key("leaf")
 
-    def _private_key(self, label: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
+    def _private_key(self, label: str) -> ec.EllipticCurvePrivateKey:
+        curve = ec.SECP384R1() if label in ("root", "intermediate") else ec.SECP256R1()
         number = int.from_bytes(self._digest(f"private key of {label}"), "big")
         return ec.derive_private_key(1 + number % (_ORDERS[curve.name] - 1), curve)
 

@@ -173,7 +173,6 @@ class SampleMessage:
 class Scenario:
     """Messages in the order in which to send them."""
 
-    seed: int
     messages: tuple[SampleMessage, ...]
     #: What the simulated App Store has to know (``SimulatedAppStore.record``) to answer for it by the Server API, and
     #: to refund it; verifyReceipt and signatures do without.
@@ -187,15 +186,14 @@ def make_scenario(
     post_queue: str,
     key: bytes = DEFAULT_KEY,
     *,
-    padding_bytes: int = 0,
     receipts: Receipts = Receipts.APP,
     asked: Asked = Asked.VERIFY_RECEIPT,
 ) -> Scenario:
     """Make ``count`` messages for the game ``bundle_id``. From about 100 on every kind of the mix is among them.
 
-    ``key`` is the simulated App Store's; ``padding_bytes`` make app receipts as heavy as real ones.
+    ``key`` is the simulated App Store's.
     """
-    maker = _Maker(seed, bundle_id, post_queue, key, padding_bytes, asked)
+    maker = _Maker(seed, bundle_id, post_queue, key, asked)
     shares, rest = MIXES[receipts]
     messages: list[SampleMessage] = []
     for kind, share in shares.items():
@@ -206,7 +204,7 @@ def make_scenario(
     while len(messages) < count:
         messages += maker.make(rest)
     maker.random.shuffle(messages)
-    return Scenario(seed, tuple(messages), tuple(maker.sold))
+    return Scenario(tuple(messages), tuple(maker.sold))
 
 
 _MONTHLY: Mapping[str, Any] = {"product_id": "gold_monthly", "expires_at_ms": _FAR_AHEAD_MS}
@@ -242,9 +240,7 @@ _SHARED = (Kind.REPLAYED, Kind.SIGNED_REPLAYED, Kind.BOTH_FORMS)
 class _Maker:
     """Makes messages of each kind, with fresh users and transactions every time."""
 
-    def __init__(
-        self, seed: int, bundle_id: str, post_queue: str, key: bytes, padding_bytes: int, asked: Asked
-    ) -> None:
+    def __init__(self, seed: int, bundle_id: str, post_queue: str, key: bytes, asked: Asked) -> None:
         self.random = random.Random(seed)
         self.sold: list[SampleReceipt] = []
         self._authority = Authority(key)
@@ -253,7 +249,6 @@ class _Maker:
         self._bundle_id = bundle_id
         self._post_queue = post_queue
         self._key = key
-        self._padding_bytes = padding_bytes
         self._last_user_id = self.random.randrange(10**9, 10**12)
         self._last_transaction_id = self.random.randrange(10**14, 10**15)
         self._made: Counter[Kind] = Counter()
@@ -337,7 +332,7 @@ class _Maker:
                 receipt = self._mint(self._purchase(), environment=Environment.SANDBOX)
             case Kind.FORGED:
                 forged = SampleReceipt(self._bundle_id, (self._purchase(),))
-                receipt = forge(forged, key=self._key, padding_bytes=self._padding_bytes)
+                receipt = forge(forged, key=self._key)
             case Kind.MALFORMED:
                 receipt = base64.b64encode(self.random.randbytes(300)).decode()
             case _:
@@ -390,7 +385,7 @@ class _Maker:
         return mint_signed(self._sell(purchase, **fields), self._authority)
 
     def _mint(self, *purchases: Purchase, **fields: Any) -> str:
-        return mint(self._sell(*purchases, **fields), key=self._key, padding_bytes=self._padding_bytes)
+        return mint(self._sell(*purchases, **fields), key=self._key)
 
     def _sell(self, *purchases: Purchase, **fields: Any) -> SampleReceipt:
         receipt = SampleReceipt(**{"bundle_id": self._bundle_id, "purchases": purchases, **fields})

@@ -6,6 +6,7 @@ same ``notificationUUID``. A ``NotificationSender`` keeps to that schedule; the 
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
@@ -49,6 +50,11 @@ class SignedNotification:
     notification_uuid: str
     type: NotificationType
     signed_payload: str = field(repr=False)
+
+    @property
+    def body(self) -> bytes:
+        """The JSON that Apple posts."""
+        return json.dumps({"signedPayload": self.signed_payload}).encode()
 
 
 def sign_notification(
@@ -174,9 +180,14 @@ class NotificationSender:
             self._changed.notify_all()
 
     def _post(self, url: str, notification: SignedNotification) -> tuple[str, bool]:
-        body = {"signedPayload": notification.signed_payload}
         try:
-            answer = self._session.post(url, json=body, timeout=POST_TIMEOUT_SECONDS, allow_redirects=False)
+            answer = self._session.post(
+                url,
+                data=notification.body,
+                headers={"Content-Type": "application/json"},
+                timeout=POST_TIMEOUT_SECONDS,
+                allow_redirects=False,
+            )
         except requests.RequestException as error:
             return type(error).__name__, False
         return f"HTTP {answer.status_code}", answer.status_code in ACCEPTED

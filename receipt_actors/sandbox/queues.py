@@ -59,7 +59,7 @@ class Queue(Generic[Content]):
         self.name = name
         self.dead_letter_queue: Queue[Content] | None = None
         self.max_receive_count = 0
-        self.sent = self.received = self.deleted = self.moved = 0  #: messages so far
+        self.received = self.deleted = self.moved = 0  #: messages so far
         self._messages: dict[Message[Content], None] = {}  # all that are not deleted, the oldest first
         self._by_handle: dict[str, Message[Content]] = {}  # the newest handles
         self._visible: deque[Message[Content]] = deque()
@@ -71,7 +71,6 @@ class Queue(Generic[Content]):
 
     def send(self, message: Message[Content], now: float, deduplication_id: str | None = None) -> str:
         """Add a message that can be received at once. Returns its id; of a repetition the id of the first."""
-        self.sent += 1
         self._messages[message] = None
         self._add(message)
         return message.message_id

@@ -1,11 +1,8 @@
 """Sample receipts: base64 strings that the simulated App Store can judge without having seen them before.
 
-A sample receipt is built like a real one of its shape (``receipt_formats``), so that Apple's own ``ReceiptUtility`` can
-read a transaction id from it. In the place of Apple's signature it has a MAC (HMAC-SHA256 under a key of the
-simulator), and it carries a JSON payload that says what was bought. Only who has the key can mint a genuine one; one
-with another MAC is recognised as a forgery (Apple's 21003), and anything else is malformed (21002).
-
-What Apple would answer follows from the receipt::
+A sample receipt is built like a real one, so that Apple's ``ReceiptUtility`` can read a transaction id from it. In the
+place of Apple's signature it has a MAC: only who has the key can mint a genuine one. What Apple would answer follows
+from the receipt::
 
     SampleReceipt("com.example.game", (Purchase("1000000001"),))               status 0, unified (iOS 7+)
     ... shape=Shape.TRANSACTION                                                status 0, iOS 6 style
@@ -16,8 +13,7 @@ What Apple would answer follows from the receipt::
     ... status=21010                                                           that status
     ... faults=(Fault.apple(21005), Fault.http(503, retry_after="2"))          these first, then fine
 
-and ``mint(receipt)`` makes the string; ``forge(receipt)`` one that fails to authenticate. The same purchases as signed
-transactions of StoreKit 2: ``signed_transactions``.
+``mint(receipt)`` makes the string, ``forge(receipt)`` one with another MAC (21003); anything else is malformed (21002).
 """
 
 from __future__ import annotations
@@ -178,9 +174,9 @@ def mint(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int
     return base64.b64encode(write(receipt, payload.encode(), lambda content: _mac(content, key))).decode()
 
 
-def forge(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY, padding_bytes: int = 0) -> str:
+def forge(receipt: SampleReceipt, *, key: bytes = DEFAULT_KEY) -> str:
     """Make a receipt that looks like ``mint(receipt, key=key)`` and does not authenticate under ``key``."""
-    return mint(receipt, key=b"forged " + key, padding_bytes=padding_bytes)
+    return mint(receipt, key=b"forged " + key)
 
 
 def read(receipt_data: str, *, key: bytes = DEFAULT_KEY) -> SampleReceipt:

@@ -1,13 +1,4 @@
-"""Signed transactions of StoreKit 2 (JWS), minted from the purchases of sample receipts.
-
-::
-
-    mint_signed(SampleReceipt("com.example.game", (Purchase("2000000001"),)))      genuine
-    ... environment=Environment.SANDBOX                                            bought in the sandbox
-    ... Purchase(..., cancelled_at_ms=...)                                         refunded
-    mint_signed(receipt, flaw=Flaw.EXPIRED_LEAF)                                   not to be accepted
-    mint_signed(receipt, changes={"environment": "Xcode"})                         likewise: Apple signs no such thing
-"""
+"""Signed transactions of StoreKit 2 (JWS), minted from the purchases of sample receipts."""
 
 from __future__ import annotations
 

@@ -1,19 +1,7 @@
 """What a running simulated App Store can be told over HTTP, under ``/simulated/``: to sell, to refund, to fail.
 
-::
-
-    POST /simulated/purchases      {"product_id": "coins_100", "app_account_token": "…"}
-                                   {"transaction_id": "…", "app_receipt": "…", "transaction_receipt": "…",
-                                    "signed_transaction": "…"}
-    POST /simulated/receipts       {"receipt": "…"}: a receipt or a signed transaction that was minted elsewhere
-                                   {"transaction_ids": ["…"]}
-    POST /simulated/notifications  {"notification_type": "REFUND", "transaction_id": "…"}
-                                   {"notification_uuid": "…", "signed_payload": "…", "is_sent": true}
-    GET  /simulated/deliveries     [{"notification_uuid": "…", "attempt": 1, "outcome": "HTTP 200", …}]
-    POST /simulated/outage         {"kind": "http", "status": 503}: a ``Fault``, until
-    POST /simulated/recovery       {}
-
-Every field but those above has a default. Answers are JSON; ``error`` says what is wrong with a request (400 or 404).
+The commands are ``purchases``, ``receipts``, ``notifications``, ``deliveries``, ``outage`` and ``recovery``; the
+manual's page on the App Store shows them. Answers are JSON; ``error`` says what is wrong with a request (400 or 404).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Which incidents are worth an alert, when it is due, and what it says. Pure; ``alerts`` has the actor.
+"""Which incidents are worth an alert, when it is due, and what it says. Pure.
 
-The first alert of a kind is due at once. Those that follow within ``PERIOD_SECONDS`` are summed up, and due at their
-end: so there are never more alerts in a minute than there are kinds.
+The first alert of a kind is due at once. Those that follow within ``PERIOD_SECONDS`` are summed up, and due at its end.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ _ALWAYS = {kind.value: kind for kind in AlertKind if kind not in _SOMETIMES}
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which process sends alerts."""
+    """The process that sends alerts."""
 
     host: str
     process: str  #: ``main``, ``worker-1`` and so on, or ``parent``
@@ -69,7 +68,7 @@ class Alert:
     summaries: Mapping[str, int] = field(default_factory=dict)  #: how many had which; at most ``MAX_SUMMARIES``
 
     def as_json(self) -> dict[str, Any]:
-        """Return the body of its message; times are ISO 8601 in UTC."""
+        """Return the body of the message; times are ISO 8601 in UTC."""
         return {
             "version": VERSION,
             "kind": self.kind.value,
@@ -90,7 +89,7 @@ class Alert:
         return json.dumps(self.as_json(), ensure_ascii=False)
 
     def merged(self, later: Alert) -> Alert:
-        """Return both in one, with the story of the later one."""
+        """Return both as one alert, with the story of the later one."""
         summaries = dict(self.summaries)
         for summary, count in later.summaries.items():
             if summary in summaries or len(summaries) < MAX_SUMMARIES:
@@ -119,7 +118,7 @@ class _Outage:
 
 
 class AlertBook:
-    """See the module. Every ``now`` is monotonic."""
+    """Decides when alerts are due. Every ``now`` is monotonic."""
 
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
@@ -145,7 +144,7 @@ class AlertBook:
                 self._gather(self._alert(_ALWAYS[kind], incident))
 
     def take_due(self, now: float, most: int = len(AlertKind)) -> list[Alert]:
-        """Return the alerts to send now, the oldest first, and forget them."""
+        """Remove and return the alerts to send now, the oldest first."""
         for outage in self._outages.values():
             if not outage.is_told and outage.since_seconds + OUTAGE_SECONDS <= now:
                 outage.is_told = True
@@ -155,12 +154,12 @@ class AlertBook:
         return [self._waiting.pop(kind) for kind in kinds]
 
     def take_all(self, now: float) -> list[Alert]:
-        """Return all that would be due later, too."""
+        """Remove and return also the alerts that would be due later."""
         self._not_before.clear()
         return self.take_due(now)
 
     def put_back(self, unsent: Sequence[Alert]) -> None:
-        """Make alerts that could not be sent due at once, merged with what has happened since."""
+        """Make unsent alerts due at once, merged with what has happened since."""
         newer, self._waiting = self._waiting, {}
         for alert in (*unsent, *newer.values()):
             self._gather(alert)
@@ -168,7 +167,7 @@ class AlertBook:
             self._not_before.pop(alert.kind, None)
 
     def next_due_seconds(self) -> float | None:
-        """Return when ``take_due`` has to be called next; None: not before something is noted."""
+        """Return when to call ``take_due`` next; None: not before something is noted."""
         moments = [self._not_before.get(kind, -inf) for kind in self._waiting]
         moments += [each.since_seconds + OUTAGE_SECONDS for each in self._outages.values() if not each.is_told]
         return min(moments, default=None)

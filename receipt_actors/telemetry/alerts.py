@@ -1,9 +1,8 @@
-"""The alerts actor: tells operators what they should know of now.
+"""``Alerts``: the actor that tells operators what they should know of now.
 
-It hears of every incident and decides with the ``alert_book`` what is worth an alert. Its sink sends alerts on an I/O
-thread, so no actor waits for it. While that fails alerts are kept and summed up, one of each kind, and tried again
-after pauses that grow; the log says so once. When it is told to end, after all others, it sends what it has; its
-supervisor bounds the time for that. A crash forgets what had not been sent.
+It hears of every incident; the ``alert_book`` decides what is worth an alert. A thread sends alerts, so no actor waits.
+While that fails alerts are kept and summed up, one of each kind, and tried again after pauses that grow; the log says
+so once. At its end it sends what it has, within ``SHUTDOWN_SECONDS``. A crash forgets what had not been sent.
 """
 
 from __future__ import annotations
@@ -11,22 +10,19 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from math import inf
 from typing import Any, ClassVar
 
-import pykka
-
 from receipt_actors.domain.ports import EntryFailure, OutgoingMessage, Queues
 from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.domain.sqs_rules import in_group
 from receipt_actors.errors import QueueRefused, UnavailableError
-from receipt_actors.otp import ChildSpec, Crash, ExitReason, GenServer, Name, Receive, Receiving, Reply, Start, Timer
+from receipt_actors.otp import ChildSpec, Crash, ExitReason, GenServer, Receive, Receiving, Reply, Start, Timer
 from receipt_actors.telemetry.alert_book import Alert, AlertBook, AlertKind, Origin
-from receipt_actors.telemetry.incidents import INCIDENTS, Incidents, TellNow
+from receipt_actors.telemetry.incidents import INCIDENTS, Incidents
 from receipt_actors.telemetry.overview import Incident
 
 logger = logging.getLogger(__name__)
@@ -34,14 +30,11 @@ logger = logging.getLogger(__name__)
 ALERTS = "alerts"  #: the name of the actor that sends to the alerts queue
 ALERT_LISTENER = "alert_listener"  #: of the one that calls a function of the embedding program
 SHUTDOWN_SECONDS = 5.0  #: for the last alerts to be sent
-LAST_WORD_SECONDS = 1.0  #: for what has happened before the end to be told
 TRY_AGAIN = RetryPolicy(1_000_000_000, first_seconds=1.0, max_seconds=60.0)  #: after alerts could not be sent
 
 
 @dataclass(frozen=True, slots=True)
 class AlertSink:
-    """Where alerts go."""
-
     title: str  #: for the log
     send: Callable[[Sequence[Alert]], Sequence[EntryFailure | None]]  #: one value an alert, as ``Queues.send`` has it
     max_alerts: int  #: in one call; calls are made on an I/O thread, one at a time
@@ -73,16 +66,13 @@ def alert_function(function: Callable[[Alert], object]) -> AlertSink:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """To itself: something may be due, or the pause after a failure is over."""
+    pass
 
 
 class Alerts(GenServer):
-    """See the module. ``incidents`` knows it by its ``name``."""
-
     trap_exit: ClassVar[bool] = True
 
-    def __init__(self, name: Name, sink: AlertSink, origin: Origin) -> None:
-        self._name = name
+    def __init__(self, sink: AlertSink, origin: Origin) -> None:
         self._sink = sink
         self._book = AlertBook(origin)
         self._pool = self.system.new_blocking_pool(f"alerts to {sink.title}", 1)
@@ -99,10 +89,6 @@ class Alerts(GenServer):
         return None
 
     def _finish(self) -> Receiving:
-        """Take what has happened until now, then try to send each alert once more."""
-        with suppress(pykka.Timeout, pykka.ActorDeadError):
-            for incident in (yield from self.call_to(INCIDENTS, TellNow(self._name), LAST_WORD_SECONDS)):
-                self._book.note(incident, self.clock.monotonic())
         if self._under_way:
             self._settle((yield Receive(lambda message: isinstance(message, Reply))))
         rest = self._book.take_all(self.clock.monotonic())
@@ -123,7 +109,7 @@ class Alerts(GenServer):
         return self._look() if isinstance(message, _Look) else super().handle_info(message)
 
     def _look(self) -> None:
-        """Send what is due, the oldest first, unless something is under way; look again when something may be due."""
+        """Send what is due, unless a batch is under way; look again when something may be due."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -190,15 +176,10 @@ class Alerts(GenServer):
 
 
 def incident_specs(sinks: Mapping[str, AlertSink], source_queues: Sequence[str], process: str) -> Sequence[ChildSpec]:
-    """Describe ``incidents``, and for each sink the actor that sends to it, of this name.
-
-    They come after it: they end first, and can ask for what has not been told.
-    """
+    """Describe an actor for each sink, with its name, then ``incidents``, which ends first and tells them the rest."""
     origin = Origin(socket.gethostname(), process, ", ".join(source_queues), metadata.version("receipt-actors"))
-    return [
-        ChildSpec("incidents", Start(Incidents, tuple(sinks), name=INCIDENTS)),
-        *(
-            ChildSpec(name, Start(Alerts, name, sink, origin, name=name), shutdown=SHUTDOWN_SECONDS)
-            for name, sink in sinks.items()
-        ),
+    listeners = [
+        ChildSpec(name, Start(Alerts, sink, origin, name=name), shutdown=SHUTDOWN_SECONDS)
+        for name, sink in sinks.items()
     ]
+    return [*listeners, ChildSpec("incidents", Start(Incidents, tuple(sinks), name=INCIDENTS))]

@@ -1,7 +1,4 @@
-"""``SystemControl``: what an operator may ask of a running system; and ``Watcher``, which looks at one on a thread.
-
-``ReceiptSystem`` and ``ProcessGroup`` are a ``SystemControl``.
-"""
+"""``SystemControl``: what an operator may ask of a running system; and ``Watcher``, which looks at one on a thread."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeAlias
 
 from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.overview import Overview
@@ -18,19 +14,17 @@ from receipt_actors.telemetry.trace_filters import TraceFilter
 
 MAX_EVENTS: Final = 10_000  #: that a trace may ask for
 MAX_SECONDS: Final = 3_600.0  #: likewise
+OnEvent: TypeAlias = Callable[[Mapping[str, Any]], None]
+OnEnd: TypeAlias = Callable[[str], None]
 
 
 class UnknownActor(LookupError):
-    """No actor has this name."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class TraceRequest:
-    """What to trace, and how much of it at most.
-
-    Raises:
-        TraceRefused: no event can match the filters, or limit or seconds are out of range.
-    """
+    """What to trace, and how much at most. Raises ``TraceRefused`` if nothing can match, or a bound is out of range."""
 
     filters: Mapping[str, Sequence[str]]  #: values by name, see ``telemetry.trace_filters``; ``{}``: every event
     limit: int = 10  #: events
@@ -46,49 +40,41 @@ class TraceRequest:
 
 
 class Trace(Protocol):
-    """A trace that runs."""
-
     @property
     def lost(self) -> int:
-        """Count the events so far that may have matched and are not told, for lack of room or time."""
+        """Return how many events may have matched and are not told, for lack of room or time."""
 
     def stop(self) -> None:
         """End it; ``on_end`` is called if it was not."""
 
 
 class SystemControl(Protocol):
-    """See the module. Every method may be called on any thread, and returns within seconds."""
+    """``ReceiptSystem`` or ``ProcessGroup``. Every method may be called on any thread, and returns within seconds."""
 
     def overview(self, *, looks_at_queues: bool = True) -> Overview:
-        """Look at everything, in every state; without ``looks_at_queues`` SQS is not called."""
+        """Look at the system, in every state; without ``looks_at_queues`` SQS is not called."""
 
     def pause(self) -> None:
         """Take in nothing more until ``resume``; what is in flight is finished."""
 
-    def resume(self) -> None:
-        """Undo ``pause``."""
+    def resume(self) -> None: ...
 
     def actor_state(self, name: str) -> Mapping[str, Any]:
-        """Describe an actor's state in JSON's types, without receipts and secrets; by process where there are several.
+        """Describe an actor in JSON's types, without receipts and secrets; by process if there are several.
 
-        Raises:
-            UnknownActor: no actor has this name.
+        Raises ``UnknownActor``.
         """
 
-    def trace(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> Trace:
-        """Trace. ``on_event`` gets each event as a flat mapping of JSON's types, ``on_end`` once why it is over.
+    def trace(self, request: TraceRequest, on_event: OnEvent, on_end: OnEnd) -> Trace:
+        """Call ``on_event`` with each event, a flat mapping of JSON's types, and ``on_end`` once with why it is over.
 
-        Both are called on any thread and must not block.
-
-        Raises:
-            TraceRefused: too many traces run, or the system has ended.
+        They are called on any thread and must not block. Raises ``TraceRefused`` if too many traces run, or the system
+        has ended.
         """
 
 
 class Watcher(ABC):
-    """Looks at a system from ``watch`` to ``close``, on a thread of its own; as a context manager it closes itself."""
+    """Looks at a system from ``watch`` to ``close``, on a thread of its own."""
 
     def __init__(self, name: str, close_seconds: float | None = None) -> None:
         self._name = name
@@ -97,14 +83,12 @@ class Watcher(ABC):
         self._thread: threading.Thread | None = None
 
     def watch(self, system: SystemControl) -> None:
-        """Look at this system from now on. To be called once."""
-        self._thread = threading.Thread(
-            target=self._run, args=(system,), name=f"receipt-actors-{self._name}", daemon=True
-        )
+        """Look at this system from now on. Call it once."""
+        name = f"receipt-actors-{self._name}"
+        self._thread = threading.Thread(target=self._run, args=(system,), name=name, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more."""
         self._is_over.set()
         if self._thread is not None:
             self._thread.join(self._close_seconds)
@@ -116,7 +100,5 @@ class Watcher(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -17,6 +17,8 @@ ANSWERED_LOGGER = f"{LOGGER}.answered"
 
 _NOT_ITS_OWN = frozenset({Reason.DRAINED, Reason.GROUP_HANDED_BACK})  #: not about the message itself
 
+_SHOWN = ("transaction_id", "verdict", "reason")  #: of a result
+
 _logger = logging.getLogger(LOGGER)
 _answered_logger = logging.getLogger(ANSWERED_LOGGER)
 if _answered_logger.level == logging.NOTSET:  # else the program has set a level already
@@ -28,23 +30,17 @@ def log_answered(message_id: str, user_id: int, results: Sequence[Result], secon
     if not _answered_logger.isEnabledFor(logging.INFO):
         return
     told = "; ".join(f"transaction {each.transaction_id} is {each.verdict}, {each.reason}" for each in results)
-    _answered_logger.info(
-        "message %s of user %d answered after %.3f s: %s",
-        message_id,
-        user_id,
-        seconds,
-        told,
-        extra={
-            "event": "answered",  # not summed up: an operator asked for all of them
-            "message_id": message_id,
-            "user_id": user_id,
-            "seconds": round(seconds, 3),
-            "results": [
-                {"transaction_id": each.transaction_id, "verdict": each.verdict, "reason": each.reason}
-                for each in results
-            ],
-        },
-    )
+    fields = {
+        "event": "answered",  # not summed up: an operator asked for all of them
+        "message_id": message_id,
+        "user_id": user_id,
+        "seconds": round(seconds, 3),
+        "results": [
+            {name: getattr(each, name) for name in ("transaction_id", "verdict", "reason")} for each in results
+        ],
+    }
+    words = "message %s of user %d answered after %.3f s: %s"
+    _answered_logger.info(words, message_id, user_id, seconds, told, extra=fields)
 
 
 def log_moved(message_id: str, reason: Reason, detail: str, seconds: float) -> None:

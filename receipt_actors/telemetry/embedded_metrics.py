@@ -1,7 +1,4 @@
-"""CloudWatch's embedded metric format: metrics as a line of the log, which CloudWatch reads; no API is called.
-
-The manual (operations) lists the metrics. Nothing is a dimension that a player or a message has.
-"""
+"""CloudWatch's embedded metric format: metrics as lines of the log. The manual (operations) lists them."""
 
 from __future__ import annotations
 
@@ -30,9 +27,9 @@ _FATES = {"answered": "Answered", "handed_back": "HandedBack", "moved": "Moved",
 def embedded_metrics(
     earlier: Overview, later: Overview, dimensions: Mapping[str, str] | None = None
 ) -> Sequence[dict[str, Any]]:
-    """Return the documents of what happened between two looks, one for each source queue.
+    """Return the documents of what happened between two overviews, one for each source queue.
 
-    With ``dimensions`` beside ``SourceQueue`` every metric is there twice: by ``SourceQueue``, and by all of them.
+    With ``dimensions`` every metric is there twice: by ``SourceQueue``, and by all of them.
     """
     new = later.statistics.since(earlier.statistics)
     seconds = later.at_seconds - earlier.at_seconds
@@ -59,7 +56,6 @@ def embedded_metrics(
 
 
 def _metrics_of_source(later: Overview, new: StatisticsSnapshot, queue: str | None) -> _Metrics:
-    """Return the metrics of a source queue; None: of the only one."""
     received = new.received if queue is None else new.calls.get(f"receive from {queue}", ServiceCalls()).entries
     return {
         "Heartbeat": ("Count", sum(process.state not in _NO_LIFE for process in later.processes)),
@@ -95,7 +91,7 @@ def _retries(earlier: Overview, later: Overview) -> int:
 
 
 def _values(latencies: Latencies) -> dict[str, object]:
-    """Write a histogram with at most ``MAX_VALUES``: neighbours become one, their mean."""
+    # At most ``MAX_VALUES``: neighbours become one, their mean.
     counts = latencies.counts()
     width = -(-len(counts) // MAX_VALUES)
     groups = [counts[start : start + width] for start in range(0, len(counts), width)]
@@ -116,10 +112,7 @@ def _rounded(seconds: float) -> float:
 
 
 class MetricsLog(Watcher):
-    """Writes the metrics to a file descriptor at each interval, and the last ones when it is closed.
-
-    It never waits for a reader of the lines: those that do not fit into the pipe are lost.
-    """
+    """Writes the metrics to a file descriptor at each interval, and when it is closed, without waiting for a reader."""
 
     def __init__(
         self, descriptor: int, *, interval_seconds: float = 60.0, dimensions: Mapping[str, str] | None = None
@@ -140,9 +133,6 @@ class MetricsLog(Watcher):
         while not is_over:
             is_over = self._is_over.wait(self._interval_seconds)
             later = system.overview()
-            for each in embedded_metrics(earlier, later, self._dimensions):
-                self._write(each)
+            for document in embedded_metrics(earlier, later, self._dimensions):
+                self._writer.handle(logging.makeLogRecord({"msg": json.dumps(document), "levelno": logging.INFO}))
             earlier = later
-
-    def _write(self, document: Mapping[str, Any]) -> None:
-        self._writer.handle(logging.makeLogRecord({"msg": json.dumps(document), "levelno": logging.INFO}))

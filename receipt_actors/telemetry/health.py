@@ -1,8 +1,7 @@
 """Whether a system is healthy and ready: judged from overviews, for probes and watchdogs.
 
-A *healthy* system's tree is whole, or is being restarted right now: starting it anew would not help. A *ready* one
-takes messages in, or would if a service were available, or if other nodes left it something to do. Of several processes
-one that is ready is enough: while another is restarted, messages are answered.
+The tree of a *healthy* system is whole, or is being restarted: a new process would not help. A *ready* system takes
+messages in, or waits for a service or for other nodes. Of several processes one that is ready is enough.
 """
 
 from __future__ import annotations
@@ -31,12 +30,10 @@ _WHICH_OF_SEVERAL = {
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """A judgement of a system; ``why`` says what is not as it should be."""
-
     state: State
     is_healthy: bool
     is_ready: bool
-    why: tuple[str, ...]
+    why: tuple[str, ...]  #: what is not as it should be
 
     def as_json(self) -> dict[str, object]:
         return {"state": self.state.value, "why": list(self.why)}
@@ -58,7 +55,7 @@ class HealthWatch:
         self._missing_since = {name: self._missing_since.get(name, now) for name in missing}
         too_long = sorted(name for name, since in self._missing_since.items() if now - since >= MOMENT_SECONDS)
         has_ended = _has_ended(overview)
-        why = [*_why_not_ready(overview)]
+        why = list(_why_not_ready(overview))
         why += [f"{name} is missing for more than {MOMENT_SECONDS:g} s" for name in too_long]
         services = sorted({service for process in overview.processes for service in process.unavailable})
         why += [f"{service} is unavailable" for service in services]
@@ -74,7 +71,6 @@ def _is_ready(overview: Overview) -> bool:
 
 
 def _why_not_ready(overview: Overview) -> Iterator[str]:
-    """Say what the state means, and which processes are in it if not all are."""
     names = [process.name for process in overview.processes if process.state is overview.state]
     if overview.state in _WHICH_OF_SEVERAL and 0 < len(names) < len(overview.processes):
         yield f"{', '.join(names)} {_WHICH_OF_SEVERAL[overview.state]}"

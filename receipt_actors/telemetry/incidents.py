@@ -3,8 +3,7 @@
 The actor ``incidents`` gets OTP's reports and the facts that actors cast to it (``Noticed``). Related ones become one
 incident: a validator's crash, what its supervisor did, and what became of its message. Alike ones within a minute are
 one with a count: they differ in numbers and ids only, or are about messages and have the same reason. Listeners
-(``alerts``) get each when its story is complete, and the alike ones when the minute is over; the beginning and the end
-of an outage at once, so that they come in order.
+(``alerts``) get each when its story is complete, and the alike ones at the end of the minute.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from receipt_actors.otp import (
     ActorSystem,
     CrashReport,
     ExitReason,
-    From,
     GenServer,
     Name,
     Ref,
@@ -57,19 +55,16 @@ class IncidentKind(StrEnum):
     ABANDONED = "abandoned"  #: a drain was over before all messages were finished, and handed them back
     ROLE = "role"  #: this node took up work that other nodes share, stands by, or lost its place
     NODE_LOST = "node_lost"  #: this node took another one, which is not heard of any more, out of their group
-    STEPPED_DOWN = (
-        "stepped_down"  #: this node could receive nothing for a while, and stepped down for one that stands by
-    )
+    STEPPED_DOWN = "stepped_down"  #: this node could receive nothing, and stepped down for one that stands by
 
 
 OF_MESSAGES = frozenset({IncidentKind.MOVED, IncidentKind.HANDED_BACK})  #: alike where their reason is the same
-_WITHOUT_A_STORY = frozenset({IncidentKind.OUTAGE, IncidentKind.RECOVERED})
+#: Told at once: so the beginning and the end of an outage come in order.
+_WITHOUT_A_STORY = frozenset({IncidentKind.OUTAGE, IncidentKind.RECOVERED, IncidentKind.ABANDONED})
 
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Report something that an operator may want to know of."""
-
     kind: IncidentKind
     subject: str  #: a service, a reason, an actor
     summary: str  #: one line
@@ -79,26 +74,15 @@ class Noticed:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorCrashed:
-    """Report what became of the message of an actor whose crash is reported, too."""
-
-    actor: Ref
+    actor: Ref  #: its crash is reported, too
     message_id: str
-    outcome: str  #: a line of the story
-
-
-@dataclass(frozen=True, slots=True)
-class TellNow:
-    """Tell the listeners at once of all news. The answer has them, for a listener that asks because it ends."""
-
-    asking: Name | None = None
+    outcome: str  #: of the message: a line of the story
 
 
 @dataclass(frozen=True, slots=True)
 class _Due:
-    """To itself: tell of this incident; if its period ``is_over`` the next one that is alike is another one."""
-
     opened: _Open
-    is_over: bool
+    is_over: bool  #: its period: the next one that is alike is another one
 
 
 @dataclass(slots=True, eq=False)
@@ -122,7 +106,7 @@ def listen_to_reports(system: ActorSystem) -> None:
 
 
 def incidents_of(system: ActorSystem) -> tuple[Incident, ...]:
-    """Return the incidents of a system, the newest first; on any thread, and after its end, too."""
+    """Return the incidents of a system, the newest first; on any thread, also after its end."""
     incidents: tuple[Incident, ...] = system.terms.get(INCIDENTS, ())
     return incidents
 
@@ -204,13 +188,10 @@ class Incidents(GenServer):
         return opened
 
     def _add(self, opened: _Open | None, story: Sequence[str], message_id: str | None = None) -> None:
-        """Add to a story. It may be that of another actor by now, whose end was alike."""
         if opened is not None:
             incident = opened.incident
-            lines = (*incident.story, *(line for line in _lines(story) if line not in incident.story))
-            self._change(
-                opened, replace(incident, story=lines[:MAX_STORY_LINES], message_id=message_id or incident.message_id)
-            )
+            lines = (*incident.story, *(line for line in _lines(story) if line not in incident.story))[:MAX_STORY_LINES]
+            self._change(opened, replace(incident, story=lines, message_id=message_id or incident.message_id))
 
     def _change(self, opened: _Open, incident: Incident) -> None:
         before, opened.incident = opened.incident, incident
@@ -225,12 +206,11 @@ class Incidents(GenServer):
     # --- listeners ---
 
     def handle_info(self, message: Any) -> Any:
-        if not isinstance(message, _Due):
-            return super().handle_info(message)
-        if message.is_over:
-            self._close(message.opened)
-        else:
-            self._tell(message.opened)
+        match message:
+            case _Due(opened, is_over):
+                self._close(opened) if is_over else self._tell(opened)
+            case _:
+                return super().handle_info(message)
         return None
 
     def _close(self, opened: _Open) -> None:
@@ -238,33 +218,19 @@ class Incidents(GenServer):
         if self._open.get(opened.key) is opened:
             del self._open[opened.key]
 
-    def handle_call(self, request: Any, from_: From) -> Any:
-        if not isinstance(request, TellNow):
-            return super().handle_call(request, from_)
-        return self._tell_all(request.asking)
-
     def terminate(self, reason: ExitReason) -> None:
-        self._tell_all()
+        for opened in self._open.values():
+            self._tell(opened)
 
-    def _tell_all(self, but: Name | None = None) -> tuple[Incident, ...]:
-        told = [self._tell(opened, but) for opened in self._open.values()]
-        return tuple(news for news in told if news is not None)
-
-    def _tell(self, opened: _Open, but: Name | None = None) -> Incident | None:
-        """Cast the news of an incident, and return it; None if there is none."""
-        count = opened.incident.count - opened.told
-        if not count:
-            return None
-        opened.told = opened.incident.count
-        news = replace(opened.incident, count=count)
-        for listener in self._listeners:
-            if listener != but:
-                self.cast(listener, news)
-        return news
+    def _tell(self, opened: _Open) -> None:
+        if count := opened.incident.count - opened.told:
+            opened.told = opened.incident.count
+            for listener in self._listeners:
+                self.cast(listener, replace(opened.incident, count=count))
 
 
 def _short(actor: str) -> str:
-    """Return an actor's registered name, else its class, out of a report: ``Validator (urn:uuid:...)``."""
+    # The registered name, else the class, out of a report: ``Validator (urn:uuid:...)``.
     class_name, _, rest = actor.partition(" (")
     return class_name if not rest or rest.startswith("urn:") else rest.removesuffix(")")
 

@@ -1,8 +1,6 @@
-"""The log: how a line looks, how a flood of alike lines is summed up, and how lines are written without a wait.
+"""The log: how a line looks, how a flood of alike lines is summed up, and how lines are written without a wait."""
 
-structlog (0.1 s to import, where a start takes 0.6) and python-json-logger (which writes all that a record has) were
-considered.
-"""
+# structlog takes 0.1 s to import, where a start takes 0.6; python-json-logger writes all that a record has.
 
 from __future__ import annotations
 
@@ -15,6 +13,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
@@ -35,25 +35,19 @@ FLUSH_SECONDS = 1.0  #: for the rest to be written when the process ends
 
 
 class TextLines(logging.Formatter):
-    """``2026-11-25 04:09:57,342 WARNING receipt_actors.decisions: ...``, with a worker's name after the level.
-
-    Control characters are escaped, so that no untrusted text can forge a line or command a terminal.
-    """
+    """``2026-11-25 04:09:57,342 WARNING receipt_actors.decisions: ...``, with a worker's name after the level."""
 
     def __init__(self, worker: str | None = None) -> None:
         name = "" if worker is None else f"{worker} "
         super().__init__(f"%(asctime)s %(levelname)s {name}%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = super().format(record)  # no untrusted text in it may forge a line or command a terminal
         return text if text.isprintable() else "\n".join(map(printable, text.split("\n")))
 
 
 class JsonLines(logging.Formatter):
-    """An object on one line: ``time`` (UTC), ``level``, ``logger``, ``process`` (a worker's name) and ``message``.
-
-    Then those of ``FIELDS`` that the record has, ``report`` if it is one of the OTP layer, and ``traceback``.
-    """
+    """An object on one line: time, level and so on, ``FIELDS``, an OTP ``report``, and a ``traceback``."""
 
     def __init__(self, worker: str | None = None) -> None:
         super().__init__()
@@ -81,25 +75,22 @@ class JsonLines(logging.Formatter):
         return json.dumps(line)
 
 
+@dataclass(slots=True)
 class _Flood:
     """The lines of one shape within one period."""
 
-    __slots__ = ("last", "left_out", "passed", "until_seconds")
-
-    def __init__(self, until_seconds: float) -> None:
-        self.until_seconds = until_seconds
-        self.passed = 0
-        self.left_out = 0
-        self.last: logging.LogRecord | None = None
+    until_seconds: float
+    passed: int = 0
+    left_out: int = 0
+    last: logging.LogRecord | None = None
 
 
 class FloodGuard(logging.Handler):
-    """Passes on to ``target``, of lines that are alike, ``burst`` in each period, and one that counts the rest.
+    """Passes on ``burst`` alike lines (``info_burst`` below WARNING) in each period, and one that counts the rest.
 
-    Otherwise a service that fails, or a bug that meets every message, fills the log, and the one line that matters
-    drowns. Lines are alike if they differ in ids and numbers only. Those below WARNING have ``info_burst``. DEBUG is
-    not counted, nor are records with an ``event``, as those of an actor's trace: an operator has asked for all of them.
-    The count comes with the next record after the period, or with ``close``.
+    Otherwise a service that fails fills the log, and the one line that matters drowns. Lines are alike if they differ
+    in ids and numbers only. DEBUG and records with an ``event`` all pass: an operator has asked for them. The count
+    comes with the next record after the period, or with ``close``.
     """
 
     def __init__(
@@ -139,11 +130,8 @@ class FloodGuard(logging.Handler):
             flood.last = record
 
     def close(self) -> None:
-        self.acquire()
-        try:
+        with self.lock or nullcontext():
             self._sum_up(float("inf"))
-        finally:
-            self.release()
         super().close()
 
     def _sum_up(self, now: float) -> None:
@@ -165,7 +153,7 @@ class FloodGuard(logging.Handler):
 
 
 def shape(text: str) -> str:
-    """Return what alike lines have in common."""
+    """Return what alike lines share."""
     return _VARIABLE.sub("#", text[:_SHAPE_CHARACTERS])
 
 
@@ -179,9 +167,8 @@ def _text(record: logging.LogRecord) -> str:
 class LogWriter(logging.Handler):
     """Writes lines to a file descriptor, which stays open, on a thread: a slow or stuck reader blocks no actor.
 
-    Lines that do not fit into its bounded queue are lost; a line says how many, as soon as there is room. ``close``
-    (``logging.shutdown`` calls it when the process ends) waits until all is written, at most ``flush_seconds``. A
-    process that is killed may lose its last lines.
+    Lines that do not fit into its bounded queue are lost; a line says how many, as soon as there is room. ``close``,
+    which ``logging.shutdown`` calls, waits until all is written, at most ``flush_seconds``.
     """
 
     def __init__(
@@ -199,7 +186,6 @@ class LogWriter(logging.Handler):
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take the line at once, or count it as lost."""
         try:
             data = self._line(record)
         except Exception:  # noqa: BLE001 # as every handler of the standard library does
@@ -247,7 +233,6 @@ class LogWriter(logging.Handler):
             self._write(data)
 
     def _write(self, data: bytes) -> None:
-        """Write one line, in one piece if possible: several processes may write to one pipe."""
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]

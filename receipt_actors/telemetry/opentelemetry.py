@@ -1,9 +1,7 @@
-"""Traces for OpenTelemetry: one for each delivery that is over, sent by OTLP over HTTP. Needs the extra ``otel``.
+"""Traces for OpenTelemetry: one for each delivery that is over, by OTLP over HTTP. Needs the extra ``otel``.
 
-The SDK queues the spans and exports them on a thread of its own. Spans that do not fit in its queue, or can't be
-exported, are lost, and the SDK logs it. Its standard variables hold: ``OTEL_EXPORTER_OTLP_...``,
-``OTEL_RESOURCE_ATTRIBUTES``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER`` and its ``_ARG``, ``OTEL_BSP_...`` and
-``OTEL_SDK_DISABLED``. Import it only where it is wanted: it imports the whole library.
+The SDK queues the spans and exports them on a thread of its own; it logs those that it loses. Its standard variables
+``OTEL_...`` hold. Import this module only where it is needed: it imports the whole library.
 """
 
 from __future__ import annotations
@@ -48,11 +46,7 @@ _STEPS: Final[Mapping[str, tuple[str, SpanKind]]] = {
 
 
 def open_exporter(version: str) -> OpenTelemetryExporter | None:
-    """Open the exporter for this version of the program; None if ``OTEL_SDK_DISABLED`` is set.
-
-    Raises:
-        ConfigurationError: the variables ``OTEL_BSP_...`` contradict each other.
-    """
+    """Open the exporter; None if ``OTEL_SDK_DISABLED``. Raises ``ConfigurationError`` for a wrong ``OTEL_BSP_...``."""
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     try:
@@ -62,7 +56,7 @@ def open_exporter(version: str) -> OpenTelemetryExporter | None:
 
 
 class OpenTelemetryExporter:
-    """See the module. Its methods may be called on any thread, and return at once but for ``close``."""
+    """Any thread may call its methods, which return at once, except ``close``."""
 
     def __init__(self, exporter: SpanExporter, version: str) -> None:
         ours: dict[str, str | int] = {
@@ -78,7 +72,7 @@ class OpenTelemetryExporter:
         self._tracer = self._provider.get_tracer("receipt_actors", version)
 
     def begin(self, parent: TraceContext | None, began_at_seconds: float) -> DeliverySpan:
-        """Begin the span of a delivery (UNIX time); ``parent`` is the context that its message brought along."""
+        """Begin the span of a delivery (UNIX time); ``parent`` is the context of its message."""
         around = Context()
         if parent is not None:
             flags = TraceFlags(TraceFlags.SAMPLED if parent.is_sampled else TraceFlags.DEFAULT)
@@ -89,7 +83,7 @@ class OpenTelemetryExporter:
         return DeliverySpan(self._tracer, span)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Pass on what there is. A request that takes longer is left behind, on a daemon thread."""
+        """Export the rest. A request that takes longer is left to a daemon thread."""
         closing = threading.Thread(target=self._provider.shutdown, name="receipt-actors-traces", daemon=True)
         closing.start()
         closing.join(seconds)
@@ -97,25 +91,20 @@ class OpenTelemetryExporter:
 
 
 class DeliverySpan:
-    """The span of a delivery that is under way."""
-
     def __init__(self, tracer: Tracer, span: Span) -> None:
         self._tracer = tracer
         self._span = span
 
     @property
     def is_wanted(self) -> bool:
-        """Whether it is sampled, and ``end`` has to be called."""
         return self._span.is_recording()
 
     @property
     def context(self) -> TraceContext:
-        """The context to hand on."""
         context = self._span.get_span_context()
         return TraceContext(context.trace_id, context.span_id, context.trace_flags.sampled)
 
     def end(self, delivery: FinishedDelivery) -> None:
-        """Export the delivery: a span for each step, and this one around them."""
         within = set_span_in_context(self._span, Context())
         ends = [*(begin for _step, begin in delivery.steps[1:]), delivery.ended_at_seconds]
         for number, ((step, begin), end) in enumerate(zip(delivery.steps, ends, strict=True), start=1):
@@ -132,7 +121,7 @@ class DeliverySpan:
 
 
 def _attributes(delivery: FinishedDelivery) -> dict[str, str | int | list[str]]:
-    """Name the facts as the semantic conventions of messaging do, the others with our own prefix."""
+    # Named as in the semantic conventions of messaging; the others have our own prefix.
     attributes: dict[str, str | int | list[str] | None] = {
         "messaging.system": "aws_sqs",
         "messaging.operation.type": "process",

@@ -1,7 +1,4 @@
-"""What a running system looks like at one moment: for the admin port, its page, the terminal, and embedders.
-
-All values can be sent between processes as JSON, and hold nothing of a receipt and no secret.
-"""
+"""What a running system looks like at one moment. All values can be sent as JSON, and hold no receipt and no secret."""
 
 from __future__ import annotations
 
@@ -21,21 +18,21 @@ PROC = Path("/proc/self")
 
 
 class State(enum.StrEnum):
-    """What a system, or one process of it, is doing."""
+    """What a system, or one of its processes, does."""
 
     STARTING = "starting"
     CONSUMING = "consuming"
-    WAITING = "waiting"  #: services are unavailable: what is in flight is kept, nothing is taken in from any source
+    WAITING = "waiting"  #: services are unavailable: what is in flight is kept, nothing is taken in
     PAUSED = "paused"  #: by an operator: what is in flight is finished, nothing is taken in
-    STANDBY = "standby"  #: other nodes do the work: it takes over from one that goes
+    STANDBY = "standby"  #: other nodes do the work; it takes over from one that goes
     DRAINING = "draining"
-    SILENT = "silent"  #: one of several processes that has not said for seconds how it goes: it may hang
+    SILENT = "silent"  #: one of several processes that has sent no report for seconds: it may hang
     ENDED = "ended"  #: the tree has ended: a storm of crashes, or the end of a drain
 
 
 @dataclass(frozen=True, slots=True)
 class ActorOverview(JsonValue):
-    """One actor, and what it supervises."""
+    """An actor, and what it supervises."""
 
     name: str  #: by which ``status --actor`` finds it, such as ``in_flight`` or ``result_batcher ResultsSQS``
     kind: str  #: ``worker`` or ``supervisor``
@@ -68,7 +65,7 @@ class ServiceOverview(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class Usage(JsonValue):
-    """What a process takes of its machine."""
+    """The resources that a process uses."""
 
     cpu_seconds: float
     memory_bytes: int  #: resident
@@ -92,7 +89,7 @@ class Incident(JsonValue):
 
 @dataclass(frozen=True, slots=True)
 class ProcessOverview(JsonValue):
-    """One process that validates."""
+    """A process that validates."""
 
     name: str  #: ``main``, or ``worker-1`` and so on
     pid: int
@@ -121,7 +118,7 @@ class NodeState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NodeOverview(JsonValue):
-    """A node of the group, as one of them knows it."""
+    """A node of the group, as one of its nodes knows it."""
 
     name: str
     state: NodeState  #: what the others do is known as of their last sign
@@ -146,16 +143,16 @@ class RoleOverview(JsonValue):
 
     @property
     def own(self) -> NodeOverview | None:
-        """The node that says so, as its group knows it; None: not yet, or no more."""
+        """This node, as its group knows it; None: not yet, or no more."""
         return next((node for node in self.nodes if node.name == self.node), None)
 
     @property
     def is_active(self) -> bool:
-        """Whether this node may begin something new."""
+        """Whether this node may begin new work."""
         return self.state is NodeState.ACTIVE
 
     def part_of(self, node: NodeOverview) -> float:
-        """Tell which part of the whole a node has, from 0 to 1: of the requests to the ledger, which all share."""
+        """Return the part of the whole that a node has, from 0 to 1, by the requests to the ledger, which all share."""
         whole = (self.whole or {}).get("ledger_concurrency") or 0
         part = (node.share or {}).get("ledger_concurrency") or 0
         return part / whole if whole else 0.0
@@ -179,7 +176,7 @@ class Overview(JsonValue):
 
     @property
     def waiting(self) -> int | None:
-        """About how many messages wait on the source queues; None where it is not known of one of them."""
+        """Approximate number of messages on the source queues; None if one of the numbers is unknown."""
         depths = [self.queues.get(queue) for queue in self.source_queues]
         return None if None in depths else sum(depth or 0 for depth in depths)
 
@@ -191,12 +188,12 @@ class Overview(JsonValue):
 
     @property
     def usages(self) -> Mapping[int, Usage]:
-        """What each process takes, by its id; 0 stands for the parent."""
+        """By process id; 0 stands for the parent."""
         of_processes = {process.pid: process.usage for process in self.processes}
         return of_processes if self.parent_usage is None else {0: self.parent_usage, **of_processes}
 
     def cpu_seconds_since(self, earlier: Overview) -> float:
-        """Sum up what the processes took; one that is new took all it has in this time."""
+        """Return the CPU time that all processes took; a new process took all of its time since."""
         before = earlier.usages
         return sum(
             max(0.0, usage.cpu_seconds - (before[pid].cpu_seconds if pid in before else 0.0))
@@ -205,13 +202,13 @@ class Overview(JsonValue):
 
     @property
     def up_for_seconds(self) -> float | None:
-        """How long the oldest of its processes has been running; None where none has said so yet."""
+        """The age of the oldest process; None if none has reported yet."""
         began = [process.started_at_seconds for process in self.processes if process.started_at_seconds]
         return self.at_seconds - min(began) if began else None
 
 
 def usage_now(proc: Path = PROC) -> Usage:
-    """Measure this process, in some 0.1 ms. Without ``/proc`` the memory is the most there ever was."""
+    """Measure this process, in some 0.1 ms. Without ``/proc`` the memory is the peak."""
     return Usage(time.process_time(), _memory_bytes(proc), _threads(proc), _open_files(proc))
 
 
@@ -239,16 +236,13 @@ def _open_files(proc: Path) -> int:
     return 0
 
 
-_MOST_TELLING_FIRST = (
+_MOST_URGENT_FIRST = [
     *(State.ENDED, State.SILENT, State.DRAINING, State.STARTING, State.PAUSED, State.WAITING),
     *(State.CONSUMING, State.STANDBY),
-)
+]
 
 
 def state_of(processes: Sequence[ProcessOverview]) -> State:
-    """Return what a system does whose processes do this: the state that most needs to be known."""
-    states = {process.state for process in processes}
-    for state in _MOST_TELLING_FIRST:
-        if state in states:
-            return state
-    return State.STARTING
+    """Return the state of a system of these processes: the one that most needs to be known."""
+    states = {process.state for process in processes} or {State.STARTING}
+    return min(states, key=_MOST_URGENT_FIRST.index)

@@ -1,7 +1,7 @@
-"""The actor of queue depths: approximate numbers of messages on each queue, for overviews of the system.
+"""``QueueDepths``: the actor that knows about how many messages are on each queue. A crash forgets the numbers.
 
-An overview has the numbers that are known, and triggers the next look, on a thread. So queues are asked only while
-overviews are taken, and at most every ``LOOK_SECONDS``. A crash forgets the numbers.
+An overview has the known numbers, and triggers the next look, on a thread: so queues are asked only while somebody
+looks, and at most every ``LOOK_SECONDS``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,10 @@ LOOK_SECONDS = 10.0  #: between two looks
 
 @dataclass(frozen=True, slots=True)
 class LookAtQueues:
-    """Ask the queues, unless that was done less than ``LOOK_SECONDS`` ago."""
+    pass
 
 
 class QueueDepths(GenServer):
-    """See the module."""
-
     def __init__(self, queues: Queues, names: Sequence[str]) -> None:
         self._queues = queues
         self._names = tuple(dict.fromkeys(names))

@@ -1,7 +1,6 @@
 """``ScaleInProtection``: asks the ECS agent to leave this task alone while ending it would waste work.
 
-It looks at the system from outside, on a thread of its own. Protection delays scaling in and deployments, and nothing
-else; should the program hang it ends by itself. The manual (operations) says when it is asked for.
+The manual (operations) says when. If the program hangs, the protection ends by itself.
 """
 
 from __future__ import annotations
@@ -35,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How often to look and to ask, in seconds."""
-
     look_seconds: float = 2.0  #: between two looks at the system
     renew_seconds: float = 120.0  #: after the agent said yes
     quiet_seconds: float = 10.0  #: without a reason; one slow message after the other is not a call each
@@ -46,7 +43,7 @@ class Timing:
 
 
 def reason_to_protect(overview: Overview) -> str | None:
-    """Say why ending this task now would waste work; None where it would not."""
+    """Return why ending this task now would waste work; None if it would not."""
     busy = [process for process in overview.processes if process.in_flight and process.state not in _NO_LIFE]
     if not busy:
         return None
@@ -60,8 +57,6 @@ def reason_to_protect(overview: Overview) -> str | None:
 
 
 class ScaleInProtection(Watcher):
-    """See the module. As a context manager it ends with it."""
-
     def __init__(
         self, agent_url: str, timing: Timing = Timing(), monotonic: Callable[[], float] = time.monotonic
     ) -> None:
@@ -84,8 +79,7 @@ class ScaleInProtection(Watcher):
             super().watch(system)
 
     def close(self) -> None:
-        """Ask for nothing any more. What is protected stays so until it expires, or the task has ended."""
-        super().close()
+        super().close()  # the protection stays until it expires, or the task has ended
         self._pool.clear()
 
     def _run(self, system: SystemControl) -> None:
@@ -94,7 +88,7 @@ class ScaleInProtection(Watcher):
                 return
 
     def look(self, overview: Overview) -> bool:
-        """Ask the agent for what this system needs, if that is news; tell whether it is worth asking ever again."""
+        """Ask the agent for what this system needs, if that is news. Return whether to go on."""
         why, now = reason_to_protect(overview), self._monotonic()
         if why is not None:
             self._wanted_at = now
@@ -110,9 +104,7 @@ class ScaleInProtection(Watcher):
             logger.info("the ECS agent protects from scale-in again")
         self._failures, self._may_be_protected = 0, why is not None
         self._renews_at = -inf if why is None else self._monotonic() + self._timing.renew_seconds
-        logger.info("protected from scale-in no more") if why is None else logger.info(
-            "protected from scale-in: %s", why
-        )
+        logger.info("protected from scale-in no more" if why is None else f"protected from scale-in: {why}")
         return True
 
     def _failed(self, failure: str) -> bool:
@@ -120,9 +112,8 @@ class ScaleInProtection(Watcher):
             logger.info("no service of ECS owns this task, which needs no protection from scale-in: %s", failure)
             return False
         if not self._failures:
-            logger.warning(
-                "the ECS agent does not change the protection from scale-in, and is asked again: %s", failure
-            )
+            words = "the ECS agent does not change the protection from scale-in, and is asked again: %s"
+            logger.warning(words, failure)
         pause_seconds = self._timing.first_pause_seconds * 2.0 ** min(self._failures, 30)
         self._not_before = self._monotonic() + min(self._timing.max_pause_seconds, pause_seconds)
         self._renews_at = -inf
@@ -130,7 +121,7 @@ class ScaleInProtection(Watcher):
         return True
 
     def failure_of(self, wish: bool) -> str | None:
-        """Ask for protection, or for none; return why that was not done."""
+        """Ask for protection, or for none; return why that was not done, or None."""
         body = {"ProtectionEnabled": wish, **({"ExpiresInMinutes": EXPIRES_IN_MINUTES} if wish else {})}
         try:
             response = self._pool.request(
@@ -146,11 +137,7 @@ class ScaleInProtection(Watcher):
 
 
 def failure_in(status: int, text: bytes, wish: bool) -> str | None:
-    """Return why the agent has not done what was wished; None where it says that it has.
-
-    It answers ``protection`` (done), ``failure`` (ECS could not, for this task), or ``error`` (ECS was not asked, or
-    refused).
-    """
+    """Return why the agent has not done what was wished; None if it has."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
@@ -158,9 +145,9 @@ def failure_in(status: int, text: bytes, wish: bool) -> str | None:
     match answer:
         case {"protection": {"ProtectionEnabled": bool(is_protected)}} if is_protected is wish:
             return None
-        case {"failure": {"Reason": reason, **more}} if reason:
+        case {"failure": {"Reason": reason, **more}} if reason:  # ECS could not, for this task
             return _told(reason, more.get("Detail"))
-        case {"error": {"Code": code, **more}} if code:
+        case {"error": {"Code": code, **more}} if code:  # ECS was not asked, or refused
             return _told(code, more.get("Message"))
     return f"status {status}: {text[:100]!r}"
 

@@ -1,7 +1,7 @@
-"""Statistics: counters and latencies since the actor system was started.
+"""Counters and latencies since the actor system was started.
 
-Actors count in a ``StatisticsTable`` themselves, as Erlang's do in an ETS table: a receipt is counted some ten times,
-and a message to an actor would cost ten times as much. The actor system keeps the table, so no crash forgets it.
+Actors count in a ``StatisticsTable``, as Erlang's do in an ETS table: a message to an actor would cost ten times as
+much. The actor system keeps the table, so no crash forgets it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Latencies:
         return self._buckets.total()
 
     def percentile_seconds(self, percent: float) -> float | None:
-        """Return the duration that so many percent do not exceed; None if nothing was counted."""
+        """Return the percentile; None if nothing was counted."""
         buckets = sorted(self._buckets)
         if not buckets:
             return None
@@ -57,15 +57,14 @@ class Latencies:
         return Latencies(self._buckets + other._buckets)
 
     def since(self, earlier: Latencies) -> Latencies:
-        """Return what was counted after ``earlier``; a bucket that is smaller now counts as empty."""
         return Latencies(self._buckets - earlier._buckets)
 
     def counts(self) -> list[tuple[float, int]]:
-        """Return each duration, to 1 %, and how often it was counted; the shortest first."""
+        """Return each duration, to 1 %, and its count; the shortest first."""
         return [(_middle_seconds(bucket), self._buckets[bucket]) for bucket in sorted(self._buckets)]
 
     def counts_up_to(self, bounds_seconds: Sequence[float]) -> list[int]:
-        """Count the durations up to each of these rising bounds. One near a bound may count as beyond it."""
+        """Count the durations up to each of these rising bounds, to 1 %."""
         counts = [0] * len(bounds_seconds)
         for bucket, count in self._buckets.items():
             first = bisect_left(bounds_seconds, _middle_seconds(bucket))
@@ -75,14 +74,12 @@ class Latencies:
 
     @property
     def sum_seconds(self) -> float:
-        """All durations together, to 1 %."""
         return sum(count * _middle_seconds(bucket) for bucket, count in self._buckets.items())
 
     def copy(self) -> Latencies:
         return Latencies(self._buckets)
 
     def as_json(self) -> dict[str, object]:
-        """Return what ``from_json`` reads, and the usual percentiles."""
         percentiles = {f"p{percent}_seconds": self.percentile_seconds(percent) for percent in (50, 95, 99)}
         buckets = {str(bucket): self._buckets[bucket] for bucket in sorted(self._buckets)}
         return {"count": self.count, **percentiles, "buckets": buckets}
@@ -109,21 +106,17 @@ class JsonValue:
 
     def as_json(self) -> dict[str, Any]:
         """Return it in JSON's types; ``from_json`` reads it again."""
-        cls: Any = type(self)
-        data: dict[str, Any] = _adapter(cls).dump_python(self, mode="json")
+        data: dict[str, Any] = _adapter(type(self)).dump_python(self, mode="json")
         return data
 
     @classmethod
     def from_json(cls, data: object) -> Self:
         """Read what ``as_json`` wrote. Raises ``ValueError`` for anything else."""
-        kind: Any = cls
-        value: Self = _adapter(kind).validate_python(data)
+        value: Self = _adapter(cls).validate_python(data)
         return value
 
 
-@lru_cache
-def _adapter(cls: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
+_adapter: Callable[[Any], TypeAdapter[Any]] = lru_cache(TypeAdapter)
 
 
 def _rows(first: str, kind: Callable[[Any], Any]) -> tuple[PlainValidator, PlainSerializer]:
@@ -154,9 +147,9 @@ Histogram = Annotated[Latencies, PlainValidator(_latencies), PlainSerializer(Lat
 
 @dataclass(slots=True)
 class ServiceCalls(JsonValue):
-    """What was asked of a service."""
+    """The requests to a service."""
 
-    requests: int = 0  #: that it answered
+    requests: int = 0  #: that the service answered
     entries: int = 0  #: messages, claims or deletes that were in them
     failures: int = 0  #: requests that it did not answer
     retries: int = 0  #: entries that were tried again
@@ -169,8 +162,7 @@ class StatisticsSnapshot(JsonValue):
 
     received: int = 0  #: deliveries, redeliveries included
     results: CountsByVerdict = field(default_factory=dict)  #: that a post queue confirmed
-    fates: CountsByFate = field(default_factory=dict)
-    """``answered``, ``moved``, ``handed_back``, ``left``, and why."""
+    fates: CountsByFate = field(default_factory=dict)  #: ``answered``, ``moved``, ``handed_back``, ``left``, and why
     latencies: Histogram = field(default_factory=Latencies)  #: from receive to delete, of answered and moved messages
     steps: Mapping[str, Histogram] = field(default_factory=dict)  #: of that: ``verifying``, ``claiming``, ...
     calls: Mapping[str, ServiceCalls] = field(default_factory=dict)  #: by service
@@ -178,14 +170,13 @@ class StatisticsSnapshot(JsonValue):
 
     @property
     def answered(self) -> int:
-        """How many results post queues have confirmed."""
+        """The number of results that post queues have confirmed."""
         return sum(self.results.values())
 
     def count(self, fate: str) -> int:
         return sum(count for (name, _reason), count in self.fates.items() if name == fate)
 
     def merged(self, other: StatisticsSnapshot) -> StatisticsSnapshot:
-        """Return the sums of both."""
         both: StatisticsSnapshot = _combined(operator.add, self, other)
         return both
 
@@ -196,7 +187,7 @@ class StatisticsSnapshot(JsonValue):
 
 
 def increase(earlier: int, later: int) -> int:
-    """Return by how much a counter has grown; one that is smaller now has begun anew."""
+    """Return the growth of a counter; one that is smaller now has begun anew."""
     return later - earlier if later >= earlier else later
 
 
@@ -207,7 +198,7 @@ def _grown(earlier: Any, later: Any) -> Any:
 
 
 def _combined(function: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
-    """Apply a function to each count and each histogram of two snapshots; a missing one is empty."""
+    # Each count and each histogram of two snapshots; a missing one is empty.
     if isinstance(one, ServiceCalls | StatisticsSnapshot):
         values = (_combined(function, getattr(one, it.name), getattr(other, it.name)) for it in fields(one))
         return type(one)(*values)
@@ -221,7 +212,7 @@ def _combined(function: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
 
 
 class StatisticsTable:
-    """What was counted. Any thread may count and read; the lock is held for a moment only."""
+    """What was counted. Any thread may count and read."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the rest
@@ -235,10 +226,7 @@ class StatisticsTable:
         )
 
     def request_answered(self, service: str, entries: int, seconds: float | None = None) -> None:
-        """Count a request that a service answered: ``app_store``, ``ledger``, ``send to ResultsSQS``, ...
-
-        It was for so many messages, claims or deletes. ``seconds`` None: they say nothing, as of a long poll.
-        """
+        """Count an answered request for so many messages, claims or deletes; a long poll has no ``seconds``."""
         with self._lock:
             calls = self._calls[service]
             calls.requests += 1
@@ -266,10 +254,7 @@ class StatisticsTable:
     def message_finished(
         self, fate: str, reason: Reason | None, seconds: float, steps: Sequence[tuple[str, float]] = ()
     ) -> None:
-        """Count a message that left the house, after so many seconds; ``steps`` say what took how many of them.
-
-        Its fate is ``answered`` (and deleted), ``moved``, ``handed_back``, or ``left`` as it is; the reason says why.
-        """
+        """Count a message that is over; see ``StatisticsSnapshot.fates``."""
         with self._lock:
             self._fates[fate, reason] += 1
             if fate in _TIMED_FATES:
@@ -287,7 +272,6 @@ class StatisticsTable:
             return self._counted.answered
 
     def snapshot(self) -> StatisticsSnapshot:
-        """Return a copy of what has been counted so far."""
         with self._lock:
             return self._counted.merged(StatisticsSnapshot())
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class SystemdNotifier(Watcher):
-    """See the module; the manual (operations) says what is told when."""
+    """The manual (operations) says what is told when."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__("systemd")
@@ -65,7 +65,7 @@ class SystemdNotifier(Watcher):
             self._is_ready, self._status = is_ready, status
 
     def _tell(self, news: list[str]) -> bool:
-        """Tell this; False if there is no room for it now, and it has to be told again."""
+        """Send this; False if there is no room for it now, and it has to be sent again."""
         if self._socket is None or self._address is None or not news:
             return True
         try:
@@ -77,8 +77,7 @@ class SystemdNotifier(Watcher):
 
 
 def _address(text: str) -> str | None:
-    """Return the address of systemd's socket; one that begins with ``@`` has no file."""
-    if text.startswith("@"):
+    if text.startswith("@"):  # it has no file
         return "\0" + text[1:]
     if text and not text.startswith("/"):
         logger.warning("NOTIFY_SOCKET is %r, expected a path or @ and a name: systemd is told nothing", text)
@@ -87,7 +86,7 @@ def _address(text: str) -> str | None:
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float:
-    """Return how often the watchdog wants a sign of life from this process; infinity: never."""
+    # Between two signs of life of this process; infinity: the watchdog wants none.
     microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if pid and pid != str(os.getpid()):
         return float("inf")

@@ -22,22 +22,18 @@ _AGE: Final = "seconds_since_received"
 
 @dataclass(frozen=True, slots=True)
 class EventDescription:
-    """An event: when it happens, and the fields that it may have."""
-
-    happens: str
-    fields: tuple[str, ...]
+    happens: str  #: when
+    fields: tuple[str, ...]  #: that it may have
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of events: what it holds, and the option of ``receipt-actors trace`` that filters by it."""
-
     holds: str
-    option: str | None = None
+    option: str | None = None  #: of ``receipt-actors trace``, which filters by it
     is_number: bool = False
 
 
-#: Every field.
+#: Every field of events.
 FIELDS: Final[Mapping[str, Field]] = {
     "process": Field("``main``, or ``worker-1`` and so on", "process"),
     "message_id": Field("SQS's ``MessageId`` of the source message", "message"),
@@ -68,42 +64,39 @@ _RECEIVED = (*_DELIVERY, "user_id", "submission_id", "post_queue")
 _SUBMISSION = (*_RECEIVED, "seconds_since_received")
 _ACTOR = ("process", "actor", "message")
 
-#: Every event of a message, in the order in which it meets them.
-MESSAGE_EVENTS: Final[Mapping[str, EventDescription]] = {
-    "received": EventDescription(
-        "a message was received; it has a ``reason`` where it can't be answered", (*_RECEIVED, "reason")
-    ),
-    "left": EventDescription("it arrived corrupt and is left to be redelivered", (*_DELIVERY, "reason")),
-    "verify": EventDescription("Apple is to be asked", _SUBMISSION),
-    "verified": EventDescription("Apple's answer is understood", (*_SUBMISSION, "outcome", "reason", "seconds")),
-    "claim": EventDescription("a transaction is to be claimed", (*_SUBMISSION, "transaction_id")),
-    "look_up": EventDescription(
-        "the ledger is to say whose a transaction is, without a claim", (*_SUBMISSION, "transaction_id")
-    ),
-    "claimed": EventDescription(
-        "the ledger has answered a claim, or a look-up", (*_SUBMISSION, "transaction_id", "outcome", "seconds")
-    ),
-    "reply": EventDescription("an answer is to be sent", (*_SUBMISSION, "transaction_id", "verdict", "reason")),
-    "replied": EventDescription(
-        "its queue has confirmed it", (*_SUBMISSION, "transaction_id", "verdict", "reason", "seconds")
-    ),
-    "move": EventDescription("the message is to be moved to the dead-letter queue", (*_SUBMISSION, "reason")),
-    "delete": EventDescription("the source message is to be deleted", _SUBMISSION),
-    "answered": EventDescription("it is deleted, after its answer: the end", (*_SUBMISSION, "seconds")),
-    "moved": EventDescription("it is deleted, after its move: the end", (*_SUBMISSION, "reason", "seconds")),
-    "handed_back": EventDescription("it comes back later: the end of this delivery", (*_SUBMISSION, "reason")),
-}
+
+def _described(rows: Mapping[str, tuple[str, ...]]) -> Mapping[str, EventDescription]:
+    return {event: EventDescription(happens, tuple(fields)) for event, (happens, *fields) in rows.items()}
+
+
+#: Every event of a message, in the order in which it meets them: when it happens, and its fields.
+MESSAGE_EVENTS: Final = _described({
+    "received": ("a message was received; it has a ``reason`` where it can't be answered", *_RECEIVED, "reason"),
+    "left": ("it arrived corrupt and is left to be redelivered", *_DELIVERY, "reason"),
+    "verify": ("Apple is to be asked", *_SUBMISSION),
+    "verified": ("Apple's answer is understood", *_SUBMISSION, "outcome", "reason", "seconds"),
+    "claim": ("a transaction is to be claimed", *_SUBMISSION, "transaction_id"),
+    "look_up": ("the ledger is to say whose a transaction is, without a claim", *_SUBMISSION, "transaction_id"),
+    "claimed": ("the ledger has answered a claim, or a look-up", *_SUBMISSION, "transaction_id", "outcome", "seconds"),
+    "reply": ("an answer is to be sent", *_SUBMISSION, "transaction_id", "verdict", "reason"),
+    "replied": ("its queue has confirmed it", *_SUBMISSION, "transaction_id", "verdict", "reason", "seconds"),
+    "move": ("the message is to be moved to the dead-letter queue", *_SUBMISSION, "reason"),
+    "delete": ("the source message is to be deleted", *_SUBMISSION),
+    "answered": ("it is deleted, after its answer: the end", *_SUBMISSION, "seconds"),
+    "moved": ("it is deleted, after its move: the end", *_SUBMISSION, "reason", "seconds"),
+    "handed_back": ("it comes back later: the end of this delivery", *_SUBMISSION, "reason"),
+})  # fmt: skip
 
 #: Every event of an actor.
-ACTOR_EVENTS: Final[Mapping[str, EventDescription]] = {
-    "call": EventDescription("it got a request that wants an answer", _ACTOR),
-    "cast": EventDescription("it got a request that wants none", _ACTOR),
-    "info": EventDescription("it got any other message", _ACTOR),
-    "returned": EventDescription("it got the answer to a request of its own", _ACTOR),
-    "sent": EventDescription("it sent a message, or an answer", (*_ACTOR, "peer")),
-    "crashed": EventDescription("a callback of it raised an exception", _ACTOR),
-    "exited": EventDescription("it has ended", ("process", "actor", "reason")),
-}
+ACTOR_EVENTS: Final = _described({
+    "call": ("it got a request that wants an answer", *_ACTOR),
+    "cast": ("it got a request that wants none", *_ACTOR),
+    "info": ("it got any other message", *_ACTOR),
+    "returned": ("it got the answer to a request of its own", *_ACTOR),
+    "sent": ("it sent a message, or an answer", *_ACTOR, "peer"),
+    "crashed": ("a callback of it raised an exception", *_ACTOR),
+    "exited": ("it has ended", "process", "actor", "reason"),
+})  # fmt: skip
 
 EVENTS: Final[Mapping[str, EventDescription]] = {**MESSAGE_EVENTS, **ACTOR_EVENTS}
 #: What filters may name.
@@ -111,11 +104,7 @@ FILTERS: Final = (EVENT, *(name for name, field in FIELDS.items() if field.optio
 
 
 class TraceFilter:
-    """The filters of one trace: values by name (``FILTERS``).
-
-    Raises:
-        TraceRefused: no event could ever match, or a filter can't be read.
-    """
+    """Values by filter (``FILTERS``). Raises ``TraceRefused`` if no event could match, or a filter can't be read."""
 
     def __init__(self, filters: Mapping[str, Sequence[str]]) -> None:
         if not isinstance(filters, Mapping) or not all(map(_is_list_of_text, filters.values())):
@@ -134,7 +123,7 @@ class TraceFilter:
             raise TraceRefused(f"no event that is named here has all of {', '.join(sorted(fields))}")
 
     def matches(self, fields: Mapping[str, Any]) -> bool:
-        """Tell whether an event of ``events`` is wanted, by its fields; None stands for a missing one."""
+        """Return whether an event of ``events`` with these fields is wanted; None stands for a missing field."""
         for name, test in self._tests.items():
             value = fields.get(_AGE if name == SLOWER_THAN else name)
             if value is None or not test(value):
@@ -142,7 +131,6 @@ class TraceFilter:
         return True
 
     def accepts(self, field: str, value: object) -> bool:
-        """Tell whether an event whose ``field`` has this value may match."""
         return field not in self._tests or self._tests[field](value)
 
 

@@ -1,12 +1,11 @@
-"""Tracing on the fly, as Erlang's redbug does it: what happens to some messages or actors, told while it happens.
+"""Tracing on the fly, as with Erlang's redbug: what happens to some messages or actors, while it happens.
 
-Each actor system has one ``Tracer`` (``tracer_of``). The actors that handle a message report their steps to it; it
-learns by ``sys.install_everywhere`` what other actors receive, send and end of. While no trace runs, a step costs one
-look at an attribute, and an actor's message nothing. No receipt and no secret is told.
+The actors that handle a message report their steps to the ``Tracer`` of their system; ``sys.install_everywhere`` shows
+it what other actors receive and send. While no trace runs, a step costs one look at an attribute. No receipt and no
+secret is shown.
 
-A trace ends after so many events or seconds. It can't hold up the actors: events are matched on the thread on which
-they happen, for at most ``BUDGET_SECONDS`` of each second, and told on a thread of the trace's own. Events for which
-there is no time, or no room, are counted as lost.
+A trace can't hold up the actors: events are matched where they happen, for at most ``BUDGET_SECONDS`` of each second,
+and told on a thread of the trace's own. Events for which there is no time, or no room, are counted as lost.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from receipt_actors.errors import TraceRefused
 from receipt_actors.otp import ActorSystem, Clock, Crash, Killed, NoProcess, Normal, Ref, Reply, Timer
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.sys import Event, EventKind
-from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.control import OnEnd, OnEvent, TraceRequest
 from receipt_actors.telemetry.trace_filters import EVENTS, MESSAGE_EVENTS, TraceFilter
 
 if TYPE_CHECKING:
@@ -59,8 +58,7 @@ class TraceEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FinishedDelivery:
-    """A delivery's steps and facts when it is over, for OpenTelemetry. Times are UNIX times."""
-
+    # Of a delivery that is over, for OpenTelemetry. Times are UNIX times.
     source_queue: str
     message_id: str
     receive_count: int
@@ -75,44 +73,32 @@ class FinishedDelivery:
 
 
 class RunningTrace:
-    """A trace; see ``telemetry.control.Trace``."""
+    """See ``telemetry.control.Trace``."""
 
-    def __init__(
-        self,
-        tracer: Tracer,
-        wanted: TraceFilter,
-        limit: int,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
-    ) -> None:
-        self.events = wanted.events
-        self._wanted = wanted
+    def __init__(self, tracer: Tracer, request: TraceRequest, on_event: OnEvent, on_end: OnEnd) -> None:
+        self._wanted = TraceFilter(request.filters)
+        self.events = self._wanted.events
         self.kinds = frozenset(kind for event, kind in _KINDS.items() if event in self.events)  #: of actors' events
         self._tracer = tracer
-        self._limit = limit
+        self._limit = request.limit
         self._on_event = on_event
         self._on_end = on_end
         self._lock = threading.RLock()  # held for a moment; a finalizer may come back to it on the same thread
         self._waiting: SimpleQueue[Mapping[str, Any] | None] = SimpleQueue()  # None: the end
         self._accepted = 0
-        self._lost = 0
+        self.lost = 0
         self._end: TraceEnd | None = None
         self.timer: Timer | None = None  # that ends it
 
     @property
-    def lost(self) -> int:
-        return self._lost
-
-    @property
     def is_over(self) -> bool:
-        """Whether it takes no more events; some may still have to be told."""
         return self._end is not None
 
     def stop(self) -> None:
         self.end(TraceEnd.STOPPED)
 
     def end(self, why: TraceEnd) -> None:
-        """End it, unless it is over. Unless it was stopped, the events that it has are told before ``on_end``."""
+        """End it, unless it is over. The events that it has are told before ``on_end``, unless it was stopped."""
         with self._lock:
             if self._end is not None:
                 return
@@ -122,13 +108,12 @@ class RunningTrace:
 
     def lose(self, events: int = 1) -> None:
         with self._lock:
-            self._lost += events
+            self.lost += events
 
     def watches(self, ref: Ref) -> bool:
         return self._wanted.accepts("actor", actor_name(ref))
 
     def offer(self, event: str, fields: Mapping[str, Any]) -> None:
-        """Tell an event if it matches."""
         if self._wanted.matches(fields):
             self.accept(self._tracer.told(event, fields))
 
@@ -138,7 +123,7 @@ class RunningTrace:
             if self._end is not None:
                 return
             if self._waiting.qsize() >= MAX_WAITING:
-                self._lost += 1
+                self.lost += 1
                 return
             self._waiting.put(told)
             self._accepted += 1
@@ -146,7 +131,6 @@ class RunningTrace:
             self.end(TraceEnd.LIMIT)
 
     def run(self) -> None:
-        """Call ``on_event`` for the events, then ``on_end``; on the trace's own thread."""
         try:
             while (event := self._waiting.get()) is not None and self._end is not TraceEnd.STOPPED:
                 self._on_event(event)
@@ -176,12 +160,9 @@ class Tracer:
     def clock(self) -> Clock:
         return self._system.clock
 
-    def start(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> RunningTrace:
+    def start(self, request: TraceRequest, on_event: OnEvent, on_end: OnEnd) -> RunningTrace:
         """See ``SystemControl.trace``; ``on_end`` gets a ``TraceEnd``."""
-        wanted = TraceFilter(request.filters)
-        trace = RunningTrace(self, wanted, request.limit, on_event, on_end)
+        trace = RunningTrace(self, request, on_event, on_end)
         with self._lock:
             if self._is_closed:
                 raise TraceRefused("the system has ended: there is nothing to trace")
@@ -202,7 +183,6 @@ class Tracer:
             trace.end(TraceEnd.SYSTEM)
 
     def forget(self, trace: RunningTrace) -> None:
-        """Show no more events to a trace that is over."""
         with self._lock:
             self._change(tuple(other for other in self._traces if other is not trace))
 
@@ -220,11 +200,11 @@ class Tracer:
     # --- events of messages ---
 
     def wants(self, event: str) -> bool:
-        """Tell whether a trace may match an event, so that its fields have to be gathered for ``emit``."""
+        """Return whether a trace may match an event, so that its fields have to be gathered for ``emit``."""
         return event in self._wanted and self._has_time(trace for trace in self._traces if event in trace.events)
 
     def emit(self, event: str, fields: Mapping[str, Any], received_at_seconds: float | None = None) -> None:
-        """Show one of ``MESSAGE_EVENTS``, with its known fields; ``received_at_seconds`` is monotonic."""
+        """Report one of ``MESSAGE_EVENTS``, with its known fields; ``received_at_seconds`` is monotonic."""
         began_at = time.thread_time()
         known: dict[str, Any] = {"process": self.process, **fields}
         if received_at_seconds is not None:
@@ -235,7 +215,7 @@ class Tracer:
         self._spent_seconds += time.thread_time() - began_at
 
     def _has_time(self, traces: Iterable[RunningTrace]) -> bool:
-        """Tell whether there is time left in this second; if not, these traces have lost the event."""
+        # If there is no time left in this second, these traces have lost the event.
         if self._spent_seconds < BUDGET_SECONDS:
             return True
         now = time.monotonic()
@@ -247,7 +227,7 @@ class Tracer:
         return True
 
     def told(self, event: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return an event in JSON's types, without the fields that are not known."""
+        """Return an event in JSON's types, without unknown fields."""
         known = {name: _plain(fields[name]) for name in EVENTS[event].fields if fields.get(name) is not None}
         return {"at_seconds": self.clock.time(), "event": event, **known}
 
@@ -286,7 +266,7 @@ def tracer_of(system: ActorSystem) -> Tracer:
 
 
 def actor_name(ref: Ref) -> str:
-    """Return the name of an actor in a trace: its registered name, else its class, such as ``validator``."""
+    """Return an actor's registered name, else its class, such as ``validator``."""
     name = ref.name
     if name is None:
         return _in_words(ref.actor_class.__name__)

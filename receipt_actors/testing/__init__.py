@@ -18,14 +18,6 @@ For applications that embed ``receipt_actors``::
 The fakes keep the promises of ``domain.ports`` and pass the contract tests of the real clients. All of them can be used
 from any thread, and each can be told to ``fail`` the next calls, to carry them out and ``lose_answer``, to
 ``fail_entries`` of batches, and to ``hold`` calls or their answers until a test releases them.
-
-For chaos, with the real clients or with the fakes:
-
-- ``intercept`` puts a function around every call of a backend's ports: ``FaultyCalls``, ``CrashPoint``, or your own;
-- ``Monkey`` ends actors of any tree of ``receipt_actors.otp``; ``is_whole``, ``wait_until_whole`` and
-  ``faults_of_tree`` tell whether the tree is again what its specs say;
-- ``hostile_messages`` makes bodies and attributes of every malice, each with the reason to refuse it;
-- ``audit`` reads what was sent, every answer, the dead letters and the ledger, and says which promise was broken.
 """
 
 from receipt_actors.otp import ManualClock

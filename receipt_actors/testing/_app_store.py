@@ -6,7 +6,7 @@ import base64
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable
@@ -144,18 +144,14 @@ class FakeServerApi(_ScriptedFake):
 
     def __init__(self, signed_data: FakeSignedData, store: Store | None = None) -> None:
         super().__init__(store or Store(signed_data.sign))
-        self._signed_data = signed_data
-        self._sold: dict[tuple[str, Environment], Mapping[str, object]] = {}
 
     def receipt_of(self, transaction_id: str) -> str:
         """Make the data of an app receipt in which this id can be read, sold or not; verifyReceipt refuses it."""
         return mint(SampleReceipt(BUNDLE_ID, (Purchase(transaction_id),)), key=_UNSOLD_KEY)
 
-    def sell(self, transaction_id: str, *, environment: Environment = Environment.PRODUCTION, **fields: Any) -> str:
-        """Know a transaction (``fields`` are those of ``FakeSignedData.sell``), and return its receipt's data."""
-        signed = self._signed_data.sell(transaction_id, environment=environment, **fields)
-        with self._changed:
-            self._sold[transaction_id, environment] = {"signedTransactionInfo": signed}
+    def sell(self, transaction_id: str, *, environment: Environment = Environment.PRODUCTION) -> str:
+        """Know a transaction, and return its receipt's data."""
+        self._store.record(SampleReceipt(BUNDLE_ID, (Purchase(transaction_id),), environment=environment))
         return self.receipt_of(transaction_id)
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
@@ -171,8 +167,6 @@ class FakeServerApi(_ScriptedFake):
         self, transaction_id: str, environment: Environment, *, bundle_id: str | None = None
     ) -> Mapping[str, object]:
         def otherwise() -> Answer | Fault:
-            with self._changed:
-                sold = self._sold.get((transaction_id, environment))
-            return sold or self._store.transaction_info(transaction_id, environment, bundle_id)
+            return self._store.transaction_info(transaction_id, environment, bundle_id)
 
         return self._carry_out("get_transaction_info", lambda: self._answer_for(transaction_id, environment, otherwise))

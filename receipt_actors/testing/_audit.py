@@ -1,15 +1,8 @@
 """``audit``: hold what a run left behind against what was sent, and give the verdict on the promises. Pure.
 
-It knows nothing of how the messages came through: kill the process, crash its actors, lose answers, deliver twice, send
-twice; then read every answer, every dead letter and the ledger, and ask. What is promised (see the manual, "What we
-promise"):
-
-* a genuine transaction gets OK for one submission, which gets no INVALID for it; a forged one gets no OK;
-* an answer may be repeated, but then it is the same, and carries the submission's id; only a refund takes an OK
-  back, by ``INVALID``, reason ``refunded``, before or after it, where the ledger has the claim marked, or where ``OK``,
-  reason ``refund_reversed``, says that it had;
-* the ledger names the submission that got OK as the owner, and none that was not answered;
-* nothing is lost: each submission was answered, or lies in the dead-letter queue, or is still to come.
+It knows nothing of how the messages came through. The promises are the manual's ("What we promise"): one submission
+gets OK for a genuine transaction, and the ledger names it as the owner; a repeated answer is the same one;
+each submission was answered, or lies in the dead-letter queue, or is still to come.
 """
 
 from __future__ import annotations
@@ -98,7 +91,11 @@ def audit(
 
 
 def _without_decisions(answers: Iterable[PostedResult], claims: Mapping[str, LedgerItem]) -> Iterator[PostedResult]:
-    """Leave out what Apple has decided on a claim since, and has its owner told: refunds, and their reversals."""
+    """Leave out refunds, and their reversals, that the owner of a claim was told of.
+
+    ``INVALID``, reason ``refunded``, may take an OK back, before or after it, where the ledger has the claim marked, or
+    where ``OK``, reason ``refund_reversed``, says that it had.
+    """
     all_answers = list(answers)
     reversed_ = {answer.transaction_id for answer in all_answers if _is(answer, Verdict.OK, Reason.REFUND_REVERSED)}
     for answer in all_answers:

@@ -255,33 +255,16 @@ class _Maker:
     def queue_name(self) -> _Made:
         name = self._post_queue
         if self._random.random() < 0.3:
-            others = (
-                self._source_queue,
-                self._dead_letter_queue,
-                name.swapcase(),
-                f"{name}2",
-                f"{name}.fifo",
-                "Other",
-                "0",
-                "-",
-                "a" * 80,
-            )
+            near = (name.swapcase(), f"{name}2", f"{name}.fifo")
+            others = (self._source_queue, self._dead_letter_queue, *near, "Other", "0", "-", "a" * 80)
             return self._written(post_queue=json.dumps(self._one(*others))), Reason.POST_QUEUE_NOT_ALLOWED
         odd = self._one(
             f"https://sqs.eu-west-1.amazonaws.com/123456789012/{name}",
             f"arn:aws:sqs:eu-west-1:123456789012:{name}",
             *("http://169.254.169.254/latest/meta-data", "file:///etc/passwd", "${jndi:ldap://127.0.0.1/x}", "*"),
             *(f"../{name}", f"./{name}", f"{name}/", f"/{name}", f"queue/../{name}", f"{name}%00", f"{name}\\..\\x"),
-            *(
-                f"{name} ",
-                f" {name}",
-                f"{name}\n",
-                f"{name}\x00",
-                f"{name},Other",
-                f"{name};",
-                f"{name}.fifo.fifo",
-                "a" * 81,
-            ),
+            *(f"{name} ", f" {name}", f"{name}\n", f"{name}\x00", f"{name},Other", f"{name};", f"{name}.fifo.fifo"),
+            "a" * 81,
             *(name.replace("e", "\u0435"), name.replace("S", "\uff33"), f"{name}\u200b", f"\u202e{name[::-1]}"),
             "'; DROP TABLE queues; --",
         )

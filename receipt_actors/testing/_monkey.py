@@ -1,14 +1,7 @@
 """``Monkey``: ends actors of a running tree at random; ``is_whole``: is the tree again what its specs say?
 
-It needs nothing of receipts: any ``otp.ActorSystem`` will do. For a ``ReceiptSystem`` take its ``actors``::
-
-    monkey = Monkey(system.actors, random.Random(7), weights={"Validator": 3, "incidents": 0})
-    for _ in range(100):
-        monkey.strike()
-        wait_until_whole(system.actors)
-
-It needs the real clock (``otp.SystemClock``): the end of a supervisor takes time, and a manual clock would stand still.
-All of it blocks, and is for threads of one's own: an actor would wait for others that wait for it.
+Any ``otp.ActorSystem`` will do, with the real clock: the end of a supervisor takes time. All of it blocks, so call it
+from a thread of your own, not from an actor.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ BUNDLE_ID = "com.example.game"
 
 
 class FakeSignedData(Fake):
-    """See ``domain.ports.SignedData`` and ``SignedDataCalls``.
+    """Both ``SignedData`` and ``SignedDataCalls``.
 
     It trusts no authority but its own. ``now_seconds`` is the UNIX time, from which a date of signing must not be too
     far ahead.
     """
 
-    operations: ClassVar[frozenset[str]] = frozenset({"verify_transaction", "verify_notification"})
+    operations: ClassVar[frozenset[str]] = frozenset({"verify"})
 
     def __init__(self, now_seconds: Callable[[], float] = time.time) -> None:
         super().__init__()
@@ -53,17 +53,13 @@ class FakeSignedData(Fake):
         receipt = SampleReceipt(bundle_id, (Purchase(transaction_id, product_id),), environment=environment)
         return mint_signed(receipt, self.authority, changes=fields)
 
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        return self._carry_out("verify_transaction", lambda: self._verify(SignedKind.TRANSACTION, signed))
-
-    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        return self._carry_out("verify_notification", lambda: self._verify(SignedKind.NOTIFICATION, signed))
+    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+        return self._carry_out("verify", lambda: self._verify(kind, signed))
 
     def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
-        method = self.verify_transaction if kind is SignedKind.TRANSACTION else self.verify_notification
         outcome: Outcome
         try:
-            outcome = method(signed)
+            outcome = self.verify(kind, signed)
         except Exception as error:  # noqa: BLE001 - what a test has told it to fail with
             outcome = error
         done(outcome)

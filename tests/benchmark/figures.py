@@ -67,31 +67,38 @@ class Bench:
         return statistics.median(ratios)
 
 
-def medians(report: Mapping[str, Any], series: int = 0) -> Mapping[str, float]:
-    found: Mapping[str, float] = report["series"][series]["medians"]
+def medians(report: Mapping[str, Any]) -> Mapping[str, float]:
+    found: Mapping[str, float] = report["series"][0]["medians"]
     return found
+
+
+def memory_slope_bytes(reports: Sequence[Mapping[str, Any]]) -> float:
+    """Return what a receipt more in flight takes, beyond its body, without what does not grow with the load."""
+    runs = [run for report in reports for run in report["series"][0]["runs"]]
+    in_flight, memory = ([run[name] for run in runs] for name in ("in_flight_peak", "rss_peak_bytes"))
+    slope, _ = statistics.linear_regression(in_flight, memory)
+    return slope - float(runs[0]["body_bytes"])
 
 
 def measure(bench: Bench, plot: Path | None) -> Sequence[Row]:
     rate, cpu = "rate: of the middle 80 %", "CPU ms a receipt: the program, of the middle 80 %"
-    full = bench.run("--processes", "2", "--half-load", plot=plot)
+    full = medians(bench.run("--processes", "2", plot=plot))
+    half = medians(bench.run("--processes", "2", "--rate", str(full[rate] / 2)))
     fast = bench.run(*NO_LATENCY, "--transport", "auto")
     requests = bench.run(*NO_LATENCY, "--transport", "threads")
     one = (*NO_LATENCY, "--transport", "auto")
     twice = bench.ratio(cpu, (*one, "--processes", "2"), one)
-    sweep = ",".join(map(str, IN_FLIGHT))
-    memory = bench.run("--in-flight-sweep", sweep, "--", "--app-store-concurrency", str(CONNECTIONS))
+    concurrency = ("--", "--app-store-concurrency", str(CONNECTIONS))
+    memory = [bench.run("--max-in-flight", str(limit), *concurrency) for limit in IN_FLIGHT]
     over_apple = "ms from receive to delete: p99 over Apple's p99"
-    half = medians(full, 1)
-    slope_bytes: float = memory["memory_slope_bytes"]
     return [
-        Row("receipts/s, 2 processes on 2 cores, services beside them", "1/s", medians(full)[rate], 1500, 3000),
+        Row("receipts/s, 2 processes on 2 cores, services beside them", "1/s", full[rate], 1500, 3000),
         Row("CPU a receipt, no latency, one process, with curl", "ms", medians(fast)[cpu], 0.8, 0.5),
         Row("CPU a receipt, no latency, one process, with requests", "ms", medians(requests)[cpu], 1.2, 0.9),
         Row("CPU a receipt with two processes, against one", "times", twice, 1.1, 1.03),
         Row("p99 at half load over Apple's own, middle 80 %", "ms", half[f"{over_apple}, of the middle 80 %"], 60, 35),
         Row("the same, with the second in which connections are opened", "ms", half[over_apple], 60, 35),
-        Row("memory of one more receipt in flight, beyond its body", "KiB", slope_bytes / 1024, 12, 6),
+        Row("memory of one more receipt in flight, beyond its body", "KiB", memory_slope_bytes(memory) / 1024, 12, 6),
         Row("start to the first receive", "s", medians(fast)["start: seconds to the first receive"], 1.5, 0.7),
     ]
 

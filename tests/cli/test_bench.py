@@ -57,22 +57,6 @@ def test_a_run_is_measured(cli: Cli) -> None:
 
 
 @pytest.mark.slow
-def test_a_sweep_has_a_series_for_each_limit(cli: Cli) -> None:
-    flags = ("--messages", "120", "--in-flight-sweep", "10,40", "--json", "bench.json", "--plot", "bench.html")
-    ended = cli(*QUICK, *flags, "--", "--consumers", "2")
-    assert (ended.code, ended.err) == (0, "")
-    content = read("bench.json")
-    assert [series["max_in_flight"] for series in content["series"]] == [10, 40]
-    for series in content["series"]:
-        assert 0 < series["runs"][0]["in_flight_peak"] <= series["max_in_flight"]
-    assert content["memory_slope_bytes"] is not None
-    page = Path("bench.html").read_text(encoding="utf-8")
-    assert page.startswith("<!DOCTYPE html>")
-    assert "<svg" in page
-    assert "receipts a second" in page
-
-
-@pytest.mark.slow
 def test_the_ways_to_vouch_for_a_receipt_are_measured_beside_each_other(cli: Cli) -> None:
     ways = ["verify-receipt", "storekit2", "server-api"]
     ended = cli("bench", "--no-latency", "--messages", "60", "--receipts", ",".join(ways), "--json", "bench.json")
@@ -127,7 +111,6 @@ def test_a_program_that_does_not_start_is_told_in_its_own_words() -> None:
         (("--processes", "0"), (), "--processes: found '0'"),
         (("--processes", "x"), (), "--processes: found 'x'"),
         (("--processes", "4", "--max-in-flight", "2"), (), "--max-in-flight: found '2'"),
-        (("--processes", "4", "--in-flight-sweep", "10,2"), (), "--max-in-flight: found '2'"),
         ((), ("--config", "missing.toml"), "--config: found 'missing.toml'"),
         ((), ("--backend", "embedded"), "--backend: found it after --"),
         ((), ("--app-receipts", "server-api"), "--app-receipts: "),
@@ -137,7 +120,6 @@ def test_a_program_that_does_not_start_is_told_in_its_own_words() -> None:
         ((), ("--exit-when-idle", "1"), "--exit-when-idle"),
         ((), ("--config", "idle.toml"), "exit_when_idle_seconds: found it set"),
         (("--processes", "1"), ("--processes", "2"), "--processes: found it after --, and before"),
-        (("--in-flight-sweep", "1,2"), ("--max-in-flight", "3"), "--max-in-flight: found it after --, and before"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -190,21 +172,15 @@ def test_answers_that_are_repeated_after_a_kill_are_no_fault() -> None:
     [
         (("--messages", "0"), "--messages"),
         (("--messages", "many"), "--messages"),
-        (("--max-in-flight", "1", "--in-flight-sweep", "1"), "--max-in-flight and --in-flight-sweep"),
-        (("--rate", "1", "--half-load"), "--rate and --half-load"),
         (("--rate", "0"), "--rate"),
         (("--rate", "nan"), "--rate"),
         (("--rate", "1e7"), "--rate"),
         (("--runs", "0"), "--runs"),
-        (("--in-flight-sweep", "10,many"), "--in-flight-sweep"),
-        (("--in-flight-sweep", "10,,20"), "--in-flight-sweep"),
-        (("--in-flight-sweep", "0"), "--in-flight-sweep"),
-        (("--in-flight-sweep", "9" * 5000), "--in-flight-sweep"),
         (("--max-in-flight", "9" * 400), "--max-in-flight"),
         (("--apple-latency", "-1"), "--apple-latency"),
         (("--transport", "wget"), "--transport"),
-        (("--plot", "bench.gif"), ".png, .svg, .html"),
-        (("--plot", "bench"), ".png, .svg, .html"),
+        (("--plot", "bench.gif"), ".png, .svg"),
+        (("--plot", "bench"), ".png, .svg"),
         (("--plot", "missing/bench.png"), "can't be written"),
         (("--json", "missing/bench.json"), "can't be written"),
         (("--json", "."), "can't be written"),

@@ -220,30 +220,6 @@ def test_a_request_is_answered_by_a_message(system: ActorSystem, server: type[Po
     assert not from_.is_wanted()
 
 
-def test_several_requests_are_answered_together(system: ActorSystem, server: type[Pooled]) -> None:
-    seen, kept, never_answered = Seen(), Seen(), Seen()
-    ref = system.start(server, name="it")
-    asker = system.start(server, seen)
-    ending = system.start(server)
-    requests = [
-        (ref, deferring(kept)),
-        ("nobody", None),
-        ("it", lambda _actor, _from: "at once"),
-        (ending, deferring(never_answered)),
-    ]
-    run_in(asker, lambda actor: actor.send_requests(requests, "all"))
-    first: From = kept.next()
-    never_answered.next()
-    first.reply("late")
-    ending.process.kill()
-    kind, label, replies = seen.next()
-    assert (kind, label) == ("reply", "all")
-    assert [(reply.label, reply.value) for reply in replies] == [(0, "late"), (1, None), (2, "at once"), (3, None)]
-    assert [reply.failure for reply in replies] == [None, NO_PROCESS, None, KILLED]
-    run_in(asker, lambda actor: actor.send_requests([], "none"))
-    assert seen.next() == ("reply", "none", [])
-
-
 def test_a_request_to_nobody_fails(system: ActorSystem, server: type[Pooled]) -> None:
     seen = Seen()
     asker = system.start(server, seen)

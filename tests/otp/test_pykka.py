@@ -18,7 +18,6 @@ from receipt_actors.otp import (
     ManualClock,
     Ref,
     Runtime,
-    StartError,
     Stop,
 )
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, exit_reason_of, raising, run_in
@@ -77,15 +76,6 @@ def foreigner() -> Iterator[pykka.ActorRef[Any]]:
     ref = Foreigner.start()
     yield ref
     ref.stop()
-
-
-@pytest.fixture
-def registered(no_threads_left: None) -> Iterator[ActorSystem]:
-    """A system whose actors are in pykka's registry; nothing of it may stay there."""
-    system = ActorSystem("registered", ManualClock(), register_with_pykka=True)
-    yield system
-    assert system.stop() == []
-    assert pykka.ActorRegistry.get_all() == []
 
 
 @pytest.fixture
@@ -245,20 +235,6 @@ def test_pykkas_registry_does_not_reach_our_actors(plain: Ref, foreigner: pykka.
     pykka.ActorRegistry.broadcast("message")
     pykka.ActorRegistry.stop_all(timeout=WAIT_SECONDS)
     assert plain.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
-
-
-def test_a_registered_actor_leaves_the_registry_however_it_ends(registered: ActorSystem, server: type[Pooled]) -> None:
-    with pytest.raises(StartError):
-        registered.start(server, init=raising(ValueError("bug")))
-    refs = [registered.start(server) for _ in range(4)]
-    assert pykka.ActorRegistry.get_all() == refs
-    refs[0].stop(timeout=WAIT_SECONDS)
-    refs[1].cast(raising(SystemExit(1)))
-    refs[2].exit(SHUTDOWN)
-    refs[3].kill()
-    for ref in refs:
-        exit_reason_of(ref)
-    assert pykka.ActorRegistry.get_all() == []
 
 
 def test_two_systems_share_no_names(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:

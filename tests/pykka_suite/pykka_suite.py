@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pykka
 import pytest
 
-from receipt_actors.otp import Actor, ActorSystem, Ref, Runtime
+from receipt_actors.otp import Actor, ActorSystem, ExitReason, Ref, Runtime
 
 DIFFERENCES = Path(__file__).with_name("differences.csv")
 
@@ -37,7 +37,7 @@ class Suite:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._system = ActorSystem("pykka-suite", register_with_pykka=True)
+        self._system = ActorSystem("pykka-suite")
 
     def replace_threading_actor(self) -> None:
         """Have ``pykka.ThreadingActor`` mean an actor of ours, and see to it that no other is started."""
@@ -49,6 +49,18 @@ class Suite:
             @classmethod
             def start(cls, *args: Any, **kwargs: Any) -> Ref:
                 return system.start(cls, *args, **kwargs)
+
+            def init(self) -> None:
+                pykka.ActorRegistry.register(self.ref)
+                try:
+                    super().init()
+                except BaseException:
+                    pykka.ActorRegistry.unregister(self.ref)
+                    raise
+
+            def terminate(self, reason: ExitReason) -> Any:
+                pykka.ActorRegistry.unregister(self.ref)
+                return super().terminate(reason)
 
         def refuse(*_args: object, **_kwargs: object) -> NoReturn:
             raise TypeError("a test has got at pykka's own ThreadingActor")

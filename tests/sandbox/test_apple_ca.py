@@ -63,7 +63,7 @@ def test_an_expired_leaf_was_good_in_its_time() -> None:
 
 def test_authorities_of_one_key_agree_without_talking() -> None:
     first, second = Authority(b"shared"), Authority(b"shared")
-    assert (first.fingerprint, first.server_api_key) == (second.fingerprint, second.server_api_key)
+    assert (first.root, first.server_api_key) == (second.root, second.server_api_key)
     assert first.sign({"a": 1}) == second.sign({"a": 1})
 
 

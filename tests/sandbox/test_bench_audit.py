@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from receipt_actors.sandbox.bench.figures import Series, figures_of, memory_slope_bytes
+from receipt_actors.sandbox.bench.figures import Series, figures_of
 from receipt_actors.sandbox.bench.measurement import (
     Measurement,
     in_flight_peak,
@@ -137,7 +137,7 @@ def test_slices_cover_the_whole_run() -> None:
     assert slices([]) == []
 
 
-def measurement(per_second: float = 100.0, *, in_flight: int = 10, rss: int = 1_000_000) -> Measurement:
+def measurement(per_second: float = 100.0) -> Measurement:
     percentiles = {"p50": 1.0, "p95": 2.0, "p99": 3.0}
     return Measurement(
         messages=100,
@@ -152,8 +152,8 @@ def measurement(per_second: float = 100.0, *, in_flight: int = 10, rss: int = 1_
         start_seconds=0.5,
         start_cpu_seconds=0.4,
         rss_start_bytes=900_000,
-        rss_peak_bytes=rss,
-        in_flight_peak=in_flight,
+        rss_peak_bytes=1_000_000,
+        in_flight_peak=10,
         latency_ms=percentiles,
         steady_latency_ms=percentiles,
         apple_latency_ms={"p50": 0.5, "p95": 0.6, "p99": 0.7},
@@ -185,11 +185,3 @@ def test_medians_are_over_runs() -> None:
     told = json.loads(json.dumps(series.as_json()))
     assert told["medians"]["rate: receipts a second"] == 100
     assert [run["per_second"] for run in told["runs"]] == [100, 10, 120]
-
-
-def test_the_slope_leaves_out_what_does_not_grow() -> None:
-    few = Series("100", [measurement(in_flight=100, rss=50_000_000 + 100 * 12_000)], 100)
-    many = Series("1000", [measurement(in_flight=1000, rss=50_000_000 + 1000 * 12_000)], 1000)
-    assert memory_slope_bytes([few, many]) == pytest.approx(12_000 - 7_000)
-    assert memory_slope_bytes([few]) is None
-    assert memory_slope_bytes([]) is None

@@ -65,12 +65,6 @@ def test_the_transactions_of_a_load_are_found_for_any_token() -> None:
     assert all(0.028 <= delay for delay in delays)  # a timer may be a little early; late it is where a machine is busy
 
 
-def test_the_receipts_of_a_load_can_be_signed_transactions() -> None:
-    verifier = SignedDataVerifier([default_authority().root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
-    signed = Load(2, way="storekit2").receipt(1)
-    assert verifier.verify_and_decode_signed_transaction(signed).transactionId == transaction_id(1)
-
-
 def test_a_service_that_cannot_start_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="app-store did not start"):
         ServiceProcess(["app-store", "--certificate", str(tmp_path / "missing.pem")])

@@ -229,6 +229,7 @@ def test_an_outage_is_an_outage_of_all(store: SimulatedAppStore) -> None:
     store.sell(RECEIPT)
     tell(store, "outage", kind="http", status=503)
     assert refusal(store, "2000000001") == (503, None)
+    assert store.requests_for_transaction("2000000001") == 0
     assert requests.post(store.production_url, timeout=PATIENCE_SECONDS).status_code == 503
     tell(store, "outage", kind="rate limit", seconds=7)
     answer = requests.post(store.production_url, timeout=PATIENCE_SECONDS)

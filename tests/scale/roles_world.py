@@ -35,7 +35,7 @@ NOTHING: Numbers = (0.0, 0.0, 0.0, 0.0)
 
 
 class Violation(AssertionError):
-    """Something that is promised does not hold."""
+    pass
 
 
 @dataclass
@@ -154,7 +154,7 @@ class SimulatedNode:
         self.held_until_seconds = seconds
 
     def release(self) -> None:
-        """Nothing is in flight here."""
+        pass
 
     def work(self) -> Work:
         if self.unable_since_seconds is None:
@@ -211,7 +211,6 @@ class SimulatedNode:
             self.unable_since_seconds = self.now()
 
     def rise(self) -> None:
-        """It can, and answers something."""
         self.unable_since_seconds = None
         self.answered += 1
 
@@ -257,8 +256,6 @@ class _Event:
 
 
 class World:
-    """See the module."""
-
     node_class: type[SimulatedNode] = SimulatedNode
 
     def __init__(self) -> None:
@@ -285,7 +282,6 @@ class World:
         lease_seconds: float = 10.0,
         clock: Clock | None = None,
     ) -> SimulatedNode:
-        """Start a node; it has a name that no other one ever had."""
         name = f"n{next(self.numbers)}"
         node = Node(name, role, limits, processes, shares_app_store_concurrency)
         self.longest_lease_seconds = max(self.longest_lease_seconds, lease_seconds)
@@ -300,7 +296,6 @@ class World:
         heapq.heappush(self._events, _Event(self.now + seconds, next(self.numbers), event))
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and look after each event."""
         end = self.now + seconds
         self.look()  # what somebody did since the last event
         while self._events and self._events[0].at_seconds <= end:
@@ -335,7 +330,6 @@ class World:
         return standing != self.record.version
 
     def delete(self) -> None:
-        """Delete the item, as an operator should not while nodes run."""
         self._new_epoch()
         self.record = Seen(self.record.epoch)
 

@@ -22,7 +22,6 @@ STATISTICS = StatisticsSnapshot(3, {(Verdict.OK, Reason.CLAIMED): 2}, {("answere
 
 @pytest.fixture
 def ends() -> Iterator[tuple[Channel, socket.socket]]:
-    """A channel, and the socket at its other end."""
     ours, theirs = socket.socketpair()
     channel = Channel(ours)
     yield channel, theirs

@@ -32,8 +32,6 @@ BUNDLE_ID = "com.example.game"
 
 
 class House:
-    """Two processes, and who sends messages to them."""
-
     def __init__(self, folder: Path) -> None:
         self._store = SimulatedAppStore().start()
         self.settings = Settings(
@@ -53,18 +51,15 @@ class House:
         self._seed = 0
 
     def send(self, count: int) -> None:
-        """Send genuine receipts."""
         self._seed += 1
         scenario = make_scenario(2 * count + 20, self._seed, BUNDLE_ID, self.settings.post_queues[0])
         for message in [message for message in scenario.messages if message.kind is Kind.GENUINE][:count]:
             self.queues.send(self.settings.source_queue, [OutgoingMessage(message.body, message.attributes)])
 
     def look(self) -> Overview:
-        """See what a client would."""
         return Overview.from_json(json.loads(json.dumps(self.control.overview().as_json())))
 
     def wait_for(self, condition: Callable[[Overview], object]) -> Overview:
-        """Look until it is so."""
         seen = self.look()
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition(seen):

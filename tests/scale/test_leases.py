@@ -22,7 +22,6 @@ def submit(tree: Tree, number: int = 1) -> None:
 
 
 def lend(tree: Tree, seconds: float) -> None:
-    """From now on, for so long."""
     tree.system.hold_until(tree.services.clock.boottime() + seconds)
     tree.settle()
 

@@ -148,7 +148,6 @@ class Redivision(RuleBasedStateMachine):
 
     @rule()
     def forget(self) -> None:
-        """Whoever divides has crashed; its successor asks the workers."""
         self.division, orders = Division(self.division.whole).found(self.division.shares)
         self.note(dict(orders))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -16,7 +17,7 @@ from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MEMBERSHIP, Membership
+from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MEMBERSHIP, ROLE_TABLE, Membership
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import NodeState, RoleOverview
 from receipt_actors.testing import FakeRoles, ManualClock
@@ -62,7 +63,6 @@ class Held:
         return Work(0, self._clock.boottime() - self.unable_since, ("receive from receipts",))
 
     def fall(self) -> None:
-        """From now on nothing can be taken in."""
         self.unable_since = self._clock.boottime()
 
     @property
@@ -71,13 +71,10 @@ class Held:
 
     @property
     def begins(self) -> Limits:
-        """What may be begun now."""
         return self.limits if self.is_held else NOTHING
 
 
 class RacedRoles(FakeRoles):
-    """A table in which another node may be faster with every single write."""
-
     others_are_faster = False
 
     def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
@@ -90,20 +87,25 @@ class RacedRoles(FakeRoles):
 
 
 class House:
-    """Nodes that share a table, in one actor system."""
-
     def __init__(self, stage: Stage, table: RacedRoles | None = None) -> None:
         self.stage = stage
         self.table: RacedRoles = stage.with_fake(table or RacedRoles())
         self.incidents = stage.stand_in(INCIDENTS)
 
     def start(
-        self, name: str, role: Role = Role.LOAD_BALANCED, *, obeys: bool = True, worker: Ref | Name | None = None
+        self,
+        name: str,
+        role: Role = Role.LOAD_BALANCED,
+        *,
+        obeys: bool = True,
+        worker: Ref | Name | None = None,
+        limits: Limits = LIMITS,
     ) -> tuple[Ref, Held]:
         """Start a membership, whose worker obeys at once, or when the test says so."""
         answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)
         held = Held(self.stage.clock, worker or self.stage.stand_in(answer=answer))
-        keeper = self.stage.actors.start(Membership, self.table, GROUP, node(name, role), LEASE, held, STEP_DOWN)
+        me = Node(name, role, limits, shares_app_store_concurrency=True)
+        keeper = self.stage.actors.start(Membership, self.table, GROUP, me, LEASE, held, STEP_DOWN)
         self.stage.settle()
         return keeper, held
 
@@ -115,10 +117,13 @@ class House:
     def told(self, *kinds: IncidentKind) -> list[str]:
         """Return the incidents, in order; of these kinds, or all but faults of the configuration."""
         wanted = kinds or frozenset(IncidentKind) - {IncidentKind.CONFIGURATION}
-        return [noticed.summary for noticed in self.stage.told(self.incidents, Noticed) if noticed.kind in wanted]
+        return [noticed.summary for noticed in self.noticed() if noticed.kind in wanted]
 
-    def write_garbage(self) -> RoleRecord:
-        garbage = RoleRecord(self.record.version + 1, "no record")
+    def noticed(self) -> list[Noticed]:
+        return self.stage.told(self.incidents, Noticed)
+
+    def write_garbage(self, version: int, text: str) -> RoleRecord:
+        garbage = RoleRecord(version, text)
         self.table.write(GROUP, garbage)
         return garbage
 
@@ -138,15 +143,22 @@ def view(keeper: Ref) -> RoleOverview:
     return actor.outside_view()
 
 
-def test_the_first_node_has_everything_at_once_and_renews_it_in_time(house: House, stage: Stage) -> None:
+def test_the_first_node_has_everything_at_once_and_renews_it_in_time(
+    house: House, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     keeper, held = house.start("a")
     assert held.begins == LIMITS
     assert held.until_seconds == stage.clock.boottime() + LEASE
     assert view(keeper).state is NodeState.ACTIVE
-    assert house.told() == ["node a of group receipts is active (load-balanced, token 1, 1 node)"]
     for _ in range(30):
         stage.advance(INTERVAL)
         assert held.until_seconds == stage.clock.boottime() + LEASE
+    words = "node a of group receipts is active (load-balanced, token 1, 1 node)"
+    assert house.noticed() == [Noticed(IncidentKind.ROLE, "a", words)]
+    (record,) = [record for record in caplog.records if record.message == words]
+    facts = {"levelname": "INFO", "event": "role", "group": "receipts", "node": "a", "state": "active"}
+    assert vars(record).items() >= facts.items()
     assert (house.table.count("read"), house.table.count("write")) == (31, 31)
     assert held.used == [NOTHING, LIMITS]
 
@@ -193,13 +205,58 @@ def test_what_is_lent_is_over_in_time_though_nobody_says_so(house: House, stage:
     assert held.releases == 0
 
 
+def test_the_table_is_out_of_reach_when_the_lease_is_over_and_until_it_is_renewed(
+    house: House, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.start("a")
+    for times in (1, 2):
+        house.table.fail("read", UNAVAILABLE, times=None)
+        caplog.clear()
+        with caplog.at_level(logging.DEBUG):
+            stage.advance(LEASE + INTERVAL)
+        told = [it.levelname for it in caplog.records if "could not be renewed: injected by a test" in it.message]
+        assert told == ["WARNING", *["DEBUG"] * (len(told) - 1)]
+        cut_off = (
+            "node a of group receipts is cut off from the table of roles: its lease is over, it begins nothing new"
+        )
+        assert house.told(IncidentKind.OUTAGE) == [cut_off] * times
+        house.table.recover()
+        stage.advance(INTERVAL)
+        outage, recovered = house.noticed()[-2:]
+        assert (outage.kind, recovered.kind) == (IncidentKind.OUTAGE, IncidentKind.RECOVERED)
+        assert outage.subject == recovered.subject == ROLE_TABLE
+
+
+def test_a_node_that_has_not_reached_the_table_yet_has_no_place(house: House) -> None:
+    house.table.fail("read", UNAVAILABLE, times=None)
+    house.start("a")
+    words = "node a of group receipts has not found its place yet: the table of roles does not answer"
+    assert house.noticed() == [Noticed(IncidentKind.OUTAGE, ROLE_TABLE, words)]
+
+
+def test_why_a_node_stands_by_is_told_where_it_is_not_expected(house: House) -> None:
+    few = replace(LIMITS, ledger_concurrency=1)
+    house.start("a", limits=few)
+    house.start("b", limits=few)
+    stands_by = "node b of group receipts stands by for a"
+    assert house.told()[-1] == f"{stands_by}: the limits that are shared are too small for one more node"
+    house.start("c", Role.ACTIVE_STANDBY)
+    house.start("d")
+    because = "one works at a time while c is here, whose role is active-standby"
+    assert house.told()[-1] == f"node d of group receipts stands by for a: {because}"
+
+
 def test_a_record_that_cannot_be_read_is_a_configuration_fault_and_left_alone(house: House, stage: Stage) -> None:
     keeper, held = house.start("a")
-    garbage = house.write_garbage()
-    stage.advance(3 * LEASE)
-    assert keeper.is_alive()
-    assert not held.is_held
-    (line,) = house.told(IncidentKind.CONFIGURATION)
+    version = house.record.version + 1
+    for text, times in (("no record", 1), ("{}", 2)):
+        garbage = house.write_garbage(version, text)
+        version += 1
+        stage.advance(3 * LEASE)
+        assert keeper.is_alive()
+        assert not held.is_held
+        assert len(house.told(IncidentKind.CONFIGURATION)) == times
+    line = house.told(IncidentKind.CONFIGURATION)[0]
     assert "the record of group 'receipts' in the table of roles can't be read" in line
     assert "cut off" in house.told()[-1]
     leaving, _ = house.start("b")
@@ -210,6 +267,10 @@ def test_a_record_that_cannot_be_read_is_a_configuration_fault_and_left_alone(ho
     stage.advance(INTERVAL)
     assert held.begins == LIMITS
     assert view(keeper).state is NodeState.ACTIVE
+    told = len(house.told(IncidentKind.CONFIGURATION))
+    house.write_garbage(house.record.version + 1, "{}")
+    stage.advance(INTERVAL)
+    assert len(house.told(IncidentKind.CONFIGURATION)) == told + 1
 
 
 def test_who_stands_by_has_nothing_and_hands_back(house: House, stage: Stage) -> None:
@@ -292,6 +353,7 @@ def test_a_share_goes_to_another_node_only_when_it_is_not_used_any_more(house: H
     assert first.begins == HALF
     assert second.begins == NOTHING
     assert view(second_keeper).state is NodeState.WAITING
+    assert house.told()[-1] == "node b of group receipts waits for its share of the limits (2 nodes)"
     for call in range(len(stage.calls(worker, ObeyLimits))):
         stage.answer(worker, Done(), call)
     stage.advance(INTERVAL / 4)  # who waits looks more often
@@ -422,4 +484,5 @@ def test_who_cannot_work_steps_down(house: House, stage: Stage, caplog: pytest.L
     assert told.endswith(" s nothing could be received (receive from receipts unavailable); b takes over")
     assert told in caplog.text
     assert "node a of group receipts stands by for b" in house.told()
+    assert "node a of group receipts stands by for b" in caplog.text  # as a warning
     assert [name for name, member in house.record.members.items() if member.token is not None] == ["b"]

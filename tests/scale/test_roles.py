@@ -16,7 +16,6 @@ from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import (
-    EXPIRY_FACTOR,
     LEAP,
     LONGEST_LEASE_SECONDS,
     LONGEST_STEP_DOWN_SECONDS,
@@ -57,12 +56,6 @@ def active(group: Group) -> list[str]:
     return [name for name, member in group.members.items() if member.token is not None]
 
 
-def test_the_first_has_everything() -> None:
-    group = Group().renewed(node("a"), 1, SECONDS)
-    assert told(group) == {"a": LIMITS}
-    assert (group.version, group.members["a"].token, group.whole) == (1, 1, LIMITS)
-
-
 def test_nodes_share_evenly_what_they_have_confirmed_to_have_given_back() -> None:
     group = Group().renewed(node("a"), 1, SECONDS).renewed(node("b"), 1, SECONDS)
     half = Limits(100, 25, 100, 5.0)
@@ -89,12 +82,6 @@ def test_the_least_that_any_node_says_is_the_whole() -> None:
     group = group_of(node("a", limits=Limits(9, 40, 60)), node("b", limits=Limits(9, 20, 90, 7.0)))
     assert group.whole == Limits(18, 20, 60, 7.0)
     assert told(group) == dict.fromkeys("ab", Limits(9, 10, 30, 3.5))
-
-
-def test_one_works_and_the_others_stand_by() -> None:
-    group = group_of(*(node(name, Role.ACTIVE_STANDBY) for name in "cab"))
-    assert told(group) == {"c": LIMITS, "a": None, "b": None}
-    assert {name: member.token for name, member in group.members.items()} == {"c": 1, "a": None, "b": None}
 
 
 def test_a_single_one_that_wants_others_to_stand_by_is_enough() -> None:
@@ -159,17 +146,6 @@ def test_the_first_in_line_is_who_follows() -> None:
     assert keeper.lease.successor(13.0) is None
 
 
-def test_others_wait_longer_than_the_lease() -> None:
-    group = Keeper("a").renew(Group(), 0.0)
-    other = Lease(node("b"), SECONDS)
-    for now in (1_000.0, 1_004.0, 1_008.0, 1_010.4):
-        other = other.looked(group, now)
-        assert other.gone(now) == frozenset()
-    assert other.gone(1_000.0 + SECONDS * EXPIRY_FACTOR) == {"a"}
-    group = group.renewed(node("a"), 7, SECONDS)
-    assert other.looked(group, 1_010.5).gone(1_010.5) == frozenset()
-
-
 def test_others_wait_for_as_long_as_the_member_says() -> None:
     group = Group().renewed(node("a"), 1, 6 * SECONDS)
     other = Lease(node("b"), SECONDS)
@@ -198,18 +174,6 @@ def group_at_rest(*names: str) -> tuple[dict[str, Keeper], Group]:
         for now, keeper in enumerate(keepers.values(), 100):
             group = keeper.renew(group, now)
     return keepers, group
-
-
-def test_a_record_that_is_gone_is_put_back_as_it_was() -> None:
-    keepers, group = group_at_rest("a", "b")
-    back = keepers["b"].renew(Group(), 104.0)
-    assert back.version == group.version + LEAP + 1
-    assert tokens(back) == tokens(group) == {"a": 1, "b": None}
-    assert keepers["b"].lease.stored == back.version
-    active = keepers["a"].lease.looked(back, 105.0)
-    assert active.is_held(105.0)
-    assert active.held_until_seconds == keepers["a"].lease.held_until_seconds
-    assert active.share == keepers["a"].lease.share
 
 
 def test_who_was_started_when_the_record_was_lost_joins_the_others() -> None:
@@ -275,7 +239,6 @@ garbage: st.SearchStrategy[Any] = st.sampled_from(
 
 
 def read(text: str) -> tuple[str, Group | None]:
-    """Return why it is refused, or what it says."""
     try:
         return "", group_in(RoleRecord(7, text))
     except ValueError as error:
@@ -361,7 +324,6 @@ class Player:
         self.look(group.renewed(self.other, group.version, SECONDS, obeyed=obeyed, steps_down=steps_down))
 
     def yield_and_be_back(self) -> None:
-        """Step down, and be active again when the other one has stepped down."""
         self.renew(steps_down=True)
         self.renew()
         self.other_renews()

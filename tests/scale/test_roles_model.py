@@ -47,7 +47,6 @@ class Roles(RuleBasedStateMachine):
 
     @initialize(role=st.none() | roles)
     def begin(self, role: Role | None) -> None:
-        """Most groups are of one kind; some are not."""
         self.mixed = role
 
     def node(self, index: int) -> SimulatedNode:
@@ -101,7 +100,6 @@ class Roles(RuleBasedStateMachine):
     @precondition(lambda self: self.world.nodes)
     @rule(index=st.integers(0, 9), to_come=st.lists(faults, min_size=1, max_size=4))
     def befall(self, index: int, to_come: list[Fault]) -> None:
-        """Requests and answers of this node are lost, or come late."""
         self.node(index).faults.extend(to_come)
 
     @precondition(lambda self: self.world.nodes)
@@ -158,7 +156,6 @@ class Roles(RuleBasedStateMachine):
             self.world.delete()
 
     def teardown(self) -> None:
-        """Whatever happened, all is well soon after."""
         self.world.settle()
 
 
@@ -171,8 +168,6 @@ TestRoles.settings = settings(max_examples=settings.default.max_examples // 3, s
 
 
 class Impatient(Lease):
-    """Takes others for gone after half a lease."""
-
     __slots__ = ()
 
     def gone(self, now_seconds: float) -> frozenset[str]:
@@ -180,8 +175,6 @@ class Impatient(Lease):
 
 
 class HeldFromTheAnswer(Lease):
-    """Counts a lease from when it hears of it."""
-
     __slots__ = ()
 
     def looked(self, group: Group, now_seconds: float) -> Lease:
@@ -191,8 +184,6 @@ class HeldFromTheAnswer(Lease):
 
 
 class ConfirmsUnheard(Lease):
-    """Says of any share that it keeps to it."""
-
     __slots__ = ()
 
     def looked(self, group: Group, now_seconds: float) -> Lease:
@@ -201,8 +192,6 @@ class ConfirmsUnheard(Lease):
 
 
 class Careless(World):
-    """A table that puts whatever comes."""
-
     def is_refused(self, standing: int) -> bool:
         return False
 

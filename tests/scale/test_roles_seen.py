@@ -20,8 +20,6 @@ A_MOMENT_SECONDS = LEASE_SECONDS / 4  #: within which a lease is renewed
 
 
 class ServicesOfNode(FakeServices):
-    """Services whose backend has a table of roles."""
-
     def __init__(self, settings: Settings, table: FakeRoles) -> None:
         super().__init__(settings)
         self._table = table
@@ -48,7 +46,6 @@ class Nodes:
         self.advance(A_MOMENT_SECONDS)
 
     def advance(self, seconds: float, *, without: str | None = None) -> None:
-        """Let the same time pass for all, a moment after the other."""
         while seconds > 0:
             moment = min(seconds, A_MOMENT_SECONDS / 2)
             for name, node in self.nodes.items():
@@ -65,7 +62,6 @@ class Nodes:
         return role
 
     def kinds(self, name: str) -> list[str]:
-        """Return the kinds of the incidents of a node, the oldest first."""
         return [incident.kind for incident in reversed(self.look(name).incidents)]
 
     def close(self) -> None:

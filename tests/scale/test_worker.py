@@ -74,8 +74,6 @@ sys.exit(1 if heard == pickle.loads({pickle.dumps(list(messages))!r}) else 9)
 
 
 class House:
-    """A worker, and stand-ins for the actors that it talks to."""
-
     def __init__(self, stage: Stage, program: str, *, was_complete: bool = False, has_share: bool = True) -> None:
         self.stage = stage
         self.consumes, self.is_refused = threading.Event(), threading.Event()
@@ -99,7 +97,6 @@ class House:
 
 @pytest.fixture
 def build_house() -> Iterator[Callable[..., House]]:
-    """Of a process that runs this program."""
     stage = Stage()
     houses: list[House] = []
 
@@ -115,8 +112,6 @@ def build_house() -> Iterator[Callable[..., House]]:
 
 @pytest.fixture
 def open_house(build_house: Callable[..., House]) -> Callable[[str], House]:
-    """Of a process that consumes, and then does this."""
-
     def open_house(behaviour: str) -> House:
         house = build_house(STARTS + behaviour)
         assert house.consumes.wait(PATIENCE_SECONDS)
@@ -126,7 +121,6 @@ def open_house(build_house: Callable[..., House]) -> Callable[[str], House]:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for what a process or a thread of the worker's does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it has not come to this"

@@ -111,7 +111,7 @@ def test_without_a_dead_letter_queue_what_cannot_be_answered_stays(account: AwsW
     account.create_table()
     scenario = _without_retries(make_scenario(100, 12, BUNDLE_ID, RESULTS))
     stays = [message for message in scenario.messages if isinstance(message.expected, DeadLettered)]
-    answered = Scenario(scenario.seed, tuple(message for message in scenario.messages if message not in stays))
+    answered = Scenario(tuple(message for message in scenario.messages if message not in stays))
     account.send(scenario.messages)
     program = account.start(store, exit_when_idle_seconds=1)
     program.wait_for_log("dead_letter_queue is not set")
@@ -130,7 +130,7 @@ def test_a_dead_letter_queue_can_be_named_where_there_is_no_redrive_policy(
     account.send(garbage)
     program = account.finish(store, dead_letter_queue=DEAD_LETTERS)
     assert account.total(SOURCE) == 0
-    assert Outcome((), account.take(DEAD_LETTERS)).faults(Scenario(SCENARIO.seed, tuple(garbage))) == ()
+    assert Outcome((), account.take(DEAD_LETTERS)).faults(Scenario(tuple(garbage))) == ()
     assert "dead_letter_queue is not set" not in program.stderr
 
 
@@ -159,4 +159,4 @@ def test_answers_of_aws_that_get_lost_change_no_verdict(aws: AwsWorld, store: Si
 def _without_retries(scenario: Scenario) -> Scenario:
     """Leave out what the App Store is asked for again and again, which takes its time."""
     slow = (Kind.MALFORMED, Kind.TEMPORARY_FAILURE)
-    return Scenario(scenario.seed, tuple(message for message in scenario.messages if message.kind not in slow))
+    return Scenario(tuple(message for message in scenario.messages if message.kind not in slow))

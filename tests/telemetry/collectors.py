@@ -18,8 +18,6 @@ from tests.patience import PATIENCE_SECONDS
 
 @dataclass(frozen=True)
 class SeenSpan:
-    """A span, as it came over the wire."""
-
     name: str
     trace_id: str
     span_id: str

@@ -52,7 +52,6 @@ class EcsAgent(HttpServer):
         return f"{self.url}/api/0123456789abcdef"
 
     def wait_for(self, count: int) -> list[dict[str, Any]]:
-        """Return all wishes once there are so many."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.wishes) >= count, PATIENCE_SECONDS), self.wishes
             return list(self.wishes)

@@ -6,7 +6,6 @@ import itertools
 import json
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,15 +39,6 @@ def incident(kind: str, summary: str = "it happened", at: float = 0.0, count: in
 def only(due: list[Alert]) -> Alert:
     (alert,) = due
     return alert
-
-
-@pytest.mark.parametrize("kind", ["crash", "stepped_down"])
-def test_the_first_of_a_kind_is_due_at_once(kind: str) -> None:
-    alerts = book()
-    alerts.note(incident(kind), 5.0)
-    first = only(alerts.take_due(5.0))
-    assert (first.kind.value, first.count, first.summary) == (kind, 1, "it happened")
-    assert alerts.take_due(5.0 + PERIOD_SECONDS) == []
 
 
 def test_what_follows_is_summed_up_for_a_minute() -> None:

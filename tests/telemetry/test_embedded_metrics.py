@@ -58,7 +58,6 @@ TARGET = {"anyOf": [NUMBER, HISTOGRAM]}
 
 
 def check(document: dict[str, Any]) -> None:
-    """Check a document against the schema, and that what it refers to is there."""
     jsonschema.validate(document, SCHEMA)
     (directive,) = document["_aws"]["CloudWatchMetrics"]
     names = [metric["Name"] for metric in directive["Metrics"]]

@@ -31,7 +31,6 @@ from receipt_actors.telemetry.incidents import (
     Incidents,
     Noticed,
     ProcessorCrashed,
-    TellNow,
     incidents_of,
     listen_to_reports,
 )
@@ -41,15 +40,11 @@ from tests.pipeline.stand_ins import Stage
 
 
 class Fragile(GenServer):
-    """Breaks when it is told to."""
-
     def handle_cast(self, request: Any) -> Any:
         raise ValueError(request)
 
 
 class House:
-    """Supervisors, and the actor that hears of their trouble."""
-
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         listen_to_reports(stage.actors)
@@ -164,19 +159,6 @@ def test_outages_and_their_ends_are_told_at_once_and_in_order(house: House) -> N
         house.notice("it is so now", kind)
         house.stage.advance(1)
     assert [(incident.kind, incident.count) for incident in house.told()] == [(kind.value, 1) for kind in steps]
-
-
-def test_who_is_about_to_end_can_ask_for_what_has_not_been_told(house: House) -> None:
-    house.notice("down")
-    asking = house.stage.ask(INCIDENTS, TellNow())
-    (told,) = house.told()
-    assert (told.summary, told.count) == ("down", 1)
-    assert house.stage.reply_to(asking) == (told,)
-    house.notice("down")
-    asking = house.stage.ask(INCIDENTS, TellNow("listener"))
-    assert [incident.count for incident in house.stage.reply_to(asking)] == [1]
-    house.stage.advance(PERIOD_SECONDS)
-    assert house.told() == [told]
 
 
 def test_what_has_not_been_told_is_told_at_the_end(house: House) -> None:

@@ -27,8 +27,6 @@ HOSTILE = "\x1b[2J\r\nERROR forged: line\u202e\x00"
 
 
 class Lines(logging.Handler):
-    """Keeps what is logged, formatted."""
-
     def __init__(self, formatter: logging.Formatter) -> None:
         super().__init__()
         self.setFormatter(formatter)

@@ -32,7 +32,6 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 @pytest.fixture
 def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryExporter]]:
-    """What opens and, in the end, closes."""
     all_exporters: list[OpenTelemetryExporter] = []
 
     def start() -> OpenTelemetryExporter:
@@ -52,7 +51,6 @@ def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryExporter
 
 
 def export(exporter: OpenTelemetryExporter, parent: TraceContext | None = None, **fields: Any) -> TraceContext:
-    """Export a delivery, and return its context."""
     known: dict[str, Any] = {
         "source_queue": "ReceiptsSQS",
         "message_id": "m-1",
@@ -200,7 +198,6 @@ def test_a_collector_that_hangs_holds_up_nobody(
 
 @pytest.fixture
 def tree() -> Iterator[Tree]:
-    """A running system on fakes."""
     yield from tree_of()
 
 

@@ -44,8 +44,6 @@ def overview(*processes: ProcessOverview) -> Overview:
 
 
 class System(StandInSystem):
-    """Its process looks as it is told."""
-
     def __init__(self, process: ProcessOverview) -> None:
         super().__init__(lambda _number: overview(self.process))
         self.process = process
@@ -97,7 +95,6 @@ class Scripted(ScaleInProtection):
         return None if self.answers else "down"
 
     def look_at(self, process: ProcessOverview, now: float) -> list[bool]:
-        """Return what it has asked for at this moment."""
         self.now, self.wishes = now, []
         assert self.look(overview(process))
         return self.wishes

@@ -42,13 +42,6 @@ def test_a_clock_that_steps_does_no_harm(strange: float) -> None:
     assert latencies(strange).percentile_seconds(50) == pytest.approx(SHORTEST_SECONDS, rel=0.02)
 
 
-@given(st.lists(seconds), st.lists(seconds))
-def test_histograms_of_two_processes_add_up(ours: list[float], theirs: list[float]) -> None:
-    mine, other = latencies(*ours), latencies(*theirs)
-    assert mine + other == latencies(*ours, *theirs)
-    assert (mine.count, other.count) == (len(ours), len(theirs))
-
-
 Count = Callable[[StatisticsTable], None]
 
 
@@ -114,11 +107,6 @@ def test_nothing_is_lost_where_threads_count_at_once() -> None:
         assert seen.count("answered") == seen.latencies.count
     seen = table.snapshot()
     assert (seen.received, seen.count("answered"), seen.steps["verifying"].count) == (6000, 6000, 6000)
-
-
-def test_since_is_what_was_added() -> None:
-    assert latencies(0.1, 0.1, 3.0).since(latencies(0.1)) == latencies(0.1, 3.0)
-    assert latencies(0.1).since(latencies(3.0, 3.0)) == latencies(0.1)
 
 
 def counted(number: int, seconds: float) -> StatisticsSnapshot:

@@ -22,8 +22,6 @@ TREE = ActorOverview("root", "supervisor", "running")
 
 
 class System(StandInSystem):
-    """Is in the state that it is told."""
-
     def __init__(self, state: State) -> None:
         super().__init__(self._look)
         self.state = state
@@ -36,8 +34,6 @@ class System(StandInSystem):
 
 
 class Manager:
-    """systemd's end."""
-
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.settimeout(PATIENCE_SECONDS)
@@ -47,7 +43,6 @@ class Manager:
         return self.socket.recv(4096).decode().split("\n")
 
     def receive_until(self, line: str) -> list[str]:
-        """Return all lines up to the message that has this one."""
         lines: list[str] = []
         while line not in lines:
             lines += self.receive()

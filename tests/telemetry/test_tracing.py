@@ -24,8 +24,6 @@ RECEIPT = "receipt_data"
 
 
 class Listener:
-    """What a trace told, in order."""
-
     def __init__(self) -> None:
         self.events = Seen()
         self.ends = Seen()
@@ -44,7 +42,6 @@ class Listener:
         return reason
 
     def told(self, trace: RunningTrace) -> list[Mapping[str, Any]]:
-        """Return all that was told."""
         trace.end(TraceEnd.SYSTEM)  # leaves nothing untold
         self.end()
         return self.events.rest()
@@ -224,7 +221,6 @@ def test_a_trace_ends_with_the_system(tree: Tree, listener: Listener) -> None:
 
 
 def is_untouched(tree: Tree) -> None:
-    """Nothing watches, and the next message goes through unseen."""
     assert tree.actors.watched is None
 
     def is_left_alone() -> bool:

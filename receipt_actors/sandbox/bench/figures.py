@@ -33,7 +33,6 @@ class Series:
 
     label: str  #: what is special about it
     runs: Sequence[Measurement]
-    max_in_flight: int | None = None  #: that was asked for
     flags: Sequence[str] = ()  #: of the program, beside those that lead it to the services
     processes: int = 1  #: that do the work
     client: str = ""  #: what asks Apple; "" if nothing does
@@ -114,19 +113,6 @@ def _shown(figures: Sequence[Figure]) -> str:
     values, digits = [figure.value for figure in figures], figures[0].digits
     median = f"{_median(figures):,.{digits}f}"
     return median if len(values) == 1 else f"{median} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
-
-
-def memory_slope_bytes(series: Sequence[Series]) -> float | None:
-    """What a receipt more in flight takes, beyond its body: the slope over series that differ in what is in flight.
-
-    Unlike a single run's figure it leaves out what does not grow with the load. None where there are too few.
-    """
-    points = [(run.in_flight_peak, run.rss_peak_bytes) for each in series for run in each.runs]
-    in_flight = [point[0] for point in points]
-    if len(set(in_flight)) < 2:
-        return None
-    slope, _ = statistics.linear_regression(in_flight, [point[1] for point in points])
-    return slope - series[0].runs[0].body_bytes
 
 
 def machine(cores: int) -> dict[str, object]:

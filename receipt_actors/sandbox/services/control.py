@@ -101,11 +101,7 @@ class AwsControl:
             asyncio.get_running_loop().call_later(pause, self._release, rate, source, due)
 
     def _progress(self, _fields: dict[str, Any]) -> object:
-        return {
-            "first_receive_at": self._sqs.first_receive_at,
-            "received": self._source.received,
-            "deleted": self._source.deleted,
-        }
+        return {"first_receive_at": self._sqs.first_receive_at, "deleted": self._source.deleted}
 
     def _finish(self, _fields: dict[str, Any]) -> object:
         self._sqs.end_polls()

@@ -21,14 +21,8 @@ _ASSIGNMENT = re.compile(rf"\s*({_NAME})\s*=\s*(:[A-Za-z0-9_]+)\s*")
 _REMOVED = re.compile(rf"\s*({_NAME})\s*")
 
 _WRITE_FIELDS = {
-    "TableName",
-    "ConditionExpression",
-    "ExpressionAttributeNames",
-    "ExpressionAttributeValues",
-    "ReturnValuesOnConditionCheckFailure",
-    "ReturnValues",
-    "ReturnConsumedCapacity",
-    "ReturnItemCollectionMetrics",
+    *("TableName", "ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues", "ReturnValues"),
+    *("ReturnValuesOnConditionCheckFailure", "ReturnConsumedCapacity", "ReturnItemCollectionMetrics"),
 }
 _PUT_FIELDS = _WRITE_FIELDS | {"Item"}
 _UPDATE_FIELDS = _WRITE_FIELDS | {"Key", "UpdateExpression"}

@@ -1,9 +1,6 @@
 """The messages of a benchmark: genuine receipts of one purchase each, every one by another user.
 
-A ``Way`` says what the receipts are, and how they are vouched for.
-
-What must become of message ``number`` follows from the number alone: an OK for ``user_id(number)`` and
-``transaction_id(number)``.
+Message ``number`` must become an OK for ``user_id(number)`` and ``transaction_id(number)``.
 """
 
 from __future__ import annotations

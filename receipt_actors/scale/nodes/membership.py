@@ -1,20 +1,17 @@
 """``Membership``: the actor that keeps this node's place in its group, and grants what the group lends to it.
 
-It owns the lease (``domain.roles``): it renews the lease several times while it lasts, takes out members that are gone,
-and confirms a smaller share when that is kept to. The ``Lessee`` (the actors of this process, or the shares of several)
-looks at its limits, and until when they are lent, before each receive and each request. So a node that sleeps, or is
-cut off from the table, begins nothing after its lease, whether or not this actor runs.
+It renews the lease (``domain.roles``) several times while it lasts, takes out members that are gone, and confirms a
+smaller share once that is kept to. The ``Lessee`` looks at its limits, and until when they are lent, before each
+receive and each request. So a node that sleeps, or is cut off from the table, begins nothing after its lease.
 
 A node that stands by hands back what it has in flight, for the active ones to take. One that is cut off keeps it: the
-table that it does not reach is where claims are made, too.
-
-It waits for the table on a thread. When it is told to end it leaves the group, so that the others need not wait for its
-lease. A crash forgets since when others have not been heard of, and how often the node stepped down; the successor
-finds its place in the table, and what is lent stays lent meanwhile.
+table that it does not reach is where claims are made, too. A node that ends leaves the group, so that the others need
+not wait for its lease. A crash forgets since when others have not been heard of, and how often the node stepped down.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +22,7 @@ from receipt_actors.domain.limits import Limits, LiveLimits, Share
 from receipt_actors.domain.places import MAX_WRITES, Place, Read, Step, Wait, Write, is_same
 from receipt_actors.domain.ports import RoleRecord, RoleTable
 from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import Group, Lease, Member, Node, StepDown, Work
+from receipt_actors.domain.roles import Group, Lease, Member, Node, Role, StepDown, Work
 from receipt_actors.errors import UnavailableError
 from receipt_actors.otp import (
     ActorSystem,
@@ -48,11 +45,13 @@ from receipt_actors.pipeline.protocol import (
     ObeyLimits,
     ReleaseMessages,
 )
-from receipt_actors.scale.nodes.role_news import RoleNews, state_of_member, state_of_node
-from receipt_actors.telemetry.incidents import INCIDENTS
-from receipt_actors.telemetry.overview import NodeOverview, RoleOverview
+from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.overview import NodeOverview, NodeState, RoleOverview
 from receipt_actors.telemetry.statistics import statistics_of
 
+logger = logging.getLogger(__name__)
+
+ROLE_TABLE = "role table"  #: the service that is unavailable while a node is cut off from it
 MEMBERSHIP = "membership"
 ASK_AGAIN_SECONDS = 0.1  #: before asking an actor that is being restarted whether limits are kept to
 _LEAVE = "leave"  # label of the last write
@@ -61,10 +60,10 @@ LIMITED: tuple[Name, ...] = (IN_FLIGHT, APP_STORE_GATEWAY, LEDGER_GATEWAY)
 
 
 class Lessee(Protocol):
-    """Who works with what the group lends; see ``domain.places.Holder``."""
+    """What works with what the group lends; see ``domain.places.Holder``."""
 
     def grant(self, limits: Limits) -> Sequence[tuple[Name, object]]:
-        """Let these hold for what is new. Returns whom to ask whether no more is in use, each with its question."""
+        """Apply the limits to new work. Return the actors to ask whether no more is in use, each with its question."""
 
     def lend_until(self, seconds: float) -> None: ...
 
@@ -102,26 +101,22 @@ class ProcessLessee:
 
 
 def release(actors: ActorSystem) -> None:
-    """Have what is in flight in this process handed back."""
+    """Have this process hand back what is in flight."""
     in_flight = actors.whereis(IN_FLIGHT)
     if in_flight is not None:
         in_flight.cast(ReleaseMessages())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Obey:
-    """Label of the question whether no more is used than this share allows; to itself: ask again."""
-
+    # Label of the questions whether no more is used than this share allows; as a message to itself: ask again.
     share: Share | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Renew:
-    """To itself: it is time."""
+    unanswered: int
+    has_failed: bool = False
 
 
 class Membership(GenServer):
-    """See the module. To its ``Place`` it is the holder of what the group lends."""
+    """See the module. It is the ``Holder`` of its ``Place``."""
 
     trap_exit: ClassVar[bool] = True
 
@@ -135,7 +130,11 @@ class Membership(GenServer):
         self._place = Place(Lease(node, lease_seconds, beat=secrets.randbits(48)), step_down, self)
         self._pool = self.system.new_blocking_pool(MEMBERSHIP, 1)
         self._next_renewal: Timer | None = None
-        self._news = RoleNews(group, lambda noticed: self.cast(INCIDENTS, noticed))
+        # What was told last: each thing is told once, and not with every renewal.
+        self._told_state: NodeState | None = None
+        self._told_fault: str | None = None  # of the record
+        self._is_failing = False  # the table has not answered since the last renewal
+        self._is_outage_told = False
         self.lend_until, self.release, self.work = lessee.lend_until, lessee.release, lessee.work
 
     def init(self) -> Continue:
@@ -204,19 +203,17 @@ class Membership(GenServer):
                 record = record_of(step.content)
                 self.run_blocking(self._pool, step, self._table.write, self._group, record, step.stored)
             case Wait(seconds):
-                self._next_renewal = self.send_after(seconds, _Renew())
+                self._next_renewal = self.send_after(seconds, step)
 
     def handle_reply(self, label: Any, value: Any) -> None:
         now = self.clock.boottime()
         if isinstance(label, _Obey):
-            if any(reply.failure is not None for reply in value):
-                self.send_after(ASK_AGAIN_SECONDS, label)
-            else:
-                self._do(self._place.obeyed(label.share, now))
+            self._answered(label, has_failed=False)
         elif isinstance(label, Write) and value == record_of(label.content):
             step = self._place.written(label, now)
-            self._news.renewed(self._place.lease, now, label)
-            self._news.tell_state(self._place.lease, now)
+            self._is_failing = False
+            self._tell_of(label)
+            self._tell_state()
             self._do(step)
         else:
             self._do(self._found(value, label if isinstance(label, Write) else None, now))
@@ -226,28 +223,33 @@ class Membership(GenServer):
         try:
             step = self._place.found(group_in(record), now, after)
         except ValueError as error:
-            self._news.unreadable(self._place.lease, now, str(error))
+            self._tell_fault(str(error))
             step = self._place.failed(now)
         else:
-            self._news.read()
+            self._told_fault = None
             if was_in and self._place.lease.me is None:
-                self._news.taken_out(self._place.lease, now)
+                self._tell("the others have taken this node for gone: it joins again")
         if not isinstance(step, Write):
-            self._news.tell_state(self._place.lease, now)
+            self._tell_state()
         return step
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
+        if isinstance(label, _Obey):
+            self._answered(label, has_failed=True)
+            return
         if not isinstance(reason, Crash) or not isinstance(reason.exception, UnavailableError):
             raise reason.exception if isinstance(reason, Crash) else RuntimeError(str(reason))
-        now = self.clock.boottime()
-        self._news.failed(self._place.lease, now, reason.exception)
-        self._do(self._place.failed(now))
+        level = logging.DEBUG if self._is_failing else logging.WARNING  # an outage may be long
+        logger.log(level, "the role of this node could not be renewed: %s", reason.exception)
+        self._is_failing = True
+        self._tell_state()
+        self._do(self._place.failed(self.clock.boottime()))
 
     def handle_info(self, message: Any) -> Any:
         match message:
-            case _Renew():
+            case Wait():  # it is over
                 self._do(self._place.renew(self.clock.boottime()))
-            case _Obey(share):
+            case _Obey(share=share):
                 if is_same(share, self._place.granted):
                     self.grant(share, self._place.lease.limits)
             case _:
@@ -255,7 +257,93 @@ class Membership(GenServer):
         return None
 
     def grant(self, share: Share | None, limits: Limits) -> None:
-        self.send_requests(self._lessee.grant(limits), _Obey(share))
+        requests = self._lessee.grant(limits)
+        label = _Obey(share, len(requests))
+        for name, request in requests:
+            self.send_request(name, request, label)
+
+    def _answered(self, label: _Obey, *, has_failed: bool) -> None:
+        label.unanswered -= 1
+        label.has_failed |= has_failed
+        if label.unanswered:
+            return
+        if label.has_failed:
+            self.send_after(ASK_AGAIN_SECONDS, label)
+        else:
+            self._do(self._place.obeyed(label.share, self.clock.boottime()))
+
+    # --- what people are told ---
+
+    def _tell_of(self, write: Write) -> None:
+        """Tell what a renewal has done for all nodes: it was carried out, so no other node tells it."""
+        lease = self._place.lease
+        if write.lost is not None:
+            stood, known = write.lost
+            found = f"only version {stood}" if stood else "no record"
+            words = (
+                f"the table of roles had {found} of group {self._group!r}, though version {known} is known: it was "
+                f"lost, and is put back as version {lease.group.version}; expected that no other program writes there"
+            )
+            self._tell(words, IncidentKind.CONFIGURATION)
+        for name in write.gone:
+            words = f"node {name} has not been heard of for a lease: it is out of the group"
+            self._tell(words, IncidentKind.NODE_LOST, subject=name)
+        if (why := write.stepped_down) is not None:
+            words = (
+                f"node {lease.node.name} steps down: for {why.unable_seconds:.1f} s nothing could be received "
+                f"({', '.join(why.unavailable)} unavailable); {why.successor} takes over"
+            )
+            self._tell(words, IncidentKind.STEPPED_DOWN)
+
+    def _tell_fault(self, fault: str) -> None:
+        if fault != self._told_fault:
+            self._told_fault = fault
+            words = (
+                f"the record of group {self._group!r} in the table of roles can't be read: {fault}; expected that no "
+                "other program writes it, and the same version of this one everywhere: delete it while no node runs"
+            )
+            self._tell(words, IncidentKind.CONFIGURATION, level=logging.ERROR)
+
+    def _tell_state(self) -> None:
+        lease, before = self._place.lease, self._told_state
+        state = state_of_node(lease, self.clock.boottime())
+        has_no_place_yet = state is NodeState.CUT_OFF and before is None
+        if state is before or (has_no_place_yet and not self._is_failing):
+            return
+        self._told_state, kind, subject = state, IncidentKind.ROLE, lease.node.name
+        if state is NodeState.CUT_OFF:
+            kind, subject, self._is_outage_told = IncidentKind.OUTAGE, ROLE_TABLE, True
+        elif self._is_outage_told:
+            kind, subject, self._is_outage_told = IncidentKind.RECOVERED, ROLE_TABLE, False
+        me, number = f"node {lease.node.name} of group {self._group}", len(lease.group.members)
+        nodes = "1 node" if number == 1 else f"{number} nodes"
+        match state:
+            case NodeState.ACTIVE:
+                token = None if lease.me is None else lease.me.token
+                words = f"{me} is active ({lease.node.role}, token {token}, {nodes})"
+            case NodeState.WAITING:
+                words = f"{me} waits for its share of the limits ({nodes})"
+            case NodeState.STANDBY:
+                active = ", ".join(name for name, member in lease.group.members.items() if member.token is not None)
+                words = f"{me} stands by for {active}{_why_it_stands_by(lease)}"
+            case NodeState.CUT_OFF:
+                words = f"{me} is cut off from the table of roles: its lease is over, it begins nothing new"
+                if has_no_place_yet:
+                    words = f"{me} has not found its place yet: the table of roles does not answer"
+        is_worse = state is NodeState.CUT_OFF or before is NodeState.ACTIVE
+        self._tell(words, kind, subject, logging.WARNING if is_worse else logging.INFO)
+
+    def _tell(
+        self,
+        words: str,
+        kind: IncidentKind = IncidentKind.ROLE,
+        subject: str | None = None,
+        level: int = logging.WARNING,
+    ) -> None:
+        name, state = self._place.lease.node.name, state_of_node(self._place.lease, self.clock.boottime())
+        facts = {"event": kind.value, "group": self._group, "node": name, "state": state.value}
+        logger.log(level, "%s", words, extra=facts)
+        self.cast(INCIDENTS, Noticed(kind, subject or name, words))
 
     # --- the end ---
 
@@ -272,7 +360,10 @@ class Membership(GenServer):
             self.run_blocking(self._pool, _LEAVE, self._table.write, self._group, left, lease.stored)
             reply = yield Receive(lambda message: isinstance(message, Reply) and message.label == _LEAVE)
             if reply.failure is not None or reply.value == left:
-                self._news.left(lease, is_known=reply.failure is None)
+                if reply.failure is None:
+                    logger.info("node %s has left group %s", lease.node.name, self._group)
+                else:
+                    logger.warning("this node could not leave its group: the others wait for its lease to end")
                 break
             lease = self._seen(lease, reply)
         self._pool.close()
@@ -285,6 +376,28 @@ class Membership(GenServer):
         return lease.looked(group, self.clock.boottime())
 
 
+def state_of_node(lease: Lease, now_seconds: float) -> NodeState:
+    """Return what the node that has this lease may do."""
+    me = lease.me
+    return NodeState.CUT_OFF if me is None or now_seconds >= lease.held_until_seconds else state_of_member(me)
+
+
+def state_of_member(member: Member) -> NodeState:
+    """Return what a node may do by the record."""
+    if member.token is None:
+        return NodeState.STANDBY
+    return NodeState.WAITING if member.share is None else NodeState.ACTIVE
+
+
+def _why_it_stands_by(lease: Lease) -> str:
+    # An operator expects all nodes to work where their role is load-balanced.
+    if lease.node.role is not Role.LOAD_BALANCED:
+        return ""
+    others = [member.node for member in lease.group.members.values() if member.node.role is not Role.LOAD_BALANCED]
+    if others:
+        return f": one works at a time while {others[0].name} is here, whose role is {others[0].role}"
+    return ": the limits that are shared are too small for one more node"
+
+
 def _number(share: Share | None) -> int:
-    """Return the number of a share; the first one has 1."""
-    return 0 if share is None else share.number
+    return 0 if share is None else share.number  # the first one has 1

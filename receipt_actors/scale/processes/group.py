@@ -1,21 +1,20 @@
-"""``ProcessGroup``: one command in several processes, with the API of ``ReceiptSystem`` as far as it goes.
+"""``ProcessGroup``: one command in several processes, with most of the API of ``ReceiptSystem``.
 
 The parent's whole supervision tree::
 
     root             one_for_one; ends when ``workers`` gives up
-    ├─ telemetry     one_for_one; ends quietly rather than take anyone along
+    ├─ telemetry     one_for_one; if it gives up, the rest goes on
     │  ├─ incidents
-    │  ├─ alerts     of the parent's own incidents: workers that die; only where there is an alerts queue
-    │  └─ queue_depths  only where other nodes share the work: workers that wait for them can't look
-    ├─ nodes         one_for_one; only where other nodes share the work
+    │  ├─ alerts     of the parent's own incidents: workers that die; only if there is an alerts queue
+    │  └─ queue_depths  only if other nodes share the work: workers that wait for them can't look
+    ├─ nodes         one_for_one; only if other nodes share the work
     │  └─ membership
     └─ workers       one_for_one; each is an actor that owns a process
        ├─ worker-1
        └─ ...
 
-A worker process that dies is restarted at once and alone, whatever it died of. More than ``RESTARTS_PER_WORKER`` for
-each worker within a minute are a storm: ``workers`` stops those that are left, one after the other, and with it ends
-everything.
+A worker process that dies is restarted at once and alone. More than ``RESTARTS_PER_WORKER`` for each worker within a
+minute are a storm: ``workers`` stops those that are left, and everything ends.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from math import inf
 from typing import Any
@@ -54,7 +53,7 @@ from receipt_actors.scale.processes.shared import Group, GroupTrace, Shares
 from receipt_actors.scale.processes.worker import GRACE_SECONDS, Worker
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.alerts import ALERTS, alerts_queue, incident_specs
-from receipt_actors.telemetry.control import Trace, TraceRequest
+from receipt_actors.telemetry.control import OnEnd, OnEvent, Trace, TraceRequest
 from receipt_actors.telemetry.incidents import listen_to_reports
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -67,11 +66,11 @@ RESTARTS_PER_WORKER = 5  #: in a minute, of all workers together
 
 
 class WorkersRefused(ReceiptActorsError):
-    """A worker cannot start, and has said why."""
+    pass
 
 
 class ProcessGroup:
-    """Workers that run; see the module. It installs no signal handler. Made by ``start``."""
+    """Workers that run. It installs no signal handler. Made by ``start``."""
 
     def __init__(self, group: Group, settings: Settings, pause: Callable[[float], None]) -> None:
         self._group = group
@@ -83,7 +82,7 @@ class ProcessGroup:
         self._actors = ActorSystem("receipt-actors-parent")
         self._inspection = GroupInspection(group, self._actors, settings.source_queues)
         self._heartbeat: Heartbeat | None = None
-        self._end_reason: ExitReason | None = None
+        self.end_reason: ExitReason | None = None  #: why the tree ended by itself (a storm); None while it runs
 
     @classmethod
     def start(
@@ -96,17 +95,17 @@ class ProcessGroup:
         on_complete: Callable[[], None] = lambda: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> ProcessGroup:
-        """Start workers that share these settings; does not wait until they consume.
+        """Start workers that share these settings and their limits, without waiting until they consume.
 
         Args:
             settings: of all of them together.
             processes: how many.
-            program: what a worker runs, after the interpreter on its command line; see ``WorkerProcess``.
-            on_refusal: called, on a thread of the group, when a worker could not start: ``check`` says why.
+            program: what a worker runs; see ``WorkerProcess``.
+            on_refusal: called, on a thread of the group, when a worker could not start: ``check`` raises why.
             on_complete: called likewise when all workers consume for the first time.
             pause: see ``ReceiptSystem.start``.
 
-        Raises, where there are other nodes, the errors of opening the table of roles and the queues.
+        Raises, if there are other nodes, the errors of opening the table of roles and the queues.
         """
         names = [f"worker-{number}" for number in range(1, processes + 1)]
         whole = settings.limits_of(processes)
@@ -130,7 +129,7 @@ class ProcessGroup:
         root.process.add_monitor(self._root_ended)
 
     def _join_others(self, processes: int) -> tuple[ChildSpec, ChildSpec]:
-        """Describe ``nodes`` and ``queue_depths``; their modules are imported only where there are other nodes."""
+        # Imported only if there are other nodes.
         from receipt_actors.application import membership_spec, queue_depths_spec
         from receipt_actors.backends import open_roles
         from receipt_actors.sources import look_at_sources, start_retrying
@@ -144,7 +143,7 @@ class ProcessGroup:
         return nodes, queue_depths_spec(self._settings, queues, sources)
 
     def _open_queues(self) -> Queues:
-        """Open the queues once: before the tree starts, or on the one thread that sends alerts."""
+        # Once: before the tree starts, or on the one thread that sends alerts.
         from receipt_actors.backends import open_queues
         from receipt_actors.sources import MAX_LOOKS
 
@@ -153,22 +152,17 @@ class ProcessGroup:
         return self._queues
 
     def check(self) -> None:
-        """Stop, and raise what a worker said that could not start before all of them had been started once.
+        """Stop and raise if a worker could not start before all had been started once.
 
-        That is a ``ConfigurationError`` about its settings, or ``WorkersRefused`` about the world.
+        Raises ``ConfigurationError`` about its settings, ``WorkersRefused`` about anything else.
         """
         refusal = self._group.refusal
         if refusal is not None:
             self.stop()
             raise ConfigurationError(refusal.faults) if refusal.is_configuration else WorkersRefused(*refusal.faults)
 
-    @property
-    def end_reason(self) -> ExitReason | None:
-        """Why the tree ended by itself (a storm); None while it runs."""
-        return self._end_reason
-
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Have ``callback`` called when the tree ends, for whatever reason, on a thread of the group."""
+        """Call ``callback`` when the tree ends, on a thread of the group."""
         root = self._actors.whereis("root")
         if root is None:
             callback()
@@ -176,10 +170,7 @@ class ProcessGroup:
             root.process.add_monitor(lambda _down: callback())
 
     def in_flight(self) -> InFlightStatus:
-        """Add up what all workers reported a second ago; see ``ReceiptSystem``.
-
-        Raises ``pykka.ActorDeadError`` where one of them does not consume just now.
-        """
+        """Add up the reports of all workers. Raises ``pykka.ActorDeadError`` if one of them does not consume now."""
         reports = fresh_reports(self._group, self._actors)
         if reports is None:
             raise pykka.ActorDeadError("not every worker consumes")
@@ -193,7 +184,7 @@ class ProcessGroup:
         )
 
     def statistics(self) -> StatisticsSnapshot:
-        """Return what all workers have counted; of one that died, what it had counted at its last report."""
+        """Return what all workers have counted, those that died until their last report."""
         return collected_by(self._actors).statistics
 
     # --- ``telemetry.control.SystemControl`` ---
@@ -204,23 +195,21 @@ class ProcessGroup:
     def pause(self) -> None:
         self._group.is_paused = True  # workers that are started later see it, too
         logger.warning("paused: nothing is taken in until it is resumed")
-        self._tell_workers(GrantAnew())
+        self._group.cast(self._actors, GrantAnew())
 
     def resume(self) -> None:
         self._group.is_paused = False
         logger.warning("resumed")
-        self._tell_workers(GrantAnew())
+        self._group.cast(self._actors, GrantAnew())
 
     def actor_state(self, name: str) -> dict[str, Any]:
         return self._inspection.actor_state(name)
 
-    def trace(
-        self, request: TraceRequest, on_event: Callable[[Mapping[str, Any]], None], on_end: Callable[[str], None]
-    ) -> Trace:
+    def trace(self, request: TraceRequest, on_event: OnEvent, on_end: OnEnd) -> Trace:
         number = next(self._trace_numbers)
 
         def stop_workers() -> None:
-            self._tell_workers(StopTrace(number))
+            self._group.cast(self._actors, StopTrace(number))
 
         def end(why: str) -> None:
             self._group.traces.pop(number, None)
@@ -230,24 +219,21 @@ class ProcessGroup:
         self._group.traces[number] = trace
         if trace.is_over:  # before it was kept
             self._group.traces.pop(number, None)
-        self._tell_workers(JoinTrace(number))
+        self._group.cast(self._actors, JoinTrace(number))
         return trace
 
-    def _tell_workers(self, request: object) -> None:
-        self._group.cast(self._actors, request)
-
     def drain(self, seconds: float) -> int:
-        """Have all workers drain at the same time, kill those that take longer, and stop. See ``ReceiptSystem``."""
+        """Drain all workers at the same time, kill those that take longer, and stop. See ``ReceiptSystem``."""
         deadline = time.monotonic() + seconds + GRACE_SECONDS
         self._group.is_closing = True
-        self._tell_workers(Drain(seconds))
+        self._group.cast(self._actors, Drain(seconds))
         for process in list(self._group.processes.values()):
             process.wait(max(0.0, deadline + 1.0 - time.monotonic()))
         self.stop()
         return collected_by(self._actors).handed_back
 
     def stop(self) -> None:
-        """Have all workers hand back what is in flight and end, and the parent's actors with them."""
+        """Hand back what is in flight, and end all workers and the parent's actors."""
         self._group.is_closing = True
         with ExitStack() as ending:  # no process outlives this, whatever goes wrong
             ending.callback(self._kill_those_left)
@@ -266,13 +252,11 @@ class ProcessGroup:
         self._group.kill()
 
     def _root_ended(self, down: Down) -> None:
-        self._end_reason = down.reason
+        self.end_reason = down.reason
         tracer_of(self._actors).close()
 
 
 class GroupLessee:
-    """A node of several processes, to its ``membership``."""
-
     # A lease ends at a time of the machine's clock (``Clock.boottime``), which all its processes read: no worker of a
     # parent that is stopped, or gone, goes on with what is lent to others meanwhile.
 
@@ -307,13 +291,9 @@ def _tree(
 ) -> ChildSpec:
     queue = settings.alerts_queue
     sinks = {} if queue is None else {ALERTS: alerts_queue(open_queues, queue)}
+    telemetry_children = [*incident_specs(sinks, settings.source_queues, PARENT), *shared[1:]]
     telemetry = supervisor_spec(
-        "telemetry",
-        ONE_FOR_ONE,
-        [*incident_specs(sinks, settings.source_queues, PARENT), *shared[1:]],
-        intensity=10,
-        period_seconds=10,
-        restart=TRANSIENT,
+        "telemetry", ONE_FOR_ONE, telemetry_children, intensity=10, period_seconds=10, restart=TRANSIENT
     )
     workers = supervisor_spec(
         "workers",
@@ -324,11 +304,5 @@ def _tree(
         restart=TRANSIENT,  # giving up is an orderly end ...
         significant=True,  # ... and the end of everything
     )
-    return supervisor_spec(
-        "root",
-        ONE_FOR_ONE,
-        [telemetry, *shared[:1], workers],
-        intensity=3,
-        period_seconds=60,
-        auto_shutdown=ANY_SIGNIFICANT,
-    )
+    children = [telemetry, *shared[:1], workers]
+    return supervisor_spec("root", ONE_FOR_ONE, children, intensity=3, period_seconds=60, auto_shutdown=ANY_SIGNIFICANT)

@@ -1,8 +1,7 @@
-"""What several processes look like together, from the reports that each sends every second, without waiting for any.
+"""What several processes look like together, from the reports that each sends every second.
 
-``Collected`` is the newest report of each worker, the counts of those that have ended, and the incidents of all. The
-workers' actors put it together, and the actor system keeps it: no crash forgets it, and it can be read after the end. A
-worker that dies takes with it what happened since its last report.
+The workers' actors put them together as ``Collected``, and the actor system keeps it: no crash forgets it, and it can
+be read after the end. A worker that dies takes with it what happened since its last report.
 """
 
 from __future__ import annotations
@@ -37,16 +36,14 @@ from receipt_actors.telemetry.overview import (
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, QUEUE_DEPTHS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, statistics_of
 
-FRESH_SECONDS = 5.0  #: without a report; then it is unknown how a worker goes
-PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to say what one of its actors said
-PARENT = "parent"  #: what the parent is called beside its workers
+FRESH_SECONDS = 5.0  #: after which a report is out of date
+PROCESS_SECONDS = STATE_SECONDS + 1.0  #: for a process to describe one of its actors
+PARENT = "parent"  #: the name of the parent beside its workers
 COLLECTED = "collected"  #: the term of the actor system
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The last words of a worker's process."""
-
     pid: int
     process: ProcessOverview | None = None
     at_seconds: float = 0.0  #: monotonic; of ``process``
@@ -56,8 +53,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """All that workers have said. It is replaced, never changed."""
-
+    # The newest report of each worker, and the counts and incidents of processes that have ended.
     heard: Mapping[str, Heard] = field(default_factory=dict)  #: by worker
     before: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)  #: of processes that have ended
     handed_back: int = 0
@@ -73,34 +69,32 @@ class Collected:
 
     @property
     def answered(self) -> int:
-        """How many results post queues have confirmed to all of them."""
         return self.before.answered + sum(heard.statistics.answered for heard in self.heard.values())
 
     def incidents_with(self, others: tuple[Incident, ...]) -> tuple[Incident, ...]:
-        """Return the last incidents of all processes, and the others, the newest first."""
         return _newest(chain(others, self.former_incidents, *(each.incidents for each in self.heard.values())))
 
     def having(self, name: str, pid: int, said: Reported | Stopped, now: float) -> Collected:
-        before, former_incidents = self.before, self.former_incidents
-        heard = self.heard.get(name)
-        is_new = heard is None or heard.pid != pid
-        if heard is not None and is_new:
-            before = before.merged(heard.statistics)
-            former_incidents = _newest([*heard.incidents, *former_incidents])
-        if heard is None or is_new:
+        collected, heard = self, self.heard.get(name, Heard(pid))
+        if heard.pid != pid:
+            collected = replace(
+                collected,
+                before=self.before.merged(heard.statistics),
+                former_incidents=_newest([*heard.incidents, *self.former_incidents]),
+            )
             heard = Heard(pid)
-        handed_back, queues = self.handed_back, self.queues
         if isinstance(said, Stopped):
             heard = replace(heard, statistics=said.statistics)
-            handed_back += said.handed_back
+            collected = replace(collected, handed_back=self.handed_back + said.handed_back)
         else:
+            # A process that has just begun has not looked at the queues, and knows less than others.
+            has_looked = heard.process is not None or any(depth is not None for depth in (said.queues or {}).values())
+            if said.queues is not None and has_looked:
+                collected = replace(collected, queues=said.queues)
             heard = replace(heard, process=said.process, at_seconds=now, statistics=said.process.statistics)
             if said.incidents is not None:
                 heard = replace(heard, incidents=tuple(replace(each, process=name) for each in said.incidents))
-            # A process that has just begun has not looked, and knows less than others.
-            if said.queues is not None and not (is_new and all(depth is None for depth in said.queues.values())):
-                queues = said.queues
-        return Collected({**self.heard, name: heard}, before, handed_back, queues, former_incidents)
+        return replace(collected, heard={**self.heard, name: heard})
 
 
 def _newest(incidents: Iterable[Incident]) -> tuple[Incident, ...]:
@@ -108,18 +102,18 @@ def _newest(incidents: Iterable[Incident]) -> tuple[Incident, ...]:
 
 
 def collected_by(system: ActorSystem) -> Collected:
-    """Return what workers have said; on any thread."""
+    """Return what workers have reported; on any thread."""
     collected: Collected = system.terms.get(COLLECTED, Collected())
     return collected
 
 
 def collect(system: ActorSystem, name: str, pid: int, said: Reported | Stopped) -> None:
-    """Keep what a worker said; on the actors' thread."""
+    """Keep what a worker reported; on the actors' thread."""
     system.terms[COLLECTED] = collected_by(system).having(name, pid, said, system.clock.monotonic())
 
 
 def fresh_reports(group: Group, system: ActorSystem) -> Sequence[ProcessOverview] | None:
-    """Return the reports of all workers; None where one of them has sent none for ``FRESH_SECONDS``."""
+    """Return the reports of all workers; None if one of them has sent none for ``FRESH_SECONDS``."""
     heard, now = collected_by(system).heard, system.clock.monotonic()
     reports = []
     for name in group.names:
@@ -203,9 +197,8 @@ class GroupInspection:
         return replace(heard.process, state=state_with_role(heard.process.state, role))
 
     def _idle_state(self, role: RoleOverview | None) -> State:
-        """Return the state of a process that has no share yet: it gets one soon, or other nodes have all."""
         if role is None or role.is_active:
-            return State.STARTING
+            return State.STARTING  # it has no share yet, and gets one soon
         return State.PAUSED if self._group.is_paused else state_with_role(State.STANDBY, role)
 
     def _view(self, name: str) -> WorkerView:

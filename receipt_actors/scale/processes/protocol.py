@@ -1,4 +1,4 @@
-"""The messages between parent and worker processes, and those that only the parent's workers' actors get."""
+"""The messages between a parent and its worker processes, and those to the actors ``Worker``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Configure:
-    """The first message. Settings do not travel as arguments, which everyone on the machine can see."""
-
-    settings: Settings
+    settings: Settings  #: arguments would be seen by everyone on the machine
     is_replacement: bool = False  #: of one that ran: a source queue that is gone since must not keep it from starting
 
 
@@ -32,15 +30,13 @@ class Grant:
 
     number: int  #: of the share
     limits: Limits
-    until_seconds: float  #: of the machine's ``boottime``; from then on nothing new is begun
-    is_paused: bool  #: nothing is taken in
+    until_seconds: float  #: of the machine's ``boottime``; then nothing new is begun
+    is_paused: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Ask for ``Reported``."""
-
-    looks_at_queues: bool = False  #: have the queues' depths read; a later report has them
+    looks_at_queues: bool = False  #: read the depths of the queues; a later report has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +46,12 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class DescribeActor:
-    """Ask for ``ActorDescribed``."""
-
     name: str
     number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class StartTrace:
-    """Trace: a ``TraceEvent`` for each event, then ``TraceEnded``."""
-
     number: int
     filters: Mapping[str, Sequence[str]]
     limit: int
@@ -68,16 +60,12 @@ class StartTrace:
 
 @dataclass(frozen=True, slots=True)
 class StopTrace:
-    """End that trace."""
-
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Take nothing in, finish what is in flight, and end."""
-
-    seconds: float
+    seconds: float  #: to finish what is in flight; then the process ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,22 +88,18 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class StartRefused:
-    """It cannot start, for reasons that are to be expected; the process ends."""
-
-    faults: Sequence[str]
+    faults: Sequence[str]  #: expected ones; the process ends
     is_configuration: bool  #: whether settings are at fault, rather than the world
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsObeyed:
-    """No more is in flight or under way than the share of this number allows."""
-
-    number: int
+    number: int  #: of the share that the process keeps to
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The answer to ``Report``. None stands for what has not changed since the report before."""
+    """Answer ``Report``. None stands for what has not changed since the report before."""
 
     process: ProcessOverview
     queues: Mapping[str, int | None] | None = None
@@ -124,39 +108,29 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class ActorDescribed:
-    """The answer to ``DescribeActor``; None: no actor has this name."""
-
     number: int
-    description: Mapping[str, Any] | None
+    description: Mapping[str, Any] | None  #: None: no actor has this name
 
 
 @dataclass(frozen=True, slots=True)
 class TraceEvent:
-    """An event that a trace matched."""
-
     number: int
     event: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class TraceEnded:
-    """A trace is over in this process."""
-
     number: int
     lost: int  #: events that were not sent
 
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """It was told to end by a signal, drains, and reads nothing any more."""
-
-    seconds: float  #: how long that may take
+    seconds: float  #: how long the drain may take; a signal began it, and the process reads nothing any more
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """It has drained; the process ends."""
-
     handed_back: int  #: messages that could not be finished; they are not in the statistics
     statistics: StatisticsSnapshot
 
@@ -167,7 +141,7 @@ Message: TypeAlias = (
     | Draining | Stopped
 )  # fmt: skip
 
-# --- to the workers' actors; they take ``Drain``, ``Release``, ``StopTrace`` and ``DescribeActor`` as well ---
+# --- to the actors ``Worker``; they take ``Drain``, ``Release``, ``StopTrace`` and ``DescribeActor`` as well ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +151,10 @@ class GrantAnew:
 
 @dataclass(frozen=True, slots=True)
 class JoinTrace:
-    """Have the process take part in this trace of the group, if it consumes."""
-
-    number: int
+    number: int  #: of the group's trace in which the process takes part, if it consumes
 
 
 class Phase(enum.Enum):
-    """What a worker process is doing."""
-
     LOADING = "loading"
     LOADED = "loaded"  #: it waits for its share; where other nodes have all of it, for as long as they do
     STARTING = "starting"  #: it has its share, and may consume already
@@ -194,7 +164,5 @@ class Phase(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """What a worker's actor shows of itself."""
-
     pid: int = 0  #: 0: there is no process
     phase: Phase = Phase.LOADING

@@ -1,7 +1,4 @@
-"""What all workers of a command share: their limits, the traces that run, and whether the command ends.
-
-These objects belong to the group and outlive every actor, so that no crash forgets them.
-"""
+"""What all workers of a command share. These objects outlive every actor, so that no crash forgets them."""
 
 from __future__ import annotations
 
@@ -17,18 +14,17 @@ from receipt_actors.otp import ActorSystem, Ref
 from receipt_actors.scale.processes.protocol import GrantAnew, StartRefused, StartTrace
 from receipt_actors.scale.processes.worker_process import WorkerProcess
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.control import TraceRequest
+from receipt_actors.telemetry.control import OnEnd, OnEvent, TraceRequest
 from receipt_actors.telemetry.tracing import RunningTrace, Tracer
 
 LAST_WORDS_SECONDS = 1.0  #: for the workers to say how many events of a trace they have lost
 
 
 class Shares:
-    """The lessor of a command's processes: says what each worker may use, and until when.
+    """What each worker may use, and until when; together never more than the whole (``Division``).
 
-    What the workers hold never sums up to more than the whole (``Division``), which may change where other nodes share
-    it. A dead worker's share goes to the living at once; they give it back, and confirm that they have, before its
-    successor has it. The workers' actors and ``membership`` call it, all on the one thread of their actor system.
+    A dead worker's share goes to the living at once; they give it back, and confirm that, before its successor has it.
+    The workers' actors and ``membership`` use it, all on the one thread of their actor system.
     """
 
     def __init__(self, whole: Limits) -> None:
@@ -37,11 +33,9 @@ class Shares:
         self._workers: dict[str, Ref] = {}  # those that have joined
 
     def of(self, name: str) -> Share | None:
-        """Return the share of a worker; None: it has none yet, or none any more."""
         return self._division.shares.get(name)
 
     def has(self, name: str) -> bool:
-        """Tell whether a worker has joined."""
         return name in self._workers
 
     def divide(self, whole: Limits) -> None:
@@ -58,7 +52,6 @@ class Shares:
         self._carry_out(self._division.joined(name))
 
     def leave(self, name: str) -> None:
-        """Take back the share of a worker that has no process any more."""
         self._workers.pop(name, None)
         self._carry_out(self._division.left(name))
 
@@ -75,7 +68,7 @@ class Shares:
 
 
 def described(limits: Limits) -> str:
-    """Put limits into words, for the log."""
+    """Describe limits for the log."""
     rate = limits.app_store_rate_per_second
     return (
         f"{limits.max_in_flight} messages in flight, {limits.app_store_concurrency} requests to Apple at once"
@@ -85,22 +78,20 @@ def described(limits: Limits) -> str:
 
 
 class GroupTrace:
-    """One trace of all processes (``telemetry.control.Trace``); the workers know it by its ``number``.
+    """One trace of all processes (``telemetry.control.Trace``).
 
-    What the workers' processes tell goes into the parent's own trace. So limit, time and what is lost are of all of
-    them together, and one thread tells the events.
+    The events of the workers go into the parent's own trace. So the limits hold for all processes together.
     """
 
     def __init__(
         self,
         number: int,
         request: TraceRequest,
-        on_event: Callable[[Mapping[str, Any]], None],
-        on_end: Callable[[str], None],
+        on_event: OnEvent,
+        on_end: OnEnd,
         stop_workers: Callable[[], None],
         tracer: Tracer,
     ) -> None:
-        """Begin with the parent's own actors. Raises ``TraceRefused``."""
         self._number = number
         self._request = request
         self._on_end = on_end
@@ -111,7 +102,6 @@ class GroupTrace:
         self._ours: RunningTrace = tracer.start(request, on_event, self._ended)
 
     def order_for(self, worker: str) -> StartTrace | None:
-        """Return what a worker that begins now is to be told; None where the time is over."""
         seconds_left = self._end_at_seconds - time.monotonic()
         if seconds_left <= 0:
             return None
@@ -121,7 +111,6 @@ class GroupTrace:
 
     @property
     def lost(self) -> int:
-        """See ``Trace``; what workers have lost is counted when the trace is over."""
         return self._ours.lost
 
     @property
@@ -132,7 +121,6 @@ class GroupTrace:
         self._ours.stop()
 
     def happened(self, event: Mapping[str, Any]) -> None:
-        """Take in what a worker's process told; it has matched there."""
         self._ours.accept(event)
 
     def ended_in(self, worker: str, lost: int = 0) -> None:
@@ -142,8 +130,7 @@ class GroupTrace:
         self._ours.lose(lost)
 
     def _ended(self, why: str) -> None:
-        """End it in the workers as well, and wait for what they have lost; on the trace's own thread."""
-        self._stop_workers()
+        self._stop_workers()  # and wait for what they have lost; this is the trace's own thread
         with self._changed:
             self._changed.wait_for(lambda: not self._waited_for, LAST_WORDS_SECONDS)
         self._on_end(why)
@@ -151,11 +138,7 @@ class GroupTrace:
 
 @dataclass(slots=True)
 class Group:
-    """What is true of all workers.
-
-    ``ProcessGroup`` writes ``is_closing``, ``is_paused`` and ``traces``, the workers' actors write the rest.
-    """
-
+    # ``ProcessGroup`` writes ``is_closing``, ``is_paused`` and ``traces``, the workers' actors write the rest.
     names: Sequence[str]
     program: Sequence[str]
     settings: Settings = field(repr=False)
@@ -172,11 +155,11 @@ class Group:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every worker has been started once: then nothing that keeps one from starting ends the rest."""
+        """Whether every worker has started once; then a refused start of one no longer ends the others."""
         return len(self.started) == len(self.names)
 
     def cast(self, actors: ActorSystem, request: object) -> None:
-        """Cast to the actors of all workers but those that are being restarted."""
+        """Cast to the workers' actors, except those that are being restarted."""
         for name in self.names:
             worker = actors.whereis(name)
             if worker is not None:

@@ -1,12 +1,11 @@
 """``Worker``: the actor that owns one worker process, as an Erlang process owns a port.
 
 A process that dies is a crash of its actor, and the supervisor starts both anew; a crash of the actor kills the
-process. What keeps a process from *starting* and is to be expected (a service that does not answer) is no crash. Where
-no worker has been started yet, or the settings are at fault, it ends the command, as with one process; else the start
-is tried again after a pause, while the other workers go on.
+process. A start that fails for an expected reason (a service that does not answer) is no crash: if no worker has
+started yet, or the settings are at fault, it ends the command; else it is tried again after a pause.
 
-A process that does not answer for ``HANG_SECONDS`` is killed: it hangs, and holds a share that others could use. One
-that takes as long to load, or to start once it has its share, counts as one that cannot start.
+A process that does not answer for ``HANG_SECONDS`` is killed: it holds a share that others could use. A process that
+takes that long to load, or to start once it has its share, counts as one that cannot start.
 """
 
 from __future__ import annotations
@@ -39,14 +38,12 @@ HANG_SECONDS = 60.0  #: without an answer; what keeps the main thread of a sound
 
 
 class WorkerDied(Exception):
-    """A worker process ended of itself."""
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class _Later:
-    """To itself: do this now, unless it has another process than it had."""
-
-    process: WorkerProcess | None
+    process: WorkerProcess | None  #: if it has another one by then, nothing is done
     act: Callable[[], object]
 
 
@@ -54,8 +51,6 @@ _CONSUMING = (Phase.STARTING, Phase.RUNNING, Phase.DRAINING)
 
 
 class Worker(GenServer):
-    """See the module."""
-
     trap_exit: ClassVar[bool] = True
 
     def __init__(self, name: str, group: Group) -> None:
@@ -67,9 +62,8 @@ class Worker(GenServer):
         self._obeying: list[From] = []  # who waits for the process to use no more than its share
         self._refusal: StartRefused | None = None
         self._refusals = 0  # in a row
-        self._asked = 0  # questions how it goes
-        self._is_unanswered = False  # the last of them: one that hangs is not asked on and on
-        self._looks_at_queues = False  # whether the next one has the process look at its queues
+        self._asked_at_seconds: float | None = None  # monotonic; for a report that has not come yet
+        self._looks_at_queues = False  # whether the process is to look at its queues for the next report
         self._describing: dict[int, From] = {}  # who wants to know the state of an actor, by the question's number
         self._described = 0  # questions
 
@@ -161,11 +155,11 @@ class Worker(GenServer):
                 if (trace := self._group.traces.get(number)) is not None:
                     trace.ended_in(self._name, lost)
             case protocol.Reported():
-                self._is_unanswered = False
+                self._asked_at_seconds = None
                 collect(self.system, self._name, process.pid, said)
             case protocol.Draining(seconds):
                 self._phase = Phase.DRAINING  # it says by itself how that goes
-                self._is_unanswered = False
+                self._asked_at_seconds = None
                 self._later(seconds + GRACE_SECONDS, partial(self._kill, process, "ended"))
             case protocol.Stopped():
                 collect(self.system, self._name, process.pid, said)
@@ -190,7 +184,7 @@ class Worker(GenServer):
         if process is not self._process:
             return None
         self._forget_process()
-        self._is_unanswered = False
+        self._asked_at_seconds = None
         for number in list(self._describing):
             self._describe(number, None)
         for trace in list(self._group.traces.values()):
@@ -318,20 +312,18 @@ class Worker(GenServer):
             from_.reply(description)
 
     def _ask(self, process: WorkerProcess) -> None:
-        """Ask how it goes, and again in a second, for as long as it consumes."""
+        """Ask for a report, and again in a second, while the process consumes."""
         if self._phase is not Phase.RUNNING or self._group.is_closing:
             return
-        if not self._is_unanswered:
-            self._asked += 1
-            self._is_unanswered = True
+        now = self.clock.monotonic()
+        if self._asked_at_seconds is None:
+            self._asked_at_seconds = now
             process.send(Report(self._looks_at_queues))
             self._looks_at_queues = False
-            self._later(HANG_SECONDS, partial(self._expect_answer, process, self._asked))
-        self._later(REPORT_SECONDS, partial(self._ask, process))
-
-    def _expect_answer(self, process: WorkerProcess, asked: int) -> None:
-        if self._is_unanswered and asked == self._asked:
+        elif now - self._asked_at_seconds >= HANG_SECONDS:
             self._kill(process, "answered")
+            return
+        self._later(REPORT_SECONDS, partial(self._ask, process))
 
 
 def _described(code: int) -> str:

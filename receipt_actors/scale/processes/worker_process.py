@@ -39,7 +39,7 @@ class Channel:
         return self._connection.fileno()
 
     def receive(self) -> Sequence[Message]:
-        """Wait for messages; none when the other end has closed. A message that it had only begun is dropped."""
+        """Wait for messages; return none when the other end has closed. An incomplete message is dropped."""
         try:
             data = self._connection.recv(_READ_BYTES)
         except OSError:  # reset: it ended before it had read everything
@@ -56,12 +56,12 @@ class Channel:
         return messages
 
     def send(self, message: Message) -> None:
-        """Send, and wait while the other end does not read. Does nothing when it has closed."""
+        """Send, and wait while the other end does not read. Do nothing if it has closed."""
         with self._sending, suppress(OSError):
             self._connection.sendall(_encode(message))
 
     def send_at_once(self, message: Message) -> bool:
-        """Send without ever waiting. False: the other end does not read, and the channel can't be used any more."""
+        """Send without waiting. False: the other end does not read, and the channel is unusable from now on."""
         data = _encode(message)
         with self._sending:
             try:
@@ -80,16 +80,12 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True, slots=True)
 class MessageFrom:
-    """A worker process sent a message."""
-
     process: WorkerProcess
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnded:
-    """A worker process has ended, and nothing of it is left."""
-
     process: WorkerProcess
     code: int  #: its exit status, or minus the number of the signal that killed it
 
@@ -132,11 +128,11 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process id; 0 while there is none."""
+        """The process id; 0 before the process exists."""
         return 0 if self._child is None else self._child.pid or 0
 
     def send(self, message: Message) -> None:
-        """Send without ever waiting. A process that does not read what it is sent is killed."""
+        """Send without waiting. A process that does not read is killed."""
         if not self._channel.send_at_once(message):
             self.kill()
 
@@ -147,7 +143,7 @@ class WorkerProcess:
             self._child.kill()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it has ended and that has been delivered; tell whether it has."""
+        """Wait until the end has been delivered; return whether it has."""
         return self._is_over.wait(seconds)
 
     def _run(self) -> None:
@@ -178,14 +174,14 @@ class WorkerProcess:
 
 
 def _path_flags() -> Sequence[str]:
-    """Have the worker look for modules in the current directory only if this process does."""
+    # The worker looks for modules in the current directory only if this process does.
     return () if "" in sys.path or os.getcwd() in sys.path else ("-P",)
 
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """Start processes with these signals held up: until the worker can handle them they would kill it."""
-    # Ctrl-C in a terminal goes to every process there. The mask is this thread's: the parent loses no signal.
+    # Ctrl-C in a terminal goes to every process there, and would kill a worker that can't handle it yet. The mask is
+    # this thread's: the parent loses no signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

@@ -1,15 +1,8 @@
 """The App Store gateway: the one actor that has Apple vouch for what a message holds.
 
-It verifies a **signed transaction** offline, which needs no Apple: neither limits nor an outage hold it up, and it says
-nothing about whether Apple answers. What can't be verified just now the ``signature_gateway`` takes over.
-
-For **app receipts** it owns the requests to Apple, as many at once and a second as the limits allow, and no more at
-once than help; the redirect between production and sandbox (at most one a receipt, and only where policy lets the other
-environment count); and the retries of passing trouble. Several source queues take turns, so that one with a backlog
-does not keep the others' receipts waiting behind it.
-
-A refusal of Apple's ends a message only if Apple is known to work (``RefereeGateway``). What the sandbox refuses is
-believed: no money is lost there.
+A **signed transaction** is verified offline: neither limits nor an outage of Apple hold it up. What can't be verified
+just now the ``SignatureGateway`` takes over. An **app receipt** is asked about, and asked about again in the other
+environment if policy lets that count. A refusal ends a message only if Apple is known to work (``RefereeGateway``).
 
 A crash of it forgets the requests under way, the refusals and the controls: validators ask its successor.
 """
@@ -31,7 +24,7 @@ from receipt_actors.domain.sending import InTurn, RateLimit, RetryPolicy, Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
 from receipt_actors.pipeline.calls import CallsOnThreads
-from receipt_actors.pipeline.gateway import DISPATCH, Job
+from receipt_actors.pipeline.gateway import DISPATCH, Gateway, Job
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     SIGNATURE_GATEWAY,
@@ -84,7 +77,7 @@ class AppStoreGateway(RefereeGateway):
         blocks = any(api.begin is None for api in apis.values())
         super().__init__(limits, min(most, MAX_BLOCKING_CONCURRENCY) if blocks else most, retry)
         if len(apis) > 1:
-            self._ready = InTurn[Job](lambda job: job.request.source_queue)
+            self._ready = InTurn[Job](lambda job: job.request.source_queue)  # a backlog of one keeps no other waiting
         self._window = Window()
         self._is_full = False
         self._apis = apis
@@ -191,7 +184,6 @@ class AppStoreGateway(RefereeGateway):
                 label.job.from_.reply(Broken(error))
 
     def _configuration_is_at_fault(self, job: Verification, detail: str) -> None:
-        """Hand the message back; tell once, for each message would say the same."""
         if detail not in self._told:
             self._told.add(detail)
             logger.error("signed transactions cannot be verified: %s", detail)
@@ -327,7 +319,6 @@ class AppStoreGateway(RefereeGateway):
         self._tell_in_flight()
 
     def _tell_in_flight(self) -> None:
-        """Tell ``in_flight`` at once if an outage no longer means what it was told last."""
         if not self._breaker.is_closed and self.stops_receiving is not self._has_stopped_receiving:
             self._has_stopped_receiving = self.stops_receiving
             self.cast(IN_FLIGHT, ServiceUnavailable(self.service, stops_receiving=self._has_stopped_receiving))
@@ -335,3 +326,30 @@ class AppStoreGateway(RefereeGateway):
     def _wait_and_try(self) -> None:
         self._has_stopped_receiving = self.stops_receiving
         super()._wait_and_try()
+
+
+class SignatureGateway(Gateway):
+    """Has signed data verified again that the App Store gateway could not have verified at once.
+
+    It keeps that as every gateway keeps requests in an outage. If it crashes, the messages are handed back.
+    """
+
+    def __init__(self, signed_data: SignedDataCalls, limits: LiveLimits, retry: RetryPolicy) -> None:
+        super().__init__("signatures", limits.whole.max_in_flight, retry)
+        self._signed_data = signed_data
+        self._limits = limits
+
+    def message_of(self, job: Job) -> Hashable:
+        request: VerifySignature = job.request
+        return request.message_id
+
+    def carry_out(self, batch: tuple[Job, ...]) -> None:
+        self.run_async(batch, self._signed_data.begin, SignedKind.TRANSACTION, batch[0].request.signed)
+
+    def settle(self, batch: Sequence[Job], answer: Any) -> None:
+        batch[0].from_.reply(answer)
+
+    @property
+    def stops_receiving(self) -> bool:
+        """See ``Gateway``: app receipts need no signature. What is kept here leaves half of the room to them."""
+        return self.outside_view().waiting >= self._limits.current.max_in_flight // 2

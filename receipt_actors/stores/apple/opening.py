@@ -13,7 +13,7 @@ from receipt_actors.domain.policy import AccountTokens, Policy, TokenRule, token
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
 from receipt_actors.stores.apple.signatures.process import SignedDataProcess, SignedDataThreads
 from receipt_actors.stores.apple.signatures.trust import Trust, foreign_name, open_signed_data, read_trust
@@ -56,10 +56,7 @@ def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
 def open_app_store(
     settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
 ) -> VerifyReceiptClient:
-    """Make a client for Apple's verifyReceipt, or for what stands in for it; no request is made.
-
-    It runs on ``curl`` and does not block, unless that is None or there is a proxy.
-    """
+    """Make a client; it runs on ``curl`` and does not block, unless that is None or there is a proxy."""
     from receipt_actors.stores.apple.client.verify_receipt_client import VerifyReceiptClient
 
     secret = settings.shared_secret
@@ -70,10 +67,7 @@ def open_app_store(
 def open_server_api(
     settings: AppStoreSettings, *, max_connections: int = 1, curl: CurlTransport | None = None
 ) -> ServerApiClient:
-    """Make a client for the App Store Server API, or for what stands in for it; see ``open_app_store``.
-
-    Raises ``ConfigurationError`` if the key is none.
-    """
+    """Make a client, as ``open_app_store`` does. Raises ``ConfigurationError`` if the key is none."""
     from receipt_actors.stores.apple.client.server_api_client import ServerApiClient, Token  # not for verifyReceipt
 
     key_id, issuer_id = settings.server_api_key_id, settings.server_api_issuer_id
@@ -111,10 +105,7 @@ def _server_api_key(settings: AppStoreSettings) -> str:
 
 
 def open_signatures(settings: SignatureSettings) -> AppleSignedData:
-    """Open what verifies Apple's signatures on the thread that calls.
-
-    Raises ``ConfigurationError`` if a root certificate is none.
-    """
+    """Open what verifies on the thread that calls. Raises ``ConfigurationError`` if a root certificate is none."""
     return open_signed_data(_trust(settings))
 
 
@@ -131,7 +122,7 @@ def signer_of(settings: SignatureSettings, signed: str) -> str:
     for root in trust.roots:
         name = foreign_name(root)
         one = open_signed_data(replace(trust, roots=(root,)))
-        if name is not None and not isinstance(one.verify_transaction(signed), SignatureRefused):
+        if name is not None and not isinstance(one.verify(SignedKind.TRANSACTION, signed), SignatureRefused):
             return f"{name!r}, a root certificate of apple_roots that is not Apple's"
     return "Apple"
 

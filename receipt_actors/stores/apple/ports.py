@@ -1,6 +1,6 @@
 """What the service needs of Apple, as protocols; ``client`` and ``signatures`` have the adapters.
 
-Methods that return something block, may be called from several threads at once, and raise only what ``errors`` lists.
+Methods that return something block, may be called from any thread, and raise only what ``errors`` lists.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNAUTHORIZED: Final = 4010000
 
 
 class AppStore(Protocol):
-    """Apple's verifyReceipt, or something that answers like it."""
+    """Apple's verifyReceipt."""
 
     def verify_receipt(
         self, receipt_data: str, environment: Environment, *, shared_secret: str | None = None
@@ -34,12 +34,12 @@ class AppStore(Protocol):
 
 
 class ServerApi(Protocol):
-    """The App Store Server API, or something that answers like it."""
+    """The App Store Server API."""
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
-        """Read the id of a transaction from an app receipt, genuine or not; None where it holds none. No network.
+        """Read the id of a transaction from an app receipt, genuine or not; None: it holds none. Total, no network.
 
-        What is returned has 1 to 64 letters, digits, ``-`` and ``_``. Never raises for anything that a string can hold.
+        It has 1 to 64 letters, digits, ``-`` and ``_``.
         """
 
     def get_transaction_info(
@@ -89,25 +89,21 @@ class SignatureRefused:
 
 
 class SignedKind(StrEnum):
-    """What Apple signed: which of the two methods of ``SignedData`` is meant."""
+    """What Apple signed."""
 
-    TRANSACTION = "transaction"
-    NOTIFICATION = "notification"
+    TRANSACTION = "transaction"  #: of StoreKit 2 (``signedTransaction``), or of the Server API
+    NOTIFICATION = "notification"  #: the ``signedPayload`` of a Server Notification V2
 
 
 class SignedData(Protocol):
-    """Verifies what Apple signed (JWS), offline: a computation of about a millisecond.
+    """Verifies what Apple signed (JWS), offline: a computation of about a millisecond."""
 
-    Each method returns the payload, now known to be Apple's, as JSON has it; or why it is not. Raises
-    ``ConfigurationError`` if Apple signed it more than 15 minutes after the time of this machine's clock: then the
-    clock is wrong. Never raises for anything else that a string can hold.
-    """
+    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+        """Return the payload, now known to be Apple's, as JSON has it; or why it is not.
 
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """Verify a ``signedTransaction`` of StoreKit 2, or a ``signedTransactionInfo`` of the Server API."""
-
-    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """Verify the ``signedPayload`` of a Server Notification V2."""
+        Raises ``ConfigurationError`` if Apple signed it more than 15 minutes after the time of this machine's clock:
+        then the clock is wrong. Never raises for anything else that a string can hold.
+        """
 
 
 #: Of a verification: the payload, why it is not Apple's, or what kept it from being verified.
@@ -118,9 +114,9 @@ class SignedDataCalls(Protocol):
     """``SignedData`` for callbacks: the work is done elsewhere, any number of verifications at once."""
 
     def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
-        """Begin what the method of ``SignedData`` does, and return at once.
+        """Begin what ``SignedData.verify`` does, and return at once.
 
-        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns
-        or raises, or with an ``AppStoreUnavailable`` if the work cannot be done now (anything else is a bug). It must
+        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what that returns or
+        raises, or with an ``AppStoreUnavailable`` if the work cannot be done now (anything else is a bug). It must
         be quick, for others' answers wait behind it; what it raises is logged.
         """

@@ -4,12 +4,11 @@ Apple refuses forgeries all day. In an outage it may refuse everybody: it docume
 temporary problem of its own. A *control* tells the two apart: a receipt that Apple has vouched for before, asked about
 again.
 
-* A refusal is held until Apple shows, after it, that it works: Apple vouches for another user's receipt, or for a
-  control. Then the refusal stands.
-* If most of the last users were refused, another user's receipt is not enough: it takes a control.
+* A refusal stands once Apple vouches, after it, for another user's receipt, or for a control. If most of the last
+  users were refused, it takes a control.
 * If Apple refuses every control, that is an outage. What is held is asked again when it is over.
-* If Apple has vouched for nothing yet, there is no control. The refusals of one or two users stand after a moment.
-  Those of more are held until Apple vouches for something.
+* If there is no control yet, the refusals of one or two users stand after a moment; those of more are held until Apple
+  vouches for something.
 
 So forgeries, however many, cannot cause an outage: Apple vouches for the controls meanwhile.
 """
@@ -31,8 +30,6 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, slots=True)
 class Control(Generic[C]):
-    """What Apple has vouched for, and for whom."""
-
     user: Hashable
     question: C = field(repr=False)  #: a receipt, which must not get into a log
 
@@ -77,7 +74,6 @@ class Referee(Generic[C]):
         return replace(self, refused_controls=0, is_out=bool(self.controls))
 
     def control_unanswered(self) -> Referee[C]:
-        """Note that there was no answer about the next control: another one is asked about first."""
         refused, others = self.controls[: self.refused_controls], self.controls[self.refused_controls :]
         return replace(self, controls=(*refused, *others[1:], *others[:1]))
 

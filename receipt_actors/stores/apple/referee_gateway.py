@@ -1,13 +1,9 @@
 """``RefereeGateway``: what a gateway to Apple needs because Apple may refuse everybody in an outage.
 
-``referee`` has the rules. This holds refusals, asks about controls (app receipts that production vouched for), and
-opens the breaker if Apple refuses all of them. While the breaker is open for that, a refusal counts as no answer. Each
-try whether Apple is back is a control and a message, so that neither forgeries nor controls that have become bad
-prolong an outage.
-
-If there is no control, messages are received all the same: an honest user's receipt, which would be one, has to come
-in. Half of what may be in flight is held meanwhile, each refusal for a minute; beyond that a message is handed back.
-Now and then one that is held is asked again.
+``referee`` has the rules. While the breaker is open because Apple refuses all controls, a refusal counts as no answer.
+Each try whether Apple is back is a control and a message, so that neither forgeries nor controls that have become bad
+prolong an outage. If there is no control, messages are received all the same: an honest user's receipt, which would be
+one, has to come in.
 """
 
 from __future__ import annotations
@@ -97,8 +93,6 @@ class Verification(Job):
 
 @dataclass(frozen=True, slots=True)
 class AppleAnswer:
-    """What Apple's answer means, who gave it, and when it came."""
-
     meaning: Interpretation | Signed
     environment: Environment
     at_seconds: float  #: monotonic
@@ -106,8 +100,6 @@ class AppleAnswer:
 
 @dataclass(frozen=True, slots=True)
 class _Vouched:
-    """What production has vouched for: a control."""
-
     request: VerifyReceipt = field(repr=False)
     question: str = field(repr=False)
     api: ReceiptApi
@@ -122,8 +114,6 @@ class _Due(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A refusal, and since when it is held."""
-
     refusal: TryAgain | Unidentified
     since_seconds: float  #: monotonic
 
@@ -180,7 +170,6 @@ class RefereeGateway(Gateway):
             self._ask_control_soon()
 
     def refuse(self, job: Verification, refusal: TryAgain | Unidentified) -> None:
-        """Answer a job with a refusal, as soon as that can be believed."""
         if not _is_doubtful(job.environment, refusal):
             self.conclude_refusal(job, refusal)
         elif self._referee.next_control or self._referee.believes_without_control or self._has_room():
@@ -195,7 +184,6 @@ class RefereeGateway(Gateway):
             self._hand_back(job)
 
     def conclude_refusal(self, job: Verification, refusal: TryAgain | Unidentified) -> None:
-        """Answer a job with a refusal that stands."""
         if isinstance(refusal, Unidentified):
             self._refusals[job.memory_key] = refusal
         job.from_.reply(refusal)

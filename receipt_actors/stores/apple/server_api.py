@@ -7,7 +7,6 @@ A transaction that was found comes signed: ``Signed`` has to be verified before 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,7 +18,6 @@ from receipt_actors.domain.receipts import (
     Genuine,
     Interpretation,
     Misconfigured,
-    TryAgain,
     Unidentified,
     WrongEnvironment,
 )
@@ -27,60 +25,42 @@ from receipt_actors.domain.values import json_type
 from receipt_actors.stores.apple import signed_transactions
 from receipt_actors.stores.apple.fields import is_integer
 from receipt_actors.stores.apple.ports import UNAUTHORIZED, ReceiptApi, ServerApi, SignatureRefused, Signed, begin_of
-
-_MAX_SHOWN_CODE = 10**9
-
-
-def _later(detail: str) -> TryAgain:
-    return TryAgain(Reason.GAVE_UP_FOR_NOW, detail, then_unanswerable=False)
-
-
-def _unknown(detail: str) -> TryAgain:
-    return TryAgain(Reason.UNKNOWN_STATUS, detail, then_unanswerable=True)
-
+from receipt_actors.stores.apple.verify_receipt import StatusRow, later, shown, unknown
 
 _NOT_FOUND: Final = Unidentified(
     Reason.TRANSACTION_NOT_FOUND, "the App Store Server API knows no transaction of the id that is in the receipt"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CodeRow:
-    """One row of the table: an ``errorCode`` in Apple's words, and what it calls for."""
-
-    meaning: str
-    calls_for: Interpretation
-
-
 #: Those that "Get Transaction Info" is documented to answer; 4040010 depends on who was asked (``interpret``).
-CODE_TABLE: Final[Mapping[int, CodeRow]] = MappingProxyType(
+CODE_TABLE: Final[Mapping[int, StatusRow]] = MappingProxyType(
     {
-        4000000: CodeRow("general bad request", _unknown("errorCode 4000000: a bad request, says Apple")),
-        4000002: CodeRow(
+        4000000: StatusRow("general bad request", unknown("errorCode 4000000: a bad request, says Apple")),
+        4000002: StatusRow(
             "invalid app identifier",
             Misconfigured("errorCode 4000002: the bundle id of our token is no app's; check bundle_ids"),
         ),
-        4000006: CodeRow(
+        4000006: StatusRow(
             "invalid transaction id",
             Unidentified(Reason.NO_TRANSACTION_ID, "what the receipt has as a transaction id is none, says Apple"),
         ),
-        UNAUTHORIZED: CodeRow(
+        UNAUTHORIZED: StatusRow(
             "HTTP 401: not authorized",
             Misconfigured(
                 "HTTP 401: our token is refused; check server_api_key, its id and its issuer, and whether the app is "
                 "in the store (until then only the Sandbox may be asked)"
             ),
         ),
-        4040001: CodeRow("account not found", Unidentified(Reason.ACCOUNT_NOT_FOUND)),
-        4040002: CodeRow("account not found, try again", _later("errorCode 4040002")),
-        4040003: CodeRow(
+        4040001: StatusRow("account not found", Unidentified(Reason.ACCOUNT_NOT_FOUND)),
+        4040002: StatusRow("account not found, try again", later("errorCode 4040002")),
+        4040003: StatusRow(
             "app not found", Misconfigured("errorCode 4040003: Apple knows no such app; check bundle_ids")
         ),
-        4040004: CodeRow("app not found, try again", _later("errorCode 4040004")),
-        4040010: CodeRow("transaction id not found", _NOT_FOUND),
-        4290000: CodeRow("rate limit exceeded", _later("errorCode 4290000")),
-        5000000: CodeRow("internal error", _later("errorCode 5000000")),
-        5000001: CodeRow("internal error, try again", _later("errorCode 5000001")),
+        4040004: StatusRow("app not found, try again", later("errorCode 4040004")),
+        4040010: StatusRow("transaction id not found", _NOT_FOUND),
+        4290000: StatusRow("rate limit exceeded", later("errorCode 4290000")),
+        5000000: StatusRow("internal error", later("errorCode 5000000")),
+        5000001: StatusRow("internal error, try again", later("errorCode 5000001")),
     }
 )
 
@@ -108,28 +88,24 @@ def receipt_api(
 
 
 def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretation | Signed:
-    """Say what the answer of ``asked`` means. Total: never raises for anything that JSON can hold.
-
-    The sandbox may know what production does not, for ids do not say where they come from. Production was asked before
-    the sandbox, if it counts.
-    """
+    """Say what the answer of ``asked`` means. Total: never raises for anything that JSON can hold."""
     if "errorCode" in answer:
         return _interpret_error(answer["errorCode"], asked)
     signed = answer.get("signedTransactionInfo")
     if isinstance(signed, str) and signed:
         return Signed(signed)
-    return _unknown(f"signedTransactionInfo: expected a JWS, found {json_type(signed)}")
+    return unknown(f"signedTransactionInfo: expected a JWS, found {json_type(signed)}")
 
 
 def _interpret_error(code: object, asked: Environment) -> Interpretation:
     if not is_integer(code):
-        return _unknown(f"errorCode: expected an integer, found {json_type(code)}")
+        return unknown(f"errorCode: expected an integer, found {json_type(code)}")
     row = CODE_TABLE.get(code)
     if row is None:
-        shown = str(code) if abs(code) < _MAX_SHOWN_CODE else "beyond 10^9"
-        return _unknown(f"errorCode {shown} is not documented")
-    if row.calls_for is _NOT_FOUND and asked is Environment.PRODUCTION:
+        return unknown(f"errorCode {shown(code)} is not documented")
+    if row.calls_for is _NOT_FOUND and asked is Environment.PRODUCTION:  # ids do not say where they come from
         return WrongEnvironment(Environment.SANDBOX, otherwise=_NOT_FOUND)
+    assert not callable(row.calls_for), "no row here is made from the answer"
     return row.calls_for
 
 
@@ -139,8 +115,8 @@ def interpret_found(asked_id: str, verified: Mapping[str, object] | SignatureRef
     If it is not Apple's, or not the one that was asked for, the server is at fault and not the receipt: no refusal.
     """
     if isinstance(verified, SignatureRefused):
-        return _unknown(f"what the App Store Server API answered is not signed by Apple ({verified.reason})")
+        return unknown(f"what the App Store Server API answered is not signed by Apple ({verified.reason})")
     meaning = signed_transactions.interpret(verified)
     if isinstance(meaning, Genuine) and meaning.transactions[0].transaction_id != asked_id:
-        return _unknown("the App Store Server API answered with another transaction than was asked for")
+        return unknown("the App Store Server API answered with another transaction than was asked for")
     return meaning

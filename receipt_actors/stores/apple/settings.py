@@ -51,7 +51,6 @@ def _bundle_ids(ids: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def path_of(text: str) -> str:
-    """Return the path that a value names, in a home where it says so."""
     return os.path.expanduser(text)  # which leaves ~someone who has no home here as it is
 
 

@@ -1,7 +1,7 @@
 """StoreKit 2's signed transactions: which ``receipt`` is one, and what the payload of a verified one means.
 
-Both are pure and total. ``interpret`` gets only what ``ports.SignedData`` has verified. So a payload that it cannot
-read is no forgery but a shape that Apple has not documented yet: ``TryAgain(UNKNOWN_STATUS)``, unanswerable for now.
+Both are pure and total. ``interpret`` gets only what was verified. So a payload that it cannot read is no forgery but a
+shape that Apple has not documented yet: ``TryAgain(UNKNOWN_STATUS)``.
 """
 
 from __future__ import annotations

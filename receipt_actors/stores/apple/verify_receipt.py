@@ -1,11 +1,9 @@
 """What an answer of Apple's verifyReceipt means: one table of statuses, and the two shapes of a receipt.
 
-``interpret`` is total: whatever JSON comes back has a meaning. If Apple has not documented it, that meaning is
-``TryAgain(UNKNOWN_STATUS)``. An entry that cannot be read makes the whole answer unreadable: to leave it out would mean
-to answer for a part of a receipt, and a purchase that we overlooked would never be answered.
+What Apple has not documented means ``TryAgain(UNKNOWN_STATUS)``. An entry that cannot be read makes the whole answer
+unreadable: if it were left out, a purchase that we overlooked would never be answered.
 
-A refusal (21002, 21003, 21010, 21100 to 21199, a status that is not documented) says something about the receipt only
-if Apple works, which ``stores.apple.referee`` finds out.
+A refusal says something about the receipt only if Apple works, which ``stores.apple.referee`` finds out.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ from receipt_actors.stores.apple.fields import (
 )
 from receipt_actors.stores.apple.ports import AppStore, ReceiptApi, begin_of
 
-_MAX_SHOWN_STATUS = 10**9
+_MAX_SHOWN = 10**9
 _DATE_IN_WORDS = "%Y-%m-%d %H:%M:%S Etc/GMT"
 
 
@@ -52,19 +50,18 @@ def interpret(answer: Mapping[str, object], asked: Environment) -> Interpretatio
     """Say what the answer of the endpoint of ``asked`` means. Total: never raises for anything that JSON can hold."""
     status = answer.get("status")
     if not is_integer(status):
-        return _unknown(f"status: expected an integer, found {json_type(status)}")
+        return unknown(f"status: expected an integer, found {json_type(status)}")
     row = status_row(status)
     if row is None:
-        shown = str(status) if abs(status) < _MAX_SHOWN_STATUS else "beyond 10^9"
-        return _unknown(f"status {shown} is not documented")
+        return unknown(f"status {shown(status)} is not documented")
     if isinstance(row.calls_for, WrongEnvironment) and row.calls_for.right is asked:
-        return _unknown(f"status {status} ({row.meaning}) from the {asked} endpoint itself")
+        return unknown(f"status {status} ({row.meaning}) from the {asked} endpoint itself")
     if not callable(row.calls_for):
         return row.calls_for
     try:
         return row.calls_for(answer, asked)
     except Unreadable as unreadable:
-        return _unknown(f"status {status}, {unreadable}")
+        return unknown(f"status {status}, {unreadable}")
 
 
 def receipt_api(
@@ -86,11 +83,15 @@ def receipt_api(
     )
 
 
-def _unknown(detail: str) -> TryAgain:
+def shown(number: int) -> str:
+    return str(number) if abs(number) < _MAX_SHOWN else "beyond 10^9"
+
+
+def unknown(detail: str) -> TryAgain:
     return TryAgain(Reason.UNKNOWN_STATUS, detail, then_unanswerable=True)
 
 
-def _later(detail: str) -> TryAgain:
+def later(detail: str) -> TryAgain:
     return TryAgain(Reason.GAVE_UP_FOR_NOW, detail, then_unanswerable=False)
 
 
@@ -113,7 +114,7 @@ def _read_internal_error(answer: Fields, asked: Environment) -> Interpretation:
     for key in ("is-retryable", "is_retryable"):
         value = answer.get(key)
         if value in (True, "1", "true"):  # 1 == True
-            return _later("an internal data access error that Apple calls retryable")
+            return later("an internal data access error that Apple calls retryable")
         if value not in (None, False, "0", "false"):
             raise Unreadable(f"{key}: expected a boolean, found {json_type(value)}")
     return Unidentified(Reason.INTERNAL_DATA_ERROR)
@@ -131,18 +132,18 @@ STATUS_TABLE: Final[Mapping[int, StatusRow]] = MappingProxyType(
     {
         0: StatusRow("valid", _read_receipt),
         21000: StatusRow("not a POST", Misconfigured("status 21000: Apple says that our request is not a POST")),
-        21001: StatusRow("no longer sent", _later("status 21001")),
+        21001: StatusRow("no longer sent", later("status 21001")),
         21002: StatusRow(
             "malformed, or a temporary problem of the service",
             TryAgain(Reason.RECEIPT_MALFORMED, "status 21002: malformed, says Apple", then_unanswerable=True),
         ),
         21003: StatusRow("could not be authenticated", Unidentified(Reason.NOT_AUTHENTIC)),
         21004: StatusRow("wrong shared secret", Misconfigured("status 21004: the shared secret is not this app's")),
-        21005: StatusRow("temporarily unavailable", _later("status 21005")),
+        21005: StatusRow("temporarily unavailable", later("status 21005")),
         21006: StatusRow("valid, but the subscription has expired (iOS 6 style only)", _read_expired_receipt),
         21007: StatusRow("a sandbox receipt, sent to production", WrongEnvironment(Environment.SANDBOX)),
         21008: StatusRow("a production receipt, sent to the sandbox", WrongEnvironment(Environment.PRODUCTION)),
-        21009: StatusRow("internal error", _later("status 21009")),
+        21009: StatusRow("internal error", later("status 21009")),
         21010: StatusRow("account not found or deleted", Unidentified(Reason.ACCOUNT_NOT_FOUND)),
     }
 )

@@ -173,18 +173,12 @@ def part(content: Mapping[str, object] | bytes) -> str:
 
 
 class Waiting:
-    """``SignedData`` over ``SignedDataCalls``: each method waits for its outcome."""
+    """``SignedData`` over ``SignedDataCalls``: ``verify`` waits for the outcome."""
 
     def __init__(self, calls: SignedDataCalls) -> None:
         self._calls = calls
 
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        return self._verify(SignedKind.TRANSACTION, signed)
-
-    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        return self._verify(SignedKind.NOTIFICATION, signed)
-
-    def _verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
         outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._calls.begin(kind, signed, outcomes.put)
         outcome = outcomes.get(timeout=PATIENCE_SECONDS)

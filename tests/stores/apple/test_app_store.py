@@ -247,7 +247,6 @@ def test_any_retry_after_is_survived(header: str) -> None:
     ],
 )
 def test_an_echo_of_the_request_does_not_get_into_the_reason(status: int, echo: Callable[[str], str]) -> None:
-    """A server that quotes our request in its page can't make us log the receipt or the secret, whole or in part."""
     reason = str(read(status, echo(question_body(RECEIPT, SECRET).decode()).encode()))
     assert f"answered HTTP {status}" in reason
     assert SECRET[:8] not in reason
@@ -255,7 +254,6 @@ def test_an_echo_of_the_request_does_not_get_into_the_reason(status: int, echo: 
 
 
 def test_a_reason_is_one_short_printable_line() -> None:
-    """A page of many lines and control characters is quoted briefly, without what would break a log."""
     reason = str(read(502, b"bad\r\n\x1b[31m gateway\x00 " * 100))
     assert reason.isprintable()
     assert "bad ?[31m gateway?" in reason
@@ -355,7 +353,6 @@ def test_a_compressed_answer_is_read_and_a_bomb_is_not(client_of: ClientOf) -> N
 
 
 def test_large_answers_share_memory_and_small_ones_need_none(client_of: ClientOf) -> None:
-    """Where that is full, it is passing trouble; when it is free again, large answers are read as ever."""
     large = b'{"status":0}' + b" " * 1_000_000
     with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url, url) as client:
         others = ResponseSize(counts=True)
@@ -449,7 +446,6 @@ def test_broken_http_means_unavailable(data: bytes, client_of: ClientOf) -> None
 
 
 def test_a_redirect_is_not_followed(client_of: ClientOf) -> None:
-    """The secret goes to the configured host only; a redirect, even to a fine App Store, is an outage."""
     with SimulatedAppStore() as store:
         location = store.production_url.encode()
         for status in (b"302 Found", b"307 Temporary Redirect", b"308 Permanent Redirect"):
@@ -475,7 +471,6 @@ def test_connections_are_kept_and_cookies_are_not(recorder: Recorder, client_of:
 def test_a_proxy_of_the_environment_is_used(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
 ) -> None:
-    """Where the process environment names one when the client is made; as with curl, it needs no scheme."""
     monkeypatch.setenv("http_proxy", f"localhost:{recorder.port}")
     with client_of("http://store.invalid/verifyReceipt") as client:
         monkeypatch.delenv("http_proxy")
@@ -519,7 +514,6 @@ def test_a_proxy_that_cannot_be_is_a_fault_of_the_configuration(
 
 @only_blocking
 def test_https_goes_through_a_tunnel(certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
-    """A proxy sees where an https request goes, and no more: the server's certificate is verified through it."""
     with (
         raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url,
         tunnelling_proxy() as (proxy_url, targets),
@@ -590,25 +584,22 @@ def test_a_ca_bundle_that_cannot_vouch_is_a_fault_of_the_configuration(
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("is_folder", [False, True])
 def test_a_ca_bundle_of_the_environment_vouches(
-    variable: str, certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+    variable: str,
+    is_folder: bool,
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    client_of: ClientOf,
 ) -> None:
-    monkeypatch.setenv(variable, str(certificate))
+    if is_folder:  # as OpenSSL keeps them: files called by the hashes of their subjects
+        command = ["openssl", "x509", "-hash", "-noout", "-in", certificate]
+        hashed = subprocess.run(command, check=True, capture_output=True, text=True)
+        (tmp_path / f"{hashed.stdout.strip()}.0").write_bytes(certificate.read_bytes())
+    monkeypatch.setenv(variable, str(tmp_path if is_folder else certificate))
     with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url) as client:
         monkeypatch.delenv(variable)
-        assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
-
-
-def test_a_folder_of_authorities_vouches(
-    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
-) -> None:
-    """The variable may name a folder as OpenSSL keeps them: files called by the hashes of their subjects."""
-    hashed = subprocess.run(
-        ["openssl", "x509", "-hash", "-noout", "-in", certificate], check=True, capture_output=True, text=True
-    )
-    (tmp_path / f"{hashed.stdout.strip()}.0").write_bytes(certificate.read_bytes())
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))
-    with raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url, client_of(url) as client:
         assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -16,8 +16,6 @@ from receipt_actors.domain.sending import Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import (
-    IN_FLIGHT,
-    SIGNATURE_GATEWAY,
     Broken,
     DescribeService,
     Done,
@@ -27,146 +25,54 @@ from receipt_actors.pipeline.protocol import (
     ServiceUnavailable,
     VerifyReceipt,
 )
-from receipt_actors.stores.apple import app_store_gateway, server_api
+from receipt_actors.stores.apple import app_store_gateway
 from receipt_actors.stores.apple.app_store_gateway import SIGNED_TRAFFIC_SECONDS, AppStoreGateway
 from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
 from receipt_actors.stores.apple.referee_gateway import REFUSAL_MEMORY_SECONDS
-from receipt_actors.stores.apple.signature_gateway import SignatureGateway
 from receipt_actors.stores.apple.verify_receipt import receipt_api
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
-from receipt_actors.testing import FakeAppStore, FakeServerApi, FakeSignedData, genuine
+from receipt_actors.testing import FakeAppStore, genuine
 from tests.pipeline.stand_ins import SOURCE, THREE_ATTEMPTS, Stage, submission
-
-PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
-MAX_IN_FLIGHT = 20
-
-
-class AtOnce(FakeAppStore):
-    """A fake App Store with ``begin``: the outcome is there before that returns."""
-
-    blocks = False
-
-    def begin(self, receipt_data: str, environment: Environment, done: Callable[[Any], object]) -> None:
-        try:
-            outcome: Any = self.verify_receipt(receipt_data, environment)
-        except Exception as error:  # noqa: BLE001 # whatever the test has ordered
-            outcome = error
-        done(outcome)
-
-
-class Refusing(FakeSignedData):
-    """Refuses what a test says."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._refused: dict[str, SignatureRefused] = {}
-
-    def refuse(self, signed: str, reason: Reason) -> None:
-        self._refused[signed] = SignatureRefused(reason, "says the test")
-
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        found = super().verify_transaction(signed)
-        return self._refused.get(signed, found)
-
-
-class House:
-    """A gateway to a fake Apple, in which a given policy rules."""
-
-    pause_seconds = 60.0  #: before there is an answer
-
-    def __init__(
-        self,
-        stage: Stage,
-        *environments: Environment,
-        store: FakeAppStore | None = None,
-        asks_server_api: bool = False,
-        verifies: bool = True,
-    ) -> None:
-        self.stage = stage
-        self.store: FakeAppStore = stage.with_fake(store or AtOnce())
-        self.apple: Refusing = stage.with_fake(Refusing())
-        self.api: FakeServerApi = stage.with_fake(FakeServerApi(self.apple))
-        self.in_flight = stage.stand_in(IN_FLIGHT)
-        self.incidents = stage.stand_in(INCIDENTS)
-        self.limits = LiveLimits(Limits(MAX_IN_FLIGHT, 20, 20))
-        policy = Policy(None, environments=frozenset(environments or {PRODUCTION}))
-        api = server_api.receipt_api(self.api, policy) if asks_server_api else receipt_api(self.store, policy)
-        self.gateway: Ref = stage.actors.start(
-            AppStoreGateway, {SOURCE: api}, self.limits, THREE_ATTEMPTS, self.apple if verifies else None
-        )
-        self.signatures: Ref = stage.actors.start(
-            SignatureGateway, self.apple, self.limits, THREE_ATTEMPTS, name=SIGNATURE_GATEWAY
-        )
-
-    def script(self, *answers: Any, message: int = 1) -> None:
-        self.store.script(submission(message).receipt_data, *answers)
-
-    def requests(self, question: str | None = None) -> tuple[int, int]:
-        fake = self.store if question is None else self.api
-        asked = submission(1).receipt_data if question is None else question
-        return fake.requests(asked, PRODUCTION), fake.requests(asked, SANDBOX)
-
-    def verify(self, receipt_data: str | None = None, message: int = 1) -> Ref:
-        """Have a message verified, which has a receipt of its own unless one is given."""
-        asked = submission(message) if receipt_data is None else submission(message, receipt=receipt_data)
-        return self.stage.ask(self.gateway, VerifyReceipt(asked, SOURCE))
-
-    def verified(self, receipt_data: str | None = None, message: int = 1) -> Any:
-        asking = self.verify(receipt_data, message)
-        self.stage.advance(self.pause_seconds)
-        return self.stage.reply_to(asking)
-
-    def outages(self) -> list[bool]:
-        """Return what ``in_flight`` was told of outages, change by change: whether each closes the gate."""
-        told = [outage.stops_receiving for outage in self.stage.told(self.in_flight, ServiceUnavailable)]
-        return [each for index, each in enumerate(told) if index == 0 or told[index - 1] is not each]
-
-    def noticed(self, kind: IncidentKind) -> list[str]:
-        return [each.summary for each in self.stage.told(self.incidents, Noticed) if each.kind is kind]
-
+from tests.stores.apple.houses import MAX_IN_FLIGHT, PRODUCTION, SANDBOX, House
 
 # --- app receipts, by verifyReceipt ---
 
 
-def test_production_is_asked_first(stage: Stage) -> None:
-    house = House(stage, SANDBOX)
-    house.script(genuine("t-1"))
-    assert isinstance(house.verified(), Genuine)
-    assert house.requests() == (1, 0)
+IN_SANDBOX = genuine("t-1", environment=SANDBOX)
 
 
-def test_a_sandbox_receipt_is_sent_to_the_sandbox_where_policy_allows(stage: Stage) -> None:
-    """21007 is what production says of a receipt of App Review or TestFlight."""
-    house = House(stage, PRODUCTION, SANDBOX)
-    house.script({"status": 21007}, genuine("t-1", environment=SANDBOX))
-    assert house.verified().environment is SANDBOX
-    assert house.requests() == (1, 1)
-
-
-def test_a_sandbox_receipt_is_refused_where_policy_does_not_allow_it(stage: Stage) -> None:
-    house = House(stage, PRODUCTION)
-    house.script({"status": 21007})
-    assert house.verified() == OTHER_ENVIRONMENT_REFUSED
-    assert house.requests() == (1, 0)
-
-
-def test_a_receipt_is_redirected_once(stage: Stage) -> None:
-    house = House(stage, PRODUCTION, SANDBOX)
-    house.script({"status": 21007}, {"status": 21008})
-    assert house.verified() == OTHER_ENVIRONMENT_REFUSED
-    assert house.requests() == (1, 1)
+@pytest.mark.parametrize(
+    ("environments", "answers", "environment", "requests"),
+    [
+        ([SANDBOX], [genuine("t-1")], PRODUCTION, (1, 0)),
+        ([PRODUCTION, SANDBOX], [{"status": 21007}, IN_SANDBOX], SANDBOX, (1, 1)),
+        ([PRODUCTION], [{"status": 21007}], None, (1, 0)),
+        ([PRODUCTION, SANDBOX], [{"status": 21007}, {"status": 21008}], None, (1, 1)),
+    ],
+    ids=["production first", "then the sandbox", "where policy allows it", "and back no more"],
+)
+def test_a_receipt_is_asked_about_where_it_belongs(
+    stage: Stage, environments: list[Environment], answers: list[Any], environment: Any, requests: tuple[int, int]
+) -> None:
+    house = House(stage, *environments)
+    house.script(*answers)
+    meaning = house.verified()
+    if environment is None:
+        assert meaning == OTHER_ENVIRONMENT_REFUSED
+    else:
+        assert meaning.environment is environment
+    assert house.requests() == requests
 
 
 def test_a_redirected_receipt_stays_redirected(stage: Stage) -> None:
     house = House(stage, PRODUCTION, SANDBOX)
-    house.script({"status": 21007}, AppStoreUnavailable("503"), {"status": 21002}, genuine("t-1", environment=SANDBOX))
+    house.script({"status": 21007}, AppStoreUnavailable("503"), {"status": 21002}, IN_SANDBOX)
     assert isinstance(house.verified(), Genuine)
     assert house.requests() == (1, 3)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(21002, Reason.RECEIPT_MALFORMED), (4711, Reason.UNKNOWN_STATUS)])
 def test_malformed_and_unknown_end_as_unanswerable(stage: Stage, status: int, reason: Reason) -> None:
-    """After three attempts; and they are asked anew at the next delivery, for they may have been wrong."""
     house = House(stage)
     house.script({"status": status})
     for delivery in (1, 2):
@@ -217,7 +123,6 @@ def test_receipts_that_apple_cannot_stomach_are_no_outage(stage: Stage, answer: 
 
 @pytest.mark.parametrize("status", [21003, 21010, 21100])
 def test_a_final_refusal_is_remembered_for_its_message(stage: Stage, status: int) -> None:
-    """Apple is asked once, not once a delivery: storms of invalid receipts get a caller refused."""
     house = House(stage)
     house.script({"status": status}, genuine("t-1"))
     refusal = house.verified()
@@ -256,7 +161,6 @@ def test_the_rate_may_change_at_any_time(stage: Stage) -> None:
 
 
 def test_a_burst_opens_few_connections_at_first(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as the window's first size; each answer that comes while all are in use makes room for one more."""
     monkeypatch.setattr(app_store_gateway, "Window", lambda: Window(20))
     store: FakeAppStore = stage.with_fake(FakeAppStore())
     limits = LiveLimits(Limits(2000, 20, 2000))
@@ -425,7 +329,6 @@ def test_a_failure_that_has_a_wish_is_about_its_own_message(stage: Stage) -> Non
 
 
 def test_another_transaction_than_was_asked_for_is_no_verdict(stage: Stage) -> None:
-    """Whoever answers: the ledger must not be asked for what nobody sent."""
     house = ServerApiHouse(stage)
     house.api.script("2000", signed_info(house, "3000"))
     assert isinstance(house.verified(house.api.receipt_of("2000")), TryAgain)
@@ -488,16 +391,18 @@ def test_a_signed_transaction_is_verified_without_apple(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason.startswith("jws_")])
-def test_a_signature_that_is_refused_is_final_and_remembered(stage: Stage, reason: Reason) -> None:
+def test_a_signature_that_is_refused_is_final_and_remembered(
+    stage: Stage, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house = SignatureHouse(stage)
     signed = house.apple.sell("2000")
-    house.apple.refuse(signed, reason)
+    monkeypatch.setattr(house.apple, "_verify", lambda *_: SignatureRefused(reason, "says the test"))
     refusals = [house.verified(signed) for _ in range(2)]
     assert all(isinstance(each, Unidentified) and each.reason is reason for each in refusals)
-    assert house.apple.count("verify_transaction") == 1
+    assert house.apple.count("verify") == 1
     assert house.store.count("verify_receipt") == 0
     house.verified(signed, message=2)
-    assert house.apple.count("verify_transaction") == 2
+    assert house.apple.count("verify") == 2
 
 
 def test_a_payload_of_an_unknown_shape_is_unanswerable_at_once(stage: Stage) -> None:
@@ -532,7 +437,6 @@ def test_an_outage_of_apple_does_not_hold_a_signed_transaction_up(stage: Stage) 
 
 
 def test_an_outage_leaves_the_gate_open_while_signed_transactions_come(stage: Stage) -> None:
-    """They must get in. A while after the last one nobody expects another."""
     house = SignatureHouse(stage)
     house.verified(house.apple.sell("2000"))
     house.lose_apple()
@@ -578,7 +482,7 @@ def test_a_new_in_flight_hears_whether_the_gate_is_open(stage: Stage) -> None:
 def test_what_cannot_be_verified_here_is_left_and_told_once(stage: Stage) -> None:
     house = SignatureHouse(stage)
     missing = ConfigurationError(["signed transactions: found no library, expected the extra storekit2"])
-    house.apple.fail("verify_transaction", missing, times=None)
+    house.apple.fail("verify", missing, times=None)
     for message in range(3):
         meaning = house.verified(house.apple.sell("2000"), message)
         assert isinstance(meaning, Misconfigured)
@@ -596,7 +500,7 @@ def test_a_backend_that_verifies_nothing_leaves_signed_transactions(stage: Stage
 
 def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     asking = [house.verify(house.apple.sell(str(2000 + number)), number) for number in range(8)]
     for _ in range(30):
         stage.advance(5)
@@ -613,7 +517,7 @@ def test_an_outage_of_who_verifies_costs_no_delivery(stage: Stage) -> None:
 
 def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     for number in range(6):
         house.verify(house.apple.sell(str(2000 + number)), number)
     for _ in range(4):
@@ -629,7 +533,7 @@ def test_app_receipts_go_on_while_nothing_can_be_verified(stage: Stage) -> None:
 
 def test_a_crash_of_who_keeps_signatures_hands_their_messages_back(stage: Stage) -> None:
     house = SignatureHouse(stage)
-    house.apple.fail("verify_transaction", AppStoreUnavailable("no process"), times=None)
+    house.apple.fail("verify", AppStoreUnavailable("no process"), times=None)
     asking = house.verify(house.apple.sell("2000"))
     stage.crash(house.signatures)
     assert isinstance(stage.reply_to(asking), GaveUp)

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from receipt_actors.errors import ConfigurationError
+from receipt_actors.stores.apple.ports import SignedKind
 from receipt_actors.stores.apple.signatures.trust import APPLE_ROOT_SHA256, apple_root, open_signed_data, read_trust
 from tests.stores.apple.signing import TRANSACTION, TestAuthority, certify
 
@@ -20,7 +21,6 @@ ANOTHER = certify("another root")
 
 
 def test_the_root_that_comes_along_is_apples_and_alone_is_trusted() -> None:
-    """Its fingerprint is the one that Apple publishes for Apple Root CA - G3, and that the README beside it gives."""
     published = "63343ABFB89A6A03EBB57E9B3F5FA7BE7C4F5C756F3017B3A8C488C3653E9179"
     assert hashlib.sha256(apple_root()).hexdigest().upper() == published == APPLE_ROOT_SHA256.upper()
     folder = resources.files("receipt_actors.stores.apple.signatures.apple_roots")
@@ -44,7 +44,7 @@ def test_the_certificates_of_a_directory_are_trusted(tmp_path: Path) -> None:
     trust = read_trust(tmp_path)
     assert trust.roots == [der, ANOTHER.der]
     signed_data = open_signed_data(trust)
-    assert signed_data.verify_transaction(APPLE.sign()) == TRANSACTION
+    assert signed_data.verify(SignedKind.TRANSACTION, APPLE.sign()) == TRANSACTION
 
 
 def fault_of(directory: Path) -> str:

@@ -76,7 +76,6 @@ def run(model: Model, steps: list[tuple[str, int] | str]) -> None:
 
 @given(steps)
 def test_forgeries_alone_are_never_an_outage(steps: list[tuple[str, int] | str]) -> None:
-    """Apple works, and whoever sends whatever: no outage; every honest user is answered, every forgery refused."""
     model = Model()
     run(model, steps)
     assert model.outages == 0
@@ -165,5 +164,4 @@ def test_controls_are_renewed_now_and_then() -> None:
 
 
 def test_what_is_asked_again_is_not_shown() -> None:
-    """It is a player's receipt: it must not get into a log."""
     assert "secret" not in repr(with_controls("secret").controls[0]).replace("user='secret'", "")

@@ -20,7 +20,7 @@ from receipt_actors.domain.receipts import (
 )
 from receipt_actors.stores.apple.ports import UNAUTHORIZED, SignatureRefused
 from receipt_actors.stores.apple.server_api import Signed, interpret, interpret_found
-from tests.stores.apple.test_signed_transactions import JSON, PAYLOAD
+from tests.stores.apple.test_signed_transactions import JSON, PAYLOAD, assert_unknown
 
 PRODUCTION, SANDBOX = Environment
 BOTH = pytest.mark.parametrize("asked", [PRODUCTION, SANDBOX])
@@ -28,12 +28,6 @@ BOTH = pytest.mark.parametrize("asked", [PRODUCTION, SANDBOX])
 
 def answer(code: object) -> dict[str, object]:
     return {"errorCode": code, "errorMessage": "in words"}
-
-
-def assert_unknown(meaning: object) -> None:
-    assert isinstance(meaning, TryAgain), meaning
-    assert (meaning.reason, meaning.then_unanswerable) == (Reason.UNKNOWN_STATUS, True)
-    assert 0 < len(meaning.detail) < 200
 
 
 @BOTH

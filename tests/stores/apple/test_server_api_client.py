@@ -132,7 +132,6 @@ def test_the_token_is_what_apple_asks_for(recorder: Recorder) -> None:
 
 
 def test_a_token_is_used_for_a_while_and_renewed_in_time(recorder: Recorder) -> None:
-    """Each signature takes longer than a request; and no request is made with one that is about to expire."""
     clocks = Clocks()
     with client_of(recorder.url, token=clocks.token()) as client:
         for pause_seconds in (0, RENEWED_SECONDS - 1, 2, 1):
@@ -217,7 +216,6 @@ def test_an_error_that_apple_documents_is_an_answer(code: int, recorder: Recorde
     ],
 )
 def test_whatever_may_pass_is_unavailable(reply: Reply, is_unknown: bool, recorder: Recorder) -> None:
-    """Never a refusal: an outage has answers of all sorts. What is nobody's language is told as such."""
     recorder.reply = reply
     with client_of(recorder.url) as client:
         error = unavailable(client)
@@ -252,7 +250,6 @@ def test_retry_after_is_a_time_in_milliseconds(recorder: Recorder) -> None:
     ],
 )
 def test_retry_after_is_bounded(value: str | None, seconds: float | None) -> None:
-    """Players wait: a garbled header must not silence us for hours. Seconds and dates are understood as well."""
     assert retry_after_unix_ms(value, 1_700_000_000.0) == seconds
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import MAX_CHAINS, AppleSignedData, Chains
 from tests.stores.apple.signing import (
     BEGIN,
@@ -57,8 +57,8 @@ def test_a_chain_is_verified_once() -> None:
     signed_data = AppleSignedData([APPLE.root.der])
     for number in range(5):
         payload = {**TRANSACTION, "transactionId": str(number)}
-        assert signed_data.verify_transaction(APPLE.sign(payload)) == payload
-    assert signed_data.verify_notification(APPLE.sign(NOTIFICATION)) == NOTIFICATION
+        assert signed_data.verify(SignedKind.TRANSACTION, APPLE.sign(payload)) == payload
+    assert signed_data.verify(SignedKind.NOTIFICATION, APPLE.sign(NOTIFICATION)) == NOTIFICATION
     assert signed_data.chains.verifications == 1
 
 
@@ -89,10 +89,11 @@ def test_a_known_chain_is_judged_as_an_unknown_one_at_any_time(at_seconds: int) 
 
 
 def test_whoever_backdates_needs_the_key() -> None:
-    """An expired leaf's chain is good for the past; a date of the past is only as good as its signature."""
     signed_data = AppleSignedData([APPLE.root.der])
     genuine = signed(SHORT_CHAIN, TRANSACTION)
-    assert signed_data.verify_transaction(genuine) == TRANSACTION  # the leaf has expired since; it had not then
+    assert (
+        signed_data.verify(SignedKind.TRANSACTION, genuine) == TRANSACTION
+    )  # the leaf has expired since; it had not then
     after_its_end = {**TRANSACTION, "signedDate": seconds(LEAF_END) * 1000 + 1000}
     header, _, signature = genuine.split(".")
     for text, reason in (
@@ -101,13 +102,12 @@ def test_whoever_backdates_needs_the_key() -> None:
         (signed(SHORT_CHAIN, TRANSACTION, key=STRANGER.leaf.key), Reason.JWS_SIGNATURE),
         (f"{header}.{APPLE.sign({**TRANSACTION, 'price': 0}).split('.')[1]}.{signature}", Reason.JWS_SIGNATURE),
     ):
-        outcome = signed_data.verify_transaction(text)
+        outcome = signed_data.verify(SignedKind.TRANSACTION, text)
         assert isinstance(outcome, SignatureRefused)
         assert outcome.reason is reason
 
 
 def test_strangers_displace_nothing() -> None:
-    """What is refused is not remembered: a flood of forgeries costs time, and no genuine chain its place."""
     chains = Chains([APPLE.root.der])
     answer(chains, APPLE.chain, AT)
     for number in range(3):
@@ -120,7 +120,6 @@ def test_strangers_displace_nothing() -> None:
 
 
 def test_a_bounded_number_is_remembered() -> None:
-    """The chain that was not met for the longest time goes first; it is verified anew when it comes again."""
     chains = Chains([APPLE.root.der])
     for number in range(MAX_CHAINS + 1):
         answer(chains, [certify_leaf(APPLE.intermediate, key=APPLE.leaf.key, serial=number + 1), *APPLE.chain[1:]], AT)
@@ -164,9 +163,10 @@ DATA: Any = NOTIFICATION["data"]
 def test_a_notification_of_production_is_of_one_of_our_apps(
     app_apple_ids: Sequence[int], environment: str, app_apple_id: int | None, is_taken: bool
 ) -> None:
-    """Where the apps are known, another's is refused; one of production without any is, as by Apple's library."""
     data = {**DATA, "environment": environment, "appAppleId": app_apple_id}
-    outcome = AppleSignedData([APPLE.root.der], app_apple_ids).verify_notification(APPLE.sign(NOTIFICATION, data=data))
+    outcome = AppleSignedData([APPLE.root.der], app_apple_ids).verify(
+        SignedKind.NOTIFICATION, APPLE.sign(NOTIFICATION, data=data)
+    )
     assert isinstance(outcome, SignatureRefused) is not is_taken
     assert is_taken or outcome.reason is Reason.FOREIGN_BUNDLE  # type: ignore[union-attr]
 
@@ -187,7 +187,6 @@ def test_apples_library_has_the_chain_verifier_that_ours_asks() -> None:
 
 
 def test_apples_library_looks_for_the_extensions_that_ours_names() -> None:
-    """Without either of the two it refuses; what ours says of a chain that it refuses names what it looks for."""
     source = inspect.getsource(apple._ChainVerifier._verify_chain_without_caching)
     assert '"1.2.840.113635.100.6.11.1"' in source
     assert '"1.2.840.113635.100.6.2.1"' in source

@@ -47,7 +47,8 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
             yield Subject(Waiting(processes), APPLE.sign, STRANGER.sign)
 
 
-def refused(outcome: Mapping[str, object] | SignatureRefused) -> Reason:
+def refused(subject: Subject, signed: str, kind: SignedKind = SignedKind.TRANSACTION) -> Reason:
+    outcome = subject.signed_data.verify(kind, signed)
     assert isinstance(outcome, SignatureRefused), outcome
     return outcome.reason
 
@@ -55,7 +56,7 @@ def refused(outcome: Mapping[str, object] | SignatureRefused) -> Reason:
 @pytest.mark.parametrize("environment", ["Production", "Sandbox"])
 def test_a_transaction_comes_back_as_it_was_signed(environment: str, subject: Subject) -> None:
     payload = {**TRANSACTION, "environment": environment, "new": {"nested": [1, 2.5, None, "é🪙\ud800", True]}}
-    assert subject.signed_data.verify_transaction(subject.sign(payload)) == payload
+    assert subject.signed_data.verify(SignedKind.TRANSACTION, subject.sign(payload)) == payload
 
 
 @pytest.mark.parametrize("bundle_id", ["com.example.game", "com.example.another", "", None])
@@ -65,7 +66,7 @@ def test_a_transaction_of_any_app_is_apples(bundle_id: str | None, subject: Subj
     del payload["bundleId"]
     if bundle_id is not None:
         payload["bundleId"] = bundle_id
-    assert subject.signed_data.verify_transaction(subject.sign(payload)) == payload
+    assert subject.signed_data.verify(SignedKind.TRANSACTION, subject.sign(payload)) == payload
 
 
 def about(name: str, subject: Mapping[str, object] | None, **more: object) -> dict[str, object]:
@@ -89,24 +90,22 @@ DATA: Any = NOTIFICATION["data"]
     ids=["production", "sandbox", "summary", "app data", "token, sandbox", "token, production", "new type"],
 )
 def test_a_notification_comes_back_as_it_was_signed(payload: Mapping[str, object], subject: Subject) -> None:
-    assert subject.signed_data.verify_notification(subject.sign(payload)) == payload
+    assert subject.signed_data.verify(SignedKind.NOTIFICATION, subject.sign(payload)) == payload
 
 
 def test_the_one_is_not_the_other(subject: Subject) -> None:
-    assert refused(subject.signed_data.verify_transaction(subject.sign(NOTIFICATION))) is Reason.JWS_ENVIRONMENT
-    assert refused(subject.signed_data.verify_notification(subject.sign(TRANSACTION))) is Reason.JWS_ENVIRONMENT
+    assert refused(subject, subject.sign(NOTIFICATION)) is Reason.JWS_ENVIRONMENT
+    assert refused(subject, subject.sign(TRANSACTION), SignedKind.NOTIFICATION) is Reason.JWS_ENVIRONMENT
 
 
 def test_what_another_has_signed_is_refused(subject: Subject) -> None:
-    assert (
-        refused(subject.signed_data.verify_transaction(subject.sign_as_another(TRANSACTION))) is Reason.JWS_FOREIGN_ROOT
-    )
+    assert refused(subject, subject.sign_as_another(TRANSACTION)) is Reason.JWS_FOREIGN_ROOT
 
 
 def test_what_was_changed_is_refused(subject: Subject) -> None:
     header, _, signature = subject.sign(TRANSACTION).split(".")
     changed = f"{header}.{part({**TRANSACTION, 'transactionId': '2'})}.{signature}"
-    assert refused(subject.signed_data.verify_transaction(changed)) is Reason.JWS_SIGNATURE
+    assert refused(subject, changed) is Reason.JWS_SIGNATURE
 
 
 @pytest.mark.parametrize(
@@ -124,17 +123,17 @@ def test_what_was_changed_is_refused(subject: Subject) -> None:
 )
 def test_what_is_no_signed_data_is_refused_for_its_reason(text: str, reason: Reason, subject: Subject) -> None:
     """``test_signed_data_hostile`` has the whole table; here, that all adapters give the same reasons."""
-    assert refused(subject.signed_data.verify_transaction(text)) is reason
+    assert refused(subject, text) is reason
 
 
 def test_a_date_of_signing_that_has_not_come_says_that_the_clock_is_wrong(subject: Subject) -> None:
     """Only Apple can have chosen it: it is no reason to refuse what Apple signed. Anybody else's is refused as ever."""
     ahead = {**TRANSACTION, "signedDate": int(time.time() + 2 * MAX_AHEAD_SECONDS) * 1000}
     with pytest.raises(ConfigurationError, match="clock of this machine"):
-        subject.signed_data.verify_transaction(subject.sign(ahead))
-    assert refused(subject.signed_data.verify_transaction(subject.sign_as_another(ahead))) is Reason.JWS_FOREIGN_ROOT
+        subject.signed_data.verify(SignedKind.TRANSACTION, subject.sign(ahead))
+    assert refused(subject, subject.sign_as_another(ahead)) is Reason.JWS_FOREIGN_ROOT
     soon = {**TRANSACTION, "signedDate": int(time.time() + MAX_AHEAD_SECONDS / 2) * 1000}
-    assert subject.signed_data.verify_transaction(subject.sign(soon)) == soon
+    assert subject.signed_data.verify(SignedKind.TRANSACTION, subject.sign(soon)) == soon
 
 
 # The port SignedDataCalls

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.ports import SignatureRefused
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.stores.apple.signatures.jws import MAX_AHEAD_SECONDS, MAX_SIGNED_CHARACTERS, YEAR_10000_MS
 from tests.stores.apple.signing import (
@@ -59,6 +59,10 @@ NOT_YET = datetime(2030, 1, 1, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def signed_data() -> AppleSignedData:
     return AppleSignedData([APPLE.root.der], now_seconds=lambda: NOW_SECONDS)
+
+
+def verified(signed_data: AppleSignedData, text: str) -> Mapping[str, object] | SignatureRefused:
+    return signed_data.verify(SignedKind.TRANSACTION, text)
 
 
 def chain_with(*, leaf: Any = (), intermediate: Any = (), root: Certified = APPLE.root, key: Any = None) -> str:
@@ -238,22 +242,21 @@ def test_what_is_not_apples_is_refused_for_its_reason(name: str) -> None:
     text, reason = HOSTILE[name]
     signed_data = AppleSignedData([APPLE.root.der], now_seconds=lambda: NOW_SECONDS)
     for _ in range(2):
-        refused = signed_data.verify_transaction(text)
+        refused = verified(signed_data, text)
         assert isinstance(refused, SignatureRefused)
         assert refused.reason is reason, refused
-        assert signed_data.verify_transaction(GENUINE) == TRANSACTION
+        assert verified(signed_data, GENUINE) == TRANSACTION
     assert refused.detail.isascii() and refused.detail.isprintable() and len(refused.detail) < 250
     for told in (LEAF[:24], ROOT[:24], "2000000001", "coins_100", "example.com", "com.example"):
         assert told not in refused.detail
-    assert isinstance(signed_data.verify_notification(text), SignatureRefused) or "notification" in name
+    assert isinstance(signed_data.verify(SignedKind.NOTIFICATION, text), SignatureRefused) or "notification" in name
 
 
 def test_a_clock_may_be_a_quarter_of_an_hour_behind(signed_data: AppleSignedData) -> None:
-    """To the millisecond; beyond that it is the clock that is wrong, and no more is said of what Apple signed."""
     latest_ms = SIGNED_AT_MS + 60_000 + int(MAX_AHEAD_SECONDS) * 1000
-    assert signed_data.verify_transaction(APPLE.sign(signedDate=latest_ms)) == {**TRANSACTION, "signedDate": latest_ms}
+    assert verified(signed_data, APPLE.sign(signedDate=latest_ms)) == {**TRANSACTION, "signedDate": latest_ms}
     with pytest.raises(ConfigurationError, match="more than 15 minutes behind"):
-        signed_data.verify_transaction(APPLE.sign(signedDate=latest_ms + 1))
+        verified(signed_data, APPLE.sign(signedDate=latest_ms + 1))
 
 
 # What an operator is told
@@ -285,7 +288,7 @@ def test_a_clock_may_be_a_quarter_of_an_hour_behind(signed_data: AppleSignedData
     ],
 )
 def test_a_refusal_says_what_was_found(text: str, words: str, signed_data: AppleSignedData) -> None:
-    refused = signed_data.verify_transaction(text)
+    refused = verified(signed_data, text)
     assert isinstance(refused, SignatureRefused)
     assert words in refused.detail
 
@@ -317,8 +320,8 @@ FIELDS = [*TRANSACTION, "appAccountToken", "revocationDate", "revocationReason",
 @given(text=st.text() | mutations | st.from_regex(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*"))
 @example(text="\ud800.\udfff.\x00")
 def test_no_string_is_too_much(text: str, signed_data: AppleSignedData) -> None:
-    for verify in (signed_data.verify_transaction, signed_data.verify_notification):
-        outcome = verify(text)
+    for kind in SignedKind:
+        outcome = signed_data.verify(kind, text)
         assert isinstance(outcome, SignatureRefused) or text == GENUINE
 
 
@@ -326,7 +329,7 @@ def test_no_string_is_too_much(text: str, signed_data: AppleSignedData) -> None:
 @given(header=st.dictionaries(st.sampled_from(["alg", "x5c", "crit", "kid", "typ", "b64"]), json_values))
 def test_no_header_is_too_much(header: dict[str, Any], signed_data: AppleSignedData) -> None:
     for fields in (header, {"alg": "ES256", "x5c": [LEAF, INTERMEDIATE, ROOT], **header}):
-        outcome = signed_data.verify_transaction(under(fields))
+        outcome = verified(signed_data, under(fields))
         assert isinstance(outcome, SignatureRefused) or outcome == TRANSACTION
 
 
@@ -339,7 +342,7 @@ def test_no_header_is_too_much(header: dict[str, Any], signed_data: AppleSignedD
 def test_no_arrangement_of_certificates_passes_but_the_right_one(
     x5c: Sequence[str], signed_data: AppleSignedData
 ) -> None:
-    outcome = signed_data.verify_transaction(with_x5c(*x5c))
+    outcome = verified(signed_data, with_x5c(*x5c))
     assert (outcome == TRANSACTION) is (list(x5c) == [LEAF, INTERMEDIATE, ROOT])
 
 
@@ -352,7 +355,7 @@ def test_no_damaged_certificate_is_too_much(damage: bytes, data: st.DataObject, 
     der[at : at + len(damage)] = damage
     x5c = [LEAF, INTERMEDIATE, ROOT]
     x5c[number] = base64.b64encode(der).decode()
-    outcome = signed_data.verify_transaction(with_x5c(*x5c))
+    outcome = verified(signed_data, with_x5c(*x5c))
     assert isinstance(outcome, SignatureRefused) is (bytes(der) != APPLE.chain[number].der)
 
 
@@ -361,7 +364,7 @@ def test_no_damaged_certificate_is_too_much(damage: bytes, data: st.DataObject, 
 def test_what_apple_signs_comes_through_whatever_it_is(changes: dict[str, Any], signed_data: AppleSignedData) -> None:
     payload = {**TRANSACTION, **changes}
     try:
-        outcome = signed_data.verify_transaction(APPLE.sign(json.dumps(payload).encode()))
+        outcome = verified(signed_data, APPLE.sign(json.dumps(payload).encode()))
     except ConfigurationError:
         assert changes["signedDate"] > NOW_SECONDS * 1000
         return
@@ -390,8 +393,7 @@ def apples_own(text: str, environment: AppleEnvironment = AppleEnvironment.PRODU
 @patient
 @given(text=mutations | st.sampled_from([text for text, _ in HOSTILE.values()]))
 def test_nothing_is_accepted_that_apples_library_refuses(text: str, signed_data: AppleSignedData) -> None:
-    """What we accept, Apple's library accepts; where we are stricter is a matter of its own test."""
-    if not isinstance(signed_data.verify_transaction(text), SignatureRefused):
+    if not isinstance(verified(signed_data, text), SignatureRefused):
         assert apples_own(text)
 
 

@@ -47,7 +47,7 @@ def running(answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM) -> I
 
 
 def verify(signed_data: SignedDataProcess, text: str = GENUINE) -> object:
-    return Waiting(signed_data).verify_transaction(text)
+    return Waiting(signed_data).verify(SignedKind.TRANSACTION, text)
 
 
 def begin(signed_data: SignedDataProcess, told: Told, numbers: range) -> None:
@@ -116,7 +116,6 @@ def test_a_flood_of_the_largest_gets_through() -> None:
 
 
 def test_stop_signals_do_not_concern_it() -> None:
-    """Ctrl-C and SIGTERM reach it too, even while it starts; it works for as long as its parent drains."""
     with running() as signed_data:
         told: Told = queue.SimpleQueue()
         begin(signed_data, told, range(1))
@@ -142,14 +141,6 @@ def test_one_that_is_killed_is_replaced_and_its_work_is_done_again() -> None:
         assert collect(told, 100) == {number: str(number) for number in range(100)}
         assert told.empty()
         assert id_of(signed_data) != victim
-
-
-def test_one_that_is_killed_idle_is_replaced() -> None:
-    with running() as signed_data:
-        victim = id_of(signed_data)
-        os.kill(victim, signal.SIGKILL)
-        await_end(victim)
-        assert verify(signed_data) == TRANSACTION
 
 
 def test_one_that_does_not_answer_is_replaced() -> None:
@@ -271,7 +262,6 @@ sys.stdin.read()
 
 @pytest.mark.parametrize("is_killed", [True, False], ids=["killed", "just ends"])
 def test_it_ends_with_a_parent_that_did_not_close_it(is_killed: bool) -> None:
-    """Neither ``kill -9`` of the parent nor its end leaves an orphan. Its main module is not imported again."""
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, APPLE.root.x5c, GENUINE],
         stdin=subprocess.PIPE,
@@ -294,8 +284,10 @@ def test_their_log_has_nothing_of_what_they_verify(capfd: pytest.CaptureFixture[
     with running() as signed_data:
         for text in (GENUINE, GENUINE[:-4] + "AAAA", "secret.secret.secret", "\ud800"):
             verify(signed_data, text)
-        os.kill(id_of(signed_data), signal.SIGKILL)
-        verify(signed_data)
+        victim = id_of(signed_data)
+        os.kill(victim, signal.SIGKILL)
+        await_end(victim)  # idle
+        assert verify(signed_data) == TRANSACTION
     captured = capfd.readouterr()
     assert "secret" not in captured.out + captured.err
     assert GENUINE[:20] not in captured.out + captured.err
@@ -306,11 +298,11 @@ def test_their_log_has_nothing_of_what_they_verify(capfd: pytest.CaptureFixture[
 
 def test_either_kind_is_verified_until_they_are_closed() -> None:
     apple, outcomes = FakeSignedData(), queue.SimpleQueue[Any]()
-    with closing(SignedDataThreads(lambda: apple)) as threads, apple.hold("verify_transaction") as hold:
+    with closing(SignedDataThreads(lambda: apple)) as threads, apple.hold("verify", times=1) as hold:
         threads.begin(SignedKind.TRANSACTION, apple.sell("7"), outcomes.put)
+        hold.wait_for_call()
         threads.begin(SignedKind.NOTIFICATION, "a.b.c", outcomes.put)
         assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), SignatureRefused)
-        hold.wait_for_call()
         threads.close()
         threads.begin(SignedKind.TRANSACTION, "a.b.c", outcomes.put)
         assert isinstance(outcomes.get_nowait(), AppStoreUnavailable)
@@ -320,7 +312,6 @@ def test_either_kind_is_verified_until_they_are_closed() -> None:
 
 @pytest.mark.parametrize("error", [ConfigurationError(["found no library"]), KeyError("bug")])
 def test_what_cannot_be_opened_is_the_outcome_and_is_tried_again(error: Exception) -> None:
-    """Of all work that waits; an operator may have put it right by the next one. Then it is opened once."""
     apple, outcomes = FakeSignedData(), queue.SimpleQueue[Any]()
     openings: list[SignedData | Exception] = [error, error, error, apple]
 

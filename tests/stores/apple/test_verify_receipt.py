@@ -20,6 +20,7 @@ from receipt_actors.domain.receipts import (
     WrongEnvironment,
 )
 from receipt_actors.stores.apple.verify_receipt import interpret
+from tests.stores.apple.test_signed_transactions import JSON, assert_unknown
 
 # A busy machine may be slow to make examples; that says nothing about the code.
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -76,214 +77,202 @@ def genuine(answer: dict[str, Any], asked: Environment = PRODUCTION) -> Genuine:
     return meaning
 
 
-def assert_unknown(meaning: Interpretation) -> None:
-    """Nobody knows what it means: try again, then let an operator look; never a verdict."""
-    assert isinstance(meaning, TryAgain), meaning
-    assert (meaning.reason, meaning.then_unanswerable) == (Reason.UNKNOWN_STATUS, True)
-    assert 0 < len(meaning.detail) < 200
-
-
-class TestStatuses:
-    """The table of statuses, row by row."""
-
-    @pytest.mark.parametrize(
-        ("status", "reason", "then_unanswerable"),
-        [
-            *((status, Reason.GAVE_UP_FOR_NOW, False) for status in (21001, 21005, 21009)),
-            (21002, Reason.RECEIPT_MALFORMED, True),
-        ],
-    )
-    def test_temporary_statuses_are_tried_again(self, status: int, reason: Reason, then_unanswerable: bool) -> None:
-        """Apple's own trouble is handed back, however long it lasts; no verdict can be made of a malformed receipt."""
-        meaning = interpret({"status": status}, PRODUCTION)
-        assert isinstance(meaning, TryAgain)
-        assert (meaning.reason, meaning.then_unanswerable) == (reason, then_unanswerable)
-
-    def test_final_refusals_name_no_transaction_and_our_own_mistakes_are_no_verdict(self) -> None:
-        assert interpret({"status": 21003}, PRODUCTION) == Unidentified(Reason.NOT_AUTHENTIC)
-        assert interpret({"status": 21010}, PRODUCTION) == Unidentified(Reason.ACCOUNT_NOT_FOUND)
-        for status in (21000, 21004):
-            meaning = interpret({"status": status}, PRODUCTION)
-            assert isinstance(meaning, Misconfigured)
-            assert str(status) in meaning.detail
-
-    @pytest.mark.parametrize(("status", "asked", "right"), [(21007, PRODUCTION, SANDBOX), (21008, SANDBOX, PRODUCTION)])
-    def test_a_receipt_of_the_other_environment_is_sent_there_but_not_round_in_circles(
-        self, status: int, asked: Environment, right: Environment
-    ) -> None:
-        assert interpret({"status": status}, asked) == WrongEnvironment(right)
-        assert_unknown(interpret({"status": status}, right))
-
-    @pytest.mark.parametrize("status", [21100, 21150, 21199])
-    @pytest.mark.parametrize("key", ["is-retryable", "is_retryable"])
-    def test_internal_data_errors_say_whether_to_retry(self, status: int, key: str) -> None:
-        for yes in (True, 1, "1", "true"):
-            meaning = interpret({"status": status, key: yes}, PRODUCTION)
-            assert isinstance(meaning, TryAgain)
-            assert (meaning.reason, meaning.then_unanswerable) == (Reason.GAVE_UP_FOR_NOW, False)
-        for no in (False, 0, "0", "false", None):
-            assert interpret({"status": status, key: no}, PRODUCTION) == Unidentified(Reason.INTERNAL_DATA_ERROR)
-        for neither in NEITHER:
-            assert_unknown(interpret({"status": status, key: neither}, PRODUCTION))
-        assert interpret({"status": status}, PRODUCTION) == Unidentified(Reason.INTERNAL_DATA_ERROR)
-
-    @pytest.mark.parametrize("status", [1, -1, 20999, 21011, 21099, 21200, 10**9, pytest.param(-(10**5000), id="huge")])
-    def test_statuses_that_nobody_documented_are_unknown(self, status: int) -> None:
-        """Just beside the known ones, and far away: Python refuses to print integers of more than 4,300 digits."""
-        assert_unknown(interpret({"status": status}, PRODUCTION))
-
-    @pytest.mark.parametrize("status", [None, True, False, "0", 0.0, [], {}, float("nan")])
-    def test_a_status_that_is_no_integer_is_unknown(self, status: object) -> None:
-        """``false`` is not 0: no receipt is genuine by a slip of types."""
-        assert_unknown(interpret({**unified(COINS), "status": status}, PRODUCTION))
-        assert_unknown(interpret({}, PRODUCTION))
-
-    def test_21006_is_genuine_but_expired(self) -> None:
-        """The iOS 6 style receipt is in the answer, so its transaction can be named in the verdict."""
-        (transaction,) = genuine(flat(21006, expires_date="1375401600000")).transactions
-        assert transaction.transaction_id == "1000"
-        assert transaction.expired
-        assert transaction.expires_at_seconds == 1375401600.0
-
-    def test_21006_does_not_expire_the_coins_of_a_unified_receipt(self) -> None:
-        """Apple documents it for single subscriptions only; elsewhere nobody knows what has expired."""
-        assert_unknown(interpret(unified(COINS, GOLD, status=21006), PRODUCTION))
-        assert genuine(unified(GOLD, status=21006)).transactions[0].expired  # nothing else in it could have
-        assert_unknown(interpret({"status": 21006}, PRODUCTION))
-
-
-class TestReceipts:
-    """Both shapes of a receipt."""
-
-    def test_a_unified_receipt_has_all_its_purchases(self) -> None:
-        assert genuine(unified(COINS, GOLD)) == Genuine(PRODUCTION, "com.example.game", (COINS_READ, GOLD_READ))
-
-        assert genuine(unified()).transactions == ()
-
-    def test_an_ios_6_style_receipt_has_one_purchase(self) -> None:
-        assert genuine(flat()) == Genuine(PRODUCTION, "com.example.game", (COINS_READ,))
-
-    def test_renewals_are_united_with_the_receipt(self) -> None:
-        """``latest_receipt_info`` is a list beside a unified receipt, and an object in iOS 6 style."""
-        assert genuine(unified(COINS, latest_receipt_info=[GOLD])).transactions == (COINS_READ, GOLD_READ)
-        assert genuine({**flat(), "latest_receipt_info": GOLD}).transactions == (COINS_READ, GOLD_READ)
-
-    def test_a_transaction_that_is_listed_twice_counts_once(self) -> None:
-        listed = {key: value for key, value in GOLD.items() if not key.startswith("expires")}
-        renewed = {"transaction_id": "2000", "expires_date_ms": GOLD["expires_date_ms"]}
-        assert genuine(unified(GOLD, GOLD, COINS)).transactions == (GOLD_READ, COINS_READ)
-        assert genuine(unified(listed, latest_receipt_info=[renewed])).transactions == (GOLD_READ,)
-        assert genuine(unified(renewed, latest_receipt_info=[listed])).transactions == (GOLD_READ,)
-
-    @pytest.mark.parametrize("place", [0, 1])
-    def test_a_refund_counts_wherever_it_is_told(self, place: int) -> None:
-        entries = [dict(GOLD), dict(GOLD)]
-        entries[place]["cancellation_date_ms"] = "1375340600000"
-        (transaction,) = genuine(unified(entries[0], latest_receipt_info=[entries[1]])).transactions
-        assert transaction.cancelled
-
-    @pytest.mark.parametrize("key", ["cancellation_date", "cancellation_date_ms"])
-    def test_a_cancellation_date_means_refunded(self, key: str) -> None:
-        assert genuine(unified({**COINS, key: "2013-08-02 00:00:00 Etc/GMT"})).transactions[0].cancelled
-        assert not genuine(unified({**COINS, key: None})).transactions[0].cancelled
-
-    def test_an_expiry_date_in_words_is_read_where_there_is_no_other(self) -> None:
-        """Apple writes it as GMT; milliseconds, where they are given, are what counts."""
-        (transaction,) = genuine(unified({**COINS, "expires_date": "2013-08-02 00:00:00 Etc/GMT"})).transactions
-        assert transaction.expires_at_seconds == 1375401600.0
-
-    def test_a_quantity_that_only_one_entry_says_is_the_quantity(self) -> None:
-        """A purchase may be listed twice; an entry that does not say how many reads as one, and takes nothing away."""
-        silent = {name: value for name, value in COINS.items() if name != "quantity"}
-        for first, second in ((COINS, silent), (silent, COINS)):
-            (transaction,) = genuine(unified(first, latest_receipt_info=[second])).transactions
-            assert transaction.quantity == 2
-
-    def test_what_apple_leaves_out_is_unknown_not_made_up(self) -> None:
-        """A transaction needs no more than its id; the quantity is one where nothing is said."""
-        (transaction,) = genuine(unified({"transaction_id": "7"})).transactions
-        assert transaction == Transaction("7", None, None, 1, None, None, cancelled=False, expired=False)
-
-    @pytest.mark.parametrize(
-        ("named", "receipt_type", "asked", "environment"),
-        [
-            ("Production", "ProductionSandbox", SANDBOX, PRODUCTION),
-            ("Sandbox", "Production", PRODUCTION, SANDBOX),
-            (None, "Production", SANDBOX, PRODUCTION),
-            (None, "ProductionVPP", SANDBOX, PRODUCTION),
-            (None, "ProductionSandbox", PRODUCTION, SANDBOX),
-            (None, "ProductionVPPSandbox", PRODUCTION, SANDBOX),
-            (None, None, PRODUCTION, PRODUCTION),
-            (None, None, SANDBOX, SANDBOX),
-        ],
-    )
-    def test_the_environment_is_the_answers_else_the_receipts_else_the_endpoints(
-        self, named: str | None, receipt_type: str | None, asked: Environment, environment: Environment
-    ) -> None:
-        answer = unified(COINS, environment=named)
-        answer["receipt"]["receipt_type"] = receipt_type
-        assert genuine(answer, asked).environment is environment
-
-    @pytest.mark.parametrize("upgraded", ["true", True, "1"])
-    def test_whose_purchase_it_is_is_read_where_apple_says_so(self, upgraded: object) -> None:
-        token = "7F5D9A1E-0000-4000-8000-00000000002A"
-        told = {"in_app_ownership_type": "FAMILY_SHARED", "is_upgraded": upgraded, "app_account_token": token}
-        shared, plain = genuine(unified({**GOLD, **told}, COINS)).transactions
-        assert (shared.is_family_shared, shared.is_upgraded) == (True, True)
-        assert shared.app_account_token == token.lower()
-        assert plain == COINS_READ
-        (own,) = genuine(unified({**COINS, "in_app_ownership_type": "PURCHASED", "is_upgraded": "false"})).transactions
-        assert own == COINS_READ
-
-    @pytest.mark.parametrize("place", [0, 1])
-    def test_what_only_one_of_two_entries_says_is_kept(self, place: int) -> None:
-        told = {"in_app_ownership_type": "FAMILY_SHARED", "is_upgraded": "true", "app_account_token": "a" * 36}
-        entries = [dict(GOLD), dict(GOLD)]
-        entries[place] |= told
-        (transaction,) = genuine(unified(entries[0], latest_receipt_info=[entries[1]])).transactions
-        assert transaction.is_family_shared
-        assert transaction.is_upgraded
-        assert transaction.app_account_token == "a" * 36
-
-    def test_a_receipt_may_name_no_app(self) -> None:
-        answer = unified(COINS)
-        del answer["receipt"]["bundle_id"]
-        assert genuine(answer).bundle_id is None
-
-    @pytest.mark.parametrize(
-        "answer",
-        [
-            {"status": 0},
-            {"status": 0, "receipt": None},
-            {"status": 0, "receipt": []},
-            {"status": 0, "receipt": {}},
-            {"status": 0, "receipt": {"bundle_id": "com.example.game"}},
-            {"status": 0, "receipt": {"in_app": None}},
-            {"status": 0, "receipt": {"in_app": COINS}},
-            unified(COINS, None),
-            unified(COINS, "2000"),
-            unified(COINS, {}),
-            unified(COINS, latest_receipt_info="none"),
-            unified(COINS, latest_receipt_info=[{}]),
-            unified(COINS, environment="Xcode"),
-            unified(COINS, environment=1),
-            unified(COINS, environment=["Production"]),
-            flat(bundle_id="com.example.other"),
-            flat(bid=["com.example.game"]),
-            {"status": 0, "receipt": {"bundle_id": 5, "in_app": [COINS]}},
-            *(unified({**COINS, key: value}) for key, values in UNUSABLE.items() for value in values),
-        ],
-    )
-    def test_an_answer_that_cannot_be_read_is_unknown_as_a_whole(self, answer: dict[str, Any]) -> None:
-        """No part of it is guessed or left out: an overlooked purchase would never be answered."""
-        assert_unknown(interpret(answer, PRODUCTION))
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=())),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=8,
+@pytest.mark.parametrize(
+    ("status", "reason", "then_unanswerable"),
+    [
+        *((status, Reason.GAVE_UP_FOR_NOW, False) for status in (21001, 21005, 21009)),
+        (21002, Reason.RECEIPT_MALFORMED, True),
+    ],
 )
+def test_temporary_statuses_are_tried_again(status: int, reason: Reason, then_unanswerable: bool) -> None:
+    meaning = interpret({"status": status}, PRODUCTION)
+    assert isinstance(meaning, TryAgain)
+    assert (meaning.reason, meaning.then_unanswerable) == (reason, then_unanswerable)
+
+
+def test_final_refusals_name_no_transaction_and_our_own_mistakes_are_no_verdict() -> None:
+    assert interpret({"status": 21003}, PRODUCTION) == Unidentified(Reason.NOT_AUTHENTIC)
+    assert interpret({"status": 21010}, PRODUCTION) == Unidentified(Reason.ACCOUNT_NOT_FOUND)
+    for status in (21000, 21004):
+        meaning = interpret({"status": status}, PRODUCTION)
+        assert isinstance(meaning, Misconfigured)
+        assert str(status) in meaning.detail
+
+
+@pytest.mark.parametrize(("status", "asked", "right"), [(21007, PRODUCTION, SANDBOX), (21008, SANDBOX, PRODUCTION)])
+def test_a_receipt_of_the_other_environment_is_sent_there_but_not_round_in_circles(
+    status: int, asked: Environment, right: Environment
+) -> None:
+    assert interpret({"status": status}, asked) == WrongEnvironment(right)
+    assert_unknown(interpret({"status": status}, right))
+
+
+@pytest.mark.parametrize("status", [21100, 21150, 21199])
+@pytest.mark.parametrize("key", ["is-retryable", "is_retryable"])
+def test_internal_data_errors_say_whether_to_retry(status: int, key: str) -> None:
+    for yes in (True, 1, "1", "true"):
+        meaning = interpret({"status": status, key: yes}, PRODUCTION)
+        assert isinstance(meaning, TryAgain)
+        assert (meaning.reason, meaning.then_unanswerable) == (Reason.GAVE_UP_FOR_NOW, False)
+    for no in (False, 0, "0", "false", None):
+        assert interpret({"status": status, key: no}, PRODUCTION) == Unidentified(Reason.INTERNAL_DATA_ERROR)
+    for neither in NEITHER:
+        assert_unknown(interpret({"status": status, key: neither}, PRODUCTION))
+    assert interpret({"status": status}, PRODUCTION) == Unidentified(Reason.INTERNAL_DATA_ERROR)
+
+
+@pytest.mark.parametrize("status", [1, -1, 20999, 21011, 21099, 21200, 10**9, pytest.param(-(10**5000), id="huge")])
+def test_statuses_that_nobody_documented_are_unknown(status: int) -> None:
+    assert_unknown(interpret({"status": status}, PRODUCTION))
+
+
+@pytest.mark.parametrize("status", [None, True, False, "0", 0.0, [], {}, float("nan")])
+def test_a_status_that_is_no_integer_is_unknown(status: object) -> None:
+    assert_unknown(interpret({**unified(COINS), "status": status}, PRODUCTION))
+    assert_unknown(interpret({}, PRODUCTION))
+
+
+def test_21006_is_genuine_but_expired() -> None:
+    (transaction,) = genuine(flat(21006, expires_date="1375401600000")).transactions
+    assert transaction.transaction_id == "1000"
+    assert transaction.expired
+    assert transaction.expires_at_seconds == 1375401600.0
+
+
+def test_21006_does_not_expire_the_coins_of_a_unified_receipt() -> None:
+    """Apple documents it for single subscriptions only; elsewhere nobody knows what has expired."""
+    assert_unknown(interpret(unified(COINS, GOLD, status=21006), PRODUCTION))
+    assert genuine(unified(GOLD, status=21006)).transactions[0].expired  # nothing else in it could have
+    assert_unknown(interpret({"status": 21006}, PRODUCTION))
+
+
+def test_a_unified_receipt_has_all_its_purchases() -> None:
+    assert genuine(unified(COINS, GOLD)) == Genuine(PRODUCTION, "com.example.game", (COINS_READ, GOLD_READ))
+
+    assert genuine(unified()).transactions == ()
+
+
+def test_an_ios_6_style_receipt_has_one_purchase() -> None:
+    assert genuine(flat()) == Genuine(PRODUCTION, "com.example.game", (COINS_READ,))
+
+
+def test_renewals_are_united_with_the_receipt() -> None:
+    assert genuine(unified(COINS, latest_receipt_info=[GOLD])).transactions == (COINS_READ, GOLD_READ)
+    assert genuine({**flat(), "latest_receipt_info": GOLD}).transactions == (COINS_READ, GOLD_READ)
+
+
+def test_a_transaction_that_is_listed_twice_counts_once() -> None:
+    listed = {key: value for key, value in GOLD.items() if not key.startswith("expires")}
+    renewed = {"transaction_id": "2000", "expires_date_ms": GOLD["expires_date_ms"]}
+    assert genuine(unified(GOLD, GOLD, COINS)).transactions == (GOLD_READ, COINS_READ)
+    assert genuine(unified(listed, latest_receipt_info=[renewed])).transactions == (GOLD_READ,)
+    assert genuine(unified(renewed, latest_receipt_info=[listed])).transactions == (GOLD_READ,)
+
+
+@pytest.mark.parametrize("key", ["cancellation_date", "cancellation_date_ms"])
+def test_a_cancellation_date_means_refunded(key: str) -> None:
+    assert genuine(unified({**COINS, key: "2013-08-02 00:00:00 Etc/GMT"})).transactions[0].cancelled
+    assert not genuine(unified({**COINS, key: None})).transactions[0].cancelled
+
+
+def test_an_expiry_date_in_words_is_read_where_there_is_no_other() -> None:
+    """Apple writes it as GMT; milliseconds, where they are given, are what counts."""
+    (transaction,) = genuine(unified({**COINS, "expires_date": "2013-08-02 00:00:00 Etc/GMT"})).transactions
+    assert transaction.expires_at_seconds == 1375401600.0
+
+
+def test_a_quantity_that_only_one_entry_says_is_the_quantity() -> None:
+    """A purchase may be listed twice; an entry that does not say how many reads as one, and takes nothing away."""
+    silent = {name: value for name, value in COINS.items() if name != "quantity"}
+    for first, second in ((COINS, silent), (silent, COINS)):
+        (transaction,) = genuine(unified(first, latest_receipt_info=[second])).transactions
+        assert transaction.quantity == 2
+
+
+def test_what_apple_leaves_out_is_unknown_not_made_up() -> None:
+    (transaction,) = genuine(unified({"transaction_id": "7"})).transactions
+    assert transaction == Transaction("7", None, None, 1, None, None, cancelled=False, expired=False)
+
+
+@pytest.mark.parametrize(
+    ("named", "receipt_type", "asked", "environment"),
+    [
+        ("Production", "ProductionSandbox", SANDBOX, PRODUCTION),
+        ("Sandbox", "Production", PRODUCTION, SANDBOX),
+        (None, "Production", SANDBOX, PRODUCTION),
+        (None, "ProductionVPP", SANDBOX, PRODUCTION),
+        (None, "ProductionSandbox", PRODUCTION, SANDBOX),
+        (None, "ProductionVPPSandbox", PRODUCTION, SANDBOX),
+        (None, None, PRODUCTION, PRODUCTION),
+        (None, None, SANDBOX, SANDBOX),
+    ],
+)
+def test_the_environment_is_the_answers_else_the_receipts_else_the_endpoints(
+    named: str | None, receipt_type: str | None, asked: Environment, environment: Environment
+) -> None:
+    answer = unified(COINS, environment=named)
+    answer["receipt"]["receipt_type"] = receipt_type
+    assert genuine(answer, asked).environment is environment
+
+
+@pytest.mark.parametrize("upgraded", ["true", True, "1"])
+def test_whose_purchase_it_is_is_read_where_apple_says_so(upgraded: object) -> None:
+    token = "7F5D9A1E-0000-4000-8000-00000000002A"
+    told = {"in_app_ownership_type": "FAMILY_SHARED", "is_upgraded": upgraded, "app_account_token": token}
+    shared, plain = genuine(unified({**GOLD, **told}, COINS)).transactions
+    assert (shared.is_family_shared, shared.is_upgraded) == (True, True)
+    assert shared.app_account_token == token.lower()
+    assert plain == COINS_READ
+    (own,) = genuine(unified({**COINS, "in_app_ownership_type": "PURCHASED", "is_upgraded": "false"})).transactions
+    assert own == COINS_READ
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_only_one_of_two_entries_says_is_kept(place: int) -> None:
+    told = {"in_app_ownership_type": "FAMILY_SHARED", "is_upgraded": "true", "app_account_token": "a" * 36}
+    told["cancellation_date_ms"] = "1375340600000"
+    entries = [dict(GOLD), dict(GOLD)]
+    entries[place] |= told
+    (transaction,) = genuine(unified(entries[0], latest_receipt_info=[entries[1]])).transactions
+    assert transaction.is_family_shared and transaction.is_upgraded and transaction.cancelled
+    assert transaction.app_account_token == "a" * 36
+
+
+def test_a_receipt_may_name_no_app() -> None:
+    answer = unified(COINS)
+    del answer["receipt"]["bundle_id"]
+    assert genuine(answer).bundle_id is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 0},
+        {"status": 0, "receipt": None},
+        {"status": 0, "receipt": []},
+        {"status": 0, "receipt": {}},
+        {"status": 0, "receipt": {"bundle_id": "com.example.game"}},
+        {"status": 0, "receipt": {"in_app": None}},
+        {"status": 0, "receipt": {"in_app": COINS}},
+        unified(COINS, None),
+        unified(COINS, "2000"),
+        unified(COINS, {}),
+        unified(COINS, latest_receipt_info="none"),
+        unified(COINS, latest_receipt_info=[{}]),
+        unified(COINS, environment="Xcode"),
+        unified(COINS, environment=1),
+        unified(COINS, environment=["Production"]),
+        flat(bundle_id="com.example.other"),
+        flat(bid=["com.example.game"]),
+        {"status": 0, "receipt": {"bundle_id": 5, "in_app": [COINS]}},
+        *(unified({**COINS, key: value}) for key, values in UNUSABLE.items() for value in values),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_unknown_as_a_whole(answer: dict[str, Any]) -> None:
+    """No part of it is guessed or left out: an overlooked purchase would never be answered."""
+    assert_unknown(interpret(answer, PRODUCTION))
+
+
 PATHS = [
     ("status",),
     ("environment",),
@@ -297,27 +286,25 @@ PATHS = [
 ]
 
 
-class TestTotality:
-    """No answer can raise."""
+@patient
+@given(st.integers() | st.integers(20990, 21210), st.sampled_from(Environment), st.booleans())
+def test_every_integer_has_a_meaning(status: int, asked: Environment, with_receipt: bool) -> None:
+    meaning = interpret(flat(status) if with_receipt else {"status": status}, asked)
+    assert isinstance(meaning, Interpretation)
+    assert not isinstance(meaning, Genuine) or (with_receipt and status in (0, 21006))
 
-    @patient
-    @given(st.integers() | st.integers(20990, 21210), st.sampled_from(Environment), st.booleans())
-    def test_every_integer_has_a_meaning(self, status: int, asked: Environment, with_receipt: bool) -> None:
-        meaning = interpret(flat(status) if with_receipt else {"status": status}, asked)
-        assert isinstance(meaning, Interpretation)
-        assert not isinstance(meaning, Genuine) or (with_receipt and status in (0, 21006))
 
-    @patient
-    @given(st.sampled_from(PATHS), JSON, st.sampled_from([0, 21006, 21100]))
-    def test_any_json_in_any_place_has_a_meaning(self, path: tuple[str | int, ...], value: Any, status: int) -> None:
-        answer: Any = unified(dict(GOLD), status=status, latest_receipt_info=[dict(COINS)])
-        place = answer
-        for step in path[:-1]:
-            place = place[step]
-        place[path[-1]] = value
-        meaning = interpret(answer, PRODUCTION)
-        assert isinstance(meaning, Interpretation)
-        if isinstance(meaning, Genuine):
-            ids = [transaction.transaction_id for transaction in meaning.transactions]
-            assert all(ids)
-            assert len(ids) == len(set(ids))
+@patient
+@given(st.sampled_from(PATHS), JSON, st.sampled_from([0, 21006, 21100]))
+def test_any_json_in_any_place_has_a_meaning(path: tuple[str | int, ...], value: Any, status: int) -> None:
+    answer: Any = unified(dict(GOLD), status=status, latest_receipt_info=[dict(COINS)])
+    place = answer
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    meaning = interpret(answer, PRODUCTION)
+    assert isinstance(meaning, Interpretation)
+    if isinstance(meaning, Genuine):
+        ids = [transaction.transaction_id for transaction in meaning.transactions]
+        assert all(ids)
+        assert len(ids) == len(set(ids))

@@ -38,9 +38,7 @@ def endpoints_at(
 ) -> Mapping[Environment, Endpoint]:
     """Read the process environment for both URLs, which the settings have checked.
 
-    Raises:
-        ConfigurationError: the environment names a proxy or a CA bundle that can't be used, which would look like an
-            outage of Apple for ever.
+    Raises ``ConfigurationError`` for a proxy or a CA bundle that can't be used: it would look like an outage for ever.
     """
     urls = {Environment.PRODUCTION: production_url, Environment.SANDBOX: sandbox_url}
     endpoints = {
@@ -76,8 +74,9 @@ def _endpoint_at(url: str, connect_timeout_seconds: float, read_timeout_seconds:
 
 
 def _with_scheme(proxy: str) -> str:
-    """Read ``localhost:3128`` as libcurl does; requests takes that for a scheme."""
-    return proxy if "://" in proxy else f"http://{proxy}"
+    return (
+        proxy if "://" in proxy else f"http://{proxy}"
+    )  # requests takes localhost:3128 for a scheme, libcurl does not
 
 
 def _proxy_fault(endpoint: Endpoint) -> str | None:

@@ -42,8 +42,7 @@ def is_transaction_id(text: object) -> bool:
 def transaction_id_of(receipt_data: str) -> str | None:
     """Return the first id in an app receipt of iOS 7 and later, or in a transaction receipt of before. Total.
 
-    Nothing says that the receipt is genuine, or the id anybody's. Takes milliseconds for a real receipt, and well below
-    a second for anything that fits into a message.
+    Takes milliseconds for a real receipt, and well below a second for anything that fits into a message.
     """
     data = receipt_data.translate(_LINE_BREAKS)
     for extract in (

@@ -1,8 +1,7 @@
 """The App Store Server API over HTTP: the client behind the port ``ServerApi``.
 
-Why not the client of Apple's ``app-store-server-library``: each of its requests takes a new connection and a new
-token, an answer may drip for ever and be of any size, and the ``Retry-After`` of a 429 is lost. So the one GET that is
-needed goes by our own transport, with a token as that client makes it (by PyJWT).
+With the client of Apple's ``app-store-server-library`` each request takes a new connection and a new token, an answer
+may drip for ever and be of any size, and the ``Retry-After`` of a 429 is lost.
 """
 
 from __future__ import annotations
@@ -45,10 +44,7 @@ _UNAUTHORIZED: Final[Mapping[str, object]] = MappingProxyType({"errorCode": UNAU
 
 
 class ServerApiClient:
-    """The port ``ServerApi`` on either transport.
-
-    The URLs are those of the servers: ``/inApps/v1/transactions/...`` is added.
-    """
+    """The port ``ServerApi`` on either transport."""
 
     def __init__(self, transport: Transport, endpoints: Mapping[Environment, Endpoint], token: Token) -> None:
         self.blocks = transport.blocks
@@ -73,10 +69,7 @@ class ServerApiClient:
         *,
         bundle_id: str | None = None,
     ) -> None:
-        """Do what ``get_transaction_info`` does, as ``VerifyReceiptClient.begin`` does.
-
-        A token that is refused is made anew, once: clocks are set, and keys are replaced.
-        """
+        """Do what ``get_transaction_info`` does, as ``VerifyReceiptClient.begin`` does."""
         if not is_transaction_id(transaction_id):  # it is part of a URL, to which our token goes
             raise ValueError("a transaction id has 1 to 64 letters, digits, - and _")
         endpoint = self._endpoints[environment]
@@ -87,7 +80,7 @@ class ServerApiClient:
             token, is_new = of_app.current()
 
             def take(answer: Answer) -> None:
-                if answer is _UNAUTHORIZED and may_renew and not is_new:
+                if answer is _UNAUTHORIZED and may_renew and not is_new:  # clocks are set, and keys are replaced
                     of_app.forget(token)
                     ask(may_renew=False)
                 else:

@@ -46,7 +46,7 @@ _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_."
 
 
 class VerifyReceiptClient:
-    """The port ``AppStore`` on either transport; errors have the ``Retry-After`` of the answer if it had one."""
+    """The port ``AppStore`` on either transport."""
 
     def __init__(
         self, transport: Transport, endpoints: Mapping[Environment, Endpoint], shared_secret: str | None
@@ -100,10 +100,9 @@ def then(done: Callable[[Answer], object], read: Read) -> Callable[[messages.Out
 
 
 def question_body(receipt_data: str, shared_secret: str | None) -> bytes:
-    """Return the JSON object that asks about a receipt.
-
-    Nearly every receipt needs no escapes: to see that and to copy it takes 5 us for 7 KB, ``json.dumps`` 18 us.
-    """
+    """Return the JSON object that asks about a receipt."""
+    # Without exclude-old-transactions: that could hide the very transaction that a player asks about.
+    # Nearly every receipt needs no escapes: to see that and to copy it takes 5 us for 7 KB, ``json.dumps`` 18 us.
     quoted = receipt_data.encode("utf-8", "replace")
     quoted = json.dumps(receipt_data).encode() if quoted.translate(None, _PLAIN) else b'"' + quoted + b'"'
     password = b"" if shared_secret is None else b', "password": ' + json.dumps(shared_secret).encode()
@@ -116,10 +115,8 @@ def question_body(receipt_data: str, shared_secret: str | None) -> bytes:
 def read_answer(
     environment: Environment, outcome: HttpResponse | RequestFailed, secrets: Sequence[str]
 ) -> Mapping[str, object] | AppStoreUnavailable:
-    """Return the JSON object of an HTTP answer, or the error of any other status or of what ``parse_answer`` refuses.
-
-    The error is not raised: its traceback would keep the body in memory until a garbage collection.
-    """
+    """Return the JSON object of an HTTP answer, or the error of any other status or body."""
+    # The error is not raised: its traceback would keep the body in memory until a garbage collection.
     if isinstance(outcome, RequestFailed):
         return no_answer(environment, outcome, secrets)
     status = outcome.status
@@ -247,7 +244,7 @@ def excerpt(text: bytes | str, secrets: Sequence[str]) -> str:
 
 
 def _without(secret: str, text: str) -> str:
-    """Take the secret out, even if the text was cut in the middle of it."""
+    # Even if the text was cut in the middle of it.
     text = text.replace(secret, "...")
     longest = min(len(secret), len(text))
     cut = next((length for length in range(longest, 0, -1) if text.endswith(secret[:length])), 0)

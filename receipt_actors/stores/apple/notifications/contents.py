@@ -1,8 +1,7 @@
 """What one of Apple's server notifications (version 2) calls for: reads it and decides, without doing anything.
 
-Every function is total, whatever the JSON holds. Nothing of a payload gets into a ``detail`` but ids and names that
-were found to be short and printable. Whose notification it is comes before what it says: anybody can sell something in
-an app of his own, and post what Apple signed for it here.
+Every function is total. Nothing of a payload gets into a ``detail`` but short, printable ids and names. Whose
+notification it is comes first: anybody can sell something in an app of his own, and post what Apple signed for it here.
 """
 
 from __future__ import annotations
@@ -100,7 +99,6 @@ def read_body(body: bytes) -> str | Settled:
 
 
 def read_notification(payload: Mapping[str, object]) -> Notification | Settled:
-    """Read a verified payload. A type that is not documented is ``UNKNOWN_TYPE``, and no fault."""
     uuid, type_ = payload.get("notificationUUID"), payload.get("notificationType")
     if not is_name(uuid):
         return _unreadable(f"notificationUUID: expected an id, found {json_type(uuid)}")
@@ -160,7 +158,7 @@ def decide(
 
 
 def _change(notification: Notification, transaction: Mapping[str, object]) -> Refund | RefundReversed:
-    """Read what is to be changed; raises ``apple_fields.Unreadable``: a refund of a garbled part is no whole one."""
+    # Raises ``Unreadable``: a refund of a garbled part is not one of the whole.
     transaction_id = apple_fields.read_id(transaction, "transactionId")  # as the claim's was read
     if transaction_id is None:
         raise apple_fields.Unreadable("transactionId: missing")
@@ -184,7 +182,6 @@ def _name(value: object) -> str | None:
 
 
 def _seconds(milliseconds: object) -> float | None:
-    """Read a UNIX time in milliseconds."""
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
     return milliseconds / 1000 if 0 <= milliseconds < YEAR_10000_MS else None

@@ -1,20 +1,12 @@
 """``NotificationHandler``: one POST of Apple's, from its bytes to the status that it is answered with.
 
-A refund goes through four steps, in this order: mark the ledger, post ``INVALID``, record the notification, answer
-200. Its reversal takes the mark away, and posts ``OK``. What fails before the last step is answered with 503, and Apple
-sends the notification again, which goes through all of them once more: marking again changes nothing, posting again
-sends the same message again. So a process may die between any two of them, and two may be at it at once.
+A refund marks the ledger, posts ``INVALID``, records the notification and answers 200, in this order; its reversal
+takes the mark away and posts ``OK``. Each step may be done again: a process may die between two, or two be at it at
+once. To Apple every status but 200 means: again (after 1, 12, 24, 48 and 72 hours). So a fault of ours, such as a
+bundle id that the settings lack, can be put right before anything is lost.
 
-Apple repeats what was not acknowledged, so a refund may come after its own reversal. A reversal is therefore remembered
-before it is carried out, and a refund that it has overtaken is not carried out. That is looked for before the mark, and
-once more after it, for the reversal may be at work on another machine. The later of the two takes the mark away. A
-reversal that is older than the mark leaves that alone.
-
-Status codes
-    200 it was carried out, or there is nothing to do; 400 it is not what Apple sends; 403 Apple did not sign it, or
-    for another app; 413 it is too large; 503 it could not be carried out now. To Apple all but the first mean: again
-    (after 1, 12, 24, 48 and 72 hours). So a fault of ours, such as a root certificate or a bundle id that is missing
-    in the settings, can be put right before anything is lost.
+A refund may come after its own reversal. A reversal is therefore remembered before it is carried out, and a refund
+looks for one before the mark and after it: the reversal may be at work on another machine.
 """
 
 from __future__ import annotations
@@ -44,7 +36,7 @@ from receipt_actors.stores.apple.notifications.contents import (
     read_body,
     read_notification,
 )
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedData
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedData, SignedKind
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +71,10 @@ class NotificationHandler:
     """See the module. ``handle`` may be called from any number of threads at once.
 
     Args:
-        signed_data: verifies signatures.
-        notifications: which were dealt with.
-        ledger: what is marked.
-        queues: where answers are posted.
         policy: its ``bundle_ids`` and ``environments`` say whose notifications count.
         post_queues: the allow-list; a claim's queue that is not in it (any more) is never written to.
         now: UNIX time.
-        close: called by ``close``.
+        close: called by ``close``, once.
     """
 
     def __init__(
@@ -126,7 +114,7 @@ class NotificationHandler:
             too_large = len(body) > MAX_BODY_BYTES
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
             return self._answer(None, signed, status, logging.INFO)
-        payload = _verified(self._signed_data.verify_notification, signed)
+        payload = self._verified(SignedKind.NOTIFICATION, signed)
         notification = payload if isinstance(payload, Settled) else read_notification(payload)
         if isinstance(notification, Settled):
             return self._answer(None, notification)
@@ -135,12 +123,22 @@ class NotificationHandler:
     def _deal_with(self, notification: Notification) -> Settled:
         transaction: Mapping[str, object] | None = None
         if notification.signed_transaction is not None:
-            verified = _verified(self._signed_data.verify_transaction, notification.signed_transaction)
+            verified = self._verified(SignedKind.TRANSACTION, notification.signed_transaction)
             if isinstance(verified, Settled):
                 return verified
             transaction = verified
         decision = decide(notification, transaction, self._policy)
         return decision if isinstance(decision, Settled) else self._carry_out(notification.uuid, decision)
+
+    def _verified(self, kind: SignedKind, signed: str) -> Mapping[str, object] | Settled:
+        try:
+            verified = self._signed_data.verify(kind, signed)
+        except ConfigurationError as error:
+            return Settled(Done.FAILED, str(error))
+        if not isinstance(verified, SignatureRefused):
+            return verified
+        done = Done.FOREIGN_APP if verified.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
+        return Settled(done, f"{verified.reason}: {verified.detail}")
 
     def _carry_out(self, uuid: str, decision: Refund | RefundReversed) -> Settled:
         try:
@@ -158,13 +156,12 @@ class NotificationHandler:
 
     def _refund(self, uuid: str, refund: Refund) -> Settled:
         if self._is_reversed(refund):
-            return Settled(Done.OVERTAKEN, "the refund has been reversed since, nothing is changed")
+            return self._overtaken(refund)  # an earlier attempt may have marked it, and failed before it looked again
         item = self._ledger.mark_refunded(
             refund.transaction_id, refund.at_seconds, refund.revocation_type, refund.revocation_percentage
         )
         if self._is_reversed(refund):
-            self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
-            return Settled(Done.OVERTAKEN, "the refund has just been reversed, nothing is changed")
+            return self._overtaken(refund)
         if isinstance(item, Tombstone):
             return Settled(Done.TOMBSTONE, "refunded before anybody claimed it, nobody can any more")
         if not (item.submission_id and item.post_queue):
@@ -174,12 +171,15 @@ class NotificationHandler:
             Done.POSTED, f"marked as refunded, INVALID is on {item.post_queue}"
         )
 
+    def _overtaken(self, refund: Refund) -> Settled:
+        self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
+        return Settled(Done.OVERTAKEN, "the refund has been reversed, nothing is changed")
+
     def _is_reversed(self, refund: Refund) -> bool:
         reversed_at_seconds = self._notifications.reversed_at_seconds(refund.transaction_id)
         return reversed_at_seconds is not None and refund.at_seconds <= reversed_at_seconds
 
     def _post(self, claim: LedgerItem, message: OutgoingMessage) -> Settled | None:
-        """Post to the queue that got the OK; returns why that failed."""
         queue = claim.post_queue
         if queue not in self._post_queues:
             wish = "add it, or tell the player's backend yourself"
@@ -220,7 +220,6 @@ class NotificationHandler:
         return HandlerAnswer(int(status), text)
 
     def close(self) -> None:
-        """Close what stands behind it. May be called twice."""
         self._close.close()
 
     def __enter__(self) -> NotificationHandler:
@@ -228,16 +227,3 @@ class NotificationHandler:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _verified(
-    verify: Callable[[str], Mapping[str, object] | SignatureRefused], signed: str
-) -> Mapping[str, object] | Settled:
-    try:
-        verified = verify(signed)
-    except ConfigurationError as error:
-        return Settled(Done.FAILED, str(error))
-    if not isinstance(verified, SignatureRefused):
-        return verified
-    done = Done.FOREIGN_APP if verified.reason is Reason.FOREIGN_BUNDLE else Done.REFUSED
-    return Settled(done, f"{verified.reason}: {verified.detail}")

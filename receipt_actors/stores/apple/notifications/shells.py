@@ -66,11 +66,8 @@ def asgi_app(
 ) -> AsgiApp:
     """Return ``handler`` as an ASGI application (3.0), which does not close it.
 
-    Args:
-        handler: deals with the POSTs.
-        threads: that call ``handler.handle`` at once, at most.
-        body_seconds: time for a body to arrive.
-        health_path: a GET of it is answered with 200.
+    At most ``threads`` call ``handler.handle`` at once. A body has ``body_seconds`` to arrive. A GET of ``health_path``
+    is answered with 200.
     """
     bodies = _Bodies(body_seconds)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="receipt-actors-notification")

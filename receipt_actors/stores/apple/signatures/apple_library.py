@@ -1,9 +1,7 @@
 """``AppleSignedData``: verifies what Apple signed, with Apple's library (``trust`` imports this when it is needed).
 
-``jws`` has read the JWS, more strictly than Apple's library does. ``Chains`` has Apple's library verify the chain of
-certificates. PyJWT's ES256 checks the signature, as in Apple's library. The rest of its ``SignedDataVerifier`` is made
-for one app in one environment: here the policy judges the app later, and ``jws`` refuses the environments in which
-Apple's library checks no signature.
+``jws`` reads the JWS, more strictly than Apple's library. ``Chains`` has that verify the chain of certificates. Its
+``SignedDataVerifier`` is made for one app in one environment: here the policy judges the app later.
 
 ``_ChainVerifier`` is private in Apple's library; tests tell when it changes.
 """
@@ -65,14 +63,7 @@ class AppleSignedData:
         self._app_apple_ids = frozenset(app_apple_ids)
         self._now_seconds = now_seconds
 
-    def verify_transaction(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        return self.verify(SignedKind.TRANSACTION, signed)
-
-    def verify_notification(self, signed: str) -> Mapping[str, object] | SignatureRefused:
-        return self.verify(SignedKind.NOTIFICATION, signed)
-
     def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
-        """Do what the method of that kind does."""
         jws = read_jws(kind, signed)
         if isinstance(jws, SignatureRefused):
             return jws
@@ -101,15 +92,12 @@ class _Verified:
 class Chains:
     """Apple's chain verifier with a memory. May be called from any number of threads.
 
-    Apple's library verifies each chain anew when it may not ask Apple about revocations: three signatures, most of what
-    a verification takes. Here that is done once for a chain. The signatures, names and extensions of a chain don't
-    change, only the time does: a chain is known only for the times at which its three certificates are valid. A chain
-    goes by the exact strings of its ``x5c``. Only chains that were found to be Apple's are kept: what strangers send
-    displaces none.
+    Apple's library verifies each chain anew: three signatures, most of what a verification takes. Here that is done
+    once for a chain (the exact strings of its ``x5c``), for the times at which its certificates are valid. Only chains
+    that were found to be Apple's are kept: what strangers send displaces none.
 
-    The time is that of signing, which the payload says (``signedDate``), as in Apple's library. To choose it takes the
-    leaf's key. With the key of a leaf that has expired it can be chosen: only revocations, which cannot be known
-    offline, would help.
+    The time is that of signing, which the payload says (``signedDate``), as in Apple's library. Whoever has the key of
+    an expired leaf can choose it: only revocations, which cannot be known offline, would help.
     """
 
     def __init__(self, roots: Sequence[bytes]) -> None:

@@ -1,18 +1,13 @@
 """A JWS as strangers send it, read without believing a word: what it takes to verify it, or why it can't be Apple's.
 
-``read_jws`` makes the checks that need no cryptography. It is total, costs no more than a few passes over the string,
-and a refusal quotes nothing of it. Nothing returned has been verified.
+``read_jws`` makes the checks that need no cryptography, in a few passes. A refusal quotes nothing of the string.
 
 Apple signs in one form only (``JWSDecodedHeader`` of its documentation): the compact serialisation of RFC 7515, header
-and payload objects of JSON, ``alg`` ES256, and ``x5c``, the chain of exactly three certificates. So:
-
-- Anything else is refused, the looser forms that libraries take included: padding, line breaks, stray bits at the end
-  of a part, a JWS of JSON, an encrypted one (five parts), a JWS that somebody encoded once more.
-- Keys that a header brings along or points to (``jwk``, ``jku``, ``x5u``, ``kid``) are not looked at: only the chain
-  says whose the signature is.
-- ``crit`` and ``b64`` change how a JWS is to be read. Apple uses neither, and a reader that doesn't understand them
-  must refuse it.
-- ``Xcode`` and ``LocalTesting`` sign with keys of the developer's own machine: refused before anything else is judged.
+and payload objects of JSON, ``alg`` ES256, and ``x5c``, the chain of exactly three certificates. Anything else is
+refused, the looser forms that libraries take included (padding, line breaks, stray bits, five parts). Keys that a
+header brings along or points to (``jwk``, ``jku``, ``x5u``, ``kid``) are not looked at. ``crit`` and ``b64`` change how
+a JWS is to be read: a reader that doesn't understand them must refuse it. ``Xcode`` and ``LocalTesting`` sign with keys
+of the developer's own machine.
 """
 
 from __future__ import annotations
@@ -75,7 +70,6 @@ def _unexpected(name: str, wanted: str, found: object, reason: Reason = Reason.J
 
 
 def read_jws(kind: SignedKind, signed: str) -> Jws | SignatureRefused:
-    """Read what Apple is said to have signed."""
     try:
         return _read(kind, signed)
     except Refusal as refusal:
@@ -83,11 +77,7 @@ def read_jws(kind: SignedKind, signed: str) -> Jws | SignatureRefused:
 
 
 def check_clock(verified: Jws, now_seconds: float) -> None:
-    """Raise ``ConfigurationError`` if this machine's clock is more than ``MAX_AHEAD_SECONDS`` behind.
-
-    ``verified`` was found to be Apple's, so Apple has chosen its date of signing: if that has not come yet at
-    ``now_seconds`` (UNIX time), the clock is wrong, and nothing is said about what Apple signed.
-    """
+    """Raise ``ConfigurationError`` if this machine's clock is too far behind the date that Apple has chosen."""
     if verified.signed_at_ms / 1000 > now_seconds + MAX_AHEAD_SECONDS:
         raise ConfigurationError([_CLOCK_IS_BEHIND])
 

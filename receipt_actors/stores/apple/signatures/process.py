@@ -1,17 +1,13 @@
 """Verifies what Apple signed without holding up this process: ``SignedDataProcess``, or threads if there is no epoll.
 
-A verification is computing, which in CPython keeps every thread of a process from its work. Here it costs this process
-no more than to write a batch of JWS to a socket and to read the answers. The other process (``worker``) is an
-interpreter started anew, which shares nothing with this one but one end of a socket. ``multiprocessing`` and
-``concurrent.futures`` would import the embedding program's main module once more and outlive a parent that was killed;
-a pool that loses a process gives up everything that was submitted, does not say which call killed it, and has no way to
-end one that hangs.
+A verification is computing, which in CPython keeps every thread of a process from its work. The other process
+(``worker``) shares nothing with this one but one end of a socket. ``multiprocessing`` and ``concurrent.futures`` would
+import the embedding program's main module once more and outlive a parent that was killed; a pool that loses a process
+does not say which call killed it, and cannot end one that hangs.
 
-It starts with the first work. If it dies, the next one does again what it had not answered: the batch that it may have
-died of one by one, so that what kills processes fails alone, after ``MAX_DEATHS``. If it does not answer in time, it is
-killed, and has died. If none can start, that is the outcome of all that waits, and of what comes within
-``REST_SECONDS``. It has one batch at work and one more to go on with; what gathers meanwhile makes the next batches
-larger, which is when that matters.
+It starts with the first work. If it dies, or is killed for not answering in time, the next one does again what it had
+not answered: the batch that it may have died of one by one, so that what kills processes fails alone, after
+``MAX_DEATHS``. If none can start, that is the outcome of all that waits, and of what comes within ``REST_SECONDS``.
 """
 
 from __future__ import annotations
@@ -59,8 +55,6 @@ _CLOSED = "no signature is verified: the process for it is closed"
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One JWS, and what to call with its outcome."""
-
     kind: SignedKind
     signed: str
     done: Callable[[Outcome], object]
@@ -157,7 +151,7 @@ class _Died(Exception):
 
 
 class _Worker:
-    """``Running``: the process, our end of the socket to it, what it has been given, and what waits."""
+    """``Running``: the process, what it has been given, and what waits."""
 
     def __init__(self, program: Sequence[str], trust: Trust, answer_seconds: float) -> None:
         self._epoll = select.epoll()
@@ -307,7 +301,6 @@ class SignedDataThreads:
         try:
             with self._lock:
                 self._signed_data = signed_data = self._signed_data or self._open_signed_data()
-            is_transaction = kind is SignedKind.TRANSACTION
-            return (signed_data.verify_transaction if is_transaction else signed_data.verify_notification)(signed)
+            return signed_data.verify(kind, signed)
         except Exception as error:  # noqa: BLE001 - a bug as well, which the caller has to hear of
             return error

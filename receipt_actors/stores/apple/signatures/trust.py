@@ -39,8 +39,6 @@ _WANTED = f"expected root certificates in files {', '.join('*' + suffix for suff
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whose signatures count, and for which apps."""
-
     roots: Sequence[bytes]  #: certificates, DER
     app_apple_ids: Collection[int] = ()  #: to which a notification of production must belong; none: to any
 
@@ -50,11 +48,7 @@ def apple_root() -> bytes:
 
 
 def read_trust(directory: Path | None, app_apple_ids: Collection[int] = ()) -> Trust:
-    """Read the root certificates of a directory, or else Apple's own.
-
-    Raises:
-        ConfigurationError: the directory can't be read, has no certificate, or a file that is none; every fault of it.
-    """
+    """Read the root certificates of a directory, or else Apple's own. ``ConfigurationError`` has every fault of it."""
     if directory is None:
         return Trust([apple_root()], app_apple_ids)
     try:
@@ -78,11 +72,7 @@ def read_trust(directory: Path | None, app_apple_ids: Collection[int] = ()) -> T
 
 
 def open_signed_data(trust: Trust) -> AppleSignedData:
-    """Open what verifies in this process, on the thread that calls.
-
-    Raises:
-        ConfigurationError: Apple's library can't be imported, or is of another version than it should be.
-    """
+    """Open what verifies in this process. Raises ``ConfigurationError`` if Apple's library can't be imported."""
     try:
         from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
     except ImportError as error:  # where no wheel of the cryptography under it fits the machine
@@ -108,7 +98,6 @@ def _of(path: Path) -> str:
 
 
 def _read(path: Path) -> Sequence[bytes]:
-    """Read a file's certificates. Raises ``ValueError`` with what was expected."""
     from cryptography import x509
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding

@@ -1,12 +1,11 @@
 """What the process of ``SignedDataProcess`` runs; no command of its own.
 
-``python -m receipt_actors.stores.apple.signatures.worker DESCRIPTOR``, with a socket behind the descriptor. Lines of
-JSON come, and each is answered by an array. The first says what is trusted; the answer has the faults of the
-configuration, and an empty one means that all is loaded. Then come batches of ``[kind, JWS]``, answered in order with
+It gets the descriptor of a socket. Lines of JSON come, and each is answered by an array. The first says what is
+trusted; the answer has the faults of the configuration. Then come batches of ``[kind, JWS]``, answered in order with
 payloads (objects), refusals (``[reason, detail]``) and faults of the configuration (strings).
 
-It ends when the other end closes, and so with the process that started it. It ignores SIGINT and SIGTERM, which a
-terminal or a service manager sends to every process: while the other process drains it has work.
+It ends when the other end closes. It ignores SIGINT and SIGTERM, which a terminal or a service manager sends to every
+process: while the other process drains it has work.
 """
 
 from __future__ import annotations

@@ -137,7 +137,6 @@ def test_it_is_said_in_one_of_four_places_whose_it_is(part: str) -> None:
 
 @pytest.mark.parametrize("type_", ["REFUND", "REVOKE"])
 def test_a_refund_takes_the_transaction_back(type_: str) -> None:
-    """At the time of Apple's decision, or where it says none, of the notification; an id may be a number."""
     assert decide(read(type_), TRANSACTION, POLICY) == Refund("1000", 1_700_000_000.5)
     assert decide(read(type_), {**TRANSACTION, "transactionId": 1000}, POLICY) == Refund("1000", 1_700_000_000.5)
     assert decide(read(type_), {**TRANSACTION, "revocationDate": None}, POLICY) == Refund("1000", 1_800_000_000.25)

@@ -56,7 +56,6 @@ def test_what_was_closed_answers_that_it_is_to_come_again(tmp_path: Path, roots:
 
 
 def test_one_app_alone_may_be_expected(tmp_path: Path, roots: Path) -> None:
-    """`app_apple_id` says which, beside its bundle id: another's notification of production is refused."""
     with open_handler(settings_of(tmp_path, roots, app_apple_id=1000001)) as handler:
         assert handler.handle(Posted("TEST", None).body).status == 200
         assert handler.handle(Posted("TEST", None, data={"appAppleId": 7}).body).status == 403

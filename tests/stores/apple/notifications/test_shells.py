@@ -66,7 +66,6 @@ def test_other_methods_are_refused(house: House, client: Client, method: str) ->
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "multipart/form-data", ""])
 def test_neither_the_path_nor_the_content_type_decides(house: House, client: Client, content_type: str) -> None:
-    """The signature does: what Apple signed is not lost for a header, and nothing else gets any further."""
     headers = {"Content-Type": content_type} if content_type else {}
     assert client.post(Posted().body, "/apple/notifications?x=1", headers) == 200
     assert client.post(b"signedPayload=a.b.c", "/", headers) == 400
