@@ -20,11 +20,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``HOST:PORT``; an IPv6 address stands in brackets.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """Read ``HOST:PORT``, an IPv6 address in brackets, or raise ``ValueError``."""
         host, colon, port = text.rpartition(":")
         if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > 65535:
             raise ValueError(f"{text!r} has no port from 0 to 65535 after a colon")
@@ -36,7 +32,6 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
         return is_loopback(self.host)
 
     def __str__(self) -> str:
@@ -45,7 +40,6 @@ class Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine itself, and no other can be meant."""
     if host == "localhost":
         return True
     try:

@@ -1,7 +1,4 @@
-"""How many more messages may come in, from which source queue, and what receives tell of each queue. Pure.
-
-Who asks (``pipeline.in_flight``) tells what happened, and acts on what follows. Times are monotonic.
-"""
+"""How many more messages may come in, from which source queue, and what receives say of each queue. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +11,9 @@ from typing import Generic, TypeAlias, TypeVar
 C = TypeVar("C", bound=Hashable)  # what stands for a consumer
 
 
-# --- outages ---
-
-
 @dataclass(frozen=True, slots=True)
 class Outages:
-    """The services that are unavailable, and what is not taken in because of it. Every step returns the next one."""
+    """The services that are unavailable, and what is not taken in because of it."""
 
     closing: Mapping[str, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """By service: the only source queue that nothing is taken from meanwhile; None: nothing is taken from any."""
@@ -27,46 +21,35 @@ class Outages:
     """Services that some messages wait for, which are kept; all others may come."""
 
     def begun(self, service: str, source_queue: str | None = None, *, stops_receiving: bool) -> Outages:
-        """Note an outage; or that of one which goes on already something else is true now."""
+        """Note an outage, or a change in one."""
         others = self.ended(service)
         if stops_receiving:
             return Outages(MappingProxyType({**others.closing, service: source_queue}), others.kept)
         return Outages(others.closing, others.kept | {service})
 
     def ended(self, service: str) -> Outages:
-        """Note that a service is there (again)."""
         closing = {name: source_queue for name, source_queue in self.closing.items() if name != service}
         return Outages(MappingProxyType(closing), self.kept - {service})
 
     @property
     def services(self) -> frozenset[str]:
-        """All that are unavailable."""
         return self.kept.union(self.closing)
 
     @property
     def closes_all(self) -> bool:
-        """Whether nothing is taken from any source queue."""
         return None in self.closing.values()
 
     def closes(self, source_queue: str) -> bool:
-        """Tell whether nothing is taken from this one, whatever is true of the others."""
         return source_queue in self.closing.values()
 
 
-# --- receives ---
-
-
 class Receives(Generic[C]):
-    """What receives have told of each source queue of late. It is told on one thread, and may be asked on any.
+    """What receives have shown of each source queue; written on one thread, read on any.
 
-    * Receives from a queue **fail** as long as the last one of some consumer did. All consumers meet the same outage,
-      one after the other, so that its beginning and its end are each seen once.
-    * A queue is **deaf** while the last receive from it failed, whichever consumer's that was. Where all queues are, or
-      are closed because something else that is asked of the same queue fails (a process that is full does not
-      receive), the process is **unable**. Any receive that succeeds ends that; where it is still so, it begins anew. An
-      outage of a service that all messages need is none of it.
-    * The process is **idle** when nothing is in flight, and each queue has answered a receive with nothing since the
-      last message. An answer that brings something does not say so: there may be more where that came from.
+    * A queue **fails** while the last receive of any of its consumers failed, so an outage begins and ends once.
+    * A queue is **deaf** while the last receive from it failed. The process is **unable** while each queue is deaf or
+      closed by other failures about it. A success ends that. An outage of a shared service does not count.
+    * The process is **idle** when nothing is in flight and each queue has answered empty since the last message.
     """
 
     def __init__(self, queues: Sequence[str], now_seconds: float) -> None:
@@ -78,7 +61,7 @@ class Receives(Generic[C]):
         self._last_activity_seconds = now_seconds
 
     def succeeded(self, consumer: C, queue: str, messages: int, now_seconds: float) -> bool:
-        """Note a receive that brought so many messages. Returns whether receives failed, and do not any more."""
+        """Note a receive. Returns whether this ends a failure of the queue."""
         if messages:
             self.note_activity(now_seconds)
         else:
@@ -88,7 +71,7 @@ class Receives(Generic[C]):
         return self.left(consumer, queue)
 
     def failed(self, consumer: C, queue: str, now_seconds: float) -> bool:
-        """Note a receive that failed. Returns whether none did before."""
+        """Note a failure. Returns whether it is the queue's first."""
         self.note_activity(now_seconds)
         self._deaf.add(queue)
         is_first = queue not in self._failing
@@ -96,7 +79,7 @@ class Receives(Generic[C]):
         return is_first
 
     def left(self, consumer: C, queue: str) -> bool:
-        """Strike a consumer out. Returns whether it was the last one of its queue whose receives failed."""
+        """Remove a consumer. Returns whether its queue stops failing."""
         consumers = self._failing.get(queue, set())
         was_failing = bool(consumers)
         consumers.discard(consumer)
@@ -106,22 +89,19 @@ class Receives(Generic[C]):
         return True
 
     def note_activity(self, now_seconds: float) -> None:
-        """Note that there is something to do, or may be."""
         self._empty.clear()  # first: on another thread it must not look idle since the time that follows
         self._last_activity_seconds = now_seconds
 
     def stopped(self) -> None:
-        """Note that nothing is received for a while: what queues have said is true no more when that is over."""
+        """Forget what queues have said: nothing is received for a while."""
         self._deaf.clear()
         self._empty.clear()
 
     def resumed(self, now_seconds: float) -> None:
-        """Note that it is over. Meanwhile it was not for the queues that nothing was received."""
         self._unable_since_seconds = None
         self.note_activity(now_seconds)
 
     def looked(self, outages: Outages, now_seconds: float) -> None:
-        """Note what else fails now."""
         if not (self._deaf or outages.closing) or not self._are_out_of_reach(self._deaf, outages):  # mostly the first
             self._unable_since_seconds = None
         elif self._unable_since_seconds is None:
@@ -129,28 +109,25 @@ class Receives(Generic[C]):
 
     @property
     def failing(self) -> frozenset[str]:
-        """Queues from which receives fail."""
         return frozenset(self._failing)
 
     def is_closed(self, outages: Outages) -> bool:
-        """Tell whether nothing can be taken in: receives fail from all queues that are not closed by outages."""
+        """Return whether every queue fails or is closed."""
         return outages.closes_all or self._are_out_of_reach(self.failing, outages)
 
     def idle_seconds(self, now_seconds: float) -> float:
-        """Tell since when there has been nothing to do, if nothing is in flight; 0: it is not known."""
+        """Return how long there has been nothing to do, if nothing is in flight; 0: not known."""
         is_known = len(self._empty) == len(self._queues)
         return max(0.0, now_seconds - self._last_activity_seconds) if is_known else 0.0
 
     def unable_seconds(self, now_seconds: float) -> float:
-        """Tell for how long nothing could be received, without a break; 0: something can, or might."""
+        """Return how long nothing could be received; 0: something can be, or might."""
         since_seconds = self._unable_since_seconds
         return 0.0 if since_seconds is None else max(0.0, now_seconds - since_seconds)
 
     def _are_out_of_reach(self, failing: Set[str], outages: Outages) -> bool:
         return all(queue in failing or outages.closes(queue) for queue in self._queues)
 
-
-# --- credits ---
 
 MIN_RECEIVES = 2  #: at once, of a source; a single one that hangs would hold up everything
 
@@ -159,59 +136,39 @@ Grant: TypeAlias = tuple[C, int]
 
 
 def credits_kept_for_each(credits: int, sources: int) -> int:
-    """Say how many of all credits are kept for each of several sources: half of all are divided among them.
-
-    Each has one at least, where that many are there. A source that is alone needs none to be kept.
-    """
+    """Return the credits reserved for each of several sources: an equal part of half of all, at least 1."""
     return 0 if sources < 2 else max(credits // (2 * sources), min(1, credits // sources))
 
 
+@dataclass(slots=True, eq=False)
 class _Source(Generic[C]):
     """What is going on at one source queue."""
 
-    __slots__ = (
-        "consumers",
-        "granted_at",
-        "in_flight",
-        "max_receives",
-        "place",
-        "queue",
-        "receives",
-        "reserved",
-        "used",
-        "waiting",
-    )
-
-    def __init__(self, queue: str, place: int) -> None:
-        self.queue = queue
-        self.place = place  # among the sources
-        self.consumers: set[C] = set()
-        self.waiting: deque[tuple[C, int]] = deque()  # consumers, and how many credits each would like
-        self.receives = 0  # under way
-        self.max_receives = MIN_RECEIVES  # at once, now
-        self.reserved = 0  # credits of the receives under way
-        self.in_flight = 0  # messages
-        self.used = 0  # credits: the sum of both
-        self.granted_at = 0  # the last time, counted in grants to any source
+    queue: str
+    place: int  #: among the sources
+    consumers: set[C] = field(default_factory=set)
+    waiting: deque[tuple[C, int]] = field(default_factory=deque)  #: consumers, and how many credits each would like
+    receives: int = 0  #: under way
+    max_receives: int = MIN_RECEIVES  #: at once, now
+    reserved: int = 0  #: credits of the receives under way
+    in_flight: int = 0  #: messages
+    used: int = 0  #: credits: the sum of both
+    granted_at: int = 0  #: the last time, counted in grants to any source
 
     @property
     def rank(self) -> tuple[int, int, int]:
-        """Who has the fewest credits is next; of several, the one that has waited longest."""
+        """Fewest credits first, then the longest wait."""
         return self.used, self.granted_at, self.place
 
 
 class Credits(Generic[C]):
-    """How many more messages may be taken in now, and from which source queue the next ones.
+    """How many messages may come in now, and from which source queue.
 
-    A message in flight holds a credit; so does each message that a receive under way may bring.
+    A message in flight holds a credit, and so does each that a receive under way may bring. While receives of a source
+    are not full only few consumers receive: each receive costs as much as one that brings ten.
 
-    Few consumers of a source receive at once while receives are not full: many would bring one message each, and each
-    receive costs as much as one that brings ten.
-
-    Where there are several sources none may starve another. Half of all credits is divided among them, and the share
-    of each is kept for it; of the other half, the next goes to the source that has the fewest, as long as its receives
-    are full. There may be hundreds of sources, and something happens many times for each message: so sums are kept up
-    to date, and only those sources are looked at that may have more.
+    No source may starve another: half of all credits is reserved in equal shares; the rest goes to the source with the
+    fewest whose receives are full. Sums are kept up to date, for there may be hundreds of sources.
     """
 
     def __init__(self, source_queues: Sequence[str]) -> None:
@@ -225,33 +182,29 @@ class Credits(Generic[C]):
         self.reserved = 0  #: credits of all receives under way
 
     def of_each_source(self) -> dict[str, dict[str, int]]:
-        """Describe each source for people: messages in flight, credits reserved, consumers that wait."""
         return {
             queue: {"in_flight": source.in_flight, "reserved": source.reserved, "waiting": len(source.waiting)}
             for queue, source in self._sources.items()
         }
 
     def room(self, limit: int) -> int:
-        """Say how many of so many credits are free; below 0: how many too many are out."""
+        """Return the free credits; negative: too many are out."""
         return limit - self.in_flight - self.reserved
 
     def took(self, source_queue: str) -> None:
-        """One more message is in flight."""
         self._count(source_queue, 1)
 
     def finished(self, source_queue: str) -> None:
-        """One message fewer is in flight."""
         self._count(source_queue, -1)
 
     def asked(self, consumer: C, source_queue: str, credits: int) -> None:
-        """A consumer would like to receive up to so many messages."""
         source = self._sources[source_queue]
         source.consumers.add(consumer)
         source.waiting.append((consumer, credits))
         self._update(source)
 
     def received(self, consumer: C, source_queue: str, messages: int) -> None:
-        """A receive is over, and what it brought was told by ``took``; a full one makes room for one more at once."""
+        """Note what a receive brought (after ``took``); a full one lets one more receive at once."""
         source = self._sources[source_queue]
         granted = self._give_back(consumer, source)
         if granted and messages >= granted:
@@ -261,23 +214,21 @@ class Credits(Generic[C]):
         self._update(source)
 
     def failed(self, consumer: C, source_queue: str) -> None:
-        """A receive is over, and says nothing of what there is."""
+        """Note a receive that says nothing of the queue."""
         source = self._sources[source_queue]
         self._give_back(consumer, source)
         self._update(source)
 
     def left(self, consumer: C, source_queue: str) -> None:
-        """A consumer has ended: it neither waits nor receives."""
         source = self._sources[source_queue]
         source.consumers.discard(consumer)
         source.waiting = deque(waiting for waiting in source.waiting if waiting[0] != consumer)
         self.failed(consumer, source_queue)
 
     def grant(self, limit: int, outages: Outages) -> Grant[C] | None:
-        """Hand out the next credits, as far as there is room; None where no consumer may receive now.
+        """Grant the next credits; None where no consumer may receive.
 
-        While a service is unavailable that all need, or one source alone, a single message may come where none is in
-        flight: it finds out whether the service is back.
+        During an outage one message may come where none is in flight, to find out whether the service is back.
         """
         if self.room(limit) <= 0:
             return None
@@ -292,7 +243,7 @@ class Credits(Generic[C]):
         return None if best is None else self._grant(best, available)
 
     def grant_to_try_with(self, limit: int, credits: int, source_queue: str | None) -> Grant[C] | None:
-        """Hand out so many credits all the same, of this source or of any; not where messages may be coming already."""
+        """Grant credits despite an outage, unless messages may be coming already."""
         sources = list(self._sources.values()) if source_queue is None else [self._sources[source_queue]]
         waiting = [source for source in sources if source.waiting]
         if not waiting or self.room(limit) <= 0 or any(source.reserved for source in sources):
@@ -300,7 +251,6 @@ class Credits(Generic[C]):
         return self._grant(min(waiting, key=lambda source: source.granted_at), min(credits, self.room(limit)))
 
     def _available(self, source: _Source[C], limit: int, outages: Outages) -> int:
-        """Say how many credits this source may have now, beside those that it has."""
         room = self.room(limit)
         if outages.closes_all:
             return 1 if room == limit else 0

@@ -1,31 +1,27 @@
 """How much it takes to carry a load, and what limits it first: the formula behind ``receipt-actors plan``. Pure.
 
-With *u* for the utilisation that is aimed at, and *r* for the part of the peak rate that one process has:
+With *u* for the utilisation, and *r* for the part of the peak rate that one process has:
 
 processes
-    The least number at which none has more than *u* of what it carries at most: of the rate at which its core was
-    measured to be used up (``1 / CPU of a receipt``), of the requests to Apple that it may have under way
-    (``r x Apple's time``), of the ``MAX_IN_FLIGHT`` messages that it carries (``r x time in house``).
+    The fewest at which none has more than *u* of what it carries at most: of its core (``1 / CPU of a receipt``), of
+    its requests to Apple (``r x Apple's time``), of its ``MAX_IN_FLIGHT`` messages (``r x time in house``).
 tasks
-    One process for each vCPU, and spare tasks, so that the loss of one is no loss of answers in time. Settings are
-    those with which the others carry the load alone.
+    One process for each vCPU, and spare tasks: the settings let the others carry the load alone.
 in flight (Little's law)
-    ``rate x time in house``, the time being Apple's, the ledger's, a send's and a delete's, and what entries wait.
+    ``rate x time in house``: Apple's time, the ledger's, a send's, a delete's, and what entries wait.
 entries a request
-    A batcher sends what is no full batch once every ``pace``, at most, and only while one of its ``slots`` is free; so
-    ``entries = max(1, r x pace, r x seconds / slots)``, at most what the service allows. Requests a second are
+    A batch that is not full leaves at most once every ``pace``, and only while one of the ``slots`` is free; so
+    ``entries = max(1, r x pace, r x seconds / slots)``, up to what the service allows. Requests a second are
     ``r / entries``: the more a process has to do, the fuller its batches, the cheaper a receipt.
 CPU of a receipt
-    ``base + requests for a receipt x cost of a request``, where the base is what a receipt was measured to cost without
-    its requests to AWS. So a core that is busy says little of how much more it could do: with half the load, batches
-    are half as full, and it is busy for more than half of the time. Scale by the backlog.
+    ``base + requests for a receipt x cost of a request``; the base was measured without requests to AWS. With half the
+    load batches are half as full, and a core is busy for more than half of the time: scale by the backlog.
 roles
-    Each task renews its lease some times while it lasts, by a read and a write of one item that grows with the tasks.
+    Each task renews its lease by a read and a write of one item, which grows with the tasks.
 what limits first
-    For each limit of ``service_limits`` the rate at which it is reached, all else being as planned; the lowest first.
-    Of what is in flight and of connections only *u* of the limit counts as there, for both come in bursts. FIFO queues
-    without high throughput take 300 requests of a kind each second, full or not: few big tasks get further than many
-    small ones.
+    For each limit of ``service_limits`` the rate at which it is reached; the lowest first. Of messages in flight and
+    of connections only *u* counts, for both come in bursts. FIFO queues without high throughput take 300 requests of
+    a kind each second, full or not: few big tasks get further than many small ones.
 """
 
 from __future__ import annotations
@@ -57,12 +53,7 @@ ACTIVE_TASKS = Limit(
 )
 
 
-# --- what a plan is made from ---
-
-
 class Call(StrEnum):
-    """The requests that a receipt needs of AWS."""
-
     RECEIVE = "receive"
     SEND = "send"
     DELETE = "delete"
@@ -87,7 +78,6 @@ class Cost:
 
     @property
     def base_cpu_seconds(self) -> float:
-        """CPU of a receipt without its requests to AWS: Apple's request, JSON, and the actors."""
         return max(0.0, self.cpu_seconds - sum(self.requests.values()) * self.call_cpu_seconds)
 
 
@@ -138,38 +128,30 @@ class Load:
 
     @property
     def peak_per_second(self) -> float:
-        """The rate that everything is sized for."""
         return self.rate_per_second * self.peak
 
     @property
     def processes_of_task(self) -> int:
-        """One for each vCPU."""
         return math.floor(self.task.vcpus)
 
     @property
     def apple_seconds_of_receipt(self) -> float:
-        """How long a receipt has a request to Apple under way."""
         return self.apple_requests * self.apple_seconds
 
     @property
     def in_house_seconds(self) -> float:
-        """Mean time from receive to delete."""
         # A message waits for others three times, half the pace on average: as a claim, as an answer and as a delete.
         requests = self.apple_seconds_of_receipt + self.ledger_seconds + 2 * self.queue_seconds
         return requests + 3 * self.pace_seconds / 2
 
     @property
     def write_units(self) -> float:
-        """Of DynamoDB, for the claims of a receipt."""
         return self.claims * math.ceil(ITEM_BYTES / limits.DYNAMODB_WRITE_UNIT_BYTES)
-
-
-# --- what a plan says ---
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Requests of one kind, all processes together."""
+    """Requests of one kind, of all processes."""
 
     call: Call
     entries: float  #: in one of them, on average
@@ -181,10 +163,7 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class TaskSettings:
-    """What to set for each task; limits are for all its processes together, consumers for each process.
-
-    With the role load-balanced the concurrencies and the rate are for all tasks together.
-    """
+    """What to set for each task; with the role load-balanced concurrencies and the rate are for all tasks."""
 
     processes: int
     max_in_flight: int
@@ -215,8 +194,6 @@ class LimitReached:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What it takes."""
-
     load: Load
     cost: Cost
     processes_needed: int  #: to carry the peak
@@ -245,13 +222,11 @@ class Capacity:
 
     @property
     def exceeded(self) -> tuple[LimitReached, ...]:
-        """The limits that are in the way of the planned peak."""
         peak = self.load.peak_per_second
         return tuple(each for each in self.reached if each.at_per_second is not None and peak > each.at_per_second)
 
 
 def plan_capacity(load: Load, cost: Cost) -> Capacity:
-    """Work out what the load takes."""
     peak = load.peak_per_second
     most_by_reason = _most_by_reason(load, cost)
     bound_by = min(most_by_reason, key=most_by_reason.__getitem__)
@@ -310,9 +285,6 @@ def plan_capacity(load: Load, cost: Cost) -> Capacity:
     )
 
 
-# --- one process under its part of a load: ``rate`` is what it has, in receipts a second ---
-
-
 def _most_by_reason(load: Load, cost: Cost) -> dict[str, float]:
     """Return the highest rate for each of what a process runs out of, at the utilisation that is aimed at."""
     most = {"CPU": load.core_speed / cost.cpu_seconds}
@@ -351,7 +323,6 @@ def _requests_per_second(load: Load, call: Call, rate: float) -> float:
 
 
 def _requests(load: Load, call: Call, processes: int) -> Requests:
-    """All processes together, at the rate of the long run."""
     rate = load.rate_per_second / processes
     entries = _entries(load, call, rate)
     per_second = _requests_per_second(load, call, rate) * processes
@@ -364,7 +335,6 @@ def _requests(load: Load, call: Call, processes: int) -> Requests:
 
 
 def _settings(load: Load, rate: float) -> TaskSettings:
-    """Return what a task needs whose processes have this rate each."""
     consumers = _consumers(load, rate)
     in_flight = rate * load.in_house_seconds / load.utilisation + consumers * MAX_ENTRIES[Call.RECEIVE]
     asking = max(MIN_APP_STORE_CONCURRENCY, rate * load.apple_seconds_of_receipt / load.utilisation)
@@ -388,7 +358,7 @@ def _ledger_concurrency(load: Load, rate: float) -> int:
 
 
 def _slots(load: Load, busy: float, call: Call) -> int:
-    """Requests that must be under way at once when batches are full, and slots for them to be free in time."""
+    """Requests under way with full batches, and slots free in time."""
     return math.ceil(busy / MAX_ENTRIES[call] / load.utilisation)
 
 
@@ -399,11 +369,8 @@ def _rounded_up(number: float) -> int:
     return math.ceil(exact / unit) * unit
 
 
-# --- all tasks together, and the limits that they meet ---
-
-
 def _of_all_tasks(settings: TaskSettings, load: Load, tasks: int) -> TaskSettings:
-    """Set what all tasks share to what all of them need; and a rate that Apple bears, which each has a part of."""
+    """Give the settings that all tasks share, and each task's part of a rate that Apple bears."""
     rate = load.apple_limit_per_second
     if load.role is Role.LOAD_BALANCED:
         return replace(

@@ -58,7 +58,7 @@ Owned: TypeAlias = Ownership | OursElsewhere
 def ledger_item(
     submission: Submission, transaction: Transaction, environment: Environment, source_queue: str, now_seconds: float
 ) -> LedgerItem:
-    """Make the claim of a submission on a transaction. ``now_seconds`` is UNIX time."""
+    """Return the claim of a submission on a transaction; ``now_seconds`` is UNIX time."""
     return LedgerItem(
         transaction_id=transaction.transaction_id,
         submission_id=submission.submission_id,
@@ -110,28 +110,22 @@ class _Owner(NamedTuple):
 
 
 class KnownClaims:
-    """A bounded memory of who owns which transaction (the ETS table of an Erlang design); it forgets the oldest first.
+    """A bounded memory of who owns which transaction; it forgets the oldest first.
 
-    It learns from the ledger's confirmed answers only, and serves one purpose: a replay of *another* submission is
-    refused without asking the ledger again. It never says that a transaction is free or the asker's own. What it says
-    is what the ledger would say, since a claim never changes its owner. A tombstone is not remembered: once it is
-    taken back the transaction is free.
-
-    A transaction takes some 400 bytes. Of a submission it keeps a hash of 16 bytes: two with the same hash would be
-    taken for the same, which only means that the ledger is asked.
+    It learns confirmed answers only, to refuse a replay of *another* submission without a call. It never says that a
+    transaction is free or the asker's own. A tombstone is not remembered, for the refund may be reversed.
     """
 
     def __init__(self, max_transactions: int) -> None:
         self._owners: cachetools.FIFOCache[str, _Owner] = cachetools.FIFOCache(max_transactions)
 
     def learn(self, owner: Standing) -> None:
-        """Remember a claim of the ledger; a tombstone is none."""
         if isinstance(owner, Tombstone):
             return
         self._owners[owner.transaction_id] = _Owner(_hash(owner), owner.user_id)
 
     def obstacle(self, wanted: LedgerItem) -> Ownership | None:
-        """Say who else owns the transaction; None where that is not known, or it is the asker: ask the ledger."""
+        """Return who else owns the transaction, or None: ask the ledger."""
         owner = self._owners.get(wanted.transaction_id)
         if owner is None or owner.submission_hash == _hash(wanted):
             return None

@@ -1,8 +1,4 @@
-"""Limits of work that several share: their division over nodes or processes, and what holds in this process now.
-
-``Limits`` are values, ``divide`` and ``Division`` are pure. ``LiveLimits`` is the one object here that changes: actors
-are given it in the place of numbers and look at ``current`` whenever they decide.
-"""
+"""Limits of work that nodes or processes share, how they are divided, and what holds in this process now."""
 
 from __future__ import annotations
 
@@ -29,16 +25,13 @@ class Limits:
 
     @property
     def amounts(self) -> tuple[int, int, int, float | None]:
-        """The four of them, in the order of the fields; ``dataclasses.astuple`` copies each value deeply."""
         return self.max_in_flight, self.ledger_concurrency, self.app_store_concurrency, self.app_store_rate_per_second
 
     @property
     def smallest_count(self) -> int:
-        """Into how many parts it can be divided so that each has something of everything."""
         return min(self.max_in_flight, self.ledger_concurrency, self.app_store_concurrency)
 
     def is_within(self, other: Limits) -> bool:
-        """Tell whether it is of nothing more than the other; no limit of the rate is more than any."""
         rate, most = self.app_store_rate_per_second, other.app_store_rate_per_second
         return (
             self.max_in_flight <= other.max_in_flight
@@ -49,16 +42,11 @@ class Limits:
 
     @property
     def nothing(self) -> Limits:
-        """No part of it at all."""
         return Limits(0, 0, 0, None if self.app_store_rate_per_second is None else 0.0)
 
 
 class LiveLimits:
-    """The limits that hold in this process now: a share of the whole, which may change at any time.
-
-    And until when they hold, where they are lent by a lease; and whether anything is taken in at all, for that is an
-    operator's word. Both outlive whoever obeys them.
-    """
+    """The limits that hold in this process now; actors read ``current`` whenever they decide."""
 
     def __init__(self, whole: Limits, current: Limits | None = None) -> None:
         self.whole = whole  #: the most that this process may ever be given
@@ -68,20 +56,17 @@ class LiveLimits:
 
     @property
     def current(self) -> Limits:
-        """What new work has to keep to."""
         return self._current
 
     def change(self, limits: Limits) -> None:
-        """Let these hold from now on."""
         self._current = limits
 
     def are_held(self, now_seconds: float) -> bool:
-        """Tell whether anything new may be begun at this time."""
         return now_seconds < self.held_until_seconds
 
 
 def divide(whole: Limits, parts: int) -> tuple[Limits, ...]:
-    """Divide into parts that sum up to the whole and, of what is counted, differ by at most 1. No parts: nobody."""
+    """Divide into parts that sum up to the whole and differ by at most 1; rates are divided evenly."""
 
     def counts(number: int) -> list[int]:
         return [number // parts + (index < number % parts) for index in range(parts)]
@@ -100,24 +85,22 @@ def divide(whole: Limits, parts: int) -> tuple[Limits, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one of those who share was told, and what it may be using."""
+    """What one participant was given, and what it may still be using."""
 
     number: int  #: of what it was told; it confirms by it
     told: Limits
     held: Limits  #: more than ``told`` until it has confirmed that it uses no more than that
 
     def is_same_order(self, other: Share | None) -> bool:
-        """Tell whether both tell the same: by the same number, for that may come again where a record was lost."""
         return other is not None and (self.number, self.told) == (other.number, other.told)
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Who has which share of the whole.
+    """Who has which share. **The shares that are held never exceed the whole.**
 
-    **What all of them hold never sums up to more than the whole.** Who is to have less is told so first; what it gives
-    back is given to others only when it has confirmed. Who has left holds nothing. Each event returns the division
-    after it, and whom to tell what. (A whole that becomes smaller is exceeded until enough has been given back.)
+    A participant gives back first and confirms; only then do others get it. Who has left holds nothing. Each event
+    returns the next division and the new shares to announce. A smaller whole is exceeded until enough is given back.
     """
 
     whole: Limits
@@ -127,32 +110,27 @@ class Division:
     due: Mapping[str, Limits] | None = None  #: what the others are to have; None: equal parts of the whole
 
     def of(self, whole: Limits) -> tuple[Division, Mapping[str, Share]]:
-        """Divide another whole from now on."""
         return replace(self, whole=whole)._divided()
 
     def joined(self, name: str) -> tuple[Division, Mapping[str, Share]]:
-        """Count in one that holds nothing yet."""
         return replace(self, shares={**self.shares, name: self.shares.get(name)})._divided()
 
     def left(self, name: str) -> tuple[Division, Mapping[str, Share]]:
-        """Count one out: what it held is free at once."""
         return replace(self, shares={other: it for other, it in self.shares.items() if other != name})._divided()
 
     def confirmed(self, name: str, number: int) -> tuple[Division, Mapping[str, Share]]:
-        """Note that it uses no more than it was told by this number. What is out of date confirms nothing."""
         share = self.shares.get(name)
         if share is None or share.number != number:
             return self, {}
         return replace(self, shares={**self.shares, name: confirmed(share)})._divided()
 
     def found(self, shares: Mapping[str, Share | None]) -> tuple[Division, Mapping[str, Share]]:
-        """Begin with what they say that they have."""
         number = max([self.number, *(share.number for share in shares.values() if share is not None)])
         return replace(self, shares={name: _if_some(share) for name, share in shares.items()}, number=number)._divided()
 
     @property
     def is_kept(self) -> bool:
-        """Tell whether what all hold is no more than the whole; after that has become smaller it may not be."""
+        """Return whether all shares fit in the whole; they may not after the whole has shrunk."""
         free = self._free(self.shares)
         rate, room = self.whole.app_store_rate_per_second, free.app_store_rate_per_second
         return min(free.max_in_flight, free.ledger_concurrency, free.app_store_concurrency) >= 0 and (
@@ -160,7 +138,6 @@ class Division:
         )
 
     def _divided(self) -> tuple[Division, Mapping[str, Share]]:
-        """Tell everyone as much of what is due to it as is free."""
         if not self.shares:
             return self, {}
         names = sorted(self.shares)  # so that who comes back finds its own share again
@@ -194,12 +171,10 @@ class Division:
 
 
 def confirmed(share: Share) -> Share | None:
-    """Return what is left of a share when it has been confirmed: None where nothing is."""
     return _if_some(replace(share, held=share.told))
 
 
 def _adapted(share: Share | None, whole: Limits) -> Share | None:
-    """Have a share say something of the rate exactly where the whole does: who had no limit may use all of it still."""
     rate = whole.app_store_rate_per_second
     if share is None or (share.told.app_store_rate_per_second is None) == (rate is None):
         return share
@@ -212,7 +187,7 @@ def _if_some(share: Share | None) -> Share | None:
 
 
 def _each(function: Callable[..., float], *limits: Limits) -> Limits:
-    """Apply a function to the limits' values of each kind; no limit is none, whatever is done to it."""
+    """Apply a function to each kind of limit; an absent rate limit stays absent."""
     rows = zip(*(each.amounts for each in limits), strict=True)
     return Limits(*(None if None in values else function(*values) for values in rows))  # type: ignore[arg-type]
 

@@ -1,7 +1,6 @@
-"""What comes in and what goes out: the wire format of the contract, and every way in which a message can break it.
+"""The wire format: how messages are read, refused and made.
 
-``parse_submission`` is total, whatever string the body is; nothing that a message says ends up in a ``detail``, but
-names that were found to be short and printable; and what is made here SQS will take.
+``parse_submission`` never raises. A ``detail`` quotes only names that were found short and printable.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from receipt_actors.domain.ports import MAX_BATCH_BYTES, Environment, LedgerItem, OutgoingMessage, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -94,22 +94,21 @@ class _Refusal(Exception):
 
 
 def is_intact(message: ReceivedMessage) -> bool:
-    """Tell whether the body is what the service hashed (``MD5OfBody``); where not, this copy is corrupt, no more."""
+    """Return whether the body matches its MD5; otherwise only this copy is corrupt."""
     return md5_hex(_utf8(message.body)) == message.body_md5.lower()
 
 
 def submission_id_of(message: ReceivedMessage) -> str:
-    """Return attribute ``submission_id`` where usable (1 to 256 printable characters), else the MessageId."""
+    """Return a valid attribute ``submission_id``, else the MessageId."""
     submission_id = message.attributes.get(SUBMISSION_ID_ATTRIBUTE)
     return submission_id if is_name(submission_id) else message.message_id
 
 
 def first_sent_at_seconds(message: ReceivedMessage) -> float:
-    """Return the UNIX time at which the submission was first sent: expiry is judged then, however often it is moved.
+    """Return the UNIX time of the submission's first sending, by which expiry is judged.
 
-    That is attribute ``submitted_at`` (UNIX milliseconds, in 13 digits) where it is neither later than the message's
-    own time of sending nor from before there were in-app purchases (seconds for milliseconds, most likely); else it is
-    the message's own time of sending.
+    Attribute ``submitted_at`` (13 digits of milliseconds) counts between the first in-app purchases and the message's
+    own time; else the message's own time does.
     """
     submitted_at = message.attributes.get(SUBMITTED_AT_ATTRIBUTE, "")
     if _MILLISECONDS.fullmatch(submitted_at) is None:
@@ -121,13 +120,10 @@ def first_sent_at_seconds(message: ReceivedMessage) -> float:
 def parse_submission(
     message: ReceivedMessage, allowed_post_queues: Collection[str], source_queue: str
 ) -> Submission | Unanswerable:
-    """Read a source message. Never raises, whatever string the body is; keys that we do not know are ignored.
+    """Read a source message; unknown keys are ignored.
 
-    ``receipt`` is a string of printable ASCII, with line breaks (CR, LF) where a mail encoder wrote them. A space is
-    refused: it is most often a ``+`` that a form decoder ate. Whether the string is base64, and of a receipt, is for
-    Apple to say (21002): what one day it accepts, no rule of ours should have thrown away.
-
-    ``user_id`` is an integer, or a whole float (``42.0``, as some encoders write integers) within +-(2^53-1).
+    ``receipt`` is printable ASCII with CR and LF; a space is refused: it is mostly a decoded ``+``. Apple judges the
+    rest (21002). ``user_id`` is an integer, or a whole float within +-(2^53-1).
     """
     try:
         if SUBMISSION_ID_ATTRIBUTE in message.attributes and not is_name(message.attributes[SUBMISSION_ID_ATTRIBUTE]):
@@ -153,9 +149,9 @@ def parse_submission(
 
 
 def around_receipt(body: str, receipt_data: str) -> tuple[str, str] | None:
-    """Return what is before and after the receipt in its body, or None where the body spells it another way (escapes).
+    """Return the body's text before and after the receipt; None where the body escapes the receipt.
 
-    ``receipt_data.join(...)`` of the two is the body again, to the last character.
+    ``receipt_data.join(...)`` of the two is the body again.
     """
     # Not ``partition``: to look for a long text it works through all of it beforehand.
     begin = body.find(receipt_data[:_BEGINNING_CHARACTERS])
@@ -164,10 +160,7 @@ def around_receipt(body: str, receipt_data: str) -> tuple[str, str] | None:
 
 
 def result_message(submission: Submission, result: Result, traceparent: str | None = None) -> OutgoingMessage:
-    """Make the answer: the contract's three fields in the body, in ASCII; what else is known in attributes.
-
-    ``traceparent`` is the trace context that the message came with, to be handed on.
-    """
+    """Make the answer: three fields in the body (ASCII), the rest in attributes."""
     message = _result_message(
         submission.user_id, result, submission.submission_id, submission.message_id, traceparent=traceparent
     )
@@ -178,38 +171,25 @@ def result_message(submission: Submission, result: Result, traceparent: str | No
 
 
 def refund_message(claim: LedgerItem, notification_uuid: str) -> OutgoingMessage:
-    """Make what takes the OK of a claim back: ``INVALID``, reason ``refunded``, else as the answer was.
+    """Make the ``INVALID`` that takes the OK of a claim back.
 
-    How much is taken back is what the ledger says by now, not this notification: the newest mark.
-
-    It may be sent again: ``notification_uuid`` is what the copies share. ``decided_at`` orders such messages, which a
-    queue may deliver in any order: the time of the mark here, in UNIX milliseconds.
+    The ledger's newest mark says how much. Repeated copies share ``notification_uuid``; ``decided_at`` (milliseconds)
+    orders messages that a queue delivers in any order.
     """
     assert claim.refunded_at_seconds is not None
-    result = Result(
-        claim.transaction_id,
-        Verdict.INVALID,
-        Reason.REFUNDED,
-        claim.product_id,
-        environment=claim.environment,
-        quantity=claim.quantity,
-        revocation_type=claim.revocation_type,
-        revocation_percentage=claim.revocation_percentage,
-    )
+    result = _result_of(claim, Verdict.INVALID, Reason.REFUNDED, claim.revocation_type, claim.revocation_percentage)
     return _decision_message(claim, result, notification_uuid, claim.refunded_at_seconds)
 
 
 def reversal_message(claim: LedgerItem, notification_uuid: str, reversed_at_seconds: float) -> OutgoingMessage:
-    """Make what gives the OK of a claim again, when Apple has taken its refund back; likewise."""
-    result = Result(
-        claim.transaction_id,
-        Verdict.OK,
-        Reason.REFUND_REVERSED,
-        claim.product_id,
-        environment=claim.environment,
-        quantity=claim.quantity,
-    )
+    """Make the ``OK`` that follows when Apple reverses a refund; otherwise like ``refund_message``."""
+    result = _result_of(claim, Verdict.OK, Reason.REFUND_REVERSED)
     return _decision_message(claim, result, notification_uuid, reversed_at_seconds)
+
+
+def _result_of(claim: LedgerItem, verdict: Verdict, reason: Reason, *revocation: Any) -> Result:
+    known = claim.product_id, claim.environment, claim.quantity
+    return Result(claim.transaction_id, verdict, reason, *known, *revocation)
 
 
 def _decision_message(
@@ -250,7 +230,6 @@ def _result_message(
 
 
 def submission_message(body: str, submission_id: str, user_id: int, source_queue: str) -> OutgoingMessage:
-    """Make what puts a submission on the source queue; the body is written already."""
     message = OutgoingMessage(body, {SUBMISSION_ID_ATTRIBUTE: submission_id})
     return in_group(message, source_queue, str(user_id), submission_id, body)
 
@@ -258,9 +237,9 @@ def submission_message(body: str, submission_id: str, user_id: int, source_queue
 def checked_submission(
     body: str, submission_id: str, allowed_post_queues: Collection[str], source_queue: str
 ) -> tuple[Submission, OutgoingMessage] | Unanswerable:
-    """Make what puts a submission on the source queue, or say why its consumer would have no answer to it.
+    """Make the message for the source queue, or return why its consumer could not answer it.
 
-    The submission is as its consumer will read it, but for the message id and the time, which the queue gives.
+    Message id and time are missing: the queue gives them.
     """
     delivery = ReceivedMessage("", "", body, "", {SUBMISSION_ID_ATTRIBUTE: submission_id})
     outcome = parse_submission(delivery, allowed_post_queues, source_queue)
@@ -270,11 +249,10 @@ def checked_submission(
 
 
 def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable, queue: str) -> OutgoingMessage:
-    """Make the copy for the dead-letter queue: the body unaltered, its attributes, and ours (which win over its own).
+    """Make the copy for the dead-letter queue: the body, its attributes, and ours, which win.
 
-    Where not all of it fits into SQS's ten attributes and 1 MiB, the message's own attributes go first, then
-    ``detail``, ``source_message_id``, ``reason`` and last ``submitted_at`` and ``submission_id``, on which a redrive
-    depends.
+    Where SQS has no room, its own attributes go first, then ``detail``, ``source_message_id``, ``reason``, and
+    last ``submitted_at`` and ``submission_id``, which a redrive needs.
     """
     why = {
         "reason": unanswerable.reason.value,
@@ -286,10 +264,9 @@ def dead_letter_message(message: ReceivedMessage, unanswerable: Unanswerable, qu
 
 
 def redriven_message(message: ReceivedMessage, source_queue: str) -> OutgoingMessage | None:
-    """Make the copy for the source queue of a dead letter: the same submission, sent when it was first sent.
+    """Make the source queue's copy of a dead letter: the same submission, with its first time of sending.
 
-    What ``dead_letter_message`` has added is taken off; of the other attributes those stay that SQS has room for. None
-    where there is no room for the submission id: without it, the submission's own claim would look like another's.
+    None where SQS has no room for the submission id: its own claim would look like another's.
     """
     foreign = {name: value for name, value in message.attributes.items() if name not in DEAD_LETTER_ATTRIBUTES}
     attributes = _fitting(message.body, _identity(message), foreign)
@@ -387,7 +364,7 @@ _DIGITS = re.compile(r"[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class PostedResult:
-    """One answer: the contract's three fields, and what its message attributes tell (None where they do not)."""
+    """One answer: the body's three fields, and the attributes (None where missing)."""
 
     user_id: int
     transaction_id: str  #: empty only where Apple refused the receipt for good and ``unidentified`` is ``reply``
@@ -404,7 +381,7 @@ class PostedResult:
 
 
 def parse_result(message: ReceivedMessage | OutgoingMessage) -> PostedResult | None:
-    """Read an answer; None where the message is none (somebody else writes to that queue)."""
+    """Read an answer; None where the message is not one."""
     try:
         body = json.loads(message.body)
     except (ValueError, RecursionError):
@@ -447,20 +424,17 @@ _MAX_HEADER_CHARACTERS = 512
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """Which trace something belongs to, and which span of it is the parent."""
-
     trace_id: int  #: 128 bits, not 0
     span_id: int  #: 64 bits, not 0
     is_sampled: bool  #: whether whoever began the trace keeps it
 
     @property
     def traceparent(self) -> str:
-        """Write it as W3C's header does."""
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{int(self.is_sampled):02x}"
 
 
 def trace_context_of(message: ReceivedMessage) -> TraceContext | None:
-    """Return what a message brings along; ``traceparent`` goes before ``AWSTraceHeader``."""
+    """Return the trace context of a message; ``traceparent`` wins over ``AWSTraceHeader``."""
     traceparent = message.attributes.get(TRACEPARENT_ATTRIBUTE)
     context = None if traceparent is None else parse_traceparent(traceparent)
     if context is None and message.aws_trace_header is not None:
@@ -469,7 +443,6 @@ def trace_context_of(message: ReceivedMessage) -> TraceContext | None:
 
 
 def parse_traceparent(text: str) -> TraceContext | None:
-    """Read W3C's ``traceparent``; of a version to come, the part that has to stay as it is."""
     found = _TRACEPARENT.fullmatch(text) if len(text) <= _MAX_HEADER_CHARACTERS else None
     if found is None or found[1] == "ff" or (found[1] == "00" and found[5] is not None):
         return None

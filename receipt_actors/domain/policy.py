@@ -1,10 +1,6 @@
-"""What this installation accepts of what Apple vouches for, and the source queues that its messages come from. Pure.
+"""What this installation accepts of what Apple vouches for, and the source queues. Pure.
 
-A refusal is a reason, never yet a verdict: a submission that got OK for a transaction keeps it, whatever the policy
-says by now (``verdicts`` asks the ledger first).
-
-How often something may be had needs no rule here, for each purchase has a transaction id of its own, and an id counts
-once: a consumable once, a renewal of a subscription once a period.
+A refusal is only a reason: ``verdicts`` asks the ledger first, for a submission keeps the OK that it got.
 """
 
 from __future__ import annotations
@@ -43,7 +39,7 @@ class Policy:
 
 
 def token_by_uuid5(namespace: UUID) -> TokenRule:
-    """Make the rule by which a token is the name-based UUID (RFC 9562, version 5) of the user id in decimal digits."""
+    """Return the rule: a token is the UUID of version 5 (RFC 9562) of the decimal user id."""
 
     def token_of(user_id: int) -> str:
         return str(uuid5(namespace, str(user_id)))
@@ -52,12 +48,11 @@ def token_by_uuid5(namespace: UUID) -> TokenRule:
 
 
 def token_by_number(user_id: int) -> str | None:
-    """Return the UUID whose number the user id is: 7 has 00000000-0000-0000-0000-000000000007, and -7 has none."""
+    """Return the UUID whose number is the user id: 7 has 00000000-0000-0000-0000-000000000007, -7 none."""
     return str(UUID(int=user_id)) if user_id >= 0 else None
 
 
 def refusal_of_receipt(receipt: Genuine, policy: Policy) -> Reason | None:
-    """Say why no transaction of this receipt counts here, or None."""
     if policy.bundle_ids is not None and receipt.bundle_id not in policy.bundle_ids:
         return Reason.FOREIGN_BUNDLE
     if receipt.environment not in policy.environments:
@@ -68,10 +63,7 @@ def refusal_of_receipt(receipt: Genuine, policy: Policy) -> Reason | None:
 def refusal_of_transaction(
     transaction: Transaction, policy: Policy, sent_at_seconds: float, user_id: int
 ) -> Reason | None:
-    """Say why this transaction does not count for this user, or None.
-
-    ``sent_at_seconds`` is the UNIX time of its message's sending.
-    """
+    """Return why this transaction does not count for this user, or None; times are UNIX times."""
     if transaction.is_upgraded:  # before refunds: verifyReceipt gives a cancellation date for both
         return Reason.UPGRADED
     if transaction.cancelled:
@@ -90,10 +82,9 @@ def refusal_of_transaction(
 
 
 def _had_ended(transaction: Transaction, sent_at_seconds: float) -> bool:
-    """Judge a subscription at the time when its message was sent, not now.
+    """Judge a subscription at its submission: our outage must not turn it into INVALID.
 
-    An outage of ours, or a long queue, must not turn a subscription that was alive when the player submitted it into
-    INVALID. This holds for status 21006 too, which is Apple's view of now; it decides where Apple gave no date.
+    This includes status 21006, which is Apple's view of now; it decides where Apple gave no date.
     """
     if transaction.expires_at_seconds is None:
         return transaction.expired
@@ -120,7 +111,7 @@ def _is_for(user_id: int, transaction: Transaction, policy: Policy) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source queue and its rules. Those who work on a message are given the one that it came from."""
+    """A source queue and its rules."""
 
     queue: str
     post_queues: frozenset[str]  #: all that a message from here may name for its answer
@@ -141,7 +132,7 @@ class Misuse:
 
 
 def misuses(uses: Sequence[tuple[str, frozenset[str], str | None]]) -> Iterator[Misuse]:
-    """Say what can't work. ``uses`` has the source queue, post queues and dead-letter queue of each source."""
+    """Return queues that cannot work; ``uses`` has each source queue, post queues and dead-letter queue."""
     sources = {queue for queue, _, _ in uses}
     posts = {post for _, post_queues, _ in uses for post in post_queues}
     owners: dict[str, str] = {}  # of dead-letter queues

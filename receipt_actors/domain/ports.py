@@ -1,9 +1,7 @@
-"""What the actors need of the outside world, as Protocols; ``clients`` has the adapters, ``application`` joins them.
+"""The outside world as Protocols: ``clients`` has the adapters.
 
-Every method blocks, is called from I/O threads (several at once), and raises only what ``errors`` lists: an
-``UnavailableError`` where trying again may help, ``QueueRefused`` and ``BatchesRefused`` where it does not. A method
-must be safe to repeat. ``SignedDataCalls`` and ``BackgroundCalls`` return at once. The limits are
-SQS's: 10 entries and 1 MiB (bodies and attributes together) a batch; and DynamoDB's: 25 claims a batch.
+Every method blocks, is called from several I/O threads, and is safe to repeat; only ``BackgroundCalls`` returns at
+once. ``UnavailableError`` means that trying again may help, ``QueueRefused`` and ``BatchesRefused`` that it does not.
 """
 
 from __future__ import annotations
@@ -78,23 +76,20 @@ class EntryFailure:
 
 
 class Queues(Protocol):
-    """SQS, or something that keeps its promises. Queues go by their names; URLs and ARNs are the adapter's own affair.
-
-    A batch call answers one value an entry, in the order of its arguments: ``None`` is confirmed.
-    """
+    """SQS or its equal. A batch call returns one value for each entry, in order: ``None`` is confirmed."""
 
     def receive(
         self, queue: str, *, max_messages: int, wait_seconds: float, visibility_timeout_seconds: int
     ) -> Sequence[ReceivedMessage]:
-        """Take up to ``max_messages`` (1 to 10); wait for the first one for up to ``wait_seconds`` (0 to 20).
+        """Take 1 to 10 messages; wait up to ``wait_seconds`` (0 to 20) for the first.
 
-        A FIFO queue gives nothing of a group of which a message is hidden; what it gives of a group is in order.
+        A FIFO queue gives nothing of a group while a message of it is hidden, and keeps a group's order.
         """
 
     def send(self, queue: str, messages: Sequence[OutgoingMessage]) -> Sequence[EntryFailure | None]:
-        """Send one batch. A message whose MD5 the service answers wrongly counts as failed (not the sender's fault).
+        """Send one batch. A message whose MD5 comes back wrong has failed (not the sender's fault).
 
-        A FIFO queue confirms what it takes for a repetition (``domain.sqs_rules``), and keeps none of it.
+        A FIFO queue confirms a repetition (``domain.sqs_rules``) and keeps none of it.
         """
 
     def delete(self, queue: str, receipt_handles: Sequence[str]) -> Sequence[EntryFailure | None]:
@@ -160,27 +155,25 @@ ClaimOutcome: TypeAlias = Taken | EntryFailure | None
 
 
 class Ledger(Protocol):
-    """The table of claims: DynamoDB, or something that keeps its promises."""
+    """The table of claims: DynamoDB or its equal."""
 
     def claim(self, item: LedgerItem) -> Standing | None:
         """Put the item unless its transaction id is taken, atomically.
 
-        Returns None when it was put now, else what stands in the way, read consistently. After a lost answer
-        the item in the way may be our own: comparing is the caller's part (``domain.ledger``).
+        Returns None when it was put, else what is there, read consistently. After a lost answer it may be our own item:
+        the caller compares (``domain.ledger``).
         """
 
     def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
-        """Put each item whose transaction id is not taken, in one call; each by itself is atomic, the batch is not.
+        """Put each item whose transaction id is free, each atomically; the batch as a whole is not.
 
-        Up to ``MAX_CLAIMS`` items of different transaction ids, else ``ValueError``. Answers one value an item, in
-        their order. After ``LedgerUnavailable`` any of them may have been put, and is ``TAKEN`` when it is claimed
-        again; so may what is an ``EntryFailure``. A ledger in trouble may raise it instead of failing every entry.
-
-        Raises ``BatchesRefused`` where the ledger takes no batches: nothing was put, ``claim`` may work.
+        Returns one value for each of up to ``MAX_CLAIMS`` items of different ids (else ``ValueError``). After
+        ``LedgerUnavailable`` or an ``EntryFailure`` the item may be there; the next claim says ``TAKEN``.
+        ``BatchesRefused``: the ledger takes no batches and put nothing; ``claim`` may work.
         """
 
     def get(self, transaction_id: str) -> Standing | None:
-        """Read what stands, consistently; None where nobody has claimed the transaction and nobody refunded it."""
+        """Read consistently; None where the transaction is neither claimed nor refunded."""
 
     def mark_refunded(
         self,
@@ -191,53 +184,43 @@ class Ledger(Protocol):
     ) -> Standing:
         """Mark a claim as refunded, or leave a tombstone where there is none, atomically.
 
-        The latest mark stays, in whatever order they come: of a later time, or of the same time and a higher
-        percentage, where None counts as the whole. Marking again with the same one or an earlier one changes nothing.
-        A mark replaces all of the one before. A claim is only updated, never replaced. Returns what stands afterwards.
+        The latest mark replaces all others in any order: a later time, or the same time and a higher percentage (None:
+        the whole). A claim is updated, never replaced. Returns what is there afterwards.
         """
 
     def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Standing | None:
-        """Take back the whole mark (``REFUND_REVERSED``), or the tombstone, unless it is of a later refund, atomically.
+        """Remove the mark or tombstone (``REFUND_REVERSED``) unless its refund is later, atomically.
 
-        Returns what stands afterwards: with the mark of a later refund, where there is one; None where nothing is. What
-        has no mark stays as it is.
+        Returns what is there afterwards, or None.
         """
 
     def check(self) -> None:
-        """See whether claims can be made.
+        """Raise ``LedgerRefused`` where no claims can be made.
 
-        Raises ``LedgerRefused`` where the table is missing, may not be read, has another key than ``TransactionId`` (a
-        string), or deletes claims after some time.
+        The table is missing or unreadable, deletes claims after a time, or its key is not the string ``TransactionId``.
         """
 
 
 class Notifications(Protocol):
-    """Which of Apple's notifications were dealt with: a table of its own."""
+    """Apple's notifications that were handled: a table of its own. All raise ``LedgerUnavailable``."""
 
     def is_known(self, notification_uuid: str) -> bool:
-        """Tell whether it was recorded. Raises ``LedgerUnavailable``."""
+        """Return whether it was recorded."""
 
     def record(self, notification_uuid: str, now_seconds: float) -> None:
-        """Record it, for ``REMEMBERED_SECONDS`` at least. Raises ``LedgerUnavailable``."""
+        """Record it for at least ``REMEMBERED_SECONDS``."""
 
     def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> None:
-        """Remember, likewise, when Apple took the refund of a transaction back; the latest such time stays.
+        """Record when Apple reversed a refund, for as long; the latest time stays.
 
-        Apple repeats what was not answered, so a refund may arrive after its reversal. Raises ``LedgerUnavailable``.
+        Apple repeats what was not answered, so a refund may arrive after its reversal.
         """
 
     def reversed_at_seconds(self, transaction_id: str) -> float | None:
-        """Return when the last refund of a transaction was taken back, as a UNIX time; None where none is known.
-
-        Raises ``LedgerUnavailable``.
-        """
+        """Return the UNIX time of the last reversal of a refund, or None."""
 
     def check(self) -> None:
-        """See whether they can be told.
-
-        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than
-        ``NotificationUuid`` (a string).
-        """
+        """Raise ``LedgerRefused``: the table is missing, unreadable, or its key is not ``NotificationUuid``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,26 +232,20 @@ class RoleRecord:
 
 
 class RoleTable(Protocol):
-    """The records by which nodes agree on roles: a table of its own."""
+    """The records by which nodes agree on roles: a table of its own. All raise ``LedgerUnavailable``."""
 
     def read(self, group: str) -> RoleRecord | None:
-        """Return what stands, read consistently; None where nothing does. Raises ``LedgerUnavailable``."""
+        """Read consistently; None where there is no record."""
 
     def write(self, group: str, record: RoleRecord, before: int | None = None) -> RoleRecord | None:
-        """Write a record if what stands is of the version ``before``, or nothing where that is 0; atomically.
+        """Write atomically if version ``before`` is there (0: nothing); by default the one before the record's.
 
-        Left out, it is the one before the record's. Where it is less, what is written puts back what was lost.
-
-        Returns what stands afterwards: the record, where it was written, else what was in the way, or None where that
-        is gone. Raises ``LedgerUnavailable``; then it may have been written.
+        A lower ``before`` restores a lost record. Returns what is there afterwards: the record if it was written. After
+        ``LedgerUnavailable`` it may have been written, too.
         """
 
     def check(self) -> None:
-        """See whether roles can be agreed on.
-
-        Raises ``LedgerRefused`` where the table is missing, may not be read, or has another key than ``RoleGroup`` (a
-        string).
-        """
+        """Raise ``LedgerRefused``: the table is missing, unreadable, or its key is not ``RoleGroup``."""
 
 
 class BackgroundCalls(Protocol):
@@ -281,9 +258,8 @@ class BackgroundCalls(Protocol):
         keywords: Mapping[str, object],
         done: Callable[[Any], object],
     ) -> None:
-        """Begin ``method(*args, **keywords)``, a bound method of one of the two, and return at once.
+        """Begin ``method(*args, **keywords)`` of ``Queues`` or ``Ledger``, and return at once.
 
-        ``done`` is called exactly once, perhaps before this returns, on whatever thread: with what the method returns,
-        or with the exception that it raises. It must be quick, for others' answers wait behind it; what it raises is
-        logged.
+        ``done`` is called once, perhaps before this returns, on any thread, with the result or the exception. It must
+        be quick; what it raises is logged.
         """

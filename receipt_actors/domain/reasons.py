@@ -1,8 +1,4 @@
-"""Every reason that a verdict, a move to the dead-letter queue or a left message can have.
-
-A reason is what an operator searches for: it travels as the message attribute ``reason`` and as a label of the
-statistics. Names are stable; new ones may be added.
-"""
+"""The reasons of verdicts, moves and left messages. Names are stable: operators search for them."""
 
 from __future__ import annotations
 

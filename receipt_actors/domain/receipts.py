@@ -1,8 +1,4 @@
-"""What Apple says of a receipt, whichever way it was asked: genuine with its transactions, refused, or trouble.
-
-``verify_receipt``, ``signed_transactions`` and ``server_api`` make these of Apple's answers; ``policy``, ``verdicts``
-and the validator know nothing else of them.
-"""
+"""What Apple says of a receipt, whichever way it was asked: genuine, refused, or trouble."""
 
 from __future__ import annotations
 

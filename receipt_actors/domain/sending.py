@@ -1,4 +1,4 @@
-"""When the requests of a gateway are sent, in which batches, when again, and whether the service fails. Pure."""
+"""When a gateway sends requests, in which batches, when again, and whether the service fails. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def take_batch(
     max_entries: int = MAX_BATCH_ENTRIES,
     max_bytes: int = MAX_BATCH_BYTES,
 ) -> list[T]:
-    """Take the next batch from the front of ``waiting``: never empty where something waits.
+    """Take the next batch from the front; never empty where something waits.
 
     An entry that alone is too large goes alone; the service says what is wrong with it.
     """
@@ -36,8 +36,6 @@ def take_batch(
         batch.append(waiting.popleft())
     return batch
 
-
-# --- a rate ---
 
 BURST_SECONDS = 0.1  #: how much of a second's allowance may be used at once
 ROUNDING_SECONDS = 1e-6
@@ -56,24 +54,21 @@ class RateLimit:
             raise ValueError(f"a rate limit must be more than 0 requests a second, not {self.per_second}")
 
     def wait_seconds(self, now_seconds: float) -> float:
-        """Return how long the next request has to wait; 0 for not at all."""
         wait_seconds = self.used_until_seconds - now_seconds - BURST_SECONDS
         # What rounding leaves over is no time to wait: a clock may be too coarse to let it pass.
         return wait_seconds if wait_seconds > ROUNDING_SECONDS else 0.0
 
     def at(self, per_second: float, now_seconds: float) -> RateLimit:
-        """Go on at another rate. At a faster one what has been used is made up for sooner."""
+        """Continue at another rate; a faster one shortens what is already used."""
         if per_second == self.per_second:
             return self
         ahead_seconds = max(0.0, self.used_until_seconds - now_seconds) * min(1.0, self.per_second / per_second)
         return RateLimit(per_second, now_seconds + ahead_seconds)
 
     def paused(self, until_seconds: float) -> RateLimit:
-        """Make no request before this monotonic time."""
         return replace(self, used_until_seconds=max(self.used_until_seconds, until_seconds + BURST_SECONDS))
 
     def taken(self, now_seconds: float) -> RateLimit:
-        """Note that a request was made."""
         seconds = min(1.0 / self.per_second, LONGEST_SECONDS)
         return replace(self, used_until_seconds=max(self.used_until_seconds, now_seconds) + seconds)
 
@@ -99,10 +94,9 @@ _TRIES = (20, 200)  #: new messages, at least and at most, that try while an out
 
 
 def is_held_against(failed_since: int, last_answered: int) -> bool:
-    """Tell whether a failure is the message's own.
+    """Return whether a failure is the message's own.
 
-    Requests are numbered as they are sent. ``failed_since`` is the number of the message's request, or of the newest
-    request when it failed before; ``last_answered`` is the highest number that was answered.
+    Requests are numbered as sent: ``failed_since`` is the message's, or the newest when it failed before.
     """
     return last_answered > failed_since
 
@@ -126,11 +120,9 @@ class Breaker:
 
     @property
     def is_spread(self) -> bool:
-        """Tell whether several messages have failed since the last answer."""
         return self.failures >= self.min_failures and len(self.messages) >= self.min_messages
 
     def answered(self) -> Breaker:
-        """Note that the service answered."""
         if not self.failures and self.usual_failures == 0.0:
             return self
         usual = _MEMORY * self.usual_failures + (1 - _MEMORY) * self.failures
@@ -144,7 +136,7 @@ class Breaker:
         )
 
     def failed(self, messages: Iterable[Hashable], now_seconds: float, *, retry_after_seconds: float = 0.0) -> Breaker:
-        """Note that a request failed, and that this is not held against its messages; a batch is one failure."""
+        """Note a failure that is not held against its messages; a batch is one failure."""
         silent_until = max(self.silent_until_seconds, now_seconds + retry_after_seconds)
         if not self.is_closed:
             return replace(self, silent_until_seconds=silent_until)
@@ -160,7 +152,7 @@ class Breaker:
         return replace(later, is_closed=False, silent_until_seconds=silent_until)
 
     def opened(self, now_seconds: float) -> Breaker:
-        """Note that the service is unavailable, by another sign than requests that fail."""
+        """Open it for another sign of an outage."""
         since = self.failing_since_seconds if self.failures else now_seconds
         return replace(self, is_closed=False, failures=max(1, self.failures), failing_since_seconds=since)
 
@@ -171,12 +163,12 @@ class Breaker:
         return is_long and self.failures >= _FAR_MORE * self.usual_failures
 
     def pause_seconds(self, now_seconds: float) -> float:
-        """Return how long to wait, from now on, before the next request tries whether the service is back."""
+        """Return the seconds until the next try."""
         pause = min(max(self._seconds_for_each(now_seconds), self.min_pause_seconds), self.max_pause_seconds)
         return max(pause, self.silent_until_seconds - now_seconds)
 
     def new_messages(self, now_seconds: float) -> int:
-        """Return how many messages that were never asked about may try now."""
+        """Return how many new messages may try now."""
         return max(1, min(MAX_BATCH_ENTRIES, int(self.min_pause_seconds / self._seconds_for_each(now_seconds))))
 
     def _seconds_for_each(self, now_seconds: float) -> float:
@@ -185,18 +177,11 @@ class Breaker:
 
 
 def suspects_at_once(concurrency: int) -> int:
-    """Return how many requests of suspects may be under way, of so many in all: they may last until a time-out."""
     return max(1, concurrency // 4)
 
 
-# --- in turns ---
-
-
 class InTurn(Generic[T]):
-    """A queue of several lines that take turns: however long one is, the first of another is not behind it.
-
-    ``line_of`` says to which line an item belongs; each keeps its own order. The methods are those of ``deque``.
-    """
+    """A queue of several lines that take turns, with the methods of ``deque``; each line keeps its order."""
 
     def __init__(self, line_of: Callable[[T], Hashable]) -> None:
         self._line_of = line_of
@@ -232,26 +217,21 @@ class InTurn(Generic[T]):
         return chain.from_iterable(self._lines.values())
 
 
-# --- how many at once ---
-
 FIRST_SIZE = 256
 MAX_LAG_SECONDS = 0.01  #: an answer that has waited longer shows that the process is busy
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """So many requests may be under way at once. Every step returns the next one.
+    """The requests that may be under way at once; it opens as TCP does in its slow start.
 
-    Every request of HTTP/1.1 takes a connection, and a connection to Apple takes a TLS handshake, a millisecond of CPU
-    time on either side, and some 120 KiB. So it begins with as many as a fair load needs and opens up as TCP does in
-    its slow start: one more for every answer that comes while all are in use, which doubles them in each round trip.
-    It stops where answers have to wait for this process: its CPU time is what is short then.
+    Each connection to Apple takes a TLS handshake, a millisecond of CPU and 120 KiB. An answer adds one while all are
+    in use, until answers wait for this process: then CPU is short.
     """
 
     size: int = FIRST_SIZE
 
     def answered(self, *, is_full: bool, lag_seconds: float) -> Window:
-        """Note an answer: whether requests wait meanwhile, and how long the answer waited to be looked at."""
         if not is_full or lag_seconds > MAX_LAG_SECONDS:
             return self
         return replace(self, size=self.size + 1)
@@ -265,22 +245,16 @@ RECEIVES_AT_ONCE = 8  #: receives after which a message is no longer handed back
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a request is made for one delivery of a message, and how long to pause in between.
-
-    Each pause is twice the one before, and up to ``first_seconds`` longer at random, so that many do not come back at
-    once.
-    """
+    """How often a request is made in one delivery, and the pauses: doubling, with up to ``first_seconds`` of jitter."""
 
     attempts: int  #: after so many the request is given up
     first_seconds: float
     max_seconds: float  #: of a pause, without what is added at random
 
     def pause_seconds(self, failed_attempts: int, *, at_least_seconds: float = 0.0) -> float | None:
-        """Return how long to wait before the next attempt, or None to give up.
+        """Return the pause after this many attempts (1 or more), or None to give up.
 
-        Args:
-            failed_attempts: attempts made so far, 1 or more.
-            at_least_seconds: what the service asked for (``Retry-After``).
+        ``at_least_seconds`` is the service's ``Retry-After``.
         """
         if failed_attempts >= self.attempts:
             return None
@@ -297,15 +271,10 @@ _FOR_THE_OPERATOR = frozenset({Reason.MISCONFIGURED, Reason.NO_DEAD_LETTER_QUEUE
 def hand_back_seconds(
     reason: Reason, approximate_receive_count: int, rng: random.Random, *, blocks_group: bool = False
 ) -> int:
-    """Return the visibility timeout with which a message is handed back: 30 s x 2^n with jitter, at most 15 minutes.
+    """Return the visibility timeout of a message handed back: 30 s x 2^n with jitter, at most 15 minutes.
 
-    Args:
-        reason: why; what waits for an operator is handed back for the longest time at once. What only stood behind
-            another one of its group is handed back for no time: the queue keeps it until that one has come.
-        approximate_receive_count: how often it has been received, 1 for the first time.
-        rng: where the jitter (up to a fifth less) comes from.
-        blocks_group: whether it is of a FIFO queue, which gives nothing of its group meanwhile: 5 s x 2^n. In the
-            end the pauses are as long as any: an outage that is told by status is outlasted all the same.
+    A message that blocks its FIFO group begins with 5 s instead; one that waited behind another has 0; one that needs
+    an operator gets the longest at once.
     """
     if reason is Reason.GROUP_HANDED_BACK:
         return 0
@@ -316,10 +285,9 @@ def hand_back_seconds(
 
 
 def hand_back_unfinished_seconds(approximate_receive_count: int, rng: random.Random) -> int:
-    """Return the visibility timeout of a message that its process could not finish, through no fault of the message.
+    """Return the visibility timeout of a message that its process could not finish.
 
-    0, for another process to take it at once. Later, where it was received often already: a pipeline that is restarted
-    again and again must not use up its receives.
+    0 lets another process take it at once; later after many receives, for restarts must not use them up.
     """
     if approximate_receive_count <= RECEIVES_AT_ONCE:
         return 0

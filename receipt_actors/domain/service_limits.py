@@ -1,8 +1,4 @@
-"""The limits and list prices of AWS and Apple that a load meets: data, each with its unit and source. Pure.
-
-``capacity`` computes with them, ``receipt-actors plan`` says which comes first, and the manual prints the tables. What
-may change when AWS or Apple changes its mind stands here and nowhere else.
-"""
+"""The limits and list prices of AWS and Apple, each with its unit and source: data for ``capacity`` and the manual."""
 
 from __future__ import annotations
 
@@ -18,8 +14,6 @@ _ECS_QUOTAS = "AWS General Reference, ECS quotas"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit of a service."""
-
     service: str
     what: str
     value: float | None  #: None: it is not published, or there is practically none
@@ -29,15 +23,12 @@ class Limit:
 
     @property
     def known(self) -> float:
-        """Its value, of a limit that has one."""
         assert self.value is not None
         return self.value
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One list price."""
-
     service: str
     what: str
     usd: float
@@ -46,13 +37,9 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class TaskSize:
-    """One size of task that Fargate runs."""
-
     vcpus: float
     memory_gb: tuple[int, int, int]  #: least, most, step (GiB)
 
-
-# --- SQS ---
 
 SQS_BATCH_ENTRIES = Limit(
     "SQS", "entries of a receive, send or delete", 10, "entries", _SQS_QUOTAS, "gather them: that is what batchers do"
@@ -80,8 +67,6 @@ SQS_FIFO_REQUESTS = Limit(
     "turn high throughput on (FifoThroughputLimit perMessageGroupId), or use standard queues: claims, not the queue, "
     "see to it that a purchase counts once",
 )
-
-# --- DynamoDB ---
 
 DYNAMODB_WRITE_UNIT_BYTES = 1024  #: a write of up to so many bytes takes one write unit
 DYNAMODB_READ_UNIT_BYTES = 4096  #: a consistent read of up to so many bytes takes one read unit
@@ -115,8 +100,6 @@ DYNAMODB_ITEM_BYTES = Limit(
 DYNAMODB_BATCH_STATEMENTS = Limit(
     "DynamoDB", "claims of a batch (PartiQL)", 25, "statements", _DYNAMODB_QUOTAS, "nothing: it saves round trips"
 )
-
-# --- Fargate ---
 
 FARGATE_VCPUS = Limit(
     "Fargate",
@@ -157,8 +140,6 @@ NAT_CONNECTIONS = Limit(
     "give the NAT gateway more addresses (8 at most) or the tasks public ones",
 )
 
-# --- Apple ---
-
 APPLE_VERIFY_RECEIPT = Limit(
     "Apple",
     "requests to verifyReceipt",
@@ -178,8 +159,6 @@ APPLE_SERVER_API = Limit(
 
 #: All of them, in the order of the manual.
 LIMITS: tuple[Limit, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Limit))
-
-# --- prices ---
 
 SQS_BILLED_BYTES = 64 * 1024  #: every part of a request of so many bytes is billed as a request of its own
 SQS_REQUESTS = Price("SQS", "the first 100 billion requests of a month; all beyond cost less", 0.40e-6, "request")

@@ -1,8 +1,6 @@
-"""The rules of SQS: names, characters, sizes, and the two ids that a message for a FIFO queue needs. Pure.
+"""The rules of SQS: names, characters, sizes, and the two ids of a FIFO message (``doc/fifo.rst``). Pure.
 
-To check here before anything is sent keeps one bad entry from failing a whole batch, lets the embedded queues refuse
-just what SQS would refuse, and keeps strings that are no queue name (URLs, ARNs) from ever reaching a service. What
-each id is made of stands in ``doc/fifo.rst``.
+Checking before a send keeps one bad entry from failing its batch; the embedded queues refuse by the same rules.
 """
 
 from __future__ import annotations
@@ -26,30 +24,29 @@ DEDUPLICATION_SECONDS = 5 * 60  #: for which a de-duplication id is remembered (
 
 
 def is_fifo(queue: str) -> bool:
-    """Tell whether that is the name of a FIFO queue."""
     return queue.endswith(FIFO_SUFFIX)
 
 
 def deduplication_id(*parts: str) -> str:
-    """Return the SHA-256, in hexadecimal, of the parts; whatever they hold, others have another one."""
+    """Return a SHA-256 (hexadecimal) that differs for different parts."""
     return sha256_hex(json.dumps(parts).encode())
 
 
 def in_group(message: OutgoingMessage, queue: str, group_id: str, *parts: str) -> OutgoingMessage:
-    """Give a message for a FIFO queue its group, and a de-duplication id of ``parts``; leave it as it is for others."""
+    """Give a message for a FIFO queue its group and de-duplication id; others stay unchanged."""
     if not is_fifo(queue):
         return message
     return replace(message, group_id=group_id, deduplication_id=deduplication_id(*parts))
 
 
 def dead_letter_queue_of(source_queue: str) -> str:
-    """Return what a dead-letter queue is called that nobody has named: ``NameDLQ``, ``NameDLQ.fifo``."""
+    """Return the default name of a dead-letter queue: ``NameDLQ``, ``NameDLQ.fifo``."""
     name = source_queue.removesuffix(FIFO_SUFFIX)
     return f"{name}DLQ{source_queue[len(name) :]}"
 
 
 def dead_letter_queue_fault(source_queue: str, dead_letter_queue: str) -> str | None:
-    """Say why a queue cannot be the dead-letter queue of another, or return None: SQS wants both to be of a kind."""
+    """Return why this cannot be the dead-letter queue, or None."""
     if is_fifo(source_queue) == is_fifo(dead_letter_queue):
         return None
     kind = "a FIFO queue (its name ends in .fifo)" if is_fifo(source_queue) else "a standard queue"
@@ -72,7 +69,6 @@ _ATTRIBUTE_NAME = re.compile(r"(?!aws\.|amazon\.)[a-z0-9_-]+(\.[a-z0-9_-]+)*", r
 
 
 def queue_name_fault(name: str) -> str | None:
-    """Say why ``name`` cannot be a queue's, or return None where it can; see ``is_queue_name``."""
     if not is_queue_name(name):
         expected = "expected 1 to 80 letters, digits, hyphens and underscores, .fifo at the end of a FIFO queue's"
         return f"not a queue name: {expected} (no URL, no ARN)"
@@ -80,17 +76,14 @@ def queue_name_fault(name: str) -> str | None:
 
 
 def body_md5(body: str) -> str:
-    """Compute what SQS calls ``MD5OfMessageBody``; it detects corruption, it secures nothing."""
     return md5_hex(body.encode())
 
 
 def check_send_batch(queue: str, messages: Sequence[OutgoingMessage]) -> list[EntryFailure | None]:
-    """Answer one value a message: None may be sent to the queue, a failure must not.
+    """Return one value for each message: None may be sent, a failure must not.
 
-    What will never pass (empty, forbidden characters, bad attributes, alone over 1 MiB; without the ids that a FIFO
-    queue needs, or with them where the queue is none) is the sender's fault and leaves the others alone. What is over a
-    limit of the *batch* fails every other entry without being the sender's fault: each of them passes in a smaller
-    batch.
+    A message that can never pass is its sender's fault and leaves the others alone. A limit of the batch fails every
+    other entry without sender's fault: each passes in a smaller batch.
     """
     crowd = _crowd_failure(len(messages))
     if crowd:
@@ -105,13 +98,11 @@ def check_send_batch(queue: str, messages: Sequence[OutgoingMessage]) -> list[En
 
 
 def check_handle_batch(count: int) -> list[EntryFailure] | None:
-    """Answer the failures of a delete or visibility batch of too many entries; None where ``count`` is allowed."""
     crowd = _crowd_failure(count)
     return [crowd] * count if crowd else None
 
 
 def visibility_fault(seconds: int) -> EntryFailure | None:
-    """Refuse a visibility timeout outside 0 to 43,200 seconds (SQS)."""
     if 0 <= seconds <= MAX_VISIBILITY_SECONDS:
         return None
     detail = f"visibility timeout {seconds}: expected 0 to {MAX_VISIBILITY_SECONDS} seconds"

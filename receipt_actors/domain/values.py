@@ -33,39 +33,33 @@ _ENCODED_DATA = re.compile(
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Tell whether the value is a string of 1 to 256 characters that SQS takes, none of them a control character."""
+    """Return whether it is a string of 1 to 256 characters that SQS takes, without control characters."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def is_queue_name(value: object) -> TypeGuard[str]:
-    """Tell whether the value can name a queue of SQS: 1 to 80 letters, digits, hyphens and underscores.
-
-    The name of a FIFO queue ends in ``.fifo``, which counts.
-    """
+    """Return whether it can name an SQS queue: 1 to 80 letters, digits, hyphens, underscores; ``.fifo`` may end it."""
     return isinstance(value, str) and _QUEUE_NAME.fullmatch(value) is not None
 
 
 def sendable(text: str) -> str:
-    """Replace every character that SQS refuses (control characters, lone surrogates, U+FFFE, U+FFFF) by U+FFFD."""
+    """Replace each character that SQS refuses by U+FFFD."""
     if text.isascii() and text.isprintable():  # nearly every text
         return text
     return UNSENDABLE_CHARACTER.sub("\ufffd", text)
 
 
 def printable(text: str) -> str:
-    """Return it with every character that is not seen, or moves what is seen, as its escape sequence.
-
-    A name or a line may quote what a stranger sent: a terminal must not obey it. Line ends are escaped, too.
-    """
+    """Escape every invisible character, so that a terminal does not obey a stranger's text."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def masked(text: str) -> str:
-    """Replace by ``...`` whatever looks like encoded data: 40 and more of its characters, or 32 of hexadecimal.
+    """Replace encoded data (40 or more characters, 32 hexadecimal) by ``...``.
 
-    ARNs and URLs stay, but for what a URL has of a query, a fragment, a login, or a path that is too long for a name.
+    ARNs and URLs stay, without query, fragment, login, or a path too long for a name.
     """
     return _ENCODED_DATA.sub(
         lambda found: found["name"] or (f"{found['scheme']}...@" if found["scheme"] else "..."), text
@@ -73,7 +67,7 @@ def masked(text: str) -> str:
 
 
 def json_type(value: object) -> str:
-    """Name the JSON type of a value, for a detail that must not repeat the value itself."""
+    """Name the JSON type of a value for a detail, which must not repeat the value."""
     match value:
         case None:
             return "nothing"
@@ -105,11 +99,7 @@ class JsonRefused(ValueError):
 
 
 def parse_object(text: str) -> dict[str, object]:
-    """Read an object. An integer beyond 64 bits becomes an infinite float: no field takes it.
-
-    Raises:
-        JsonRefused: it is none.
-    """
+    """Read an object or raise ``JsonRefused``. An integer beyond 64 bits becomes an infinite float."""
     _check_depth(text)
     try:
         value = _DECODER.decode(text)
@@ -121,10 +111,9 @@ def parse_object(text: str) -> dict[str, object]:
 
 
 def _check_depth(text: str) -> None:
-    """Refuse deep nesting before the parser recurses into it.
+    """Refuse deep nesting before the parser recurses.
 
-    Up to the first syntax error this scan agrees with the parser on what is inside a string, since a backslash outside
-    of one is such an error; so the parser never gets deeper than what is counted here.
+    Up to the first syntax error this scan agrees with the parser on strings, for a backslash outside one is an error.
     """
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return  # nearly every text: no scan in Python
@@ -169,12 +158,10 @@ PIECE_BYTES = 2047
 
 
 def md5_hex(data: bytes) -> str:
-    """Return the MD5 as SQS writes it. It guards against accidents, and nothing else."""
     return _fed(hashlib.md5(usedforsecurity=False), data)
 
 
 def sha256_hex(data: bytes) -> str:
-    """Return the SHA-256, hexadecimal."""
     return _fed(hashlib.sha256(), data)
 
 

@@ -45,20 +45,16 @@ _OBSTACLES: Mapping[Said, Reason] = {
 
 @dataclass(frozen=True, slots=True)
 class AskLedger:
-    """What to ask the ledger next; never both empty, and no transaction in both."""
-
     claims: tuple[Transaction, ...]
     lookups: tuple[Transaction, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to send, in one result each; never empty."""
-
     results: tuple[Result, ...]
 
     def misplaced(self, post_queues: Collection[str]) -> Unanswerable | None:
-        """Say why it can't be sent where claims have post queues that are not (any more) among those allowed."""
+        """Return why it cannot be sent: a claim's post queue is no longer allowed."""
         for each in self.results:
             if each.post_queue is not None and each.post_queue not in post_queues:
                 found = f"the OK of transaction {each.transaction_id} belongs on {each.post_queue}"
@@ -76,13 +72,12 @@ class Candidate:
 
     @property
     def transaction_id(self) -> str:
-        """The id, under which the ledger knows it."""
         return self.transaction.transaction_id
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to answer one submission. It keeps no state: everything learnt is in ``known``, which the caller keeps."""
+    """How to answer one submission; the caller keeps what it learns in ``known``."""
 
     receipt: Genuine
     candidates: tuple[Candidate, ...]  #: newest first; never empty
@@ -90,7 +85,7 @@ class Plan:
     newest_only: bool  #: the message names a product and wants one of its purchases, not all
 
     def next_step(self, known: Mapping[str, Said]) -> AskLedger | Answer:
-        """Decide on what the ledger said so far, by transaction id. The answer to a claim is never ``FREE``."""
+        """Decide on what the ledger said so far, by transaction id."""
         return self._one_of_product(known) if self.newest_only else self._all(known)
 
     def _all(self, known: Mapping[str, Said]) -> AskLedger | Answer:
@@ -153,7 +148,7 @@ class Plan:
 
 
 def make_plan(submission: Submission, receipt: Genuine, policy: Policy) -> Plan | Unanswerable:
-    """Narrow the receipt to what the message is about. Unanswerable: no app or transaction there, or more than 100.
+    """Narrow the receipt to the message's transactions: 1 to 100, else unanswerable.
 
     A message that names both a transaction and a product is about that transaction, which must be of that product.
     """
@@ -197,7 +192,7 @@ def _is_claimable(candidate: Candidate, known: Mapping[str, Said]) -> bool:
 
 
 def _newest_first(transactions: Iterable[Transaction]) -> list[Transaction]:
-    """Sort by purchase date, none being the oldest. Equal dates go by id, so that no redelivery changes the order."""
+    """Sort by purchase date; missing ones last, equal ones by id, so that redeliveries keep the order."""
 
     def age(transaction: Transaction) -> tuple[float, int, str]:
         purchased_at_seconds = transaction.purchased_at_seconds

@@ -1,13 +1,6 @@
 """The batchers: gateways that gather requests into SQS batches of up to 10 entries and 1 MiB.
 
-Several batches (``concurrency``) are under way at once. An entry leaves at once when it is quiet, and waits for others
-for milliseconds only where many come. Only the entries that SQS did not confirm are sent again, alone. A crash of a
-batcher forgets what waits and what is under way; whoever asked asks its successor.
-
-``ResultBatcher``      sends answers to one post queue (or moves messages to the dead-letter queue); one for each queue,
-                       started on demand, ends when it has been idle for a while
-``DeleteBatcher``      deletes from a source queue what has been answered or moved; one for each
-``VisibilityBatcher``  extends and ends visibility timeouts, likewise; finishes what waits before it stops
+Only entries that SQS did not confirm are sent again. A crash forgets what waits; whoever asked asks the successor.
 """
 
 from __future__ import annotations
@@ -30,22 +23,23 @@ PACE_SECONDS = 0.01  #: what an entry waits for others at most: as long as SQS i
 
 
 class _Batcher(Gateway):
-    """What the batchers share: a queue's name, and answers entry by entry."""
-
     batch_entries: ClassVar[int] = MAX_BATCH_ENTRIES
     pace_seconds: ClassVar[float] = PACE_SECONDS
     _ready: deque[Job]  # a batch is taken by the size of what comes next
 
+    task: ClassVar[str]  #: before the queue's name in the service's
+
     def __init__(
         self,
-        kind: str,
         queues: Queues,
         queue: str,
         concurrency: int,
         retry: RetryPolicy,
-        background: BackgroundCalls | None,
+        background: BackgroundCalls | None = None,
     ) -> None:
-        super().__init__(f"{kind} {queue}", concurrency, retry, background)
+        super().__init__(f"{self.task} {queue}", concurrency, retry, background)
+        if self.stops_receiving:
+            self.source_queue = queue
         self._queues = queues
         self._queue = queue
 
@@ -53,11 +47,9 @@ class _Batcher(Gateway):
         return take_batch(self._ready, self.size_bytes)
 
     def size_bytes(self, job: Job) -> int:
-        """Return what the entry counts against the batch's limit."""
         return 0
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Confirm each entry that SQS confirmed; try the others again, or say that it is no use."""
         outcomes: Sequence[EntryFailure | None] = answer
         for job, failure in zip(batch, outcomes, strict=True):
             if failure is None:
@@ -76,10 +68,12 @@ class _EndWhenIdle:
 
 
 class ResultBatcher(_Batcher):
-    """See the module. Trouble with its queue stops what is sent to this queue, not the receiving.
+    """Sends answers (or dead letters) to one queue; started on demand, ends when idle for a while.
 
-    At most ``max_parked()`` of them: what is in flight is bounded, and other queues' messages need room as well.
+    Trouble of its queue does not stop receiving: ``max_parked()`` requests wait, to leave room for other queues.
     """
+
+    task: ClassVar[str] = "send to"
 
     def __init__(
         self,
@@ -91,7 +85,7 @@ class ResultBatcher(_Batcher):
         queue: str,
         background: BackgroundCalls | None = None,
     ) -> None:
-        super().__init__("send to", queues, queue, concurrency, retry, background)
+        super().__init__(queues, queue, concurrency, retry, background)
         self._idle_seconds = idle_seconds
         self._max_parked = max_parked
         self._requests = 0
@@ -137,22 +131,14 @@ class ResultBatcher(_Batcher):
 
 
 class DeleteBatcher(_Batcher):
-    def __init__(
-        self,
-        queues: Queues,
-        queue: str,
-        concurrency: int,
-        retry: RetryPolicy,
-        background: BackgroundCalls | None = None,
-    ) -> None:
-        super().__init__("delete from", queues, queue, concurrency, retry, background)
-        self.source_queue = queue
+    task: ClassVar[str] = "delete from"
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
         return self._queues.delete, (self._queue, [job.request.receipt_handle for job in batch])
 
 
 class VisibilityBatcher(_Batcher):
+    task: ClassVar[str] = "visibility of"
     drops_unwanted: ClassVar[bool] = False  # ``in_flight`` ends before its last hand-backs are done
     finishes_on_shutdown: ClassVar[bool] = True
 
@@ -165,8 +151,7 @@ class VisibilityBatcher(_Batcher):
         background: BackgroundCalls | None = None,
         left_behind: Callable[[str], Sequence[ChangeVisibility]] = lambda _queue: (),
     ) -> None:
-        super().__init__("visibility of", queues, queue, concurrency, retry, background)
-        self.source_queue = queue
+        super().__init__(queues, queue, concurrency, retry, background)
         self._left_behind = left_behind  # what no other actor could hand back
 
     def _finish(self) -> Receiving:

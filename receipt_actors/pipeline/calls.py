@@ -1,4 +1,4 @@
-"""``CallsOnThreads``: how clients that can only block are called, as all others are, without blocking an actor."""
+"""``CallsOnThreads``: calls clients that can only block without blocking an actor."""
 
 from __future__ import annotations
 

@@ -1,14 +1,12 @@
-"""The consumer: takes messages from one source queue and hands them over to ``in_flight``, a receive at a time.
+"""The consumer: takes messages from one source queue and hands them to ``in_flight``, a receive at a time.
 
-It asks ``in_flight`` for credits before each, so nothing is received that there is no room for. A corrupt copy (MD5) is
-left for redelivery. A crash of it forgets a receive under way: those messages come back by their visibility timeout.
-When its supervisor ends it, a receive under way is finished, and what that brings is handed back, if there is time.
+It asks for credits before each. A corrupt copy (MD5) is left for redelivery. A crash forgets a receive under way: its
+messages come back by their visibility timeout. A shutdown finishes it and hands the messages back, if there is time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from receipt_actors.domain.messages import Submission, Unanswerable, is_intact, parse_submission
@@ -27,13 +25,6 @@ from receipt_actors.telemetry.tracing import tracer_of
 EMPTY_RECEIVE_SECONDS = 0.1  #: between two receives that bring nothing
 PAUSE_SECONDS = 0.1  #: before asking for credits where they are granted by an actor that is being restarted
 _RECEIVE = "receive"  # label of a receive
-
-
-@dataclass(frozen=True, slots=True)
-class _PauseOver:
-    """To itself: send this to ``in_flight`` now."""
-
-    request: ReserveCredits | Received
 
 
 class Consumer(GenServer):
@@ -83,9 +74,9 @@ class Consumer(GenServer):
         self.send_request(IN_FLIGHT, request, request)
 
     def handle_info(self, message: Any) -> Any:
-        if not isinstance(message, _PauseOver):
+        if not isinstance(message, ReserveCredits | Received):
             return super().handle_info(message)
-        self._ask(message.request)
+        self._ask(message)  # its pause is over
         return None
 
     def handle_reply(self, label: Any, value: Any) -> None:
@@ -94,12 +85,12 @@ class Consumer(GenServer):
         elif isinstance(value, CreditsGranted):
             self._receive(value.count)
         else:
-            self.send_after(self._pause_seconds, _PauseOver(self._wish()))
+            self.send_after(self._pause_seconds, self._wish())
 
     def handle_failure(self, label: Any, reason: ExitReason) -> None:
         if label != _RECEIVE:
             # What has never got there is sent once more; what the one before had got is in the table.
-            self.send_after(PAUSE_SECONDS, _PauseOver(label if reason is NO_PROCESS else self._wish()))
+            self.send_after(PAUSE_SECONDS, label if reason is NO_PROCESS else self._wish())
             return
         assert isinstance(reason, Crash)
         if not isinstance(reason.exception, QueueUnavailable | QueueRefused):

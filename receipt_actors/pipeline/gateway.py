@@ -1,21 +1,16 @@
 """``Gateway``: the base of every actor that owns access to a service.
 
-It owns the requests that wait and those under way, a bounded pool of I/O threads (used where there is no way to call
-without a thread that waits), the retries and the breaker. It promises one answer for each request: the service's, or a
-``GatewayFailure``. A crash of it forgets the requests under way; whoever asked learns that it ended and asks its
-successor.
+It owns the waiting requests and those under way, a pool of I/O threads (for clients that can only block), retries and
+the breaker. Each request gets one answer: the service's, or a ``GatewayFailure``. A crash forgets the requests under
+way; whoever asked learns of it and asks the successor.
 
-A request leaves at once when it is quiet. Where many come, a batching gateway sends batches that are not full at most
-every ``pace_seconds``: the others gather meanwhile, which costs them milliseconds, and saves requests.
+A message whose requests fail while others are answered is a **suspect** (``domain.sending``). Suspects have a small
+share of the requests under way, and say nothing about the service. A redelivered suspect is tried once; but as often
+as any other for a minute after a suspect was answered, for then the service may fail at random.
 
-A message whose requests fail while those of others are answered is a **suspect** (``domain.sending``). Suspects have a
-small share of the requests under way, grow no queue, and say nothing about the service. A redelivered suspect is one
-from the beginning, and is tried once; but as often as any other for a minute after a suspect was answered, for then
-the service may fail at random.
-
-While the breaker is open requests are **kept**, uncounted: an outage costs no attempts, and no message. At each try a
-request that was never made is sent (``in_flight`` is asked to let a message in for it), and one of those kept; a
-suspect, where there is nothing else. Where all limits are lent to others nobody can try, and the outage is forgotten.
+While the breaker is open requests are **kept**, uncounted: an outage costs no attempts. Each try sends a new request
+(``in_flight`` lets a message in for it) and a kept one, or a suspect where there is nothing else. A gateway whose
+limits are all lent to others cannot try, and forgets the outage.
 """
 
 from __future__ import annotations
@@ -24,6 +19,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from math import inf
 from typing import Any, ClassVar, TypeAlias
 
@@ -76,31 +72,19 @@ DISPATCH = IdleTimeout(0)
 BlockingCall: TypeAlias = tuple[Callable[..., object], Sequence[object]]
 
 
+@dataclass(slots=True, eq=False)
 class Job:
     """A request on its way: who waits for the answer, and how often it has been tried."""
 
-    __slots__ = (
-        "attempts",
-        "failed_since",
-        "from_",
-        "has_failed",
-        "is_suspect",
-        "number",
-        "request",
-        "sent_at_seconds",
-        "was_suspect",
-    )
-
-    def __init__(self, request: Any, from_: From) -> None:
-        self.request = request
-        self.from_ = from_
-        self.attempts = 0
-        self.number = 0  # of the request that was sent last, among the gateway's
-        self.has_failed = False
-        self.failed_since = 0  # see ``is_held_against``
-        self.is_suspect = False
-        self.was_suspect = False  # in a delivery before this one
-        self.sent_at_seconds = 0.0  # monotonic; of the first one of a batch, when that was sent last
+    request: Any
+    from_: From
+    attempts: int = 0
+    number: int = 0  #: of the request that was sent last, among the gateway's
+    has_failed: bool = False
+    failed_since: int = 0  #: see ``is_held_against``
+    is_suspect: bool = False
+    was_suspect: bool = False  #: in a delivery before this one
+    sent_at_seconds: float = 0.0  #: monotonic; of the first one of a batch, when that was sent last
 
 
 class ToItself(From):
@@ -118,26 +102,12 @@ class ToItself(From):
         self._take(value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Retry:
-    """To itself: the pause of this job is over."""
+class _Due(Enum):
+    """To itself, as is a ``Job`` whose pause is over."""
 
-    job: Job
-
-
-@dataclass(frozen=True, slots=True)
-class _RateAllows:
-    """To itself: the next request is within the rate limit now."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Gathered:
-    """To itself: what has gathered is sent now, full or not."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Try:
-    """To itself: the breaker's pause is over."""
+    SEND_WITHIN_RATE = "the next request is within the rate limit now"
+    SEND_GATHERED = "what has gathered is sent now, full or not"
+    TRY = "the breaker's pause is over"
 
 
 class Gateway(GenServer):
@@ -190,57 +160,51 @@ class Gateway(GenServer):
         self._try_timer: Timer | None = None
         self._yielding: list[From] = []  # who waits for no more to be under way than the limits allow
 
-    # --- what a subclass says ---
-
     def take_batch(self) -> list[Job]:
-        """Take from the front of what is ready what goes into one call; one job unless overridden."""
+        """Take the jobs of one call from the front; one job unless overridden."""
         return [self._ready.popleft()]
 
     def leaves_at_once(self) -> bool:
-        """Tell whether the next batch is not worth waiting for others; something is ready."""
+        """Return whether the next batch should not wait for others; something is ready."""
         return len(self._ready) >= self.batch_entries
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
-        """Return the client's call that carries out the batch."""
+        """Return the client's call for the batch."""
         raise NotImplementedError
 
     def carry_out(self, batch: tuple[Job, ...]) -> None:
-        """Have the batch carried out; its ``handle_reply`` or failure follows. No thread waits where there is a way."""
+        """Have the batch carried out; its ``handle_reply`` or failure follows."""
         function, args = self.blocking_call(batch)
         self.run_async(batch, self._calls.begin, function, args, {})
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Answer each job of the batch, or give it to ``retry``."""
+        """Answer each job of the batch, or ``retry`` it."""
         raise NotImplementedError
 
     def message_of(self, job: Job) -> Hashable:
-        """Return what tells the job's message from others; the breaker counts by it."""
+        """Return the message's identity, by which the breaker counts."""
         return id(job.from_)
 
     def trouble_in(self, answer: Any) -> UnavailableError | None:
-        """Say whether an answer is the service's own trouble, and as good as none. ``settle`` gets all others."""
+        """Return the service's own trouble in an answer; ``settle`` gets all other answers."""
         return None
 
     def answered_at_seconds(self, answer: Any) -> float:
-        """Return the monotonic time at which an answer came, where that is known better than by now."""
+        """Return the monotonic time at which the answer came."""
         return self.clock.monotonic()
 
     @property
     def stops_receiving(self) -> bool:
-        """Whether an outage of this service is a reason to receive nothing, now."""
+        """Whether an outage of this service stops receiving, now."""
         return True
 
     @property
     def concurrency(self) -> int:
-        """How many calls may be under way at once, now."""
         return self._concurrency
 
     @property
     def rate(self) -> RateLimit | None:
-        """How many may be made a second, now."""
         return self._rate
-
-    # --- life ---
 
     def init(self) -> Any:
         self.cast(IN_FLIGHT, ServiceAvailable(self.service))
@@ -265,12 +229,10 @@ class Gateway(GenServer):
 
     @property
     def waiting(self) -> int:
-        """How many requests wait, for whatever."""
         return len(self._ready) + len(self._pausing) + len(self._kept) + len(self._suspects)
 
     @property
     def is_idle(self) -> bool:
-        """Tell whether nobody waits for an answer."""
         return not self.ref.process.unanswered_calls
 
     def outside_view(self) -> ServiceOverview:
@@ -294,8 +256,6 @@ class Gateway(GenServer):
             "rate_per_second": None if self.rate is None else self.rate.per_second,
         }
 
-    # --- requests in ---
-
     def handle_call(self, request: Any, from_: From) -> Any:
         if isinstance(request, DescribeService):
             is_available = self._breaker.is_closed
@@ -309,7 +269,6 @@ class Gateway(GenServer):
         return DISPATCH
 
     def accept(self, job: Job) -> None:
-        """Queue a job and see to it that it is sent."""
         if self.isolates and not job.has_failed and self.message_of(job) in self._known_suspects:
             job.is_suspect = job.was_suspect = job.has_failed = True
             job.failed_since = self._sent
@@ -349,7 +308,7 @@ class Gateway(GenServer):
         wait_seconds = self._next_partial_at_seconds - self.clock.monotonic()
         if wait_seconds > 0 and not self._is_gathering:
             self._is_gathering = True
-            self.send_after(wait_seconds, _Gathered())
+            self.send_after(wait_seconds, _Due.SEND_GATHERED)
         return wait_seconds > 0
 
     def _must_wait_for_rate(self) -> bool:
@@ -359,11 +318,10 @@ class Gateway(GenServer):
         wait_seconds = rate.wait_seconds(self.clock.monotonic())
         if wait_seconds > 0 and not self._waits_for_rate:
             self._waits_for_rate = True
-            self.send_after(wait_seconds, _RateAllows())
+            self.send_after(wait_seconds, _Due.SEND_WITHIN_RATE)
         return wait_seconds > 0
 
     def _send_next(self) -> tuple[Job, ...] | None:
-        """Send one batch and return it; None when nothing waits."""
         while self._ready:
             if batch := self._wanted(self.take_batch()):
                 return self._send(batch)
@@ -397,8 +355,6 @@ class Gateway(GenServer):
             self._rate = rate.taken(now)
         self.carry_out(batch)
         return batch
-
-    # --- answers ---
 
     def handle_reply(self, label: Any, value: Any) -> Any:
         self._is_back(label)
@@ -452,7 +408,11 @@ class Gateway(GenServer):
         may_be_its_own = error.was_sent and not error.is_about_the_rate
         held = {job for job in batch if may_be_its_own and self._is_held_against(job)}
         for job in batch:
-            self._note_failure(job, is_held=job in held)
+            job.has_failed = True
+            job.failed_since = self._sent
+            if job in held and self.isolates:
+                job.is_suspect = True
+                self._known_suspects[self.message_of(job)] = True
         unsettled = [job for job in batch if not (job in held or job.is_suspect)]
         if unsettled:
             self._breaker = self._breaker.failed(
@@ -473,18 +433,10 @@ class Gateway(GenServer):
             self._wait_and_try()
 
     def _is_held_against(self, job: Job) -> bool:
-        """Tell whether a failure is the message's own."""
         return is_held_against(job.failed_since if job.has_failed else job.number, self._last_answered)
 
-    def _note_failure(self, job: Job, *, is_held: bool) -> None:
-        job.has_failed = True
-        job.failed_since = self._sent
-        if is_held and self.isolates:
-            job.is_suspect = True
-            self._known_suspects[self.message_of(job)] = True
-
     def _try_later(self, job: Job, error: UnavailableError, at_least_seconds: float, *, is_held: bool) -> None:
-        """Try again after a pause; or give up, but not what was not sent, nor while an outage may have just begun."""
+        """Retry after a pause; give up only on what was sent, and not while an outage may have begun."""
         may_be_an_outage = self._breaker.failures > 0 if job.is_suspect else self._breaker.is_spread
         is_fair = is_held or (error.was_sent and not may_be_an_outage)
         detail = str(error)
@@ -497,7 +449,7 @@ class Gateway(GenServer):
             self._pause(job, detail, max(LAST_PAUSE_SECONDS, at_least_seconds))
 
     def retry(self, job: Job, detail: str, *, at_least_seconds: float = 0.0, given_up: object = None) -> None:
-        """Try a job again after a pause; when that has been done often enough answer ``given_up`` (or ``GaveUp``)."""
+        """Retry after a pause; after enough attempts answer ``given_up`` (or ``GaveUp``)."""
         job.attempts += 1
         pause_seconds = self._retry.pause_seconds(job.attempts, at_least_seconds=at_least_seconds)
         if pause_seconds is None:
@@ -511,32 +463,29 @@ class Gateway(GenServer):
         logger.info("%s: tried again in %.1f s: %s", self.service, pause_seconds, detail, extra=fields)
         self._statistics.entry_retried(self.service)
         self._pausing[job] = None
-        self.send_after(pause_seconds, _Retry(job))
+        self.send_after(pause_seconds, job)
 
     def give_up(self, job: Job, answer: object) -> None:
-        """Answer a job that has been tried often enough."""
         job.from_.reply(answer)
 
     def handle_info(self, message: Any) -> Any:
         match message:
-            case _Retry(job):
-                if job in self._pausing:  # else an outage was over before
-                    del self._pausing[job]
-                    self.accept(job)
-            case _Gathered():
+            case Job():
+                if message in self._pausing:  # else an outage was over before
+                    del self._pausing[message]
+                    self.accept(message)
+            case _Due.SEND_GATHERED:
                 self._is_gathering = False
-            case _RateAllows():
+            case _Due.SEND_WITHIN_RATE:
                 self._waits_for_rate = False
             case _ if message is TIMEOUT:
                 self._dispatch()
                 return None
-            case _Try():
+            case _Due.TRY:
                 self._try_service()
             case _:
                 return super().handle_info(message)
         return DISPATCH
-
-    # --- while the breaker is open ---
 
     def _outage_begins(self, error: UnavailableError) -> None:
         self._unavailable_since_seconds = self.clock.time()
@@ -578,7 +527,7 @@ class Gateway(GenServer):
         self.cast(IN_FLIGHT, self._outage(self._new_tries if is_wanted else 0))
         if self._try_timer is not None:
             self._try_timer.cancel()
-        self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Try())
+        self._try_timer = self.send_after(self._breaker.pause_seconds(self.clock.monotonic()), _Due.TRY)
 
     def _outage(self, wanted_messages: int = 0) -> ServiceUnavailable:
         return ServiceUnavailable(self.service, wanted_messages, self.stops_receiving, self.source_queue)

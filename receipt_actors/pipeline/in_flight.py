@@ -1,31 +1,25 @@
 """``InFlight``: which messages are in flight, how many more may come in, and what becomes of each.
 
-It owns the table of messages, their processors and their visibility timeouts; the credits, so that consumers never take
-in more than the limits allow; and the gate (``domain.admission``), which closes while a service is unavailable, while
-an operator has paused it, while the limits are lent to other nodes, or for good when the process stops.
+It owns the table of messages, their processors and visibility timeouts; the credits, which keep consumers within the
+limits; and the gate (``domain.admission``), closed in an outage, in a pause, without limits, or for good at the end.
 
-It has a processor started for each message that a consumer hands over. Of one group of a FIFO queue one message at a
-time has a processor; the others wait in the table. When that one is handed back, those behind it are handed back as
-well: they are visible at once, but the queue gives none of them before the one that is hidden, so the order is kept.
-
-What a processor's end means:
+Of one group of a FIFO queue one message at a time has a processor; the others wait in the table. When it is handed
+back, those behind it are too: visible at once, but the queue keeps them behind the hidden one, so the order holds.
 
 ======================  ============================================================================================
-it ended                then the message
+a processor ended       then the message
 ======================  ============================================================================================
 ``normal``              is deleted or moved, and the next one of its group begins
-``shutdown: HandBack``  is handed back later: the more often it was received, the later
-``shutdown``            is handed back at once, for another process, or the node that does the work now, to take;
-                        later, if it was received often already: a pipeline that is restarted again and again must not
-                        use up its receives
-crash, killed           is counted and logged with its id, and handed back later: a poisonous message comes back less
-                        and less often and ends in the dead-letter queue, while no other is disturbed
+``shutdown: HandBack``  is handed back: the more often it was received, the later it is visible
+``shutdown``            is handed back at once for another process; later after many receives, which restarts must
+                        not use up
+crash, killed           is counted, logged and handed back later: a poisonous message comes back less and less often
+                        and ends in the dead-letter queue
 ======================  ============================================================================================
 
-A crash forgets all of it but the table, which its successor takes over. The outages are asked for at the gateways, and
-nothing is granted before they have answered. Until the receives are over, up to 10 messages a consumer too many may
-come in. If it is told to end before the processors (its supervisor gives up, and the pipeline ends them next) it hands
-back what is still in flight.
+A crash forgets all but the table, which the successor takes over. It asks the gateways for outages before it grants
+anything. Until receives under way are over, up to 10 messages a consumer too many may come in. If it ends before the
+processors do, it hands back what is in flight.
 """
 
 from __future__ import annotations
@@ -108,14 +102,9 @@ class _LookForProgress:
     finished: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Tick:
-    """To itself: look for messages to extend."""
-
-
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A message in flight; told from others by identity. It is also the label of the requests to extend it."""
+    """A message in flight; identity matters. It is also the label of the requests to extend it."""
 
     source: Source
     message_id: str
@@ -136,10 +125,7 @@ Table: TypeAlias = dict[Entry, None]
 
 
 def left_behind(table: Table, queue: str, rng: random.Random) -> list[ChangeVisibility]:
-    """Take the messages of a queue out of a table whose owner was killed, and say how each is handed back.
-
-    For the visibility batcher, which ends last.
-    """
+    """Take a queue's messages out of a table whose owner was killed; return how each is handed back."""
     entries = [entry for entry in table if entry.source.queue == queue]
     for entry in entries:
         del table[entry]
@@ -190,8 +176,6 @@ class InFlight(GenServer):
         self._yielding: list[From] = []  # who waits for no more to be in flight than the limits allow
         self._pausing: list[From] = []  # who waits for receives under way to be over
 
-    # --- after a restart ---
-
     def init(self) -> Continue:
         self._tick_later()
         return Continue()
@@ -231,8 +215,6 @@ class InFlight(GenServer):
     def _heard(self, name: Name) -> None:
         self._not_heard.discard(name)
         self._look_again()
-
-    # --- what others ask ---
 
     def handle_call(self, request: Any, from_: From) -> Any:
         match request:
@@ -291,8 +273,6 @@ class InFlight(GenServer):
             "not_heard": sorted(map(str, self._not_heard)),
         }
 
-    # --- what others tell ---
-
     def handle_cast(self, request: Any) -> Any:
         match request:
             case ServiceUnavailable():
@@ -322,7 +302,7 @@ class InFlight(GenServer):
                 if self._finished == finished and services and not self._credits.reserved:
                     self._answer(self._closers, StuckInOutage(len(self._table), services))
                 self._look_for_progress()
-            case _Tick():
+            case "tick":
                 self._extend()
                 self._tick_later()
             case Down(monitor, ref, reason):
@@ -336,8 +316,6 @@ class InFlight(GenServer):
             case _:
                 return super().handle_info(message)
         return None
-
-    # --- messages come ---
 
     def _received(self, received: Received) -> None:
         if not received.is_last:
@@ -417,10 +395,7 @@ class InFlight(GenServer):
             self._credits.left(consumer, source_queue)
             self._receives.left(consumer, source_queue)
 
-    # --- messages go ---
-
     def _over(self, entry: Entry, reason: ExitReason) -> None:
-        """Do what follows from the end of a message's processor."""
         del self._table[entry]
         self._credits.finished(entry.source.queue)
         self._finished += 1
@@ -438,7 +413,7 @@ class InFlight(GenServer):
             self._leave_line(entry.group, is_finished=isinstance(reason, Normal))
 
     def _leave_line(self, group: tuple[str, str], *, is_finished: bool) -> None:
-        """Take the first one out of its line: the next one begins, or all behind it leave with it."""
+        """Take the first out of its line: the next one begins, or all behind it leave with it."""
         line = self._lines[group]
         line.popleft()
         if line and is_finished:
@@ -475,7 +450,7 @@ class InFlight(GenServer):
         self._hand_back(entry, Reason.GROUP_HANDED_BACK, 0, "one before it in its group comes again")
 
     def _hand_back(self, entry: Entry, why: Reason, seconds: int, detail: str | None = None) -> None:
-        """Hand a message back, and log and trace it with a detail, unless its processor has done so."""
+        """Hand a message back; with a detail log and trace it, for its processor has not."""
         if not entry.is_lost:
             self._change(entry, seconds, entry.message_id)
         logger.debug("message %s handed back for %d s: %s", entry.message_id, seconds, why)
@@ -501,10 +476,8 @@ class InFlight(GenServer):
                 self._hand_back(entry, Reason.CRASHED, _seconds_later(entry, Reason.CRASHED, self._rng))
             self._table.clear()
 
-    # --- visibility timeouts ---
-
     def _tick_later(self) -> None:
-        self.send_after(self._timeout_seconds / TICKS_PER_TIMEOUT, _Tick())
+        self.send_after(self._timeout_seconds / TICKS_PER_TIMEOUT, "tick")
 
     def _extend(self) -> None:
         now = self.clock.monotonic()
@@ -515,13 +488,11 @@ class InFlight(GenServer):
                 entry.extend_at_seconds = now + self._timeout_seconds / 2
                 self._change(entry, self._timeout_seconds, entry)
 
-    # --- outages and receives ---
-
     def _note_outage(self, outage: ServiceUnavailable) -> None:
         self._outages = self._outages.begun(outage.service, outage.source_queue, stops_receiving=outage.stops_receiving)
 
     def _receive_over(self, received: Received) -> None:
-        """Take back what was reserved; tell once that receives fail, and once that they do not any more."""
+        """Take back what was reserved; tell once that receives fail, and once that they succeed again."""
         consumer, source_queue, failure = received.consumer, received.source.queue, received.failure
         now, count = self.clock.monotonic(), len(received.messages)
         if failure is None:
@@ -539,10 +510,7 @@ class InFlight(GenServer):
         logger.log(level, "%s", summary)
         self.cast(INCIDENTS, Noticed(kind, f"receive from {source_queue}", summary))
 
-    # --- what follows ---
-
     def _look_again(self) -> None:
-        """Let the next consumers receive, as far as there is room; or, when closed, say so once all is done."""
         self._receives.looked(self._outages, self.clock.monotonic())
         reserved, max_in_flight = self._credits.reserved, self._limits.current.max_in_flight
         if self._is_releasing and not reserved:  # else a receive under way would take the same messages again
@@ -566,7 +534,7 @@ class InFlight(GenServer):
         return not self._is_closed and not self._is_shut()
 
     def _is_shut(self) -> bool:
-        """Tell whether not even a single message may be taken in, to see whether a service is back."""
+        """Return whether not even a single message may be taken in to try a service."""
         return self._limits.is_paused or not self._limits.are_held(self.clock.boottime())
 
     def _tell(self, grant: Grant[Ref] | None) -> None:
@@ -575,7 +543,7 @@ class InFlight(GenServer):
             self._asking.pop(consumer).reply(CreditsGranted(credits))
 
     def _look_for_progress(self) -> None:
-        """Where the process stops in an outage, look in a while whether anything can be finished all the same."""
+        """When the process stops in an outage, look later whether anything can still finish."""
         if self._closers and self._outages.services and not self._looks_for_progress:
             self._looks_for_progress = True
             self.send_after(STUCK_SECONDS, _LookForProgress(self._finished))

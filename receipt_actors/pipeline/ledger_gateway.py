@@ -1,12 +1,10 @@
 """The ledger gateway: the one actor that has claims made and looked up.
 
-It owns the requests to the ledger, as many at once as the limits allow, their retries, and the claims that are known,
-by which replays of *other* submissions are refused without a call. A crash forgets all that: a claim whose answer was
-forgotten is recognised by the ledger as the submission's own.
+It owns the requests to the ledger, their retries, and the known claims, by which replays of *other* submissions are
+refused without a call. A crash forgets them: the ledger recognises a submission's own claim.
 
-Where many claims come they go in batches, each transaction at most once in a batch. What a batch did not put a single
-claim decides, for it returns what stands in the way; so does what has failed before, lest one entry that spoils its
-batch, each time anew, spoils everybody else's claims. Where the ledger takes no batches all claims go one by one.
+Claims go in batches, a transaction at most once in each. What a batch did not put is claimed alone, which returns what
+is in the way; so is what failed before, for one bad entry may spoil its batch each time.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar
 
@@ -43,14 +42,9 @@ PACE_SECONDS = 0.01  #: what a claim waits for others at most
 BATCHES_AGAIN_SECONDS = 600.0  #: after a ledger has refused batches; an operator may have allowed them meanwhile
 
 
+@dataclass(slots=True, eq=False)
 class _LedgerJob(Job):
-    """A claim or a look-up on its way."""
-
-    __slots__ = ("goes_alone",)
-
-    def __init__(self, request: ClaimTransaction | LookUpTransaction, from_: From) -> None:
-        super().__init__(request, from_)
-        self.goes_alone = isinstance(request, LookUpTransaction)
+    goes_alone: bool = False
 
 
 class LedgerGateway(Gateway):
@@ -78,7 +72,7 @@ class LedgerGateway(Gateway):
         obstacle = self._known.obstacle(request.item)
         if obstacle is not None:
             return IdleTimeout(0, obstacle)
-        self.accept(_LedgerJob(request, from_))
+        self.accept(_LedgerJob(request, from_, goes_alone=isinstance(request, LookUpTransaction)))
         return DISPATCH
 
     def message_of(self, job: Job) -> Hashable:
@@ -89,7 +83,6 @@ class LedgerGateway(Gateway):
         return self._goes_alone(self._ready[0]) or super().leaves_at_once()
 
     def take_batch(self) -> list[Job]:
-        """See ``Gateway``. What may not go along keeps its place; what is known by now needs no call any more."""
         ready = self._ready
         batch: dict[str, Job] = {}  # by transaction id
         passed_over = []
@@ -116,7 +109,6 @@ class LedgerGateway(Gateway):
         )
 
     def blocking_call(self, batch: Sequence[Job]) -> BlockingCall:
-        """See ``Gateway``. A claim that has no company is a single one: it says at once what stands in the way."""
         if len(batch) > 1:
             return self._ledger.claim_all, ([job.request.item for job in batch],)
         (job,) = batch
@@ -125,7 +117,6 @@ class LedgerGateway(Gateway):
         return self._ledger.get, (job.request.item.transaction_id,)
 
     def settle(self, batch: Sequence[Job], answer: Any) -> None:
-        """Say whose the transaction is, and remember it; or have a single claim find out."""
         if len(batch) > 1:
             outcomes: Sequence[ClaimOutcome] = answer
             for job, outcome in zip(batch, outcomes, strict=True):
@@ -149,12 +140,9 @@ class LedgerGateway(Gateway):
                 self.retry(job, f"{code}: {detail}")
             case _:
                 assert outcome is TAKEN
-                self._claim_alone(job)
-
-    def _claim_alone(self, job: Job) -> None:
-        assert isinstance(job, _LedgerJob)
-        job.goes_alone = True
-        self.accept(job)
+                assert isinstance(job, _LedgerJob)
+                job.goes_alone = True
+                self.accept(job)
 
     def _reply(self, job: Job, owned: Owned, owner: Standing | None) -> None:
         if owner is not None:
@@ -164,18 +152,11 @@ class LedgerGateway(Gateway):
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
         if not isinstance(reason, Crash) or not isinstance(reason.exception, BatchesRefused):
             return super().handle_failure(label, reason)
-        self._batches_refused(reason.exception)
-        return self.handle_reply(label, [TAKEN] * len(label))  # it is there, and each is claimed alone
-
-    def _batches_refused(self, refusal: BatchesRefused) -> None:
-        now = self.clock.monotonic()
+        now, refusal = self.clock.monotonic(), reason.exception
         if now >= self._batches_from_seconds:
-            logger.warning(
-                "the ledger takes no batches of claims, which go one by one for the next %.0f min (does the role allow "
-                "dynamodb:PartiQLInsert?): %s",
-                BATCHES_AGAIN_SECONDS / 60,
-                refusal,
-            )
-            summary = f"the ledger takes no batches of claims (does the role allow dynamodb:PartiQLInsert?): {refusal}"
-            self._notice(IncidentKind.CONFIGURATION, summary)
+            told = "the ledger takes no batches of claims (does the role allow dynamodb:PartiQLInsert?)"
+            minutes = BATCHES_AGAIN_SECONDS / 60
+            logger.warning("%s, which go one by one for the next %.0f min: %s", told, minutes, refusal)
+            self._notice(IncidentKind.CONFIGURATION, f"{told}: {refusal}")
         self._batches_from_seconds = now + BATCHES_AGAIN_SECONDS
+        return self.handle_reply(label, [TAKEN] * len(label))  # it is there, and each is claimed alone

@@ -1,8 +1,4 @@
-"""The mover: responsible for one message that cannot be answered; has it sent to the dead-letter queue, then deleted.
-
-No validator is started for such a message (not JSON, fields missing, ...), but it must not be lost either. See
-``processor`` for what a crash forgets.
-"""
+"""The mover: has one message that cannot be answered sent to the dead-letter queue, then deleted."""
 
 from __future__ import annotations
 
@@ -20,5 +16,4 @@ class Mover(Processor):
         self._unanswerable = unanswerable
 
     def work(self) -> Work:
-        """Move the message at once."""
         return self.move(self._unanswerable)

@@ -1,13 +1,8 @@
 """Submissions of an embedding program whose answers it waits for.
 
-The validator of a submission resolves it: with the answers, once the post queue has confirmed them, or with why there
-is none. Answers are on the post queue all the same, so a program that ends meanwhile loses none.
-
-The actor system keeps the table, so no crash of an actor forgets who waits. What the program does not hold any more is
-not in it.
-
-Two that ask the same wait as one. What is asked is more than whose the claim is: of several transactions of a receipt
-each has its answer, and one that comes by another source queue, or names another post queue, may get another one.
+The validator resolves a submission once the post queue has confirmed the answers, or with why there is none. The actor
+system keeps the table, weakly, so that no crash forgets it. Two submissions share one ``Pending`` only if they ask the
+same: transaction, product, source and post queue included.
 """
 
 from __future__ import annotations
@@ -63,8 +58,6 @@ class Pending:
 
 
 class PendingSubmissions:
-    """All of them, by what is asked; see the module."""
-
     def __init__(self) -> None:
         self._pending: WeakValueDictionary[_Key, Pending] = WeakValueDictionary()
         self._lock = threading.Lock()  # over the table; programs submit on any thread
@@ -82,20 +75,17 @@ class PendingSubmissions:
             return pending
 
     def answered(self, submission: Submission, source_queue: str, results: Sequence[Result]) -> None:
-        """Tell who waits, if anybody does: these were posted."""
         pending = self._resolved(submission, source_queue)
         if pending is not None:
             posted = (parse_result(result_message(submission, result)) for result in results)
             pending._answers.set_result(tuple(each for each in posted if each is not None))
 
     def not_answered(self, submission: Submission, source_queue: str, why: Unanswerable) -> None:
-        """Tell who waits, if anybody does: there will be no answer."""
         pending = self._resolved(submission, source_queue)
         if pending is not None:
             pending._answers.set_exception(NotAnswered(why.reason, why.detail))
 
     def end(self) -> None:
-        """Tell everybody: nothing is validated here any more."""
         with self._lock:
             self._has_ended = True
             pending = list(self._pending.values())
@@ -111,7 +101,6 @@ class PendingSubmissions:
 
 
 def pending_submissions_of(system: ActorSystem) -> PendingSubmissions:
-    """Return the table of an actor system; each has its own."""
     table: PendingSubmissions | None = system.terms.get(PendingSubmissions)
     return system.terms.setdefault(PendingSubmissions, PendingSubmissions()) if table is None else table
 

@@ -1,12 +1,9 @@
 """``Processor``: the base of the short-lived actors that are responsible for one source message each.
 
-It owns the message until it is deleted, moved or handed back. What it does is one generator, ``work``, which reads from
-top to bottom: ``answer = yield from self.ask(...)``. No thread waits meanwhile: each answer is a message, which resumes
-the generator. When the actor that was asked has ended, its successor is asked; if there is none for too long, the
-message is handed back. So it is where a service does not answer, whatever ``work`` was about to do.
-
-A crash of it forgets everything; ``in_flight`` sees it and hands the message back. That is why processors are
-temporary: redelivery is their restart.
+It owns the message until it is deleted, moved or handed back. ``work`` is a generator that no thread waits in: each
+answer resumes it (``answer = yield from self.ask(...)``). When an actor that was asked ends, its successor is asked; if
+that takes too long, or a service does not answer, the message is handed back. A crash forgets everything: ``in_flight``
+hands the message back, and redelivery is the restart.
 """
 
 from __future__ import annotations
@@ -53,20 +50,13 @@ Work: TypeAlias = Generator[None, None, Stop]
 
 @dataclass(slots=True, eq=False)
 class Question:
-    """A request of ``work``, and its answer once that has come. It is told from others by identity."""
+    """A request of ``work``, and its answer; identity matters."""
 
     destination: Name
     request: object
     then: Callable[[Any], object] | None = None  #: called with the answer as soon as it comes
     answer: Any = None
     tries: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _AskAgain:
-    """To itself: the pause is over."""
-
-    question: Question
 
 
 class Processor(GenServer):
@@ -83,24 +73,20 @@ class Processor(GenServer):
         self.tracer = tracer_of(self.system)
         self._span: DeliverySpan | None = None  # of this delivery, once it is needed
 
-    # --- what a subclass says ---
-
     def work(self) -> Work:
-        """Do what is to be done about the message, and end with ``delete``, ``move`` or ``hand_back``."""
+        """Work on the message, and end with ``delete``, ``move`` or ``hand_back``."""
         raise NotImplementedError
 
     def unsent(self, question: Question, failure: Refused) -> Unanswerable | None:
-        """Say why the message is unanswerable where a queue refuses what was to be posted; None: hand it back."""
+        """Return why the message is unanswerable where a queue refuses a post; None: hand it back."""
         return None
 
-    def log_answered(self, seconds: float) -> None:
-        """Tell what was answered, if anything was."""
+    def log_answered(self, seconds: float) -> None: ...
 
-    def not_answered(self, why: Unanswerable) -> None:
-        """Tell the program that waits for an answer, if it is this one, that there will be none."""
+    def not_answered(self, why: Unanswerable) -> None: ...
 
     def whole_delivery(self) -> ReceivedMessage:
-        """Return the delivery with its body, for the dead-letter queue; a subclass may keep it in another form."""
+        """Return the delivery with its body; a subclass may keep it in another form."""
         return self.delivery
 
     def describe_state(self) -> dict[str, object]:
@@ -116,7 +102,6 @@ class Processor(GenServer):
         }
 
     def traced_fields(self) -> dict[str, object]:
-        """Return what is known of the message, by the names of ``telemetry.tracing``."""
         return {
             "message_id": self.delivery.message_id,
             "receive_count": self.delivery.approximate_receive_count,
@@ -124,10 +109,7 @@ class Processor(GenServer):
         }
 
     def finished(self, delivery: FinishedDelivery) -> FinishedDelivery:
-        """Add what else is known of the delivery, which is over."""
         return delivery
-
-    # --- steps ---
 
     def init(self) -> Continue | None:
         how = self._begin(self.work())
@@ -137,18 +119,17 @@ class Processor(GenServer):
         return term
 
     def enter(self, step: str) -> None:
-        """Note that a step begins, for the statistics: ``verifying``, ``claiming``, ..."""
         self._steps.append((step, self.clock.monotonic()))
 
     def trace(self, event: str, **fields: object) -> None:
-        """Tell who traces of an event. To be called where ``tracer.is_on`` only: it takes its time."""
+        """Trace an event. Call it only where ``tracer.is_on``: it takes its time."""
         if self.tracer.wants(event):
             if self._steps:
                 fields["seconds"] = self.clock.monotonic() - self._steps[-1][1]
             self.tracer.emit(event, {**self.traced_fields(), **fields}, self._since_seconds)
 
     def traceparent(self) -> str | None:
-        """Return the trace context to hand on with what is sent, if the message came with one."""
+        """Return the trace context to hand on, if the message came with one."""
         parent = trace_context_of(self.delivery)
         if parent is None:
             return None
@@ -162,7 +143,6 @@ class Processor(GenServer):
         return self._span
 
     def _tell_exporter(self, fate: str, reason: Reason | None) -> None:
-        """Export the delivery, which is over. To be called only if there is an exporter of traces."""
         exporter = self.tracer.exporter
         assert exporter is not None
         span = self._begin_span(exporter)
@@ -178,7 +158,7 @@ class Processor(GenServer):
         span.end(self.finished(delivery))
 
     def ask(self, *questions: Question) -> Generator[None, None, Sequence[Any]]:
-        """Ask all of this at once and return the answers, in the same order."""
+        """Ask all questions at once and return the answers in their order."""
         self._open.update(questions)
         for question in questions:
             self._send(question)
@@ -186,11 +166,9 @@ class Processor(GenServer):
         return [question.answer for question in questions]
 
     def posting(self, queue: str, message: OutgoingMessage, then: Callable[[Any], object] | None = None) -> Question:
-        """Return the question that sends a message to a queue, by its batcher, which is started if need be."""
         return Question(result_batcher_name(queue), SendMessage(message), then)
 
     def move(self, unanswerable: Unanswerable) -> Work:
-        """Move the message to the dead-letter queue: send it there, then delete it."""
         dead_letter_queue = self.source.dead_letter_queue
         if dead_letter_queue is None:
             self.not_answered(unanswerable)
@@ -204,7 +182,6 @@ class Processor(GenServer):
         return (yield from self.delete())
 
     def delete(self) -> Work:
-        """Delete the message, for its answer is confirmed, or it has been moved; then end."""
         self.enter("deleting")
         if self.tracer.is_on:
             self.trace("delete")
@@ -212,7 +189,6 @@ class Processor(GenServer):
         return self._finish()
 
     def hand_back(self, reason: Reason, detail: str) -> Stop:
-        """Give up for this delivery. No answer is invented: the message comes back."""
         seconds = self.clock.monotonic() - self._since_seconds
         log_handed_back(self.delivery.message_id, reason, detail, seconds)
         summary = f"a message is handed back, {reason}: {detail}"
@@ -222,8 +198,6 @@ class Processor(GenServer):
         if self.tracer.exporter is not None:
             self._tell_exporter("handed_back", reason)
         return Stop(Shutdown(HandBack(reason)))
-
-    # --- answers ---
 
     def _begin(self, work: Work) -> Stop | None:
         self._work = work
@@ -270,14 +244,14 @@ class Processor(GenServer):
         label.tries += 1
         if label.tries > MAX_TRIES:
             return self.hand_back(Reason.GAVE_UP_FOR_NOW, f"nobody answers as {label.destination}")
-        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (label.tries - 1), _AskAgain(label))
+        self.send_after(FIRST_PAUSE_SECONDS * 2 ** (label.tries - 1), label)
         return None
 
     def handle_info(self, message: Any) -> Any:
-        if not isinstance(message, _AskAgain):
+        if not isinstance(message, Question):
             return super().handle_info(message)
-        if message.question in self._open:
-            self._send(message.question)
+        if message in self._open:  # its pause is over
+            self._send(message)
         return None
 
     def terminate(self, reason: ExitReason) -> None:

@@ -1,7 +1,6 @@
 """What actors say to each other: requests in the imperative, facts in the past tense.
 
-Actors find each other by the names below; a name always means the one that lives now, so nobody keeps a reference to an
-actor that has been restarted since.
+A name always means the actor that lives now, so that a restart leaves no stale reference.
 """
 
 from __future__ import annotations
@@ -31,23 +30,18 @@ CONSUMERS = "consumers"
 
 
 def result_batcher_name(queue: str) -> tuple[str, str]:
-    """Return the name of the batcher that sends to ``queue``."""
     return ("result_batcher", queue)
 
 
 def delete_batcher_of(source: Source) -> Name:
-    """Return the name of the batcher that deletes from this source's queue."""
     return DELETE_BATCHER if source.is_first else (DELETE_BATCHER, source.queue)
 
 
 def visibility_batcher_of(source: Source) -> Name:
-    """Return the name of the batcher that changes visibility timeouts on this source's queue."""
     return VISIBILITY_BATCHER if source.is_first else (VISIBILITY_BATCHER, source.queue)
 
 
-# --- consumers -> in_flight ---
-
-
+# consumers -> in_flight
 @dataclass(frozen=True, slots=True)
 class ReserveCredits:
     """A consumer wants to receive up to ``count`` messages; answered by ``CreditsGranted`` when there is room."""
@@ -70,7 +64,7 @@ Delivery: TypeAlias = tuple[ReceivedMessage, Submission | Unanswerable | None]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A receive is over: have processors started for what came.
+    """A receive is over: start processors for what came.
 
     Answered as ``ReserveCredits``; by ``Done`` where the consumer wants no more credits yet.
     """
@@ -84,12 +78,10 @@ class Received:
     is_last: bool = False  #: the consumer ends, and the processors would end next: hand all of it back
 
 
-# --- gateways -> in_flight ---
-
-
+# gateways -> in_flight
 @dataclass(frozen=True, slots=True)
 class ServiceUnavailable:
-    """A service failed again and again; receive nothing until ``ServiceAvailable``. Said again at every probe."""
+    """A service failed repeatedly: receive nothing until ``ServiceAvailable``. Repeated at every probe."""
 
     service: str
     wanted_messages: int = 0  #: let so many in all the same: those that are kept may themselves be what fails
@@ -99,34 +91,27 @@ class ServiceUnavailable:
 
 @dataclass(frozen=True, slots=True)
 class ServiceAvailable:
-    """The service answers again."""
-
     service: str
 
 
-# --- in_flight -> gateways ---
-
-
+# in_flight -> gateways
 @dataclass(frozen=True, slots=True)
 class DescribeService:
     """Say what ``in_flight`` should know: ``ServiceUnavailable`` or ``ServiceAvailable``."""
 
 
-# --- the system -> in_flight ---
-
-
+# the system -> in_flight
 @dataclass(frozen=True, slots=True)
 class StopReceiving:
-    """Grant no credit any more: the process stops.
+    """Grant no more credits: the process stops.
 
-    Answered by ``Done`` once nothing is in flight or being received; by ``StuckInOutage`` where that takes an outage's
-    end, which is not waited for.
+    Answered by ``Done`` once nothing is in flight, or by ``StuckInOutage`` where that takes an outage's end.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class StuckInOutage:
-    """So many messages wait for services that are unavailable, and not one has been finished for a while."""
+    """So many messages wait for unavailable services, and none has finished for a while."""
 
     messages: int
     services: frozenset[str]
@@ -134,15 +119,12 @@ class StuckInOutage:
 
 @dataclass(frozen=True, slots=True)
 class PauseReceiving:
-    """``LiveLimits.is_paused`` is set: grant no credit until ``ResumeReceiving``.
-
-    Answered by ``Done`` once nothing is being received.
-    """
+    """``LiveLimits.is_paused`` is set: grant no credits. Answered by ``Done`` once nothing is received."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeReceiving:
-    """``LiveLimits.is_paused`` is set no more: go on."""
+    """``LiveLimits.is_paused`` is no longer set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +139,6 @@ class DescribeInFlight:
 
 @dataclass(frozen=True, slots=True)
 class InFlightStatus:
-    """The answer to ``DescribeInFlight``."""
-
     in_flight: int  #: messages
     reserved: int  #: credits of receives under way
     unavailable: frozenset[str]  #: services that keep the gate closed, for one source at least
@@ -174,21 +154,16 @@ class InFlightStatus:
 
     @property
     def troubles(self) -> frozenset[str]:
-        """What is unavailable, by the names that people are told."""
         return self.unavailable | {f"receive from {queue}" for queue in self.receives_fail}
 
 
-# --- the system -> in_flight and gateways ---
-
-
+# the system -> in_flight and gateways
 @dataclass(frozen=True, slots=True)
 class ObeyLimits:
     """The limits have changed: look again; answered by ``Done`` when no more is under way than they allow."""
 
 
-# --- processors -> in_flight ---
-
-
+# processors -> in_flight
 @dataclass(frozen=True, slots=True)
 class HandBack:
     """Why a processor ended (``Shutdown(HandBack(...))``) that gave up for this delivery: the message comes back."""
@@ -196,9 +171,7 @@ class HandBack:
     reason: Reason
 
 
-# --- processors -> gateways and batchers; answered by the values below ---
-
-
+# processors -> gateways and batchers; answered by the values below
 @dataclass(frozen=True, slots=True)
 class VerifyReceipt:
     """Ask Apple, as is right for this source; answered by ``domain.receipts.Interpretation``."""

@@ -1,9 +1,8 @@
 """The result listener: reads one post queue and hands each answer to a function of the embedding program.
 
-It owns one receive and one call of that function at a time; both run on its I/O thread. An answer is deleted when the
-function has returned; when it raised, the answer is logged by its submission id and comes back by its visibility
-timeout, and so do those behind it in its group, where the queue is a FIFO queue. A crash of it, or of the process,
-forgets nothing: what was not deleted comes back, so an answer may be handed over twice.
+One receive or call at a time runs on its I/O thread. An answer is deleted when the function has returned. When it
+raises, the answer comes back by its visibility timeout, with those behind it in a FIFO group. A crash forgets nothing:
+an answer may be handed over twice.
 """
 
 from __future__ import annotations

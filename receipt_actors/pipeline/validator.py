@@ -79,7 +79,6 @@ class Validator(Processor):
         self._results: Sequence[Result] = ()
 
     def work(self) -> Work:
-        """Have it verified and claimed, reply, and delete."""
         self.enter("verifying")
         if self.tracer.is_on:
             self.trace("verify")
@@ -152,7 +151,6 @@ class Validator(Processor):
             self.trace("replied", **_traced_result(result))
 
     def unsent(self, question: Question, failure: Refused) -> Unanswerable | None:
-        """See ``Processor``. The claims keep, for when the message is redriven."""
         if isinstance(question.request, SendMessage) and self._moved_for is None:
             return Unanswerable(Reason.POST_QUEUE_REFUSED, failure.detail)
         return None

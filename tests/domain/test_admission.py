@@ -17,7 +17,6 @@ LEDGER_DOWN = ALL_WELL.begun("ledger", stops_receiving=True)
 
 
 def granted(credits: Credits[str], limit: int, outages: Outages = ALL_WELL) -> dict[str, int]:
-    """Hand out all that may be, and say what each consumer got."""
     return dict(each(credits, limit, outages))
 
 
@@ -27,13 +26,11 @@ def each(credits: Credits[str], limit: int, outages: Outages = ALL_WELL) -> Iter
 
 
 def asking(credits: Credits[str], *consumers: str, wanted: int = 10) -> None:
-    """``a1`` is a consumer of source ``a``."""
     for consumer in consumers:
         credits.asked(consumer, consumer[0], wanted)
 
 
 def bring(credits: Credits[str], consumer: str, messages: int) -> None:
-    """Let a consumer receive so many messages, which stay in flight, and ask again."""
     for _ in range(messages):
         credits.took(consumer[0])
     credits.received(consumer, consumer[0], messages)
@@ -194,8 +191,6 @@ def test_no_source_with_messages_starves(sources: int, limit: int, order: list[i
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Asking, receiving, failing, finishing and ending, with limits and outages that change, in any order."""
-
     QUEUES = "abc"
 
     @initialize(sources=st.integers(1, 3), limit=st.integers(0, 40))
@@ -280,7 +275,6 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.outages is not ALL_WELL or not list(filter(self.is_kept_waiting, self.queues))
 
     def is_kept_waiting(self, queue: str) -> bool:
-        """Tell whether it has less than is kept for it, somebody waits, there is room, and few receive."""
         is_receiving = sum(consumer[0] == queue for consumer in self.receiving) >= MIN_RECEIVES
         room = self.limit - sum(map(self.used, self.queues))
         kept = credits_kept_for_each(self.limit, len(self.queues))
@@ -308,7 +302,6 @@ FIRST_IS_DOWN = CALM.begun("delete from First", FIRST, stops_receiving=True)
 
 @pytest.fixture
 def receives() -> Receives[int]:
-    """Consumers 1 to 3, of two queues, from second 0 on."""
     return Receives([FIRST, SECOND], now_seconds=0.0)
 
 
@@ -340,7 +333,6 @@ def test_the_beginning_and_the_end_of_failures_are_seen_once(receives: Receives[
 def test_nothing_can_be_received_where_each_queue_fails(
     receives: Receives[int], outages: Outages, deaf: tuple[str, ...], is_closed: bool, is_unable: bool
 ) -> None:
-    """Be it receives or what else is asked of it; that nothing is taken in may also be for another service."""
     for queue in deaf:
         receives.failed(1, queue, 5.0)
     receives.looked(outages, 5.0)
@@ -349,7 +341,6 @@ def test_nothing_can_be_received_where_each_queue_fails(
 
 
 def test_one_receive_that_succeeds_ends_inability_though_others_fail(receives: Receives[int]) -> None:
-    """What another consumer met before is not true any more; it is told of as long as that one has not looked again."""
     for queue in (FIRST, SECOND):
         receives.failed(1, queue, 1.0)
         receives.failed(2, queue, 1.0)
@@ -371,7 +362,6 @@ def test_a_receive_that_succeeds_begins_it_anew_where_something_else_fails_still
 
 
 def test_inability_lasts_whatever_its_reason_is(receives: Receives[int]) -> None:
-    """A failure that follows another one without a break is one time in which nothing came."""
     receives.failed(1, SECOND, 1.0)
     receives.looked(FIRST_IS_DOWN, 1.0)
     receives.failed(1, FIRST, 2.0)

@@ -75,7 +75,6 @@ def test_processes_are_enough_and_none_is_there_for_nothing(load: Load, cost: Co
 
 @given(loads, st.floats(1, 100), costs)
 def test_more_load_never_takes_less(load: Load, times: float, cost: Cost) -> None:
-    """Tasks, what is in flight, requests and the bill grow with the rate, or stay; the bill is the sum of its rows."""
     less = plan_capacity(load, cost)
     more = plan_capacity(replace(load, rate_per_second=load.rate_per_second * times), cost)
     assert more.processes_needed >= less.processes_needed
@@ -93,7 +92,6 @@ def test_more_load_never_takes_less(load: Load, times: float, cost: Cost) -> Non
 
 @given(loads, costs)
 def test_settings_let_the_peak_through(load: Load, cost: Cost) -> None:
-    """Little's law says what is in flight; full batches, in as many requests as are set, are enough for each share."""
     capacity = plan_capacity(load, cost)
     settings = capacity.settings
     assert capacity.in_flight == pytest.approx(load.peak_per_second * capacity.in_house_seconds)
@@ -110,7 +108,6 @@ def test_settings_let_the_peak_through(load: Load, cost: Cost) -> None:
 
 @given(loads, costs)
 def test_batches_and_limits_are_what_services_allow(load: Load, cost: Cost) -> None:
-    """Every receipt is in a batch that is neither empty nor overfull; limits come in order, unknown ones last."""
     capacity = plan_capacity(load, cost)
     for each in capacity.requests:
         assert 1 <= each.entries <= MAX_ENTRIES[each.call]
@@ -180,7 +177,6 @@ def test_what_binds_a_process_is_told(changes: dict[str, Any], bound_by: str) ->
 
 
 def test_a_known_limit_of_apple_takes_its_place() -> None:
-    """Where experience says what Apple bears, that is a limit like others; two requests a receipt halve it."""
     reached = plan_capacity(Load(10, apple_requests=2, apple_limit_per_second=600), CURL).reached
     assert all(each.at_per_second is not None for each in reached)
     apple = next(each for each in reached if each.limit is limits.APPLE_VERIFY_RECEIPT)
@@ -234,7 +230,6 @@ def test_an_item_of_roles_is_paid_for_by_its_size(tasks: int) -> None:
 
 
 def test_tasks_that_share_are_told_the_whole() -> None:
-    """What is of all of them is as much as all of them need; what is a task's own stays that. Alone costs no table."""
     alone, balanced = (
         plan_capacity(Load(3_000.0, apple_limit_per_second=3_600.0, role=role), CURL)
         for role in (Role.ALONE, Role.LOAD_BALANCED)

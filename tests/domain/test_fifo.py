@@ -56,7 +56,6 @@ def test_a_lone_surrogate_has_an_id() -> None:
 
 
 def test_an_answer_is_in_its_users_group() -> None:
-    """The same answer has the same id, whatever else is said of it; it is what SQS takes."""
     first = result_message(SUBMISSION, OK)
     again = result_message(SUBMISSION, replace(OK, reason=Reason.ALREADY_OURS), "00-trace-01")
     assert first.group_id == "-42"
@@ -90,7 +89,6 @@ def test_another_answer_is_not_swallowed(submission: Submission, result: Result)
 
 
 def test_each_refund_is_told() -> None:
-    """Its copies share an id, however often Apple repeats it; a second refund (after a reversal) has another one."""
     copies = {refund_message(MARKED, "notification-1").deduplication_id for _ in range(2)}
     other = refund_message(MARKED, "notification-2")
     reversal = reversal_message(CLAIM, "notification-3", 2.0)
@@ -99,7 +97,6 @@ def test_each_refund_is_told() -> None:
 
 
 def test_a_dead_letter_keeps_its_group() -> None:
-    """The same move repeated is swallowed; one for another reason is not, and neither is another message's."""
     moved = dead_letter_message(LETTER, WHY, FIFO)
     assert moved.group_id == "players/42"
     assert dead_letter_message(LETTER, WHY, FIFO).deduplication_id == moved.deduplication_id
@@ -116,7 +113,6 @@ def test_a_letter_without_a_group_is_a_group_of_its_own() -> None:
 
 
 def test_a_redriven_letter_is_never_swallowed() -> None:
-    """It keeps its group. Neither its first sending nor an earlier redrive has its id; repeated, it has the same."""
     redriven = redriven_message(LETTER, FIFO)
     again = redriven_message(LETTER, FIFO)
     later = redriven_message(replace(LETTER, message_id="m-2"), FIFO)
@@ -128,7 +124,6 @@ def test_a_redriven_letter_is_never_swallowed() -> None:
 
 
 def test_a_submission_is_in_its_users_group() -> None:
-    """Sent again it is swallowed; one that uses its id for something else is not."""
     first = submission_message('{"receipt": "MII"}', "s-1", 42, FIFO)
     assert (first.group_id, first.attributes) == ("42", {"submission_id": "s-1"})
     assert submission_message('{"receipt": "MII"}', "s-1", 42, FIFO) == first
@@ -173,7 +168,6 @@ def test_a_name_tells() -> None:
 
 
 def test_a_dead_letter_queue_is_of_its_source_queues_kind() -> None:
-    """SQS's rule; the fault says which kind is expected. What nobody has named keeps the rule."""
     for source_queue, expected in (("Mine", "MineDLQ"), ("Mine.fifo", "MineDLQ.fifo")):
         assert dead_letter_queue_of(source_queue) == expected
         assert dead_letter_queue_fault(source_queue, expected) is None

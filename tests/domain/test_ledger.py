@@ -88,7 +88,6 @@ def test_a_standing_claim_is_ours_only_with_the_same_submission_user_and_receipt
     ],
 )
 def test_the_way_of_a_submission_says_where_its_ok_belongs(standing: LedgerItem, owned: Owned) -> None:
-    """On the claim's post queue. Where both queues differ it is another's; what the claim lacks is no difference."""
     assert ownership_after_claim(standing, ITEM) == owned
     assert ownership_after_lookup(standing, ITEM) == owned
 
@@ -199,7 +198,6 @@ def test_what_is_known_agrees_with_the_ledger(history: list[tuple[str, LedgerIte
 
 @given(claims, claims)
 def test_what_is_known_spares_the_ledger(owner: LedgerItem, wanted: LedgerItem) -> None:
-    """A replay of any other submission is refused by it, and says why; its own is not, by whatever way it comes."""
     known = KnownClaims(BOUND)
     wanted = replace(wanted, transaction_id=owner.transaction_id)
     known.learn(owner)

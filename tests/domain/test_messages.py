@@ -76,7 +76,6 @@ def accepted(outcome: Submission | Unanswerable) -> Submission:
 
 
 def assert_sendable(message: OutgoingMessage) -> None:
-    """Assert what SQS demands of a message: sizes, characters, attribute count, no empty value."""
     assert message.size_bytes <= MAX_BATCH_BYTES
     assert len(message.attributes) <= 10
     for text in (message.body, *message.attributes.values()):
@@ -85,10 +84,7 @@ def assert_sendable(message: OutgoingMessage) -> None:
 
 
 class TestReading:
-    """What a good message is read as."""
-
     def test_the_three_fields_of_the_contract_make_a_submission(self) -> None:
-        """The id is the MessageId, the hash is of the receipt as it was given, keys that nobody knows are ignored."""
         assert parse_with(colour="red", nested={"a": [1, 2.5, None]}) == Submission(
             submission_id="m-1",
             message_id="m-1",
@@ -131,7 +127,6 @@ class TestReading:
     @patient
     @given(st.binary(min_size=1))
     def test_any_base64_is_a_receipt(self, data: bytes) -> None:
-        """Whether the bytes make sense is for Apple to say; line breaks of an encoder do no harm."""
         in_lines = base64.encodebytes(data).decode()
         for encoded in (base64.b64encode(data).decode(), in_lines, in_lines.replace("\n", "\r\n")):
             submission = accepted(parse_with(receipt=encoded))
@@ -150,8 +145,6 @@ class TestReading:
 
 
 class TestRefusing:
-    """Every way in which a message can break the contract has its reason."""
-
     @pytest.mark.parametrize(
         ("body", "reason"),
         [
@@ -215,7 +208,6 @@ class TestRefusing:
         ids=lambda written: str(written)[:24],
     )
     def test_a_user_id_is_nothing_but_a_64_bit_integer(self, written: str) -> None:
-        """No strings, no booleans, no fractions, nothing wider, and no float that stands for several integers."""
         assert refusal(parse(json.dumps(GOOD).replace("42", written))) is Reason.BAD_USER_ID
 
     @pytest.mark.parametrize("key", GOOD)
@@ -296,12 +288,9 @@ ANY_TEXT = st.text(st.characters(exclude_categories=()))  # lone surrogates and 
 
 
 class TestTotality:
-    """No message can raise."""
-
     @patient
     @given(ANY_TEXT | st.text('{}[]":,\\ 0129eE.-+tru\ud800', max_size=60))
     def test_any_text_is_a_submission_or_unanswerable(self, body: str) -> None:
-        """Whatever the body is, the outcome is a value, and its refusal can be sent to the dead-letter queue."""
         assert isinstance(parse(body), Submission | Unanswerable)
 
     @patient
@@ -317,8 +306,6 @@ class TestTotality:
 
 
 class TestIntegrity:
-    """MD5 of the body."""
-
     def test_a_body_that_is_not_what_was_hashed_is_not_intact(self) -> None:
         message = received('{"a": "ü"}')
         assert is_intact(message)
@@ -334,10 +321,7 @@ class TestIntegrity:
 
 
 class TestResultMessage:
-    """What is posted."""
-
     def test_the_body_has_exactly_the_three_fields(self) -> None:
-        """Other systems depend on it; everything else is in attributes."""
         submission = accepted(parse(json.dumps(GOOD), submission_id="s-9"))
         result = Result("1000", Verdict.OK, Reason.CLAIMED, "coins", Environment.SANDBOX, quantity=3)
         message = result_message(submission, result)
@@ -383,10 +367,7 @@ class TestResultMessage:
 
 
 class TestDeadLetterMessage:
-    """What is moved."""
-
     def test_it_carries_the_body_the_attributes_and_why(self) -> None:
-        """An operator sees the reason, and a redrive finds the submission id; ours win over the message's own."""
         message = received("not json", submission_id="s-9", trace="t", reason="forged", detail="forged")
         moved = dead_letter_message(
             message, Unanswerable(Reason.NOT_JSON, "body: Expecting value at character 0"), DEAD
@@ -455,8 +436,6 @@ class TestDeadLetterMessage:
 
 
 class TestFirstSending:
-    """``submitted_at``: when the submission was first sent, over all its copies."""
-
     def test_a_copy_is_judged_by_the_time_of_the_original(self) -> None:
         """An outage of ours, and the redrive after it, must not turn a living subscription into an expired one."""
         message = sent(json.dumps(GOOD), SENT_AT_MS + 10_000, submitted_at=str(SENT_AT_MS))
@@ -489,7 +468,6 @@ class TestFirstSending:
 
     @pytest.mark.parametrize("submitted_at_ms", [SENT_AT_MS, 1_245_196_800_000])
     def test_the_limits_themselves_count(self, submitted_at_ms: int) -> None:
-        """The moment of sending, and the day on which in-app purchases began."""
         message = sent("x", SENT_AT_MS, submitted_at=str(submitted_at_ms))
         assert first_sent_at_seconds(message) == submitted_at_ms / 1000
 
@@ -508,10 +486,7 @@ class TestFirstSending:
 
 
 class TestRedrivenMessage:
-    """What goes back to the source queue."""
-
     def test_it_is_what_came_with_its_identity(self) -> None:
-        """The reasons for which it was moved are gone; what a producer added is kept."""
         original = sent("body", SENT_AT_MS, submission_id="s-1", trace="t")
         moved = dead_letter_message(original, Unanswerable(Reason.UNKNOWN_STATUS, "detail"), DEAD)
         redriven = redriven_message(sent("body", SENT_AT_MS + 60_000, **moved.attributes), SOURCE_QUEUE)
@@ -520,7 +495,6 @@ class TestRedrivenMessage:
         )
 
     def test_the_message_id_becomes_the_submission_id_where_there_is_none(self) -> None:
-        """What the queue itself moved kept its message id, under which its claim was made."""
         redriven = redriven_message(sent("body", SENT_AT_MS), SOURCE_QUEUE)
         assert redriven is not None
         assert redriven.attributes == {"submission_id": "m-1", "submitted_at": str(SENT_AT_MS)}
@@ -550,7 +524,6 @@ class TestRedrivenMessage:
 
 @given(st.text("ab\\u{}", max_size=30), st.text("ab", min_size=1, max_size=5))
 def test_a_body_is_whole_again_with_its_receipt(body: str, receipt_data: str) -> None:
-    """To the last character, wherever in it the receipt was found; where it wasn't, nothing was taken away."""
     around = around_receipt(body, receipt_data)
     assert around is not None or receipt_data not in body
     assert around is None or receipt_data.join(around) == body

@@ -54,7 +54,6 @@ USER_IDS = st.integers(-(2**63), 2**63 - 1)  # what a message may have
 def test_a_receipt_counts_for_our_apps_and_environments(
     environment: Environment, bundle_id: str | None, policy: Policy, refusal: Reason | None
 ) -> None:
-    """Receipts of other apps, of no app, and of environments that are not allowed are refused; None allows any app."""
     assert refusal_of_receipt(Genuine(environment, bundle_id, (COINS,)), policy) is refusal
 
 
@@ -84,7 +83,6 @@ def test_a_transaction_counts_unless_refunded_expired_or_foreign(
 def test_expiry_is_judged_when_the_message_was_sent(
     sent_at_seconds: float, refusal: Reason | None, expired: bool
 ) -> None:
-    """A subscription that was alive when it was submitted counts, even if Apple says 21006 by the time we ask."""
     transaction = replace(SUBSCRIPTION, expired=expired)
     assert refusal_of_transaction(transaction, Policy(None), sent_at_seconds, user_id=42) is refusal
 
@@ -103,13 +101,11 @@ def test_a_product_counts_by_its_type(said: ProductType | None, allowed: frozens
     [(False, True, None), (False, False, None), (True, True, None), (True, False, Reason.FAMILY_SHARED)],
 )
 def test_what_the_family_shares_counts_unless_refused(shared: bool, takes: bool, refusal: Reason | None) -> None:
-    """Who shares a subscription with a family has a transaction id of their own for it."""
     policy = Policy(None, takes_family_shared=takes)
     assert refusal_of_transaction(replace(COINS, is_family_shared=shared), policy, 150.0, 42) is refusal
 
 
 def test_what_was_left_for_a_better_subscription_never_counts() -> None:
-    """Apple calls it upgraded; verifyReceipt gives it a cancellation date, too, and it is no refund all the same."""
     upgraded = replace(SUBSCRIPTION, is_upgraded=True)
     assert refusal_of_transaction(upgraded, Policy(None), 150.0, 42) is Reason.UPGRADED
     assert refusal_of_transaction(replace(upgraded, cancelled=True), Policy(None), 150.0, 42) is Reason.UPGRADED
@@ -151,7 +147,6 @@ def test_no_two_users_have_the_same_token(rule: TokenRule, one: int, other: int)
 
 @given(USER_IDS)
 def test_a_users_own_token_is_never_foreign(user_id: int) -> None:
-    """Whatever the rule, and whether it has to be there or not; only a negative id has no number's UUID."""
     for tokens in (AccountTokens(BY_NAME, required=True), AccountTokens(BY_NUMBER)):
         transaction = replace(COINS, app_account_token=tokens.token_of(user_id))
         assert refusal_of_transaction(transaction, Policy(None, account_tokens=tokens), 150.0, user_id) is None

@@ -38,7 +38,6 @@ patient = settings(deadline=None)
 @patient
 @given(sizes=st.lists(st.integers(0, 150), min_size=1), max_entries=st.integers(1, 12), max_bytes=st.integers(1, 120))
 def test_batches_are_full_in_order_and_within_the_limits(sizes: list[int], max_entries: int, max_bytes: int) -> None:
-    """Nothing is lost or reordered; a batch keeps both limits (an entry that breaks them goes alone), and is full."""
     waiting = deque(enumerate(sizes))
     batches = []
     while waiting:
@@ -80,7 +79,6 @@ def test_a_pause_holds_whatever_the_rate(per_second: float, until: float, now: f
 @patient
 @given(per_second=st.floats(0.1, 500), arrivals=st.lists(st.floats(0, 2), min_size=1, max_size=60))
 def test_the_rate_is_kept_in_every_stretch_of_time(per_second: float, arrivals: list[float]) -> None:
-    """However requests come, no stretch of time sees more than its share plus the burst, and one that begins it."""
     limit, now, taken = RateLimit(per_second), 0.0, []
     for gap in arrivals:
         now += gap
@@ -163,7 +161,6 @@ def test_many_failures_at_once_do_not_open_it() -> None:
 
 
 def test_one_poisonous_message_does_not_open_it() -> None:
-    """A message that makes the service fail each time is its own trouble; so are two. The others' answers tell."""
     breaker = Breaker()
     for row in range(100):
         breaker = fail(breaker, *["poison"] * 5, *["venom"] * 4, now=row * LONG_SECONDS)
@@ -246,7 +243,6 @@ def test_an_answer_closes_it_whatever_was_before(steps: list[str], seconds: floa
 
 
 def tries(breaker: Breaker, until: float) -> list[tuple[float, int]]:
-    """Return the pauses from the opening on, and how many new messages may try after each."""
     now, tries = LONG_SECONDS, []
     while now < until:
         pause = breaker.pause_seconds(now)
@@ -316,7 +312,6 @@ def test_retries_end_after_their_attempts() -> None:
 
 @given(failed=st.integers(1, 2000))
 def test_pauses_grow_to_their_limit_with_jitter(failed: int) -> None:
-    """From ``first_seconds`` on, doubled each time, up to ``max_seconds``, and up to ``first_seconds`` at random."""
     policy = RetryPolicy(10**9, first_seconds=0.5, max_seconds=15)
     pause = policy.pause_seconds(failed)
     assert pause is not None
@@ -336,7 +331,6 @@ def test_the_service_may_ask_for_a_longer_pause_between_attempts() -> None:
 
 @given(receives=st.integers(-1, 10**6), seed=st.integers(0, 2**32))
 def test_a_hand_back_waits_the_longer_the_oftener(receives: int, seed: int) -> None:
-    """30 s x 2^n, at most 15 minutes, up to a fifth less at random; an odd receive count does no harm."""
     seconds = hand_back_seconds(Reason.GAVE_UP_FOR_NOW, receives, random.Random(seed))
     full = min(MIN_HAND_BACK_SECONDS * 2 ** min(max(receives - 1, 0), 20), MAX_HAND_BACK_SECONDS)
     assert isinstance(seconds, int)

@@ -75,15 +75,12 @@ policies = st.builds(
 
 @dataclass
 class World:
-    """A ledger as simple as it can be, and all that was ever answered."""
-
     ledger: dict[str, LedgerItem] = field(default_factory=dict)
     oks: dict[str, set[tuple[tuple[str, int, str], str]]] = field(default_factory=lambda: defaultdict(set))
 
     def deliver(
         self, submission: Submission, receipt: Genuine, policy: Policy, source_queue: str = "receipts"
     ) -> Iterator[None]:
-        """Validate one delivery; yields before everything that touches the world, so that it can be held or killed."""
         owned = {id_ for id_, item in self.ledger.items() if is_repeated(item, submission, source_queue)}
         yield
         plan = make_plan(submission, receipt, policy)
@@ -110,7 +107,6 @@ class World:
     def check(
         self, submission: Submission, receipt: Genuine, source_queue: str, results: tuple[Result, ...], owned: set[str]
     ) -> None:
-        """Assert what must hold of one answer, and keep it. ``owned``: what was to be repeated when it began."""
         assert results
         verdicts = {result.transaction_id: result.verdict for result in results}
         assert len(verdicts) == len(results), "one result for a transaction"
@@ -149,7 +145,6 @@ class World:
 
 
 def is_repeated(claim: LedgerItem, submission: Submission, source_queue: str) -> bool:
-    """Tell whether the submission, coming by this way, is told OK again: if either queue is that of the claim."""
     is_its_way = claim.post_queue == submission.post_queue or claim.source_queue == source_queue
     return identity(claim) == identity(submission) and is_its_way
 
@@ -163,7 +158,6 @@ def identity(owner: Submission | LedgerItem) -> tuple[str, int, str]:
 def test_a_transaction_is_ok_for_one_submission_which_is_told_so_again_and_again(
     data: st.DataObject, known_submissions: list[Submission]
 ) -> None:
-    """Rules 1 and 2 of the contract, over crashes, redeliveries, races, refunds and changes of policy and status."""
     world = World()
     deliveries: list[Iterator[None]] = []
     actions = st.sampled_from(["deliver", "deliver", "step", "step", "step", "finish", "finish", "die", "refund"])

@@ -57,7 +57,6 @@ def refusal(*transactions: Transaction, submission: Submission = SUBMISSION) -> 
 
 
 def asked(made: Plan, known: Mapping[str, Owned]) -> tuple[set[str], set[str]]:
-    """Return the ids to claim and the ids to look up."""
     step = made.next_step(known)
     assert isinstance(step, AskLedger), step
     return {each.transaction_id for each in step.claims}, {each.transaction_id for each in step.lookups}
@@ -70,8 +69,6 @@ def answered(made: Plan, known: Mapping[str, Owned]) -> list[tuple[str, Verdict,
 
 
 class TestAllOfAReceipt:
-    """A message that names nothing is about all that the receipt holds."""
-
     def test_everything_is_claimed_at_once_and_answered(self) -> None:
         made = plan(OLD, NEWEST)
         assert asked(made, {}) == ({"1", "3"}, set())
@@ -82,7 +79,6 @@ class TestAllOfAReceipt:
         assert {(each.product_id, each.environment) for each in step.results} == {("coins", Environment.PRODUCTION)}
 
     def test_only_what_is_not_known_yet_is_asked(self) -> None:
-        """A gateway that answered in part is not asked for that part again; what was found free is claimed."""
         assert asked(plan(OLD, MIDDLE, NEWEST), {"1": NEW, "3": FREE}) == ({"2", "3"}, set())
 
     @pytest.mark.parametrize(
@@ -98,7 +94,6 @@ class TestAllOfAReceipt:
         ]
 
     def test_when_nothing_remains_the_newest_is_invalid(self) -> None:
-        """Every message gets an answer; the newest is the one by purchase date, wherever it stands in the receipt."""
         assert answered(plan(OLD, NEWEST, MIDDLE), dict.fromkeys("123", SAME_USER)) == [
             ("3", INVALID, Reason.ALREADY_ANSWERED)
         ]
@@ -113,8 +108,6 @@ class TestAllOfAReceipt:
 
 
 class TestQuantities:
-    """How many were bought, and how much of it was taken back."""
-
     def test_every_answer_about_a_purchase_says_how_many_were_bought(self) -> None:
         made = plan(replace(OLD, quantity=3))
         for ownership in (NEW, OURS, OTHER_USER, REFUNDED, SAME_USER):
@@ -133,7 +126,6 @@ class TestQuantities:
             assert (result.revocation_type, result.revocation_percentage) == ("REFUND_PRORATED", share)
 
     def test_an_ok_says_nothing_of_a_refund(self) -> None:
-        """A repeated OK is as it was, whatever Apple has decided since; nor is another owner's refund told."""
         part = replace(OLD, cancelled=True, revocation_type="REFUND_PRORATED", revocation_percentage=33333)
         for said in (OURS, REFUNDED, OTHER_USER):
             step = plan(part).next_step({"1": said})
@@ -143,8 +135,6 @@ class TestQuantities:
 
 
 class TestRefusals:
-    """What policy or Apple refuses is never claimed, and never refused before the ledger was asked."""
-
     REFUNDED_NOW = replace(OLD, cancelled=True)
 
     def test_a_refused_transaction_is_looked_up_while_the_others_are_claimed(self) -> None:
@@ -215,8 +205,6 @@ class TestRefusals:
 
 
 class TestPostQueueOfAClaim:
-    """An OK that is repeated belongs on the post queue of its claim; all else on the one that the message names."""
-
     ELSEWHERE = OursElsewhere("elsewhere")
 
     def test_only_the_ok_of_that_claim_goes_there(self) -> None:
@@ -240,7 +228,6 @@ class TestPostQueueOfAClaim:
             assert answered(plan(OLD, NEWEST, submission=submission), known) == [("1", OK, Reason.ALREADY_OURS)]
 
     def test_where_that_queue_is_not_allowed_nothing_is_answered(self) -> None:
-        """Neither there nor anywhere else; the dead letter says which queue to allow."""
         step = plan(OLD, NEWEST).next_step({"1": self.ELSEWHERE, "3": NEW})
         assert isinstance(step, Answer)
         assert step.misplaced({"answers", "elsewhere"}) is None
@@ -251,8 +238,6 @@ class TestPostQueueOfAClaim:
 
 
 class TestNamedTransaction:
-    """A message may be about one transaction."""
-
     ABOUT_OLD = replace(SUBMISSION, transaction_id="1")
 
     def test_only_that_one_is_claimed_and_answered(self) -> None:
@@ -262,7 +247,6 @@ class TestNamedTransaction:
         assert answered(made, {"1": SAME_USER}) == [("1", INVALID, Reason.ALREADY_ANSWERED)]
 
     def test_it_must_be_in_the_receipt(self) -> None:
-        """No verdict is given on a transaction for which Apple does not vouch."""
         assert refusal(NEWEST, submission=self.ABOUT_OLD) is Reason.TRANSACTION_NOT_IN_RECEIPT
 
     def test_it_must_be_of_the_named_product_if_both_are_named(self) -> None:
@@ -273,8 +257,6 @@ class TestNamedTransaction:
 
 
 class TestNamedProduct:
-    """A message may be about the newest purchase of a product that no other submission owns."""
-
     GEMS = replace(NEWEST, transaction_id="4", product_id="gems", purchased_at_seconds=400.0)
 
     def test_all_of_the_product_are_looked_up_before_any_is_claimed(self) -> None:
@@ -320,8 +302,6 @@ class TestNamedProduct:
 
 
 class TestLimits:
-    """None, or more than a hundred."""
-
     @pytest.mark.parametrize("submission", [SUBMISSION, ABOUT_COINS, replace(SUBMISSION, transaction_id="1")])
     def test_a_receipt_in_which_nothing_was_bought_is_unanswerable(self, submission: Submission) -> None:
         assert refusal(submission=submission) is Reason.NO_TRANSACTION

@@ -58,8 +58,6 @@ SILENT = Silent()
 
 
 class StandIn(GenServer):
-    """Keeps what it gets. ``answer`` makes the reply to a call (``SILENT``: none); ``told`` has casts and messages."""
-
     def __init__(self, answer: Callable[[Any], object] = lambda _request: SILENT) -> None:
         self._answer = answer
         self.told: list[Any] = []
@@ -95,8 +93,6 @@ class StandIn(GenServer):
 
 
 class ProcessorStandIn(StandIn):
-    """Takes the place of a validator or mover, and does nothing."""
-
     def __init__(self, *started_with: Any) -> None:
         super().__init__()
         self.started_with = started_with
@@ -105,8 +101,6 @@ class ProcessorStandIn(StandIn):
 
 
 class Ask:
-    """To a stand-in: send this request, as an actor of the pipeline would."""
-
     def __init__(self, destination: Ref | Name, request: object, label: object) -> None:
         self.destination = destination
         self.request = request
@@ -114,8 +108,6 @@ class Ask:
 
 
 class CallsOnThreads:
-    """``BackgroundCalls`` of fakes: a thread for each call, which counts as busy from the beginning."""
-
     def __init__(self) -> None:
         self.begun = 0
         self._threads: set[threading.Thread] = set()
@@ -151,8 +143,6 @@ class CallsOnThreads:
 
 
 class Stage:
-    """An actor system on a manual clock, with the fakes that its actors use."""
-
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.actors = ActorSystem("test", self.clock)
@@ -160,7 +150,6 @@ class Stage:
         self.table: Table = {}  # of ``InFlight``, which its successor takes over
 
     def start_in_flight(self, limits: LiveLimits, *sources: Source) -> Ref:
-        """Start ``InFlight``, and supervisors of processors that do nothing."""
         if self.actors.whereis(VALIDATORS) is None:
             spec = ChildSpec("processor", Start(ProcessorStandIn), TEMPORARY)
             groups = [supervisor_spec(name, SIMPLE_ONE_FOR_ONE, [spec]) for name in (VALIDATORS, MOVERS)]
@@ -170,7 +159,6 @@ class Stage:
         )
 
     def processors(self, supervisor: str = VALIDATORS) -> list[Ref]:
-        """Return the stand-ins that were started as validators, or movers, and live; the oldest first."""
         self.settle()
         ref = self.actors.whereis(supervisor)
         assert ref is not None
@@ -190,7 +178,6 @@ class Stage:
         advance(self.clock, seconds, self.actors, *self.fakes)
 
     def told(self, stand_in: Ref, kind: type[T]) -> list[T]:
-        """Return the casts and messages of one kind that a stand-in got."""
         self.settle()
         return [each for each in _actor(stand_in).told if isinstance(each, kind)]
 
@@ -203,7 +190,6 @@ class Stage:
         return statistics_of(self.actors).snapshot()
 
     def answer(self, stand_in: Ref, value: object, call: int = -1) -> None:
-        """Answer a call that a stand-in was silent to."""
         self.settle()
         _actor(stand_in).froms[call].reply(value)
         self.settle()
@@ -213,7 +199,6 @@ class Stage:
         return list(_actor(stand_in).replies)
 
     def ask(self, destination: Ref | Name, request: object, label: object = None) -> Ref:
-        """Have a new stand-in send a request; its ``replies`` will have the answer."""
         asking = self.stand_in()
         asking.cast(Ask(destination, request, label))
         self.settle()
@@ -224,7 +209,6 @@ class Stage:
         return value
 
     def crash(self, ref: Ref) -> None:
-        """End an actor as a bug would."""
         ref.cast(object())
         self.settle()
         assert not ref.is_alive()
@@ -242,7 +226,6 @@ def _actor(ref: Ref) -> StandIn:
 
 
 def delivery(number: int = 1, *, body: str | None = None, receives: int = 1, **fields: object) -> ReceivedMessage:
-    """Make a delivery of message ``number``, from user ``number``."""
     if body is None:
         content = {"receipt": receipt_data_of(f"receipt {number}"), "user_id": number, "post_queue": POST, **fields}
         body = json.dumps(content)

@@ -30,8 +30,6 @@ SENDER_FAULT = EntryFailure("InvalidMessageContents", "odd", sender_fault=True)
 
 
 class House:
-    """Fake queues, and batchers to them as they are asked for."""
-
     def __init__(self, stage: Stage, background: CallsOnThreads | None) -> None:
         self.background = background
         self.stage = stage
@@ -55,7 +53,6 @@ class House:
         )
 
     def ask(self, batcher: Ref, request: object, pause_seconds: float = PACE_SECONDS) -> Ref:
-        """Ask, and let as much time pass as the next request needs to leave at once."""
         asking = self.stage.ask(batcher, request)
         self.stage.advance(pause_seconds)
         return asking
@@ -91,7 +88,6 @@ def test_an_entry_leaves_at_once_while_a_slot_is_free(house: House) -> None:
 
 
 def test_entries_gather_where_many_come(house: House) -> None:
-    """The first leaves at once, ten leave as soon as they are ten, and the rest when they have waited a little."""
     batcher = house.sender(concurrency=10)
     asking = house.send(batcher, *"abcdefghijklmno", pause_seconds=0.0)
     assert house.queues.count("send") == 2
@@ -169,7 +165,6 @@ def test_a_batch_that_fails_is_sent_again(house: House, lost: bool) -> None:
 
 
 def test_one_failed_batch_is_no_outage(house: House) -> None:
-    """A single lost request of ten entries does not stop everybody else's."""
     batcher = house.deleter(concurrency=1)
     handles = house.receive(*"abcdefghij")
     hold = house.queues.hold("delete", times=1)

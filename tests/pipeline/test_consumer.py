@@ -19,8 +19,6 @@ RETRY = RetryPolicy(1_000_000, first_seconds=0.5, max_seconds=15.0)
 
 
 class House:
-    """A consumer on a queue, and a stand-in for ``in_flight``, which is silent until the test grants credits."""
-
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.queues: FakeQueues = stage.with_fake(FakeQueues(stage.clock))
@@ -52,7 +50,6 @@ class House:
         return [work.user_id for work in works if isinstance(work, Submission)]
 
     def requests(self) -> int:
-        """Count how often credits were asked for."""
         return len(self.stage.calls(self.in_flight, ReserveCredits)) + sum(
             each.next_count == 10 for each in self.received()
         )
@@ -70,7 +67,6 @@ def test_nothing_is_received_without_credits(house: House) -> None:
 
 
 def test_what_came_is_handed_over_and_the_next_credits_are_asked_for(house: House) -> None:
-    """No more than granted; with the time at which the receive began."""
     house.put(1, 2, 3)
     house.stage.advance(3)
     house.grant(2)
@@ -108,7 +104,6 @@ def test_what_cannot_be_answered_is_handed_over_with_its_reason(house: House) ->
 
 @pytest.mark.parametrize("error", [QueueUnavailable("503"), QueueRefused(SOURCE, "deleted")], ids=type)
 def test_a_failing_receive_is_tried_again_later_and_later(house: House, error: Exception) -> None:
-    """Its credits go back at once; the pauses grow to 15 s, it never gives up, and begins anew after a success."""
     house.queues.fail("receive", error, times=30)
     pauses = []
     for attempt in range(30):
@@ -170,7 +165,6 @@ def test_what_in_flight_had_got_is_not_handed_over_twice(house: House) -> None:
 
 
 def test_an_unexpected_error_is_a_crash(house: House) -> None:
-    """What a client never should raise is for the supervisor; in_flight sees the consumer end."""
     house.queues.fail("receive", ZeroDivisionError())
     house.grant()
     assert not house.consumer.is_alive()

@@ -67,7 +67,6 @@ def test_a_result_batcher_may_die_at_any_step(tree: Tree, how: str, step: tuple[
 @pytest.mark.parametrize("step", STEPS, ids=STEP_IDS)
 @pytest.mark.parametrize("who", SUPERVISORS)
 def test_any_supervisor_may_die_at_any_step(tree: Tree, who: str, step: tuple[str, str, bool]) -> None:
-    """It takes its children along; what leans on them is restarted as well, and the message is answered."""
     tree.hold(*step)
     submit(tree)
     tree.crash(who)
@@ -112,7 +111,6 @@ def test_a_storm_of_crashes_is_survived(tree: Tree, who: str) -> None:
 
 
 def test_a_poisonous_message_disturbs_nobody(tree: Tree) -> None:
-    """Its validator crashes at every delivery; it comes round ever more seldom and ends in the dead-letter queue."""
     poison = tree.services.app_store.sell("poison")
     tree.services.app_store.script(poison, ZeroDivisionError("a bug that this receipt sets off"))
     tree.services.submit(poison, user_id=666)

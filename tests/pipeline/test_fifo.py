@@ -33,8 +33,6 @@ SUPERVISORS = ["custody", "gateways", "batchers", "validators", "pipeline"]
 
 
 class FifoTree(Tree):
-    """A tree on FIFO queues, and what its users have sent."""
-
     def __init__(self, services: FakeServices | None = None) -> None:
         super().__init__(FIFO, services)
         self.sent: defaultdict[int, list[str]] = defaultdict(list)  # by user, the submission ids in order
@@ -51,14 +49,12 @@ class FifoTree(Tree):
             self.sent[user_id].append(submission_id)
 
     def recover(self) -> None:
-        """Nothing is wrong any more, with Apple neither."""
         self.services.recover()
         for transaction_id in self.odd:
             self.services.app_store.script(receipt_data_of(transaction_id), genuine(transaction_id))
         self.odd.clear()
 
     def answered(self, user_id: int) -> list[str]:
-        """Submission ids in the order of their answers, repetitions and all."""
         messages = self.services.queues.messages(POST)
         return [each.attributes["submission_id"] for each in messages if each.group_id == str(user_id)]
 
@@ -69,7 +65,6 @@ class FifoTree(Tree):
         return [message.attributes["submission_id"] for message in self.services.queues.messages(SOURCE)]
 
     def asked(self) -> list[str]:
-        """Who is asked about now: user and number of the validators that have begun."""
         children = which_children(self.find(VALIDATORS), 10)
         actors = [child.child.process.actor for child in children if isinstance(child.child, Ref)]
         return sorted(actor._submission.submission_id for actor in actors if actor._steps)
@@ -87,13 +82,11 @@ class FifoTree(Tree):
         return [message.attributes["submission_id"] for message in self.services.queues.messages(DEAD)]
 
     def check_order(self) -> None:
-        """What is answered is in order, and nothing was passed by; only now is that certain."""
         for user_id, sent in self.sent.items():
             answers = self.first_answers(user_id)
             assert answers == sent[: len(answers)], (user_id, answers)
 
     def check_all_answered(self) -> None:
-        """Everybody has his answers, in order, all of them OK; nothing is left or dead, and the tree is at rest."""
         for user_id, sent in self.sent.items():
             assert self.first_answers(user_id) == sent
         assert {result["status"] for result in self.services.results()} <= {"OK"}
@@ -247,7 +240,6 @@ def test_the_process_may_die_at_any_step(tree: FifoTree, step: tuple[str, str, b
 
 
 def test_a_drain_hands_back_what_waits(tree: FifoTree) -> None:
-    """At once, with nothing lost, for the next process to take in order."""
     tree.hold("app_store", "verify_receipt", False)
     tree.submit(1, 3)
     tree.settle()
@@ -286,8 +278,6 @@ EVENTS = st.one_of(
 
 
 class Player:
-    """Plays a list of events on a tree."""
-
     def __init__(self, tree: FifoTree) -> None:
         self.tree = tree
 

@@ -33,8 +33,6 @@ DOWN = LedgerUnavailable("503")
 
 
 class ChokingLedger(FakeLedger):
-    """Fails each request for some transactions, where it answers them at all."""
-
     def __init__(self) -> None:
         super().__init__()
         self.poison: frozenset[str] = frozenset()
@@ -56,8 +54,6 @@ class ChokingLedger(FakeLedger):
 
 
 class House:
-    """A gateway to a fake ledger, and an in_flight that listens."""
-
     def __init__(self, stage: Stage, background: CallsOnThreads | None = None) -> None:
         self.background = background
         self.stage = stage
@@ -73,12 +69,10 @@ class House:
         return self.stage.ask(self.gateway, LookUpTransaction(item(f"t-{message}", message)))
 
     def announced(self) -> list[type]:
-        """What in_flight was told, without the greeting of each gateway's start."""
         self.stage.settle()
         return [type(fact) for fact in self.stage.told(self.in_flight, object)][1:]
 
     def trip(self, messages: int = 5) -> list[Ref]:
-        """Have the breaker opened by as many messages as that takes, a moment before it tries for the first time."""
         self.ledger.fail("get", DOWN, times=None)
         asking = [self.look_up(1000 + number) for number in range(messages)]
         while not self.is_open():
@@ -119,7 +113,6 @@ def test_requests_under_way_are_bounded(house: House) -> None:
 
 
 def test_a_smaller_limit_holds_for_the_next_requests(house: House) -> None:
-    """Those under way are not stopped; the change is confirmed when no more are under way than allowed."""
     first = house.ledger.hold("get", times=5)
     asking = [house.look_up(number) for number in range(5)]
     second = house.ledger.hold("get", times=2)
@@ -148,8 +141,6 @@ def test_a_wider_limit_lets_what_waits_go_at_once(house: House) -> None:
 
 
 class Limited(LedgerGateway):
-    """Makes so many requests a second."""
-
     def __init__(self, ledger: FakeLedger, per_second: float) -> None:
         super().__init__(ledger, LiveLimits(Limits(50, 50, 50)), THREE_ATTEMPTS)
         self._rate = RateLimit(per_second)
@@ -186,7 +177,6 @@ def test_a_suspect_waits_for_the_rate(stage: Stage) -> None:
 
 
 def _seconds_of_next(house: House) -> float:
-    """Return how long it takes until another request is made."""
     sent, began_at = house.ledger.count("get"), house.stage.clock.monotonic()
     while house.ledger.count("get") == sent:
         house.stage.advance(0.5)
@@ -272,7 +262,6 @@ def test_the_service_may_ask_for_patience(house: House) -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("bug"), SystemExit(1)], ids=["exception", "exit"])
 def test_a_bug_of_the_client_is_the_askers_affair(house: House, error: BaseException) -> None:
-    """It is passed on for who asked to crash with; the gateway and everybody else's requests live on."""
     house.ledger.fail("get", error)
     unlucky, lucky = house.look_up(1), house.look_up(2)
     assert house.stage.reply_to(unlucky) == Broken(error)
@@ -310,7 +299,6 @@ def test_failures_of_several_messages_close_the_gate(house: House) -> None:
 
 
 def test_an_outage_costs_no_attempts(house: House) -> None:
-    """However long it is, what is kept is answered when the service is back, with all its attempts left."""
     tripped = house.trip(8)
     house.ledger.fail("get", DOWN, times=None)
     kept = [house.look_up(number) for number in range(20)]
@@ -502,7 +490,6 @@ def test_suspects_have_a_small_share_of_the_requests(house: House) -> None:
 
 
 def test_a_message_is_no_suspect_because_there_was_no_connection_for_it(house: House) -> None:
-    """Others have theirs, where file descriptors run out, say. It waits, however long, and is answered then."""
     house.ledger.trouble = LedgerUnavailable("no descriptors", was_sent=False)
     house.ledger.poison_with(666)
     first = house.look_up(666)

@@ -66,7 +66,6 @@ def receive(
     corrupt: int = 0,
     failure: str | None = None,
 ) -> list[Ref]:
-    """Have a consumer hand over what a receive brought; return the processors that were started for it."""
     consumer = consumer or stage.stand_in()
     came: list[Delivery] = [(delivery(number), submission(number)) for number in range(messages)]
     came += [(delivery(number), None) for number in range(corrupt)]
@@ -85,7 +84,6 @@ def end(stage: Stage, *refs: Ref) -> None:
 
 
 def test_reservations_never_exceed_the_room(stage: Stage) -> None:
-    """Of five consumers that want ten each, those who come first get theirs, the next what is left, the rest wait."""
     in_flight = start(stage, max_in_flight=15)
     consumers = [reserve(stage, in_flight) for _ in range(5)]
     assert [granted(stage, consumer) for consumer in consumers] == [[10], [5], [], [], []]
@@ -125,7 +123,6 @@ def test_a_message_in_flight_holds_its_credit(stage: Stage) -> None:
 
 
 def test_a_smaller_limit_holds_for_what_is_taken_in_next(stage: Stage) -> None:
-    """What is in flight goes on; the change is confirmed when no more is in flight or being received than allowed."""
     limits = LiveLimits(Limits(20, 1, 1))
     in_flight = stage.start_in_flight(limits)
     consumer = reserve(stage, in_flight)
@@ -223,7 +220,6 @@ def test_an_empty_closed_gate_lets_one_message_in(stage: Stage) -> None:
 
 
 def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
-    """``StopReceiving`` is answered when the last receive is over and the last message done; nobody is let in."""
     in_flight = start(stage)
     receiving = reserve(stage, in_flight)
     (early,) = receive(stage, in_flight, 1)
@@ -241,7 +237,6 @@ def test_closing_waits_for_what_is_in_flight_and_received(stage: Stage) -> None:
 
 
 def test_closing_does_not_wait_for_the_end_of_an_outage(stage: Stage) -> None:
-    """As long as messages are finished it waits; once none is for a while, it is told how many are stuck."""
     in_flight = start(stage)
     processors = receive(stage, in_flight, 3)
     in_flight.cast(ServiceUnavailable("ledger"))
@@ -407,7 +402,6 @@ def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
 
 
 def test_a_deep_queue_leaves_room_for_the_other_source(stage: Stage) -> None:
-    """Half of all credits is divided among the sources, and none but its own may have a source's share."""
     in_flight = start(stage, 100, FIRST, SECOND)
     consumer = reserve(stage, in_flight)
     while len(counts := granted(stage, consumer)) == 1:
@@ -474,15 +468,12 @@ def test_a_restarted_in_flight_hears_of_every_sources_trouble(stage: Stage) -> N
 
 
 class Unable:
-    """An in_flight of one source or two, whose receives succeed or fail."""
-
     def __init__(self, stage: Stage, *sources: Source) -> None:
         self.stage = stage
         self.limits = LiveLimits(Limits(25, 1, 1))
         self.in_flight = stage.start_in_flight(self.limits, *sources)
 
     def receive(self, *, fails: bool, queue: str = SOURCE, messages: int = 0) -> None:
-        """Let a consumer of its own receive."""
         consumer = reserve(self.stage, self.in_flight, queue=queue)
         failure = "injected by a test" if fails else None
         receive(self.stage, self.in_flight, messages, consumer, queue=queue, failure=failure)

@@ -33,8 +33,6 @@ FIFO = replace(FIRST, queue="receipts.fifo")
 
 
 class House:
-    """An ``InFlight``, with stand-ins for processors and for the batcher that it has carry out its wishes."""
-
     def __init__(self, stage: Stage, answer: Callable[[Any], object] = lambda _: Done()) -> None:
         self.stage = stage
         self.batcher = stage.stand_in(VISIBILITY_BATCHER, answer)
@@ -44,7 +42,6 @@ class House:
         return self.stage.start_in_flight(LiveLimits(Limits(1000, 1, 1)), FIRST, FIFO)
 
     def receive(self, *messages: Delivery, source: Source = FIRST, is_last: bool = False) -> list[Ref]:
-        """Hand over what came; return the validators that were started for it."""
         consumer, before = self.stage.stand_in(), set(self.stage.processors())
         now = self.stage.clock.monotonic()
         consumer.cast(Ask(self.in_flight, Received(consumer, source, messages, now, is_last=is_last), None))
@@ -61,7 +58,6 @@ class House:
         return list(Counter(self.stage.counted().fates).elements())
 
     def begun(self) -> list[str]:
-        """Return the messages that have a validator now."""
         actors = [processor.process.actor for processor in self.stage.processors()]
         return [actor.started_with[1].message_id for actor in actors]
 
@@ -87,7 +83,6 @@ def house(stage: Stage) -> House:
 
 
 def test_a_message_is_extended_from_half_its_time_on(house: House) -> None:
-    """Not before; then each time that half of the new timeout is over, for as long as its processor lives."""
     processor = house.take()
     house.stage.advance(TIMEOUT / 2 - 1)
     assert house.changes() == []
@@ -134,7 +129,6 @@ def test_a_message_that_is_done_is_left(house: House) -> None:
 
 @pytest.mark.parametrize(("receives", "at_once"), [(1, True), (8, True), (9, False), (19, False)])
 def test_restarts_of_the_pipeline_do_not_use_up_the_receives(house: House, receives: int, at_once: bool) -> None:
-    """Where a process stops the next one takes over at once; but not again and again, up to the dead-letter queue."""
     house.end(house.take(receives=receives), SHUTDOWN)
     ((_, seconds),) = house.changes()
     assert (seconds == 0) == at_once
@@ -194,7 +188,6 @@ def test_what_was_killed_counts_as_crashed(house: House) -> None:
 
 
 def test_the_last_hand_backs_come_before_its_own_end(house: House) -> None:
-    """Processors that were shut down just before are handed back, not forgotten, however long the mailbox is."""
     processors = [house.take(f"m-{number}") for number in range(200)]
     scheduler = house.stage.actors.scheduler
 
@@ -301,7 +294,6 @@ def test_one_of_a_group_has_a_processor_at_a_time(house: House) -> None:
 
 @pytest.mark.parametrize("how", ["handed back", "crash", "shutdown"])
 def test_one_that_is_not_finished_has_those_behind_it_handed_back(house: House, how: str) -> None:
-    """However that came. They are visible at once; it is hidden for a short time, for its group has to wait."""
     (first,) = house.receive(*of_group("a", "a1", "a2", "a3", receives=2), source=FIFO)
     match how:
         case "handed back":

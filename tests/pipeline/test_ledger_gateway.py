@@ -23,8 +23,6 @@ TIME_OUT = LedgerUnavailable("time-out")
 
 
 class House:
-    """A gateway to a fake ledger."""
-
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.ledger: FakeLedger = stage.with_fake(FakeLedger())
@@ -40,7 +38,6 @@ class House:
         return self.stage.reply_to(asking)
 
     def claim_together(self, *wanted: LedgerItem) -> list[Any]:
-        """Claim while the first request is under way, so that the others gather."""
         with self.ledger.hold("claim", times=1):
             asking = [self.stage.ask(self.gateway, ClaimTransaction(each)) for each in (item("t-first"), *wanted)]
         self.stage.advance(30)
@@ -117,7 +114,6 @@ def test_a_claim_that_failed_is_not_remembered(house: House) -> None:
 
 @pytest.mark.parametrize("learns", ["before the refund", "from the refunded claim", "never"])
 def test_a_refund_changes_nothing_of_whose_it_is(house: House, learns: str) -> None:
-    """The owner keeps OK; others are told whose it is, by the map and by the ledger, whichever process they meet."""
     house.ledger.claim(item())
     if learns == "before the refund":
         house.look_up(1)
@@ -206,7 +202,6 @@ def test_a_batch_never_decides_whose_a_taken_transaction_is(house: House) -> Non
 
 
 def test_the_same_transaction_is_once_in_a_batch(house: House) -> None:
-    """DynamoDB refuses a batch with a key that occurs twice; the second claim waits for the first one's answer."""
     answers = house.claim_together(item("t-1", user=1), item("t-2", user=2), item("t-1", user=3), item("t-1", user=1))
     assert answers == [Ownership.NEW, Ownership.NEW, Ownership.OTHER_USER, Ownership.OURS]
 

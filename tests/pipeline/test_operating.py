@@ -31,7 +31,6 @@ def tree() -> Iterator[Tree]:
 
 
 def look(tree: Tree) -> Overview:
-    """Look twice, so that queues have been looked at, and see what a client would."""
     tree.system.overview()
     tree.settle()
     return Overview.from_json(json.loads(json.dumps(tree.system.overview().as_json())))
@@ -58,7 +57,6 @@ def submit(tree: Tree, number: int = 1) -> None:
 
 
 def begin_outage(tree: Tree) -> None:
-    """Of the ledger, with ten messages in flight."""
     for operation in ("claim", "claim_all"):
         tree.services.ledger.fail(operation, LedgerUnavailable("down"), times=None)
     for number in range(10):
@@ -67,7 +65,6 @@ def begin_outage(tree: Tree) -> None:
 
 
 def test_everything_can_be_seen(tree: Tree) -> None:
-    """The tree with what each has done, the services, the queues, what was counted, and what the process takes."""
     submit(tree)
     tree.advance(1)
     seen = look(tree)
@@ -118,7 +115,6 @@ def test_what_is_in_flight_is_seen_with_its_actors(tree: Tree) -> None:
 
 
 def test_an_outage_is_seen(tree: Tree) -> None:
-    """Which service, since when, how many wait; and the system is waiting, not broken."""
     begin_outage(tree)
     seen = look(tree)
     ledger = service(seen, "ledger")
@@ -161,7 +157,6 @@ def test_a_queue_that_does_not_answer_holds_up_nobody(tree: Tree) -> None:
 
 
 def test_nothing_is_taken_in_while_it_is_paused(tree: Tree) -> None:
-    """What is in flight is finished; receives under way are ended; a crash of in_flight does not forget it."""
     hold = tree.services.app_store.hold("verify_receipt")
     submit(tree, 1)
     tree.advance(1)
@@ -183,7 +178,6 @@ def test_nothing_is_taken_in_while_it_is_paused(tree: Tree) -> None:
 
 
 def test_a_first_receive_that_takes_long_is_no_idle_time() -> None:
-    """Who waits for the end of the work waits for the queue's answer, however slow it is, and for what it brings."""
     services = FakeServices(SETTINGS)
     services.submit(services.app_store.sell("t-1"), user_id=1)
     hold = services.queues.hold("receive")

@@ -23,7 +23,6 @@ OK = ok(1, "t-1")
 
 
 def settings_of(*first_post_queues: str) -> Settings:
-    """Two games; the receipts of the first are foreign to the second."""
     return Settings.model_validate(
         {
             "backend": "aws",
@@ -46,7 +45,6 @@ def tree() -> Iterator[Tree]:
 
 
 def send(tree: Tree, source_queue: str, post_queue: str, user_id: int = 1, receipt: str = "bought") -> None:
-    """Send the submission ``s`` by this way, and wait for what becomes of it."""
     source = None if source_queue == FIRST else source_queue
     receipt_data = receipt_data_of(receipt)
     tree.services.submit(receipt_data, user_id, submission_id="s", source_queue=source, post_queue=post_queue)
@@ -54,7 +52,6 @@ def send(tree: Tree, source_queue: str, post_queue: str, user_id: int = 1, recei
 
 
 def answers(tree: Tree) -> dict[str, list[Any]]:
-    """All that was answered, by post queue; those that got nothing are left out."""
     found = {queue: tree.services.results(queue) for queue in QUEUES}
     return {queue: results for queue, results in found.items() if results}
 
@@ -124,7 +121,6 @@ def test_a_kill_between_claim_and_answer_moves_no_ok(tree: Tree, after: bool) ->
 
 
 def test_what_a_receipt_has_got_since_is_answered_where_it_was_asked(tree: Tree) -> None:
-    """Each purchase has a claim of its own, hence a queue of its own; a refusal goes where it was asked for."""
     bought, store = receipt_data_of("bought"), tree.services.app_store
     send(tree, FIRST, OUT)
     store.script(receipt_data_of("theirs"), genuine("t-9", bundle_id=ONE))

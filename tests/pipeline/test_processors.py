@@ -62,8 +62,6 @@ def genuine(*transactions: Transaction, bundle_id: str = "com.example.game") -> 
 
 
 class House:
-    """One processor among stand-ins that say nothing until the test answers for them."""
-
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.apple = stage.stand_in(APP_STORE_GATEWAY)
@@ -122,7 +120,6 @@ class House:
 
     @property
     def ended(self) -> Any:
-        """How it ended; ``NORMAL`` where it was handed back, too."""
         return NORMAL if self.handed_back() else self._exit_reason
 
     @property
@@ -132,7 +129,6 @@ class House:
         return self.processor.process.exit_reason
 
     def go_to(self, step: str) -> None:
-        """Have a validator reach a step with one transaction."""
         self.validate()
         if step != "verifying":
             self.answer(self.apple, genuine())
@@ -142,7 +138,6 @@ class House:
             self.answer(self.results, Done())
 
     def restart(self, who: str) -> Ref:
-        """Replace a neighbour by a new one, which is silent, too."""
         name = {"apple": APP_STORE_GATEWAY, "ledger": LEDGER_GATEWAY, "deleter": DELETE_BATCHER}[who]
         self.stage.crash(getattr(self, who))
         successor = self.stage.stand_in(name)
@@ -429,8 +424,6 @@ def test_a_neighbour_that_is_back_in_time_is_enough(house: House) -> None:
 
 
 def start_result_batchers(stage: Stage) -> None:
-    """Start the supervisor of result batchers that keep what they get."""
-
     def start(queue: str) -> StartResult | Starting:
         return Start(StandIn, name=result_batcher_name(queue))()
 
@@ -439,7 +432,6 @@ def start_result_batchers(stage: Stage) -> None:
 
 
 def test_a_result_batcher_is_started_on_demand(house: House) -> None:
-    """And its successor, when it ends; confirmed answers are not sent again."""
     house.stage.crash(house.results)
     start_result_batchers(house.stage)
     house.validate()

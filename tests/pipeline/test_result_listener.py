@@ -13,8 +13,6 @@ from tests.pipeline.stand_ins import Stage
 
 
 class House:
-    """A listener, and a function that raises for some."""
-
     def __init__(self, stage: Stage, queue: str) -> None:
         self.stage = stage
         self.queue = queue

@@ -31,8 +31,6 @@ def settings_of(second: dict[str, Any] | None = None, **settings: Any) -> Settin
 
 
 class OneQueueInTrouble(FakeServices):
-    """Services that fail for one queue: ``trouble`` has the operations, and what they raise."""
-
     def __init__(self, settings: Settings, queue: str = SECOND) -> None:
         super().__init__(settings)
         self.queue = queue
@@ -135,18 +133,15 @@ def test_a_receipt_is_redirected_only_where_its_source_takes_the_sandbox() -> No
 
 
 def deleted(services: OneQueueInTrouble) -> None:
-    """Every call about the queue is refused."""
     refused = QueueRefused(SECOND, "it does not exist")
     services.trouble = dict.fromkeys(("receive", "delete", "change_visibility"), refused)
 
 
 def unreachable(services: OneQueueInTrouble) -> None:
-    """None is answered."""
     services.trouble = dict.fromkeys(("receive", "delete", "change_visibility"), QueueUnavailable("503"))
 
 
 def undeletable(services: OneQueueInTrouble) -> None:
-    """It is received from, but nothing can be deleted."""
     services.trouble = {"delete": QueueUnavailable("503")}
 
 
@@ -256,7 +251,6 @@ def test_whoever_crashes_nothing_is_lost(tree: Tree, name: Any) -> None:
 
 
 def test_a_killed_process_leaves_both_queues_to_its_successor(tree: Tree) -> None:
-    """What it had in flight comes back by its visibility timeout, on either queue, and gets the same answer."""
     hold = tree.hold("queues", "send", True)
     for number in range(5):
         submit(tree, f"f-{number}", number)
@@ -277,7 +271,6 @@ def test_a_killed_process_leaves_both_queues_to_its_successor(tree: Tree) -> Non
 
 
 def test_everything_names_its_source(tree: Tree) -> None:
-    """The overview has all queues, what was received by queue, and the batchers and consumers of each."""
     submit(tree, "t-1", 1)
     submit(tree, "t-2", 2, SECOND)
     tree.advance(1)

@@ -43,7 +43,6 @@ def fake_of(tree: Tree, operation: str) -> Any:
 
 
 def begin_outage(tree: Tree, operation: str) -> None:
-    """Have an operation fail until its fake recovers; claims fail alone and in batches."""
     for each in ("claim", "claim_all") if operation == "claim" else (operation,):
         fake_of(tree, each).fail(each, ERRORS[each], times=None)
 
@@ -121,7 +120,6 @@ def test_claims_of_a_batch_that_fail_alone_are_made_alone(tree: Tree, carried_ou
 
 @pytest.mark.parametrize("operation", ["verify_receipt", "claim", "send", "delete", "receive", "change_visibility"])
 def test_an_outage_of_an_hour_costs_nothing_but_the_hour(tree: Tree, operation: str) -> None:
-    """Every message is answered once it is over; none got a verdict from us; none is near the dead-letter queue."""
     begin_outage(tree, operation)
     submit(tree, *range(60))
     tree.advance(3600)
@@ -139,7 +137,6 @@ def test_an_outage_of_an_hour_costs_nothing_but_the_hour(tree: Tree, operation: 
 
 @pytest.mark.parametrize("operation", ["verify_receipt", "claim", "delete"])
 def test_an_outage_closes_the_gate(tree: Tree, operation: str) -> None:
-    """What is on the queue stays there, unreceived, but for what was in flight, and a few to try with."""
     begin_outage(tree, operation)
     submit(tree, *range(6))
     tree.advance(20)
@@ -151,7 +148,6 @@ def test_an_outage_closes_the_gate(tree: Tree, operation: str) -> None:
 
 
 def test_an_outage_told_by_status_loses_nothing(tree: Tree) -> None:
-    """Apple answers 21005 for five hours; everybody is answered afterwards, nobody by the dead-letter queue."""
     receipts = [tree.services.app_store.sell(f"t-{number}") for number in range(10)]
     for receipt in receipts:
         tree.services.app_store.script(receipt, {"status": 21005})
@@ -187,8 +183,6 @@ def test_trouble_with_a_post_queue_parks_its_own_messages(two_post_queues: Tree)
 
 
 class OneQueueDown(FakeServices):
-    """Services whose queue ``Others`` takes nothing while ``is_down``."""
-
     is_down = True
 
     @property
@@ -279,7 +273,6 @@ def test_a_submission_that_comes_in_two_messages_gets_ok_in_both(tree: Tree) -> 
 
 
 def test_a_submission_id_alone_owns_nothing(tree: Tree) -> None:
-    """Another user, or another receipt, under a submission id that was used gets no OK for it."""
     receipt = tree.services.app_store.sell("t-1")
     longer = tree.services.app_store.sell("t-1", "t-2")
     tree.services.submit(receipt, 7, submission_id="s-1")
@@ -384,7 +377,6 @@ def hidden(tree: Tree) -> list[float]:
 
 @pytest.fixture
 def slow_tree() -> Iterator[Tree]:
-    """Apple may be asked once in 1,000 seconds: all but the first message stay in flight."""
     yield from tree_of(SETTINGS.model_copy(update={"app_store_rate_per_second": 0.001}))
 
 
@@ -416,7 +408,6 @@ def test_the_end_does_not_wait_for_long_polls(ending: str) -> None:
 
 @pytest.mark.parametrize("operation", ["verify_receipt", "claim", "send", "delete"])
 def test_a_drain_does_not_wait_for_the_end_of_an_outage(tree: Tree, operation: str) -> None:
-    """What waits for the service is handed back at once, whichever it is, once nothing is finished for a while."""
     begin_outage(tree, operation)
     submit(tree, *range(6))
     tree.advance(20)

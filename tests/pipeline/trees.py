@@ -31,8 +31,6 @@ STEP_IDS = [f"{'after' if after else 'before'} {operation}" for _, operation, af
 
 
 class Tree:
-    """A running system; ``restart`` gives it a successor on the same services."""
-
     def __init__(self, settings: Settings = SETTINGS, services: FakeServices | None = None, **how: Any) -> None:
         self.services = services or FakeServices(settings)
         own = self.services
@@ -67,7 +65,6 @@ class Tree:
         return hold
 
     def find(self, name: Name) -> Ref:
-        """Find an actor: by its name, or the only child of a supervisor of that name in the plural."""
         plural = {"validator": VALIDATORS, "mover": MOVERS, "result_batcher": RESULT_BATCHERS}.get(str(name))
         if plural is not None:
             ((_, ref, _),) = which_children(self.find(plural), 10)
@@ -78,7 +75,6 @@ class Tree:
         return ref
 
     def crash(self, name: Name) -> None:
-        """End an actor as a bug would (one that waits in a selective receive: when that is over)."""
         self.find(name).cast(object())
         self.settle()
 
@@ -87,7 +83,6 @@ class Tree:
         self.settle()
 
     def kill_process(self) -> None:
-        """End everything at once, as kill -9 does; calls under way go on to their ends in the network."""
         actors = self.actors
         over = threading.Event()
 
@@ -126,7 +121,6 @@ class Tree:
         return [message.attributes.get("reason", "moved by SQS") for message in messages]
 
     def check_answered(self, expected: dict[str, Any]) -> None:
-        """The message got this very answer, perhaps more than once, nobody else did, and nothing is left of it."""
         results = self.results()
         assert results, "no answer"
         assert all(result == expected for result in results), results
@@ -134,7 +128,6 @@ class Tree:
         self.check_whole()
 
     def check_whole(self) -> None:
-        """All actors live, none is restarting, no credit has leaked, the gate is open, and it works."""
         assert self.system.end_reason is None
         assert self._names() == self.names_at_first
         for name in self.names_at_first:
@@ -155,7 +148,6 @@ class Tree:
         assert len(self.results()) == before + 1, "it does not work any more"
 
     def _check_order(self) -> None:
-        """Nothing was deleted from the source queue that had not been answered or moved before."""
         told: set[str] = set()
         for event in self.services.queues.events:
             if event.operation == "send" and event.queue != SETTINGS.source_queue:
