@@ -511,9 +511,6 @@ def test_a_body_is_whole_again_with_its_receipt(body: str, receipt_data: str) ->
     assert around is None or receipt_data.join(around) == body
 
 
-# --- trace contexts ---
-
-
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 CONTEXT = TraceContext(int(TRACE, 16), int(SPAN, 16), is_sampled=True)
 AWS_HEADER = f"Root=1-{TRACE[:8]}-{TRACE[8:]};Parent={SPAN};Sampled=1"
