@@ -308,17 +308,11 @@ class Backoff:
 
 
 class Streak:
-    """The delayed restarts of one child in a row."""
-
-    __slots__ = ("_restarts", "_started_at")
+    __slots__ = ("_started_at", "restarts")
 
     def __init__(self) -> None:
-        self._restarts = 0
+        self.restarts = 0
         self._started_at: float | None = None  # None: it has not run since the last restart was decided
-
-    @property
-    def restarts(self) -> int:
-        return self._restarts
 
     def started(self, now_seconds: float) -> None:
         self._started_at = now_seconds
@@ -326,9 +320,9 @@ class Streak:
     def count_restart(self, backoff: Backoff, now_seconds: float) -> float | None:
         """Count one more restart and return how long to wait for it, or None when the limit has been reached."""
         if self._started_at is not None and now_seconds - self._started_at >= backoff.reset_after_seconds:
-            self._restarts = 0
+            self.restarts = 0
         self._started_at = None
-        if backoff.give_up_after is not None and self._restarts >= backoff.give_up_after:
+        if backoff.give_up_after is not None and self.restarts >= backoff.give_up_after:
             return None
-        self._restarts += 1
-        return backoff.delay_seconds(self._restarts - 1)
+        self.restarts += 1
+        return backoff.delay_seconds(self.restarts - 1)

@@ -238,7 +238,6 @@ class ManualClock:
         return self._now + self._unix_offset
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """See ``Clock``. Fires in ``advance``, on the thread that calls it."""
         timer = Timer(self._now + seconds, callback, self._timers)
         with self._lock:
             if not self._closed:
@@ -251,7 +250,6 @@ class ManualClock:
             self._timers.clear()
 
     def suspend(self, seconds: float) -> None:
-        """Have the machine suspended for so long: no timer fires, and the monotonic clock stands still."""
         if not seconds >= 0:
             raise ValueError(f"a machine can't be suspended for {seconds} seconds: 0 or more are expected")
         with self._lock:

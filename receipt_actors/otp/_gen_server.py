@@ -35,11 +35,9 @@ if TYPE_CHECKING:
 
 
 class Actor(pykka.Actor):
-    """A pykka actor in an actor system: supervised, linked, monitored, isolated.
+    """A pykka actor in an actor system: ``on_start``, ``on_receive``, ``on_stop``, ``on_failure``, proxies and futures.
 
-    ``on_start``, ``on_receive``, ``on_stop`` and ``on_failure`` work as pykka documents them, proxies and futures too,
-    except that OTP's crash rule holds: an exception ends the actor, also one raised in an ``ask`` (the asker gets it as
-    well). ``GenServer`` is the same with OTP's callbacks.
+    OTP's crash rule holds: an exception ends the actor, also one raised in an ``ask`` (the asker gets it as well).
 
     ``self.ref``, ``self.system`` and ``self.clock`` are there in ``__init__`` already, which needs no
     ``super().__init__()``.
@@ -120,9 +118,7 @@ class Actor(pykka.Actor):
         raise NotImplementedError(f"{type(self).__name__} got a reply but has no handle_reply")
 
     def handle_failure(self, label: Any, reason: ExitReason) -> Any:
-        """Take the news that a request will not be answered (its actor ended), or that a call elsewhere failed
-        (``Crash``).
-        """
+        """Note that a request will not be answered (its actor ended), or that a call elsewhere failed (``Crash``)."""
         raise NotImplementedError(f"{type(self).__name__} got a failure of a request but has no handle_failure")
 
     def _otp_initialise(self) -> Any:
@@ -274,7 +270,7 @@ class Actor(pykka.Actor):
         """Deliver ``message`` to ``handle_info`` later (``erlang:send_after/3``); ``cancel()`` on the result.
 
         Raises:
-            ValueError: ``seconds`` is no number of seconds, or negative.
+            ValueError: ``seconds`` is no number, or negative.
         """
         check_seconds(seconds)
         return self._otp_process.send_later(seconds, Envelope(message))
@@ -399,7 +395,7 @@ class GenServer(Actor):
         raise NotImplementedError(f"{type(self).__name__} does not know the cast {type(request).__name__}")
 
     def handle_info(self, message: Any) -> Any:
-        """Handle any other message. By default it is logged and dropped, as in OTP."""
+        """Log and drop any other message, as in OTP."""
         log(logging.WARNING, "%s dropped an unexpected message of type %s", self.ref, type(message).__name__)
 
     def terminate(self, reason: ExitReason) -> Any:

@@ -1,31 +1,18 @@
 """The process: what Erlang's virtual machine keeps of each process, kept here for each actor.
 
-A ``Process`` owns an actor's mailbox, name, links, monitors and life cycle; it runs the actor's callbacks one message
-at a time, on one thread only, its scheduler's. It is the actor's pykka inbox and stop flag at once, which keeps it
-small.
+A ``Process`` runs the actor's callbacks one message at a time, on its scheduler's thread. It is the actor's pykka inbox
+and stop flag at once, which keeps it small.
 
-**Turns.** A process has the turn while its scheduler has it queued or runs it; ``_scheduled`` is locked then. A message
-that is put into the mailbox of a process without the turn gives it the turn. In a turn it handles up to
-``MESSAGES_PER_TURN`` messages: first those that a selective receive or a suspension has passed over, then those of the
-mailbox, in the order in which they came.
-
-**What a callback returns** is *settled*: a generator is resumed until it waits, a call is answered or put off, ``Stop``
-calls ``terminate``, ``Continue`` comes next. Nothing is settled once the process has ended.
+**Turns.** A process has the turn while its scheduler has it queued or runs it; ``_scheduled`` is locked then. In a turn
+it handles up to ``MESSAGES_PER_TURN`` messages: first those that a selective receive or a suspension has passed over,
+then those of the mailbox.
 
 **Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. ``_exit``
 happens once: the name is freed, links and monitors get the news, and open calls fail. It may come from any thread
 (``kill``) in the middle of a turn; then that turn gives up, at its own end, what it has in hand or has taken up since.
 
-**Ending from outside is honest.** CPython can't end a thread, so a callback that runs when its process is killed, or
-ended by an exit signal that it does not trap, runs on: the process is a zombie until it returns. It is fenced: what it
-still sends, answers or starts comes to nothing, and nothing of it arrives anywhere after its ``Down``
-(``_scheduler.Running``).
-
-**Selective receive.** A callback may be a generator: ``message = yield Receive(matches, timeout)`` waits for one
-message and leaves all others in the mailbox, in order, as Erlang's ``receive`` does; no thread waits meanwhile.
-
-**One crash rule.** What a callback raises (``SystemExit`` too), in ``init``, a call, a cast or an info, ends the
-process with ``Crash``; a caller gets the exception as well. Other actors are touched through links and monitors only.
+**Zombies.** CPython can't end a thread, so a callback that runs when its process is ended from outside runs on. It is
+fenced: what it still sends, answers or starts comes to nothing (``_scheduler.Running``).
 """
 
 from __future__ import annotations
@@ -115,7 +102,7 @@ EXITED: Final = State.EXITED
 
 
 class Process:
-    """See the module. The lock of all systems guards its state, links and monitors."""
+    # The lock of all systems guards its state, links and monitors.
 
     __slots__ = (
         "__weakref__",
@@ -198,11 +185,9 @@ class Process:
     def start(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], acknowledge: Callable[[StartResult], None] | None
     ) -> StartResult | None:
-        """Have ``init`` run and return its result, or None if ``acknowledge`` will be called later.
-
-        On the thread of its own scheduler (a pooled actor that starts a pooled one) it runs here and now, unless too
-        many are at that already, each in the ``init`` of the one before: the stack has an end.
-        """
+        """Have ``init`` run and return its result, or None if ``acknowledge`` will be called later."""
+        # On the thread of its own scheduler it runs here and now, unless too many are at that already: each in the
+        # ``init`` of the one before, and the stack has an end.
         running = context.running
         if running is not self._scheduler.running or (
             self.parent is not None and len(running.interrupted) >= _NESTED_STARTS
@@ -229,7 +214,6 @@ class Process:
         return result
 
     def _acknowledge_to(self, acknowledge: Callable[[StartResult], None] | None) -> StartResult | None:
-        """Return the result of the start if there is one already (it may have been killed); else promise it."""
         with self.system.lock:
             if self.start_result is None:
                 self._acknowledge = acknowledge
@@ -251,7 +235,6 @@ class Process:
         self._settle(None, result)
 
     def _acknowledge_start(self) -> bool:
-        """Tell that it has started; False if it was ended from outside meanwhile."""
         return self._scheduler.running.send(self._tell_starter, Started(self.ref)) and self._state is RUNNING
 
     def _tell_starter(self, result: StartResult) -> None:
@@ -282,7 +265,6 @@ class Process:
             self.remove_monitor(monitor)
 
     def discard(self) -> None:
-        """End before it has begun: its name was taken at this moment, or its system was stopped."""
         self._exit(NORMAL)
         if self._scheduler is not self.system.scheduler:
             self._scheduler.join(1.0)  # it has nothing to do, and ends at once
@@ -298,7 +280,6 @@ class Process:
             self.observed = self.debug is not None or self._state is EXITED
 
     def send_later(self, seconds: float, envelope: Envelope[Any]) -> Timer:
-        """Put a message into its own mailbox after that many seconds, unless it has ended by then."""
         timer = self.system.clock.call_later(seconds, lambda: self.put(envelope))
         timers = self._timers
         if timers is None:
@@ -345,7 +326,6 @@ class Process:
         return self._mailbox.qsize() + len(self._backlog or ()) + len(self._waiting or ())
 
     def frame(self) -> FrameType | None:
-        """Return where the thread is that runs a callback of this process; None if none is under way."""
         return self._scheduler.frame() if self._scheduler.running.is_inside(self) else None
 
     def run(self) -> None:
@@ -388,7 +368,6 @@ class Process:
         self._end_turn(goes_on=goes_on)
 
     def _end_turn(self, *, goes_on: bool) -> None:
-        """Queue for the next turn, or give up the turn and take it again at once if a message came in meanwhile."""
         if self._state is EXITED:
             self._end_last_turn()
             return
@@ -440,7 +419,6 @@ class Process:
         return isinstance(self._waiting, Suspended)
 
     def resume_from(self, waiting: Waiting | Suspended | Idle) -> None:
-        """Take back the messages that were passed over: they come before all others."""
         self._waiting = None
         if isinstance(waiting, Suspended) and waiting.idle_seconds is not None:
             self._waiting = Idle(self, waiting.idle_seconds)  # from the start again, as in OTP
@@ -513,7 +491,6 @@ class Process:
             self._settle(envelope, result)
 
     def _is_for_actor(self, envelope: Envelope[Any]) -> bool:
-        """Deal with a message of the runtime; True if it goes to the actor all the same."""
         kind = type(envelope)
         if kind is DownEnvelope:
             return self.take_down(envelope.message)
@@ -659,7 +636,6 @@ class Process:
                 self._deferred.discard(reply_to)
 
     def _advance(self, before: State, after: State) -> bool:
-        """Go from one state to the next; False if it was ended from outside meanwhile."""
         with self.system.lock:
             if self._state is not before:
                 return False
@@ -667,7 +643,6 @@ class Process:
         return True
 
     def terminate_next(self, reason: ExitReason) -> None:
-        """Have it end as if its parent had said so, before it handles any other message."""
         self._put_first(ParentExitEnvelope(reason))
 
     def terminate(self, reason: ExitReason, reply: object = NO_REPLY, handling: str = "an order to end") -> None:
@@ -703,12 +678,7 @@ class Process:
             self._exit(reason, start_result=NotStarted(reason))
 
     def signal(self, sender: Process | None, reason: ExitReason) -> None:
-        """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual).
-
-        A process that traps exits terminates if its parent or the system (None) sent it, and gets ``Exit`` as a message
-        from any other. One that does not ends at once, without ``terminate``, unless the reason is normal and it comes
-        from another. A callback that is running is fenced, as by ``kill``.
-        """
+        """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual)."""
         self.take_signal(sender, reason)
         self.obey_signal()
 
@@ -738,10 +708,7 @@ class Process:
                 ended += process._end(reason, is_cut_short=True)
 
     def kill(self, killer: Process | None = None) -> None:
-        """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens if its killer has ended.
-
-        CPython can't kill a thread: a callback that is running goes on to its end, fenced, as a zombie.
-        """
+        """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens if its killer has ended."""
         self._exit(KILLED, is_cut_short=True, killer=killer)
 
     def crash(self, error: BaseException) -> None:
@@ -811,7 +778,6 @@ class Process:
 
     @property
     def is_orphan(self) -> bool:
-        """Tell whether it is about to end because its parent was killed, and it was linked to it."""
         return self in self.system.orphans
 
     def _leave_orphans(self) -> None:
@@ -908,7 +874,6 @@ class Process:
         return other in links if isinstance(links, set) else links is other
 
     def link(self, other: Process) -> None:
-        """Tie two lives together; a link to an ended process is an exit signal at once."""
         if other is self:
             return
         with self.system.lock:
@@ -964,7 +929,6 @@ class Process:
                 self._monitors.pop(monitor, None)
 
     def demonitor(self, monitor: int, *, flush: bool) -> None:
-        """Forget a monitor that this process has; with ``flush`` a ``Down`` already sent is not delivered either."""
         with self.system.lock:
             target = None if self._monitored is None else self._monitored.get(monitor)
             if target is None:
@@ -975,11 +939,10 @@ class Process:
                 del self._monitored[monitor]
 
     def take_down(self, down: Down) -> bool:
-        """Note that a ``Down`` is being delivered; False if its monitor has been flushed."""
         return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
 
     def cut(self) -> None:
-        """Remove it from the others' links and monitors, since it ends. The caller holds the lock."""
+        # The caller holds the lock.
         links = self._links
         if links is not None:
             for other in list(links) if isinstance(links, set) else (links,):
@@ -1030,7 +993,6 @@ class Waiting:
         return len(self._passed_over)
 
     def give_back(self) -> deque[Envelope[Any]]:
-        """Cancel the time-out and return what was passed over."""
         if self._timer is not None:
             self._timer.cancel()
         return self._passed_over

@@ -283,7 +283,6 @@ class Ref(pykka.ActorRef[Any]):
         return running.send(self.process.put, envelope)
 
     def _may_be_sent(self, message: object) -> bool:
-        """Note what a watched actor sends; False for one that has ended and whose callback still runs."""
         sender = current_process()
         if sender is None:
             return True
@@ -343,7 +342,6 @@ class Ref(pykka.ActorRef[Any]):
         return self.request(Envelope, request, timeout)
 
     def request(self, kind: type[Envelope[Any]], message: object, timeout: float | None) -> Any:
-        """Send an envelope that wants an answer and wait for it; ``call`` and ``sys`` say what is raised."""
         running = context.running
         if running is self.process.system.scheduler.running:
             raise RuntimeError("a pooled actor must not block in call(): use send_request() and handle_reply()")

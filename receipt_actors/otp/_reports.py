@@ -15,14 +15,11 @@ report                says                                                      
 ``ProgressReport``    a child was started (not: each child of a simple_one_for_one supervisor)   DEBUG
 ====================  =========================================================================  ====================
 
-A program that wants to react to them has them told to a function: ``ActorSystem.add_report_listener``.
-
 As in OTP, an orderly end of a transient or temporary child is no report, nor is a failed ``start_child`` or
 ``restart_child``, which are answered.
 
-**Secrets.** A report never holds the arguments of a start, a message, or an actor's state: a child is described by its
-spec's plain fields, an exception by its type and the first ``TEXT_LIMIT`` characters of what it says. What looks like a
-key or like encoded data in those (see ``masked``) is left out, since an exception quotes what its code choked on.
+**Secrets.** A report never holds the arguments of a start, a message, or an actor's state. An exception quotes what its
+code choked on: what looks like a key or encoded data in its first ``TEXT_LIMIT`` characters is left out (``masked``).
 """
 
 from __future__ import annotations
@@ -93,8 +90,6 @@ class FailedToStartChild:
 
 @dataclass(frozen=True, slots=True)
 class ChildDescription:
-    """A child's spec without its arguments, and the child."""
-
     id: str
     actor_class: str  #: of the actor, or the name of a start function that is no ``Start``
     ref: str | None
@@ -109,7 +104,6 @@ class _Report:
     kind: ClassVar[str]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it in JSON's types."""
         values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {"kind": self.kind, **values}
 
@@ -204,7 +198,6 @@ def report_crash(process: Process, crash: Crash, handling: str) -> None:
 
 
 def is_wanted(whose: Ref, level: int) -> bool:
-    """Tell whether a report of this level has a reader."""
     return bool(whose.process.system.report_listeners) or logger.isEnabledFor(level)
 
 
@@ -257,7 +250,6 @@ def _plain(name: str, value: object) -> object:
 
 
 def describe_exception(error: BaseException) -> str:
-    """Return an exception's type and the beginning of what it says."""
     said = masked(describe(error))
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
@@ -277,7 +269,6 @@ def describe_reason(reason: object) -> str:
 
 
 def describe_child(spec: ChildSpec, child: Ref | None) -> ChildDescription:
-    """Describe a child by its spec, without the arguments of its start."""
     made_by = getattr(spec.start, "actor_class", spec.start)  # a Start's, or the start function itself
     return ChildDescription(
         describe(spec.id),

@@ -59,9 +59,7 @@ class Runtime(enum.Enum):
 # --- what a thread runs at this moment (Erlang: ``self()``) ---
 
 
-class Nobody:
-    """What runs on a thread that is no actor's: it may send, and is not watched."""
-
+class Nobody:  # what runs on a thread that is no actor's
     __slots__ = ()
     observed = False
     has_ended = False
@@ -158,14 +156,12 @@ class Poller(Protocol):
     The descriptor may be an ``epoll`` of the poller's own. A poller that raises is logged, and polled no more.
     """
 
-    def fileno(self) -> int:
-        """Return the descriptor; always the same."""
+    def fileno(self) -> int: ...
 
     def due_at(self) -> float | None:
         """Return when ``poll`` is to be called though there is nothing to read (``time.monotonic()``), or None."""
 
-    def poll(self) -> None:
-        pass
+    def poll(self) -> None: ...
 
     def stop(self) -> None:
         """Give up: the scheduler's thread ends."""
@@ -282,19 +278,16 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def schedule(self, runnable: Runnable) -> None:
-        self._put(runnable)
-
     def stop(self) -> None:
         """End the thread once it has come to this point of its queue. Does not wait."""
-        self._put(None)
+        self.schedule(None)
 
     def leave_behind(self) -> None:
         """Stop in the child of a fork, and touch no poller: their descriptors are the parent's as well."""
         self._pollers = None
         self.stop()
 
-    def _put(self, runnable: Runnable | None) -> None:
+    def schedule(self, runnable: Runnable | None) -> None:
         self._ready.put(runnable)
         pollers = self._pollers
         if pollers is not None and pollers.is_waiting:

@@ -3,15 +3,13 @@
 A supervisor starts its children, is linked to them, and ends them before it ends itself. If it crashes, its children
 end, and its own supervisor starts it, and so them, again.
 
-It does one thing at a time, as OTP's does: while a child starts or ends, all other messages wait in the mailbox. It
-waits by selective receive, so it needs no thread of its own.
+As in OTP, all other messages wait in the mailbox while a child starts or ends: it waits by selective receive.
 """
 
 from __future__ import annotations
 
 import enum
 import logging
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -123,24 +121,20 @@ class _ByChildId:
         hash(self.id)  # a TypeError belongs to who asks, not into the supervisor
 
 
-@dataclass(frozen=True, slots=True)
 class TerminateChild(_ByChildId):
-    pass
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
 class RestartChild(_ByChildId):
-    pass
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
 class DeleteChild(_ByChildId):
-    pass
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
 class GetChildSpec(_ByChildId):
-    pass
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +193,7 @@ class _Child:
 
 
 def is_orphaned(process: Process) -> bool:
-    """Tell whether a process is bound to end because a supervisor above it was killed.
-
-    Its own was, or its own is still there and bound to end for this reason, and then ends it.
-    """
+    """Tell whether a process is bound to end because a supervisor above it was killed."""
     while not process.is_orphan:
         parent = process.parent
         if parent is None or not parent.is_linked_to(process):
@@ -240,10 +231,7 @@ class SupervisorBase(GenServer):
     _get_child_spec: Callable[[Any], ChildSpec | ChildError]
     _which_children: Callable[[], list[ChildInfo]]
     _count_children: Callable[[], ChildCounts]
-
-    @abstractmethod
-    def children_seen(self, max_on_demand: int) -> tuple[list[ChildInfo], int]:
-        pass
+    children_seen: Callable[[int], tuple[list[ChildInfo], int]]
 
     def __init__(
         self,
@@ -275,7 +263,6 @@ class SupervisorBase(GenServer):
         self._zombies: list[Ref] = []
 
     def _start(self, spec: ChildSpec, args: Sequence[Any] = ()) -> StartResult | Starting:
-        """Call the spec's start function; whatever is wrong with it is a child that did not start."""
         try:
             result = spec.start(*args)
         except BaseException as error:
@@ -315,10 +302,7 @@ class SupervisorBase(GenServer):
         return (yield from self._await_start(result)) if isinstance(result, Starting) else result
 
     def _await_end(self, spec: ChildSpec, ref: Ref, monitor: int) -> Generator[Receive, Any, bool]:
-        """Wait for the end of one that was told to end, as long as the spec says; then kill it. True: that was late.
-
-        The monitor is new: no message that was passed over tells of it, so none is looked at.
-        """
+        """Wait for the end of one that was told to end, as long as the spec says; then kill it. True: that was late."""
         ended = Receive(lambda message: type(message) is Down and message.monitor == monitor)
         was_late = False
         if spec.shutdown is not BRUTAL_KILL:
@@ -330,10 +314,8 @@ class SupervisorBase(GenServer):
         return was_late
 
     def _shut_down(self, spec: ChildSpec, ref: Ref) -> Generator[Receive, Any, None]:
-        """Ask a child to end, wait as its spec says, then kill it; report an end that is none of these.
-
-        It is monitored, as in OTP: one that is not linked to its supervisor must not hold it up.
-        """
+        """Ask a child to end, wait as its spec says, then kill it; report an end that is none of these."""
+        # Monitored, as in OTP: one that is not linked to its supervisor must not hold it up.
         monitor = self.monitor(ref)
         if spec.shutdown is not BRUTAL_KILL:
             ref.exit(SHUTDOWN)
@@ -467,7 +449,7 @@ def ended_as_told(spec: ChildSpec, reason: ExitReason | None) -> bool:
 
 
 class Supervisor(SupervisorBase):
-    """Starts, restarts and stops a list of children; see ``supervisor_spec`` and ``SupervisorBase``."""
+    """A list of children; see ``supervisor_spec`` and ``SupervisorBase``."""
 
     def __init__(
         self,
@@ -506,7 +488,6 @@ class Supervisor(SupervisorBase):
         yield from self._stop_children(list(self._children))
 
     def _start_one(self, child: _Child) -> Receiving:
-        """Start a child that does not run; one that says IGNORE stays known, unless it is temporary."""
         result = yield from self._start_and_wait(child.spec)
         if isinstance(result, Started):
             child.ref = result.ref
@@ -526,7 +507,6 @@ class Supervisor(SupervisorBase):
         child.clear()
 
     def _stop_children(self, ids: Sequence[Hashable]) -> Receiving:
-        """Stop children, last to first, and forget those that are temporary."""
         for child_id in reversed(ids):
             child = self._children[child_id]
             ref = child.ref
@@ -562,7 +542,6 @@ class Supervisor(SupervisorBase):
         return Stop(SHUTDOWN)
 
     def _has_significant_left(self) -> bool:
-        """Tell whether a significant child runs, or is to be started again after a ``Backoff``."""
         waiting = [id_ for id_, child in self._children.items() if child.retry is not None and child.retry.is_delayed]
         due = {member for id_ in waiting for member in restart_group(self.strategy, self._children, id_)}
         return any(
@@ -687,7 +666,6 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         return [ChildInfo(spec.id, ref, spec.type) for ref in running[:max_on_demand]], left_out
 
     def terminate(self, reason: ExitReason) -> Receiving:
-        """End all children at once and wait for them together, as long as the spec allows."""
         for waiting in self._restarting.values():
             waiting.clear()
         spec, monitors = self._spec, {}
@@ -764,8 +742,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
             return False
         return self._children.pop(ref, None) is not None
 
-    def _restart_later(self, child: _Child, delay_seconds: float) -> None:
-        self._retry_after(child, delay_seconds)
+    _restart_later = SupervisorBase._retry_after
 
     def _restart_now(self, child: _Child) -> Receiving:
         result = self._start(self._spec, child.args)
@@ -786,11 +763,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         return self._add_when_started(result, args) if isinstance(result, Starting) else self._add(result, args)
 
     def start_here(self, args: Sequence[Any]) -> StartResult:
-        """Start a child in the middle of the turn of the pooled actor that asks for it.
-
-        One thread runs both, and between two messages a supervisor is at rest: no one can tell this from a request
-        that was answered at once.
-        """
+        """Start a child in the middle of the turn of the pooled actor that asks for it: one thread runs both."""
         process = self._otp_process
         running = context.running
         if process.state is not RUNNING or process.is_suspended or running.is_inside(process):

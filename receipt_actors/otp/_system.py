@@ -200,7 +200,6 @@ class ActorSystem:
             raise RuntimeError(f"actor system {self.name!r} has been stopped{self._why_stopped}")
 
     def _enter(self, process: Process) -> Process | None:
-        """Make a process known and link it to its parent; or return the one that has its name, and change nothing."""
         name, parent = process.name, process.parent
         with self.lock:
             if self._stopped or context.running.process.observed:
@@ -220,7 +219,6 @@ class ActorSystem:
             del self._names[process.name]
 
     def bury(self, process: Process) -> None:
-        """Note that a callback of a process that was ended from outside runs no more."""
         with self.lock:
             self.undead.pop(process, None)
 
@@ -230,8 +228,7 @@ class ActorSystem:
     def zombies(self) -> list[Ref]:
         """Return the actors that were ended from outside while a callback ran that still runs, oldest first.
 
-        CPython can't end a thread. A zombie has no name, no links and no mailbox any more, and what it sends comes to
-        nothing; but the call that holds its thread goes on, and may still have an effect outside.
+        What a zombie sends comes to nothing; but the call that holds its thread may still have an effect outside.
         """
         with self.lock:
             zombies = list(self.undead)
@@ -373,7 +370,6 @@ class ActorSystem:
         return self._stopped
 
     def _leave_behind(self) -> None:
-        """Stop in the child of a fork: all actors have ended, and nothing is waited for."""
         self.lock = LOCK
         self._stopped = self._is_left_behind = True
         self._why_stopped = " by a fork: make a new one in the child"
@@ -385,7 +381,6 @@ class ActorSystem:
             scheduler.leave_behind()  # one of them may have forked, and must not wait for more after its callback
 
     def _roots(self) -> list[Process]:
-        """Return those without a (living) parent, newest first, without the caller."""
         processes = [ref.process for ref in reversed(self.processes()) if ref.process is not current_process()]
         return [process for process in processes if process.parent is None or process.parent.is_set()]
 

@@ -195,8 +195,6 @@ class NextEvent:
 
 @dataclass(frozen=True, slots=True)
 class SetTimeout:
-    """What ``event_timeout``, ``state_timeout`` and ``generic_timeout`` make."""
-
     event: TimeoutEvent
     time: TimeoutTime
     absolute: bool
@@ -342,8 +340,6 @@ class StartTimer:
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
-    """Cancel the timer with this tag."""
-
     tag: int
 
 
@@ -394,7 +390,6 @@ class StateMachineLoop:
         self._wishes = _Wishes(self.state)
 
     def time_out(self, kind: TimeoutKind, tag: int) -> bool:
-        """Take a timer that has fired; False when it was cancelled or replaced meanwhile."""
         timeout = self.timeouts.get(kind)
         if timeout is None or timeout.tag != tag:
             return False
@@ -403,16 +398,12 @@ class StateMachineLoop:
         return True
 
     def raised(self) -> None:
-        """Note that the callback raised: a state whose enter call this was has not been entered (OTP)."""
+        # A state whose enter call raised has not been entered (OTP).
         if isinstance(self.current, Enter):
             self.state = self.current.old_state
 
     def settle(self, result: object) -> list[Effect]:
-        """Carry out what the callback for ``current`` returned.
-
-        Raises:
-            TypeError: no result of a state callback, or one that a state enter call may not have.
-        """
+        """Carry out what the callback for ``current`` returned; raise ``TypeError`` for no legal result."""
         if isinstance(result, Stop):
             _check_stop(result)
             self.current = None

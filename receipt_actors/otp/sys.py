@@ -297,7 +297,6 @@ def remove_everywhere(system: ActorSystem, id: Hashable) -> None:
 
 
 def _watch(change: Callable[[Debug], object], process: Process) -> None:
-    """Change what is watched of a process; all of it is forgotten once nothing is."""
     debug = process.debug or Debug(process)
     change(debug)
     process.watch(debug)
@@ -407,7 +406,6 @@ class Debug:
 
 
 def watch_as_chosen(process: Process, choosers: Mapping[Hashable, tuple[Chooser, frozenset[EventKind]]]) -> None:
-    """Watch a process: one that has not begun yet, or on its own turn."""
     for id_, (choose, kinds) in choosers.items():
         try:
             function = choose(process.ref)

@@ -306,10 +306,7 @@ class AppStoreGateway(RefereeGateway):
 
     @property
     def stops_receiving(self) -> bool:
-        """See ``Gateway``: no reason to receive nothing while signed transactions come, as long as they have room.
-
-        Half of what may be in flight is theirs; more app receipts than the other half are not kept waiting here.
-        """
+        """See ``Gateway``: while signed transactions come, not before half of what may be in flight is kept here."""
         if self.clock.monotonic() >= self._signed_traffic_until_seconds:
             return True
         return self.waiting >= self._limits.current.max_in_flight // 2
@@ -351,5 +348,5 @@ class SignatureGateway(Gateway):
 
     @property
     def stops_receiving(self) -> bool:
-        """See ``Gateway``: app receipts need no signature. What is kept here leaves half of the room to them."""
+        """See ``Gateway``: half of what may be in flight is left to app receipts, which need no signature."""
         return self.outside_view().waiting >= self._limits.current.max_in_flight // 2

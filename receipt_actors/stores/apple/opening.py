@@ -35,22 +35,16 @@ def policy_of(settings: PolicySettings) -> Policy:
         return None if "*" in names else frozenset(names)
 
     types = allowed(settings.product_types)
+    use, namespace = settings.app_account_token, settings.app_account_token_rule
+    rule: TokenRule = token_by_uuid5(namespace) if isinstance(namespace, UUID) else token_by_number
     return Policy(
         allowed(settings.bundle_ids),
         allowed(settings.product_ids),
         frozenset(settings.environments),
         product_types=None if types is None else frozenset(map(ProductType, types)),
         takes_family_shared=settings.family_sharing == "accept",
-        account_tokens=_account_tokens(settings),
+        account_tokens=None if use == "ignore" else AccountTokens(rule, required=use == "require"),
     )
-
-
-def _account_tokens(settings: PolicySettings) -> AccountTokens | None:
-    if settings.app_account_token == "ignore":
-        return None
-    namespace = settings.app_account_token_rule
-    rule: TokenRule = token_by_uuid5(namespace) if isinstance(namespace, UUID) else token_by_number
-    return AccountTokens(rule, required=settings.app_account_token == "require")
 
 
 def open_app_store(

@@ -106,8 +106,6 @@ class _Vouched:
 
 
 class _Due(Enum):
-    """To itself, after a pause."""
-
     ASK_CONTROL = auto()  # if one is still needed
     RECHECK = auto()  # a refusal that is held, if there is still no control
 
@@ -146,7 +144,6 @@ class RefereeGateway(Gateway):
         return isinstance(job.from_, ToItself)
 
     def vouched(self, job: Verification) -> None:
-        """Note that production vouched for a job that is no control."""
         is_first = self._referee.next_control is None
         question = _Vouched(job.request, job.question, job.api)
         self._referee = self._referee.vouched(job.user_id, question, self.clock.monotonic())

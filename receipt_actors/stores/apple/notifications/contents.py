@@ -81,7 +81,6 @@ class Settled:
 
 
 def read_body(body: bytes) -> str | Settled:
-    """Return the ``signedPayload`` of a POST."""
     if len(body) > MAX_BODY_BYTES:
         return Settled(Done.UNREADABLE, f"body: expected at most {MAX_BODY_BYTES} bytes")
     try:

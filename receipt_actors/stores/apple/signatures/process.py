@@ -147,7 +147,7 @@ class SignedDataProcess(NetworkLoop[_Job]):
 
 
 class _Died(Exception):
-    """A process that was ready has ended."""
+    """Of a process that was ready."""
 
 
 class _Worker:
@@ -258,7 +258,6 @@ class _Worker:
         raise _Died(words)
 
     def end(self) -> Sequence[_Job]:
-        """End the process, and return what it had not answered, and what waits."""
         self._connection.close()
         self._epoll.close()
         self.process.kill()
