@@ -353,21 +353,16 @@ def test_one_receive_that_succeeds_ends_inability_though_others_fail(receives: R
     assert receives.unable_seconds(8.0) == 2.0
 
 
-def test_a_receive_that_succeeds_begins_it_anew_where_something_else_fails_still(receives: Receives[int]) -> None:
-    receives.failed(1, SECOND, 1.0)
-    receives.looked(FIRST_IS_DOWN, 1.0)
-    receives.succeeded(1, FIRST, 1, 5.0)
-    receives.looked(FIRST_IS_DOWN, 5.0)
-    assert receives.unable_seconds(7.0) == 2.0
-
-
-def test_inability_lasts_whatever_its_reason_is(receives: Receives[int]) -> None:
+def test_inability_lasts_whatever_its_reason_and_begins_anew_after_a_receive(receives: Receives[int]) -> None:
     receives.failed(1, SECOND, 1.0)
     receives.looked(FIRST_IS_DOWN, 1.0)
     receives.failed(1, FIRST, 2.0)
-    receives.looked(FIRST_IS_DOWN, 2.0)
     receives.looked(CALM, 3.0)
     assert receives.unable_seconds(4.0) == 3.0
+    receives.looked(FIRST_IS_DOWN, 4.0)
+    receives.succeeded(1, FIRST, 1, 5.0)
+    receives.looked(FIRST_IS_DOWN, 5.0)
+    assert receives.unable_seconds(7.0) == 2.0
 
 
 def test_there_is_nothing_to_do_once_each_queue_has_said_so_since_the_last_message(receives: Receives[int]) -> None:
@@ -446,16 +441,10 @@ def test_what_was_said_last_of_a_service_is_true() -> None:
     assert (outages.closes_all, outages.kept) == (True, frozenset())
 
 
-def test_an_outage_that_is_over_is_forgotten() -> None:
+def test_an_outage_that_is_over_is_forgotten_and_no_other() -> None:
     outages = Outages().begun("ledger", stops_receiving=True).begun("delete from A", "A", stops_receiving=True)
-    outages = outages.ended("ledger").ended("app_store")
-    assert (outages.closes_all, outages.services) == (False, {"delete from A"})
-    assert outages.ended("delete from A") == Outages()
-
-
-def test_one_source_may_have_two_outages() -> None:
-    outages = (
-        Outages().begun("delete from A", "A", stops_receiving=True).begun("visibility of A", "A", stops_receiving=True)
-    )
-    assert outages.ended("delete from A").closes("A")
-    assert not outages.ended("delete from A").ended("visibility of A").closes("A")
+    outages = outages.begun("visibility of A", "A", stops_receiving=True).ended("ledger").ended("app_store")
+    assert (outages.closes_all, outages.services) == (False, {"delete from A", "visibility of A"})
+    outages = outages.ended("delete from A")
+    assert outages.closes("A")
+    assert outages.ended("visibility of A") == Outages()

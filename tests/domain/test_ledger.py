@@ -137,9 +137,6 @@ def test_a_tombstone_is_nobodys_claim() -> None:
     assert ownership_after_lookup(tombstone, ITEM) is Ownership.REFUNDED
 
 
-# --- what a node remembers ---
-
-
 BOUND = 3
 transaction_ids = st.sampled_from(["t-1", "t-2", "t-3", "t-4", "t-5"])
 claims = st.builds(

@@ -32,8 +32,6 @@ from receipt_actors.domain.sending import (
 
 patient = settings(deadline=None)
 
-# --- batches ---
-
 
 @patient
 @given(sizes=st.lists(st.integers(0, 150), min_size=1), max_entries=st.integers(1, 12), max_bytes=st.integers(1, 120))
@@ -62,9 +60,6 @@ def test_the_default_limits_are_those_of_sqs() -> None:
     assert len(take_batch(deque(range(11)), lambda _: 0)) == 10
     assert len(take_batch(deque(range(11)), lambda _: 512 * 1024)) == 2
     assert len(take_batch(deque(range(11)), lambda _: 512 * 1024 + 1)) == 1
-
-
-# --- the rate limit ---
 
 
 @patient
@@ -129,9 +124,6 @@ def test_what_has_been_used_is_waited_for_at_the_faster_rate(before: float, afte
 def test_a_limit_of_nothing_is_refused(per_second: float) -> None:
     with pytest.raises(ValueError, match="more than 0"):
         RateLimit(per_second)
-
-
-# --- the breaker ---
 
 
 LONG_SECONDS = Breaker().min_seconds
@@ -302,9 +294,6 @@ def test_a_step_leaves_the_breaker_before_as_it_was() -> None:
         breaker.failures = 1  # type: ignore[misc]
 
 
-# --- retries ---
-
-
 def test_retries_end_after_their_attempts() -> None:
     policy = RetryPolicy(4, first_seconds=0.5, max_seconds=8)
     assert [policy.pause_seconds(failed) is None for failed in (1, 2, 3, 4, 5)] == [False, False, False, True, True]
@@ -324,9 +313,6 @@ def test_the_service_may_ask_for_a_longer_pause_between_attempts() -> None:
     assert policy.pause_seconds(1, at_least_seconds=30) == 30
     assert policy.pause_seconds(1, at_least_seconds=0.1) == 0.1
     assert policy.pause_seconds(2, at_least_seconds=30) is None
-
-
-# --- hand-backs ---
 
 
 @given(receives=st.integers(-1, 10**6), seed=st.integers(0, 2**32))
@@ -366,9 +352,6 @@ def test_a_message_that_blocks_its_group_has_hours_as_any_other() -> None:
     assert sum(pauses) > 2.5 * 3600
 
 
-# --- in turns ---
-
-
 def test_a_long_line_does_not_stand_before_another() -> None:
     queue = InTurn[tuple[str, int]](lambda item: item[0])
     queue.extend([("long", number) for number in range(1000)])
@@ -406,9 +389,6 @@ def test_what_is_put_first_is_taken_first() -> None:
     queue.appendleft(("b", 0))
     queue.appendleft(("c", 0))
     assert [queue.popleft() for _ in range(5)] == [("c", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2)]
-
-
-# --- how many at once ---
 
 
 def test_it_doubles_in_each_round_trip_while_it_is_full() -> None:

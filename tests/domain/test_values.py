@@ -66,9 +66,6 @@ def test_every_text_has_a_size(text: str) -> None:
     assert OutgoingMessage(text, {"name": text}).size_bytes >= 2 * len(text)
 
 
-# --- addresses ---
-
-
 @pytest.mark.parametrize(
     ("text", "host", "port", "is_loopback"),
     [

@@ -214,9 +214,6 @@ def test_a_queue_that_does_not_exist_is_a_value(house: House) -> None:
     assert not batcher.process.is_set()
 
 
-# --- the life of a result batcher ---
-
-
 def test_an_idle_result_batcher_ends(house: House) -> None:
     batcher = house.sender()
     house.stage.advance(IDLE_SECONDS / 2)
@@ -246,9 +243,6 @@ def test_a_request_to_a_batcher_that_has_ended_fails(house: House) -> None:
     house.stage.advance(IDLE_SECONDS)
     (asking,) = house.send(batcher, "late")
     assert house.stage.reply_to(asking) == NO_PROCESS
-
-
-# --- the visibility batcher at the end ---
 
 
 def test_hand_backs_are_finished_before_the_end(house: House) -> None:

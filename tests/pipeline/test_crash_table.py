@@ -142,9 +142,6 @@ def test_many_poisonous_messages_at_once_disturb_nobody(tree: Tree) -> None:
     tree.check_whole()
 
 
-# --- consumers ---
-
-
 def test_a_consumer_may_die_in_a_receive(tree: Tree) -> None:
     tree.services.queues.interrupt()  # all polls begin anew
     tree.advance(0.1)

@@ -95,9 +95,6 @@ def is_answered(house: House, *asking: Ref) -> list[bool]:
     return [bool(house.stage.replies(ref)) for ref in asking]
 
 
-# --- bounds ---
-
-
 def test_requests_under_way_are_bounded(house: House) -> None:
     house.gateway.kill()
     house.gateway = house.start(concurrency=3)
@@ -230,9 +227,6 @@ def test_requests_of_the_dead_are_not_made(house: House) -> None:
     assert house.ledger.count("get") == 2
 
 
-# --- retries ---
-
-
 def test_a_failed_request_is_tried_again(house: House) -> None:
     house.ledger.fail("get", DOWN, times=2)
     asking = house.look_up(1)
@@ -275,9 +269,6 @@ def test_a_refusal_is_final(house: House) -> None:
     assert house.stage.reply_to(asking) == Refused("queue 'q': deleted")
     house.stage.advance(60)
     assert house.ledger.count("get") == 1
-
-
-# --- the breaker ---
 
 
 def test_one_poisonous_message_does_not_stop_the_others(house: House) -> None:
@@ -461,9 +452,6 @@ def test_with_nobody_to_try_the_gate_stays_closed(house: House) -> None:
     assert house.announced()[-1] is ServiceAvailable
 
 
-# --- suspects ---
-
-
 def test_messages_that_fail_while_others_are_answered_close_no_gate(house: House) -> None:
     """Forty of them, for hours of their deliveries: the others are answered at once, and nobody is alarmed."""
     house.ledger.poison_with(*range(1000, 1040))
@@ -553,9 +541,6 @@ def test_an_outage_is_seen_though_there_are_suspects_and_costs_them_no_attempt(h
     house.ledger.recover()
     house.stage.advance(10)
     assert {house.stage.reply_to(each) for each in (suspect, *tripped)} == {Ownership.FREE}
-
-
-# --- ends ---
 
 
 def test_who_lends_all_limits_to_others_forgets_the_outage(house: House) -> None:

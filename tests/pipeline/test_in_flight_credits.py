@@ -398,9 +398,6 @@ def test_requests_that_it_does_not_know_are_bugs(stage: Stage) -> None:
     assert stage.actors.whereis(IN_FLIGHT) is None
 
 
-# --- several sources ---
-
-
 def test_a_deep_queue_leaves_room_for_the_other_source(stage: Stage) -> None:
     in_flight = start(stage, 100, FIRST, SECOND)
     consumer = reserve(stage, in_flight)
@@ -462,9 +459,6 @@ def test_a_restarted_in_flight_hears_of_every_sources_trouble(stage: Stage) -> N
     assert (granted(stage, first), granted(stage, second)) == ([], [])
     stage.answer(silent, ServiceAvailable("visibility of receipts-2"))
     assert (granted(stage, first), granted(stage, second)) == ([10], [1])
-
-
-# --- for how long nothing could be received ---
 
 
 class Unable:

@@ -248,9 +248,6 @@ def test_a_new_in_flight_goes_on_with_the_table(house: House) -> None:
     assert house.begun() == ["a2"]
 
 
-# --- processors that do not start ---
-
-
 def test_what_gets_no_processor_is_handed_back_and_those_behind_it(house: House) -> None:
     validators = house.stage.actors.whereis(VALIDATORS)
     assert validators is not None
@@ -266,17 +263,11 @@ def test_what_gets_no_processor_is_handed_back_and_those_behind_it(house: House)
     assert house.begun() == ["m-1", "m-2"]
 
 
-# --- the end of a consumer ---
-
-
 def test_what_a_consumer_brings_at_its_end_is_handed_back_at_once(house: House) -> None:
     assert house.receive(message("m-1"), message("m-2", 9), source=FIRST, is_last=True) == []
     (first, second) = house.changes()
     assert (first, second[0], second[1] > 0) == (("m-1/handle", 0), "m-2/handle", True)
     assert house.counted() == [("handed_back", Reason.DRAINED)] * 2
-
-
-# --- groups of FIFO queues ---
 
 
 def test_one_of_a_group_has_a_processor_at_a_time(house: House) -> None:

@@ -178,9 +178,6 @@ def test_of_many_that_claim_at_once_one_wins(house: House) -> None:
     assert house.ledger.count("claim") <= CONCURRENCY
 
 
-# --- batches ---
-
-
 def test_a_claim_leaves_at_once_when_it_is_quiet(house: House) -> None:
     asking = house.stage.ask(house.gateway, ClaimTransaction(item()))
     assert house.stage.reply_to(asking) is Ownership.NEW

@@ -150,9 +150,6 @@ def house(stage: Stage) -> House:
     return House(stage)
 
 
-# --- the walk ---
-
-
 def test_one_step_after_the_other(house: House) -> None:
     house.validate()
     assert house.stage.calls(house.apple, VerifyReceipt) == [VerifyReceipt(submission(1), SOURCE)]
@@ -247,9 +244,6 @@ def test_one_of_a_product_is_looked_up_then_claimed(house: House) -> None:
     assert house.verdicts() == [("old", "OK")]
 
 
-# --- unanswerable ---
-
-
 def test_a_dead_letter_keeps_the_spelling_of_its_receipt(house: House) -> None:
     body = delivery(1).body
     receipt_data = json.loads(body)["receipt"]
@@ -340,9 +334,6 @@ def test_what_cannot_be_moved_is_handed_back(house: House, failure: object) -> N
     assert (house.handed_back(), house.deleted(), house.ended) == ([Reason.GAVE_UP_FOR_NOW], [], NORMAL)
 
 
-# --- trouble ---
-
-
 @pytest.mark.parametrize(
     ("meaning", "reason"),
     [
@@ -389,9 +380,6 @@ def test_one_unanswered_claim_of_many_answers_nothing(house: House) -> None:
     house.answer(house.ledger, Ownership.NEW, call=0)
     house.answer(house.ledger, GaveUp("503"), call=1)
     assert (house.posted(), house.handed_back()) == ([], [Reason.GAVE_UP_FOR_NOW])
-
-
-# --- neighbours that end ---
 
 
 @pytest.mark.parametrize(("step", "who"), [("verifying", "apple"), ("claiming", "ledger"), ("deleting", "deleter")])

@@ -65,9 +65,6 @@ def dead(tree: Tree, queue: str) -> list[str]:
     return [message.attributes["reason"] for message in tree.services.queues.messages(f"{queue}DLQ")]
 
 
-# --- each has its own rules ---
-
-
 def test_a_message_is_judged_by_the_rules_of_its_own_queue(tree: Tree) -> None:
     submit(tree, "t-1", 1)
     submit(tree, "t-2", 2, SECOND)
@@ -127,9 +124,6 @@ def test_a_receipt_is_redirected_only_where_its_source_takes_the_sandbox() -> No
     assert [store.requests(receipt, Environment.SANDBOX) for receipt in receipts] == [0, 1]
     assert (tree.services.results(OUT), tree.services.results(OUT2)) == ([], [ok(2, "t-2")])
     tree.close()
-
-
-# --- none has to suffer for another ---
 
 
 def deleted(services: OneQueueInTrouble) -> None:
@@ -228,9 +222,6 @@ def test_a_users_group_on_one_fifo_queue_is_not_that_on_another() -> None:
     tree.close()
 
 
-# --- crashes ---
-
-
 @pytest.mark.parametrize(
     "name", [IN_FLIGHT, (DELETE_BATCHER, SECOND), (VISIBILITY_BATCHER, SECOND), ("consumer-1", SECOND)]
 )
@@ -265,9 +256,6 @@ def test_a_killed_process_leaves_both_queues_to_its_successor(tree: Tree) -> Non
         answers = {str(result) for result in tree.services.results(queue)}
         assert answers == {str(ok(number, f"{letter}-{number}")) for number in range(5)}
     assert tree.services.queues.messages(FIRST) == tree.services.queues.messages(SECOND) == []
-
-
-# --- around it ---
 
 
 def test_everything_names_its_source(tree: Tree) -> None:

@@ -56,9 +56,6 @@ def by_user(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(results, key=lambda result: result["user_id"])
 
 
-# --- answers that are lost ---
-
-
 @pytest.mark.parametrize("times", [1, 2, 7])
 @pytest.mark.parametrize("operation", ["verify_receipt", "claim", "receive", "send", "delete", "change_visibility"])
 def test_an_answer_that_is_lost_changes_nothing(tree: Tree, operation: str, times: int) -> None:
@@ -113,9 +110,6 @@ def test_claims_of_a_batch_that_fail_alone_are_made_alone(tree: Tree, carried_ou
     tree.advance(LONG_ENOUGH_SECONDS)
     assert by_user(tree.results()) == [ok(number, f"t-{number}") for number in range(20)]
     tree.check_whole()
-
-
-# --- outages ---
 
 
 @pytest.mark.parametrize("operation", ["verify_receipt", "claim", "send", "delete", "receive", "change_visibility"])
@@ -233,9 +227,6 @@ def test_a_post_queue_that_does_not_exist_makes_its_messages_unanswerable(two_po
     assert services.results("Others") == [ok(1, "t-1")]
 
 
-# --- the same message again ---
-
-
 @pytest.mark.parametrize("update", [{"bundle_ids": ("com.example.next",)}, {"product_ids": ("gems",)}])
 def test_a_policy_that_changes_leaves_an_earlier_ok(tree: Tree, update: dict[str, Any]) -> None:
     """The answer was posted, the delete was not: the redelivery asks the ledger first, whatever policy says by now."""
@@ -305,9 +296,6 @@ def test_a_message_delivered_twice_at_once_is_answered_alike(tree: Tree) -> None
     tree.check_answered(ok(7, "t-7"))
 
 
-# --- what cannot be answered ---
-
-
 @pytest.mark.parametrize("body", ["", "no json", "[]", '{"user_id": 1}', '{"a": ' * 1000, "\ud800", '"' * 10000])
 def test_nothing_that_a_message_contains_brings_the_tree_down(tree: Tree, body: str) -> None:
     tree.services.queues.put(SETTINGS.source_queue, body or " ")
@@ -366,9 +354,6 @@ def test_a_corrupt_copy_is_left_for_redelivery(tree: Tree) -> None:
     assert (tree.results(), tree.dead()) == ([], [])
     tree.advance(150)
     tree.check_answered(ok(7, "t-7"))
-
-
-# --- the end ---
 
 
 def hidden(tree: Tree) -> list[float]:
@@ -449,9 +434,6 @@ def test_a_drain_finishes_what_is_in_flight(tree: Tree) -> None:
     assert len(tree.results()) == 2
 
 
-# --- all at once ---
-
-
 @pytest.mark.parametrize("seed", range(6))
 def test_chaos(tree: Tree, seed: int) -> None:
     """Crashes, kills, outages, lost answers at random: each purchase gets one OK, for its owner, and nobody is lost."""
@@ -520,9 +502,6 @@ def test_settings_of_the_sandbox_are_obeyed() -> None:
         tree.advance(1)
         assert (len(tree.results()), len(tree.dead())) == (answered, 1 - answered)
         tree.close()
-
-
-# --- how many messages the actors send each other ---
 
 
 @pytest.mark.parametrize(("receipts", "at_most"), [(1, 16), (100, 11)])

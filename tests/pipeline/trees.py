@@ -57,8 +57,6 @@ class Tree:
             self.settle()
             self.system.drain(5.0)  # at once: five seconds of it are for handing back
 
-    # --- trouble ---
-
     def hold(self, fake: str, operation: str, after: bool, **arguments: Any) -> Hold:
         holder = getattr(self.services, fake)
         hold: Hold = (holder.hold_answer if after else holder.hold)(operation, **arguments)
@@ -104,8 +102,6 @@ class Tree:
         services = self.services
         self.system = ReceiptSystem.start(settings or services.settings, backend=services.backend, clock=services.clock)
         self.settle()
-
-    # --- what has to hold ---
 
     def results(self) -> list[dict[str, Any]]:
         return [dict(result) for result in self.services.results()]
