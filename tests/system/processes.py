@@ -105,9 +105,15 @@ class Program:
     def pause(self) -> None:
         """SIGSTOP to it and to all that it has started; they have stopped when this returns."""
         os.killpg(self.pid, signal.SIGSTOP)
-        wait_until_stopped(self.pid)  # from now on it starts nobody
+        wait_until_stopped(self.pid, self._finish_forks)  # from now on it starts nobody
         for child in self.children():
-            wait_until_stopped(child)
+            wait_until_stopped(child, self._finish_forks)
+
+    def _finish_forks(self) -> None:
+        """Let all go on for a moment: a thread in ``vfork`` stops only after its child, stopped as well, has begun."""
+        os.killpg(self.pid, signal.SIGCONT)
+        time.sleep(POLL_SECONDS)
+        os.killpg(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
         os.killpg(self.pid, signal.SIGCONT)
@@ -183,12 +189,13 @@ def children_of(process_id: int) -> list[int]:
     return []
 
 
-def wait_until_stopped(process_id: int) -> None:
+def wait_until_stopped(process_id: int, insist: Callable[[], object] = lambda: None) -> None:
     """Wait until no thread runs any more: on a busy machine one may be within a call of the system for a while."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any(state not in "TZX" for state in _states(process_id)):
         assert time.monotonic() < deadline, f"process {process_id} does not stop"
         time.sleep(0.001)
+        insist()
 
 
 def _states(process_id: int) -> list[str]:
