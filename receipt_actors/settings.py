@@ -269,14 +269,14 @@ class WorkSettings(SomeSettings, frozen=True):
         description="Requests to the ledger under way at once, of all processes, and of all nodes of a group.",
     )
     drain_seconds: float = Field(
-        default=25, gt=0, description="Time to finish what is in flight when the process is told to stop."
+        default=25, gt=0, description="Time to finish messages in flight when the process is stopped."
     )
     exit_when_idle_seconds: float | None = Field(
         default=None,
         ge=0,
-        description="Stop after this time without a message, once every source queue has said since the last one that "
-        "it has none to give. Hidden ones (handed back for later, or had by a process that was killed) are left to the "
-        "next run. Who can't ask the queues waits. Left out: run until told to stop.",
+        description="Stop after this time without a message, once every source queue has answered a receive with "
+        "nothing since the last one. Hidden messages (handed back for later, or held by a process that was killed) are "
+        "left to the next run. If the queues cannot be reached, the run waits. Default: run until stopped.",
     )
 
     @field_validator("app_store_rate_per_second")

@@ -347,7 +347,7 @@ class SourceSettings(SomeSettings, frozen=True):
         for queue, table in tables.items():
             faults += _unknown(queue, table, origins)
             own = {name: value for name, value in table.items() if name in cls.model_fields and name in SOURCE_SETTINGS}
-            with _added_to(faults, but=told - own.keys()):  # what it has from the top level is told of there
+            with _added_to(faults, but=told - own.keys()):  # faults of the top level are reported there
                 of_sources[queue] = cls._of_one_source(queue, own, data, origins)
         if settings is None or faults:
             raise SettingFaults(faults)

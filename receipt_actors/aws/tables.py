@@ -382,7 +382,7 @@ def _updated(answer: Mapping[str, Any]) -> Standing:
 
 
 def _standing(attributes: Mapping[str, Any]) -> Standing:
-    """Read a claim or a tombstone. What is missing or of another type reads as nobody's (see the module)."""
+    """Read a claim or a tombstone. Missing or mistyped attributes belong to no user: see ``AwsLedger``."""
     refunded_at = _number(attributes, _REFUNDED_AT)
     refunded_at_seconds = None if refunded_at is None else float(refunded_at)
     revocation_type = _text(attributes, _REVOCATION_TYPE)

@@ -21,7 +21,7 @@ def options_of(
     """Add ``--config`` and one flag for each setting of ``model``, but for those in ``leave_out``, to a click command.
 
     Its function gets ``flags`` (the text of those that were given, by name) and ``config``, as ``load_some_settings``
-    takes them: that checks the values, so that all faults are told at once.
+    takes them: that checks the values, so that all faults are reported together.
     """
     wanted = model.model_fields.keys() - set(leave_out)
     settings = [setting for name, setting in SETTINGS.items() if name in wanted]

@@ -134,7 +134,7 @@ def _check_depth(text: str) -> None:
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        # Whoever checked this text before us may have seen the other one.
+        # An earlier reader of this text may have used the other value.
         raise JsonRefused(Reason.DUPLICATE_KEY, "a key occurs twice in one object")
     return fields
 

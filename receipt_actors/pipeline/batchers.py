@@ -1,6 +1,6 @@
 """The batchers: gateways that gather requests into SQS batches of up to 10 entries and 1 MiB.
 
-Only entries that SQS did not confirm are sent again. A crash forgets what waits; whoever asked asks the successor.
+Only entries that SQS did not confirm are sent again. A crash forgets waiting entries; their callers ask the successor.
 """
 
 from __future__ import annotations

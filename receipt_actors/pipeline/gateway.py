@@ -2,7 +2,7 @@
 
 It owns the waiting requests and those under way, a pool of I/O threads (for clients that can only block), retries and
 the breaker. Each request gets one answer: the service's, or a ``GatewayFailure``. A crash forgets the requests under
-way; whoever asked learns of it and asks the successor.
+way; their callers are notified and ask the successor.
 
 A message whose requests fail while others are answered is a **suspect** (``domain.sending``). Suspects have a small
 share of the requests under way, and say nothing about the service. A redelivered suspect is tried once; but as often

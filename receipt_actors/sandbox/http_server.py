@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
             return self._refuse(http.client.BAD_REQUEST)
         if digits is None and _header(lower_head, b"transfer-encoding"):
             return self._refuse(http.client.LENGTH_REQUIRED)
-        # What has more digits than the limit is told by its length: Python refuses to read thousands of them.
+        # Compare the length first: Python refuses to read thousands of digits.
         if digits and (len(digits) > len(str(MAX_BODY_BYTES)) or int(digits) > MAX_BODY_BYTES):
             return self._refuse(http.client.REQUEST_ENTITY_TOO_LARGE)
         body_start = head_end + 4

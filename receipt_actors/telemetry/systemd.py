@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class SystemdNotifier(Watcher):
-    """The manual (operations) says what is told when."""
+    """Reports to systemd; doc/operations.rst says what and when."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__("systemd")

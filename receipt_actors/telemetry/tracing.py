@@ -98,7 +98,7 @@ class RunningTrace:
         self.end(TraceEnd.STOPPED)
 
     def end(self, why: TraceEnd) -> None:
-        """End it, unless it is over. The events that it has are told before ``on_end``, unless it was stopped."""
+        """End it, unless it is over. Its events are delivered before ``on_end``, unless it was stopped."""
         with self._lock:
             if self._end is not None:
                 return

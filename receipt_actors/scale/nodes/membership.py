@@ -130,7 +130,7 @@ class Membership(GenServer):
         self._place = Place(Lease(node, lease_seconds, beat=secrets.randbits(48)), step_down, self)
         self._pool = self.system.new_blocking_pool(MEMBERSHIP, 1)
         self._next_renewal: Timer | None = None
-        # What was told last: each thing is told once, and not with every renewal.
+        # The latest reports: each is made once, and not with every renewal.
         self._told_state: NodeState | None = None
         self._told_fault: str | None = None  # of the record
         self._is_failing = False  # the table has not answered since the last renewal
@@ -272,7 +272,7 @@ class Membership(GenServer):
         else:
             self._do(self._place.obeyed(label.share, self.clock.boottime()))
 
-    # --- what people are told ---
+    # --- log and incidents ---
 
     def _tell_of(self, write: Write) -> None:
         """Tell what a renewal has done for all nodes: it was carried out, so no other node tells it."""

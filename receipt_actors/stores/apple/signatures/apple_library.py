@@ -96,8 +96,8 @@ class Chains:
     once for a chain (the exact strings of its ``x5c``), for the times at which its certificates are valid. Only chains
     that were found to be Apple's are kept: what strangers send displaces none.
 
-    The time is that of signing, which the payload says (``signedDate``), as in Apple's library. Whoever has the key of
-    an expired leaf can choose it: only revocations, which cannot be known offline, would help.
+    The time is that of signing, which the payload says (``signedDate``), as in Apple's library. Somebody with the
+    key of an expired leaf can choose it: only revocations, which need the network, would help.
     """
 
     def __init__(self, roots: Sequence[bytes]) -> None:
