@@ -48,6 +48,7 @@ from receipt_actors.otp.gen_statem import (
     next_event,
     next_state,
     postpone,
+    repeat_state,
     reply,
     state_timeout,
     stop_and_reply,
@@ -392,6 +393,13 @@ class TestEnter:
         ref = machines.start({"a": Stop(SHUTDOWN)}, state_enter=True)
         assert exit_reason_of(ref) == SHUTDOWN
         assert machines.seen.take(2) == ["a Enter a", "a terminate"]
+
+    def test_an_enter_call_that_goes_too_far_is_a_crash(self, machines: Machines) -> None:
+        for result in (next_state("c"), keep_state(postpone()), repeat_state(next_event(Internal()))):
+            ref = machines.start({"a go": next_state("b"), "b": result}, state_enter=True)
+            ref.cast("go")
+            wrong(exit_reason_of(ref), TypeError, "a state enter call must not")
+            assert machines.seen.take(4) == ["a Enter a", "a Cast go", "b Enter a", "b terminate"]
 
 
 def wrong(reason: object, error: type[Exception], complaint: str) -> None:
