@@ -293,26 +293,6 @@ def test_a_zombie_is_one_until_its_callback_returns(system: ActorSystem, server:
     assert system.zombies() == []
 
 
-def test_an_actor_that_sends_itself_an_exit_signal_is_fenced(
-    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen
-) -> None:
-    """What comes after ``exit(self(), Reason)`` never happens in Erlang; here it comes to nothing."""
-    ref = system.start(server)
-    thread = thread_of(ref)
-
-    def script(actor: Any) -> None:
-        bystander.send("before")
-        actor.ref.exit(SHUTDOWN)
-        bystander.send("late")
-
-    ref.cast(script)
-    assert exit_reason_of(ref) == SHUTDOWN
-    settle(system, thread)
-    sync(bystander)
-    assert seen.rest() == ["before"]
-    assert system.zombies() == []
-
-
 def test_a_chain_of_busy_actors_ends_with_its_first(system: ActorSystem) -> None:
     count = 400  # more than a stack of calls would bear, at several a link
     with ExitStack() as gates:

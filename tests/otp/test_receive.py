@@ -38,19 +38,6 @@ def receiving(*wanted: object, timeout_seconds: float | None = None) -> Any:
     return script
 
 
-def test_other_messages_keep_their_order(system: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-    ref = system.start(server, seen)
-    answer = ref.ask(receiving("a", "b"), block=False)
-    for message in (1, "b", 2, "a", 3):
-        ref.send(message)
-    ref.cast(lambda actor: actor.seen.put("cast"))
-    assert answer.get(timeout=WAIT_SECONDS) == "done"
-    ref.send(4)
-    sync(ref)
-    assert seen.rest() == [("received", "a"), ("received", "b"), 1, 2, 3, "cast", 4]
-
-
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), messages=st.lists(st.integers(0, 3), max_size=12))
 def test_it_takes_what_erlangs_receive_would_take(
@@ -142,16 +129,6 @@ def test_a_stale_timeout_does_not_end_the_next_wait(system: ActorSystem, clock: 
     clock.set_timers.next()
     ref.send("second")
     assert seen.next() == "second"
-
-
-def test_an_exit_signal_ends_a_waiting_actor(system: ActorSystem, server: type[Pooled]) -> None:
-    ref = system.start(server)
-    ref.cast(receiving("never"))
-    sync_never = ref.ask(lambda _actor, _from: None, block=False)
-    ref.exit(SHUTDOWN)
-    assert exit_reason_of(ref) == SHUTDOWN
-    with pytest.raises(pykka.ActorDeadError):
-        sync_never.get(timeout=WAIT_SECONDS)
 
 
 def test_a_parents_exit_signal_waits_for_its_turn(system: ActorSystem, trapping: type[Pooled]) -> None:

@@ -11,54 +11,40 @@ import pykka
 import pytest
 
 from receipt_actors.otp import (
-    ALL_SIGNIFICANT,
-    ANY_SIGNIFICANT,
     IGNORE,
     INFINITY,
     KILLED,
     NORMAL,
     ONE_FOR_ALL,
-    ONE_FOR_ONE,
     PERMANENT,
-    REST_FOR_ONE,
     SHUTDOWN,
     SIMPLE_ONE_FOR_ONE,
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
-    AutoShutdown,
-    ChildError,
     ChildSpec,
     Crash,
-    DeleteChild,
     Exit,
-    ExitReason,
     GenServer,
     NotStarted,
     Receive,
     Receiving,
     Ref,
     Restart,
-    RestartChild,
     Shutdown,
     SimpleOneForOneSupervisor,
     Start,
-    StartChild,
     Started,
     StartError,
     Starting,
     Stop,
-    Strategy,
     Supervisor,
     TerminateChild,
-    WhichChildren,
     count_children,
     delete_child,
     get_child_spec,
-    is_orderly,
     restart_child,
     start_child,
-    supervisor_spec,
     terminate_child,
     which_children,
 )
@@ -66,7 +52,6 @@ from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._child_spec import ForgottenStart
 from tests.otp.support import (
     WAIT_SECONDS,
-    Flaky,
     Pooled,
     Seen,
     Threaded,
@@ -102,40 +87,6 @@ def child(trapping: type[Pooled], log: Seen) -> Callable[..., ChildSpec]:
         return ChildSpec(id_, Start(trapping, init=started, terminate=terminated, name=id_), restart, **spec)
 
     return make
-
-
-def kill_child(system: ActorSystem, name: str) -> None:
-    """Have a child end without a word, and wait until its supervisor has heard of it."""
-    end(whereis(system, name), KILLED)
-
-
-def test_children_start_first_to_last_and_stop_last_to_first(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    supervisor = system.start(Supervisor, [child(id_) for id_ in "abc"])
-    assert log.rest() == ["+a", "+b", "+c"]
-    supervisor.exit(SHUTDOWN)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert log.rest() == ["-c", "-b", "-a"]
-
-
-@pytest.mark.parametrize(
-    ("strategy", "expected"),
-    [
-        (ONE_FOR_ONE, ["+b"]),
-        (ONE_FOR_ALL, ["-d", "-c", "-a", "+a", "+b", "+c", "+d"]),
-        (REST_FOR_ONE, ["-d", "-c", "+b", "+c", "+d"]),
-    ],
-    ids=lambda value: value.value if isinstance(value, Strategy) else "",
-)
-def test_a_restart_stops_and_starts_siblings_in_order(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen, strategy: Strategy, expected: list[str]
-) -> None:
-    supervisor = system.start(Supervisor, [child(id_) for id_ in "abcd"], strategy=strategy)
-    log.rest()
-    kill_child(system, "b")
-    assert list(states(supervisor)) == list("abcd")
-    assert log.rest() == expected
 
 
 def test_a_failed_start_stops_what_had_started(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
@@ -235,79 +186,6 @@ def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., Child
     assert log.rest() == []
 
 
-def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    flaky = Flaky()
-    supervisor = system.start(Supervisor, [child("a"), child("b", init=flaky), child("c")], intensity=4)
-    flaky.failures = 3
-    kill_child(system, "b")
-    wait_until_whole(supervisor)
-    assert states(supervisor) == dict.fromkeys("abc", "running")
-    kill_child(system, "a")  # the fifth restart in no time
-    assert exit_reason_of(supervisor) == SHUTDOWN
-
-
-def wait_until_whole(supervisor: Ref) -> None:
-    while "restarting" in states(supervisor).values():
-        assert supervisor.is_alive()
-
-
-def test_a_failed_group_restart_leaves_what_has_started(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    """As in OTP: the try after next begins at who failed; with one_for_all those before it are stopped for it again."""
-    flaky = Flaky()
-    specs = [child("a"), child("b"), child("c", init=flaky), child("d")]
-    for strategy, expected in (
-        (REST_FOR_ONE, ["-d", "-c", "+b", "+c", "+c", "+d"]),
-        (ONE_FOR_ALL, ["-d", "-c", "-a", "+a", "+b", "+c", "-b", "-a", "+a", "+b", "+c", "+d"]),
-    ):
-        supervisor = system.start(Supervisor, specs, strategy=strategy, intensity=2)
-        log.rest()
-        flaky.failures = 1
-        kill_child(system, "b")
-        wait_until_whole(supervisor)
-        assert log.rest() == expected
-        supervisor.exit(SHUTDOWN)
-        exit_reason_of(supervisor)
-
-
-def test_a_supervisor_stays_responsive_while_a_restart_fails(
-    system: ActorSystem, child: Callable[..., ChildSpec]
-) -> None:
-    flaky, answers = Flaky(), Seen()
-    supervisor = system.start(Supervisor, [child("a", init=flaky)], intensity=3)
-
-    def ask() -> None:
-        for request in (WhichChildren(), RestartChild("a"), DeleteChild("a"), StartChild(child("a"))):
-            answers.put(supervisor.ask(request, block=False))
-
-    flaky.failures, flaky.before = 1, ask
-    kill_child(system, "a")
-    which, *others = [future.get(timeout=WAIT_SECONDS) for future in answers.take(4)]
-    assert which[0].child == "restarting"
-    assert others == [ChildError.RESTARTING, ChildError.RESTARTING, ChildError.ALREADY_PRESENT]
-    assert answers.next().get(timeout=WAIT_SECONDS)[0].child is system.whereis("a")
-
-
-def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    inner = supervisor_spec("inner", ONE_FOR_ONE, [child("a"), child("b")], intensity=0)
-    outer = system.start(Supervisor, [child("c"), inner, child("d")])
-    neighbours = [system.whereis(name) for name in "cd"]
-    first = whereis(system, "inner")
-    log.rest()
-    kill_child(system, "a")
-    exit_reason_of(first)
-    assert states(outer) == dict.fromkeys(("c", "inner", "d"), "running")
-    assert states(whereis(system, "inner")) == dict.fromkeys("ab", "running")
-    assert [system.whereis(name) for name in "cd"] == neighbours
-    assert log.rest() == ["-b", "+a", "+b"]
-    outer.exit(SHUTDOWN)
-    exit_reason_of(outer)
-    assert log.rest() == ["-d", "-b", "-a", "-c"]
-
-
 def never_ending(_actor: Any) -> Receiving:
     yield Receive(lambda message: message == "end")
 
@@ -329,26 +207,6 @@ def test_a_child_that_takes_too_long_is_killed(
     assert answer.get(timeout=WAIT_SECONDS) is None
     assert exit_reason_of(ref) == KILLED
     assert "child a did not end as told: killed (it did not end within 3 s)" in caplog.text
-
-
-def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
-    spec = child("a")
-    supervisor = system.start(Supervisor, [spec, child("b")])
-    log.rest()
-    assert delete_child(supervisor, "a") is ChildError.RUNNING
-    assert restart_child(supervisor, "a") is ChildError.RUNNING
-    assert get_child_spec(supervisor, "a") is spec
-    assert terminate_child(supervisor, "a") is None
-    assert terminate_child(supervisor, "a") is None
-    assert get_child_spec(supervisor, "a") is spec
-    assert states(supervisor) == {"a": None, "b": "running"}
-    assert restart_child(supervisor, "a") == Started(whereis(system, "a"))
-    assert terminate_child(supervisor, "a") is None
-    assert delete_child(supervisor, "a") is None
-    assert states(supervisor) == {"b": "running"}
-    for function in (terminate_child, restart_child, delete_child, get_child_spec):
-        assert function(supervisor, "a") is ChildError.NOT_FOUND
-    assert log.rest() == ["-a", "+a", "-a"]
 
 
 class Holding:
@@ -443,23 +301,6 @@ def test_init_may_return_ignore(system: ActorSystem, server: type[Pooled]) -> No
     assert exit_reason_of(refs.next()) == NORMAL
     assert [info.child for info in which_children(top)] == [None]
     assert system.whereis("a") is None
-
-
-@pytest.mark.parametrize("auto_shutdown", [ANY_SIGNIFICANT, ALL_SIGNIFICANT], ids=lambda value: value.value)
-@pytest.mark.parametrize("restart", [TRANSIENT, TEMPORARY], ids=lambda value: value.value)
-@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("term"), BUG, KILLED], ids=str)
-def test_whose_end_ends_the_supervisor(
-    system: ActorSystem, server: type[Pooled], auto_shutdown: AutoShutdown, restart: Restart, reason: ExitReason
-) -> None:
-    """A transient child that does not end in an orderly way is restarted, and that is no end."""
-    significant = ChildSpec("a", Start(server, name="a"), restart, significant=True)
-    supervisor = system.start(Supervisor, [significant, spec(server, "other")], auto_shutdown=auto_shutdown)
-    other = whereis(system, "other")
-    end(whereis(system, "a"), reason)
-    if restart is TEMPORARY or is_orderly(reason):
-        assert exit_reason_of(supervisor) == exit_reason_of(other) == SHUTDOWN
-    else:
-        assert states(supervisor) == {"a": "running", "other": "running"}
 
 
 def test_every_function_fails_where_there_is_no_supervisor(system: ActorSystem) -> None:
