@@ -8,17 +8,7 @@ from typing import Any
 import pykka
 import pytest
 
-from receipt_actors.otp import (
-    KILLED,
-    NORMAL,
-    SHUTDOWN,
-    Actor,
-    ActorSystem,
-    Crash,
-    Ref,
-    Runtime,
-    Stop,
-)
+from receipt_actors.otp import KILLED, NORMAL, SHUTDOWN, Actor, ActorSystem, Crash, Ref, Runtime, Stop
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, exit_reason_of, raising, run_in
 
 

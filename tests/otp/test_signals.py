@@ -24,17 +24,7 @@ from receipt_actors.otp import (
     Ref,
     Shutdown,
 )
-from tests.otp.support import (
-    Gate,
-    Pooled,
-    Seen,
-    end,
-    exit_reason_of,
-    run_in,
-    settle,
-    sync,
-    thread_of,
-)
+from tests.otp.support import Gate, Pooled, Seen, end, exit_reason_of, run_in, settle, sync, thread_of
 
 
 def test_exit_ends_an_actor_that_does_not_trap_exits(system: ActorSystem, server: type[Pooled]) -> None:

@@ -34,16 +34,7 @@ from receipt_actors.otp import (
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Pooled,
-    PooledTrapping,
-    Seen,
-    WatchedClock,
-    exit_reason_of,
-    raising,
-    run_in,
-)
+from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Seen, WatchedClock, exit_reason_of, raising, run_in
 
 BUG = Crash(ValueError("bug"))
 
