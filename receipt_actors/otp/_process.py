@@ -7,7 +7,7 @@ and stop flag at once, which keeps it small.
 it handles up to ``MESSAGES_PER_TURN`` messages: first those that a selective receive or a suspension has passed over,
 then those of the mailbox.
 
-**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. ``_exit``
+**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. ``exit``
 happens once: the name is freed, links and monitors get the news, and open calls fail. It may come from any thread
 (``kill``) in the middle of a turn; then that turn gives up, at its own end, what it has in hand or has taken up since.
 
@@ -202,7 +202,7 @@ class Process:
             if self._exit_signal is None:
                 self._initialise(args, kwargs)
             else:  # of its parent, which has ended meanwhile
-                self._exit(self._exit_signal)
+                self.exit(self._exit_signal)
         except BaseException as error:  # the runtime's own, as where the stack is used up: it must not stay half done
             self.fail(error)
         finally:
@@ -234,9 +234,6 @@ class Process:
             return
         self._settle(None, result)
 
-    def _acknowledge_start(self) -> bool:
-        return self._scheduler.running.send(self._tell_starter, Started(self.ref)) and self._state is RUNNING
-
     def _tell_starter(self, result: StartResult) -> None:
         with self.system.lock:
             if type(result) is Started:
@@ -265,13 +262,13 @@ class Process:
             self.remove_monitor(monitor)
 
     def discard(self) -> None:
-        self._exit(NORMAL)
+        self.exit(NORMAL)
         if self._scheduler is not self.system.scheduler:
             self._scheduler.join(1.0)  # it has nothing to do, and ends at once
 
     def fail(self, error: BaseException) -> None:
         """End because of a bug of the runtime itself, so that nothing waits for this process for ever."""
-        self._exit(Crash(error))
+        self.exit(Crash(error))
         self._end_last_turn()
 
     def watch(self, debug: Debug | None) -> None:
@@ -336,7 +333,7 @@ class Process:
         goes_on = False
         handled = 0
         if self._exit_signal is not None:  # one that comes from now on ends it there and then
-            self._exit(self._exit_signal)
+            self.exit(self._exit_signal)
         for handled in range(MESSAGES_PER_TURN):  # noqa: B007 - it is read after the loop
             if self._held_up:
                 awaited = self.awaited
@@ -392,8 +389,7 @@ class Process:
             self._scheduler.running.leave()
             self._refuse_all(waiting.give_back())
         self._abandon()
-        if self in self.system.undead:
-            self.system.bury(self)
+        self.system.bury(self)
         self._stop_own_scheduler()
 
     def _stop_own_scheduler(self) -> None:
@@ -430,7 +426,7 @@ class Process:
             backlog = passed_over
         self._backlog = backlog or None
 
-    def _put_first(self, envelope: Envelope[Any]) -> None:
+    def put_first(self, envelope: Envelope[Any]) -> None:
         backlog = self._backlog
         if backlog:
             backlog.appendleft(envelope)
@@ -534,19 +530,19 @@ class Process:
         if state is TERMINATING:
             self._give_last_reply()
             assert self._ending is not None
-            self._exit(self._ending[0])
+            self.exit(self._ending[0])
             return
         if state is STARTING:
             if result is IGNORE:
-                self._exit(NORMAL, start_result=IGNORE)
+                self.exit(NORMAL, start_result=IGNORE)
                 return
             if type(result) is Stop:
-                self._exit(result.reason, start_result=NotStarted(result.reason))
+                self.exit(result.reason, start_result=NotStarted(result.reason))
                 return
             if type(result) is NotStarted:
-                self._exit(NORMAL, start_result=result)
+                self.exit(NORMAL, start_result=result)
                 return
-            if not self._acknowledge_start():
+            if not self._scheduler.running.send(self._tell_starter, Started(self.ref)) or self._state is not RUNNING:
                 return
         if type(result) is Stop:
             self.terminate(result.reason, result.reply, OWN_DECISION)
@@ -562,7 +558,7 @@ class Process:
                     self.debug.sent(reply)
         if type(result) is Continue:
             # Not here and now: it may return Continue again, and who waits for the start is told before (OTP).
-            self._put_first(ContinueEnvelope(result.term))
+            self.put_first(ContinueEnvelope(result.term))
         elif type(result) is IdleTimeout:
             self._waiting = Idle(self, result.seconds)
 
@@ -642,9 +638,6 @@ class Process:
             self._state = after
         return True
 
-    def terminate_next(self, reason: ExitReason) -> None:
-        self._put_first(ParentExitEnvelope(reason))
-
     def terminate(self, reason: ExitReason, reply: object = NO_REPLY, handling: str = "an order to end") -> None:
         """End with a reason that was given, by ``Stop`` or by the parent. On the process's own turn only."""
         if isinstance(reason, Crash) and self._state is RUNNING:
@@ -675,7 +668,7 @@ class Process:
             self._terminate(reason)
         else:
             self._give_last_reply()
-            self._exit(reason, start_result=NotStarted(reason))
+            self.exit(reason, start_result=NotStarted(reason))
 
     def signal(self, sender: Process | None, reason: ExitReason) -> None:
         """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual)."""
@@ -709,12 +702,9 @@ class Process:
 
     def kill(self, killer: Process | None = None) -> None:
         """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens if its killer has ended."""
-        self._exit(KILLED, is_cut_short=True, killer=killer)
+        self.exit(KILLED, is_cut_short=True, killer=killer)
 
-    def crash(self, error: BaseException) -> None:
-        self._exit(Crash(error), is_cut_short=True)
-
-    def _exit(self, reason: ExitReason, **how: Any) -> None:
+    def exit(self, reason: ExitReason, **how: Any) -> None:
         for linked in self._end(reason, **how):
             linked.obey_signal()
 
@@ -738,10 +728,9 @@ class Process:
         with system.lock:
             if self._state is EXITED or (killer is not None and killer is not self and killer.has_ended):
                 return []
-            if self.name is not None:
-                system.free_name(self)
+            system.free_name(self)
             if type(reason) is Killed or self in system.orphans:
-                self._leave_orphans()
+                system.orphans.update((other, None) for other in self.links if other.parent is self)
             self.cut()
             is_zombie = is_cut_short and self._scheduler.running.is_inside(self)
             if self.is_set():  # a finalizer came in between and killed it
@@ -776,15 +765,6 @@ class Process:
             raise
         return to_obey
 
-    @property
-    def is_orphan(self) -> bool:
-        return self in self.system.orphans
-
-    def _leave_orphans(self) -> None:
-        for other in self.links:
-            if other.parent is self:
-                self.system.orphans[other] = None
-
     def leave_behind(self) -> None:
         """End in the child of a fork, where its thread has not come along.
 
@@ -812,7 +792,7 @@ class Process:
         """Tell all of them, from each list's end; those that have been told are taken off the list."""
         running = self._scheduler.running
         running.wait_for_send(self)
-        if self in self.system.undead and not running.is_inside(self):  # its callback has returned at this moment
+        if not running.is_inside(self):  # its callback has returned at this moment
             self.system.bury(self)
         if to_starter is not None:
             self._tell_starter(to_starter)

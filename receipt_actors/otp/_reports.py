@@ -42,7 +42,6 @@ from receipt_actors.otp._messages import (
     NoProcess,
     Normal,
     Shutdown,
-    repr_of,
     shape_of,
     text_of,
 )
@@ -82,7 +81,7 @@ class FailedToStartChild:
     reason: object
 
     def __str__(self) -> str:
-        return f"child {repr_of(self.id)} failed to start: {describe_reason(self.reason)}"
+        return f"child {text_of(self.id, repr)} failed to start: {describe_reason(self.reason)}"
 
 
 # --- the reports -----------------------------------------------------------------------------------------------------
@@ -264,7 +263,7 @@ def describe_reason(reason: object) -> str:
         case Normal() | Shutdown() | Killed() | NoProcess() | AlreadyStarted() | str():
             return describe(reason)
         case FailedToStartChild(id_, why):
-            return f"child {describe(repr_of(id_))} failed to start: {describe_reason(why)}"
+            return f"child {describe(text_of(id_, repr))} failed to start: {describe_reason(why)}"
     return f"<{type(reason).__name__}>"
 
 
