@@ -113,7 +113,6 @@ class Process:
         "_ending",
         "_exit_signal",
         "_held_up",
-        "_links",
         "_mailbox",
         "_monitored",
         "_monitors",
@@ -127,6 +126,7 @@ class Process:
         "debug",
         "exit_reason",
         "has_ended",
+        "linked",
         "messages_handled",
         "name",
         "observed",
@@ -158,10 +158,10 @@ class Process:
         self.has_ended = False
         self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
         self._held_up = False  # whether it has ended, or waits for the answer of a call
-        # Others. Most have one link, to the supervisor that started them: a single one is kept without a set.
-        self._links: Process | set[Process] | None = None
-        self._monitors: dict[int, Watcher] | None = None  # who watches this process
-        self._monitored: dict[int, Process] | None = None  # those that this one watches, until their Down is delivered
+        # Others.
+        self.linked: set[Process] = set()  # changed under the lock, on both sides at once
+        self._monitors: dict[int, Watcher] = {}  # who watches this process
+        self._monitored: dict[int, Process] = {}  # those that this one watches, until their Down is delivered
         self._timers: OwnTimers | None = None  # what it has set for later
         # Its turns and messages.
         self._scheduler = (
@@ -731,14 +731,20 @@ class Process:
             system.free_name(self)
             if type(reason) is Killed or self in system.orphans:
                 system.orphans.update((other, None) for other in self.links if other.parent is self)
-            self.cut()
+            for other in list(self.linked):
+                other.linked.discard(self)
+            for monitor, target in list(self._monitored.items()):
+                target._monitors.pop(monitor, None)
+            nobody: set[Process] = set()
+            unwatched: dict[int, Watcher] = {}
+            watching: dict[int, Process] = {}
             is_zombie = is_cut_short and self._scheduler.running.is_inside(self)
             if self.is_set():  # a finalizer came in between and killed it
                 return []
-            links, self._links = self._links, None
-            monitors, self._monitors = self._monitors, None
+            links, self.linked = self.linked, nobody
+            monitors, self._monitors = self._monitors, unwatched
             deferred, self._deferred = self._deferred, None
-            self._monitored = None
+            self._monitored = watching
             if self in system.alive:
                 del system.alive[self]
             if self in system.orphans:
@@ -750,10 +756,10 @@ class Process:
             self.observed = self.has_ended = self._held_up = True
             self._state = EXITED
         to_starter = (start_result or NotStarted(reason)) if was_starting else None
-        linked = list(links) if isinstance(links, set) else [] if links is None else [links]
+        linked = list(links)
         if was_starting and self.parent is not None and self.parent.trap_exit and self.parent in linked:
             linked.remove(self.parent)  # it is told by the start's result, and gets no message on top of it (OTP)
-        watchers = list(monitors.items())[::-1] if monitors else []
+        watchers = list(monitors.items())[::-1]
         calls = list(deferred) if deferred else []
         to_obey = [other for other in linked if not other.trap_exit]
         try:
@@ -771,7 +777,7 @@ class Process:
         What it holds that another thread may have been at is replaced, not looked at. What its callbacks hold is left
         as it is: to let go of it would run the program's own ``finally`` blocks and finalizers once more.
         """
-        self._links = self._monitors = self._monitored = None
+        self.linked, self._monitors, self._monitored = set(), {}, {}
         self._current = self._deferred = self._backlog = self._exit_signal = self._acknowledge = None
         self._mailbox = queue.SimpleQueue()
         self._scheduled = threading.Lock()
@@ -846,12 +852,7 @@ class Process:
     @property
     def links(self) -> list[Process]:
         with self.system.lock:
-            links = self._links
-            return list(links) if isinstance(links, set) else [] if links is None else [links]
-
-    def is_linked_to(self, other: Process) -> bool:
-        links = self._links
-        return other in links if isinstance(links, set) else links is other
+            return list(self.linked)
 
     def link(self, other: Process) -> None:
         if other is self:
@@ -859,32 +860,15 @@ class Process:
         with self.system.lock:
             alive = not other.is_set() and not self.is_set()
             if alive:
-                self.add_link(other)
-                other.add_link(self)
+                self.linked.add(other)
+                other.linked.add(self)
         if not alive and other.is_set():
             self.signal(other, NO_PROCESS)
 
-    def add_link(self, other: Process) -> None:
-        """Note one side of a link; the caller holds the lock and notes the other side."""
-        links = self._links
-        if links is None:
-            self._links = other
-        elif isinstance(links, set):
-            links.add(other)
-        elif links is not other:
-            self._links = {links, other}
-
     def unlink(self, other: Process) -> None:
         with self.system.lock:
-            self.drop_link(other)
-            other.drop_link(self)
-
-    def drop_link(self, other: Process) -> None:
-        links = self._links
-        if isinstance(links, set):
-            links.discard(other)
-        elif links is other:
-            self._links = None
+            self.linked.discard(other)
+            other.linked.discard(self)
 
     def add_monitor(self, watcher: Watcher) -> int:
         """Tell ``watcher``, once, when this process ends (at once if it has ended). Returns the monitor."""
@@ -894,10 +878,8 @@ class Process:
             if not callable(watcher):
                 if watcher.is_set():
                     return monitor
-                watcher._monitored = {} if watcher._monitored is None else watcher._monitored
                 watcher._monitored[monitor] = self
             if alive:
-                self._monitors = {} if self._monitors is None else self._monitors
                 self._monitors[monitor] = watcher
         if not alive:
             tell_down(watcher, Down(monitor, self.ref, NO_PROCESS))
@@ -905,32 +887,19 @@ class Process:
 
     def remove_monitor(self, monitor: int) -> None:
         with self.system.lock:
-            if self._monitors is not None:
-                self._monitors.pop(monitor, None)
+            self._monitors.pop(monitor, None)
 
     def demonitor(self, monitor: int, *, flush: bool) -> None:
         with self.system.lock:
-            target = None if self._monitored is None else self._monitored.get(monitor)
+            target = self._monitored.get(monitor)
             if target is None:
                 return
-            sent = target._monitors is None or target._monitors.pop(monitor, None) is None
+            sent = target._monitors.pop(monitor, None) is None
             if flush or not sent:
-                assert self._monitored is not None
                 del self._monitored[monitor]
 
     def take_down(self, down: Down) -> bool:
-        return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
-
-    def cut(self) -> None:
-        # The caller holds the lock.
-        links = self._links
-        if links is not None:
-            for other in list(links) if isinstance(links, set) else (links,):
-                other.drop_link(self)
-        if self._monitored:
-            for monitor, target in list(self._monitored.items()):
-                if target._monitors is not None:  # None: it watches itself, and has been told
-                    target._monitors.pop(monitor, None)
+        return self._monitored.pop(down.monitor, None) is not None
 
 
 # --- what takes messages first ---
@@ -1110,7 +1079,7 @@ class Idle:
             if self._timer is not None and self._process._waiting is self:
                 self._timer.cancel()
                 self._timer = start_timer(self._process, self.seconds, self._time_out)
-        elif type(envelope) is DownEnvelope and envelope.message.monitor not in (self._process._monitored or ()):
+        elif type(envelope) is DownEnvelope and envelope.message.monitor not in self._process._monitored:
             return  # flushed: it never came
         else:
             self._process.resume_from(self)

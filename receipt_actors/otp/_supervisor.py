@@ -196,7 +196,7 @@ def is_orphaned(process: Process) -> bool:
     """Tell whether a process is bound to end because a supervisor above it was killed."""
     while process not in process.system.orphans:
         parent = process.parent
-        if parent is None or not parent.is_linked_to(process):
+        if parent is None or process not in parent.linked:
             return False
         process = parent
     return True

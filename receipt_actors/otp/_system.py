@@ -209,8 +209,8 @@ class ActorSystem:
                 if taken is not process:
                     return taken
             if parent is not None:
-                process.add_link(parent)
-                parent.add_link(process)
+                process.linked.add(parent)
+                parent.linked.add(process)
             self.alive[process] = None
         return None
 
