@@ -1,19 +1,4 @@
-"""The process: what Erlang's virtual machine keeps of each process, kept here for each actor.
-
-A ``Process`` runs the actor's callbacks one message at a time, on its scheduler's thread. It is the actor's pykka inbox
-and stop flag at once, which keeps it small.
-
-**Turns.** A process has the turn while its scheduler has it queued or runs it; ``_scheduled`` is locked then. In a turn
-it handles up to ``MESSAGES_PER_TURN`` messages: first those that a selective receive or a suspension has passed over,
-then those of the mailbox.
-
-**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. ``exit``
-happens once: the name is freed, links and monitors get the news, and open calls fail. It may come from any thread
-(``kill``) in the middle of a turn; then that turn gives up, at its own end, what it has in hand or has taken up since.
-
-**Zombies.** CPython can't end a thread, so a callback that runs when its process is ended from outside runs on. It is
-fenced: what it still sends, answers or starts comes to nothing (``_scheduler.Running``).
-"""
+"""The process: what Erlang's virtual machine keeps of each process, kept here for each actor."""
 
 from __future__ import annotations
 
@@ -102,6 +87,12 @@ EXITED: Final = State.EXITED
 
 
 class Process:
+    """An actor's process; it is its pykka inbox and stop flag as well, which keeps it small.
+
+    It has the turn while its scheduler has it queued or runs it; ``_scheduled`` is locked then. ``exit`` may come from
+    any thread in the middle of a turn. Then that turn gives up, at its end, what it has in hand or has taken up since.
+    """
+
     # The lock of all systems guards its state, links and monitors.
 
     __slots__ = (

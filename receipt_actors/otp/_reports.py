@@ -1,26 +1,4 @@
-"""Reports: what supervisors and dying actors tell operators, through the standard ``logging`` (OTP: SASL's reports).
-
-Each is one record of the logger ``receipt_actors.otp``: a line to read, and the report itself as ``record.report``, a
-frozen dataclass whose ``as_dict()`` holds nothing but JSON's types.
-
-====================  =========================================================================  ====================
-report                says                                                                       level
-====================  =========================================================================  ====================
-``SupervisorReport``  ``child_terminated``: a child ended, and is restarted                      WARNING
-..                    ``child_terminated``: a child ended otherwise than orderly, and is not     ERROR
-..                    ``start_error``: a child did not start when its supervisor started it      ERROR
-..                    ``shutdown_error``: a child that was told to end ended for another reason  ERROR
-..                    ``shutdown``: the supervisor gives up                                      ERROR
-``CrashReport``       an actor's callback raised, or gave a crash as its reason to ``Stop``      ERROR
-``ProgressReport``    a child was started (not: each child of a simple_one_for_one supervisor)   DEBUG
-====================  =========================================================================  ====================
-
-As in OTP, an orderly end of a transient or temporary child is no report, nor is a failed ``start_child`` or
-``restart_child``, which are answered.
-
-**Secrets.** A report never holds the arguments of a start, a message, or an actor's state. An exception quotes what its
-code choked on: what looks like a key or encoded data in its first ``TEXT_LIMIT`` characters is left out (``masked``).
-"""
+"""Reports of supervisors and crashing actors to operators, through ``logging`` (OTP: SASL's reports)."""
 
 from __future__ import annotations
 
