@@ -169,7 +169,6 @@ def test_a_callback_that_raises_costs_no_other_timer(caplog: pytest.LogCaptureFi
 def test_the_timers_of_an_actor_end_with_it(
     system: ActorSystem, server: type[Pooled], end: Callable[[Ref], None]
 ) -> None:
-    """What it had set for later is cancelled and holds it no longer; so do the time-outs of a state machine (OTP)."""
     set_timers: list[Timer] = []
     refs = [system.start(server), system.start(Timed)]
     set_timers.append(run_in(refs[0], lambda actor: actor.send_after(3600, "late")))

@@ -41,7 +41,6 @@ def in_child(tell: Callable[[], object]) -> str:
 
 
 def holding(lock: AbstractContextManager[object]) -> tuple[threading.Thread, Gate]:
-    """Have another thread hold a lock until the gate is opened."""
     gate = Gate()
 
     def hold() -> None:

@@ -461,7 +461,6 @@ MANY = 3_000  #: continuations, likewise
 
 @pytest.mark.parametrize("in_init", [True, False], ids=["in init", "in handle_continue"])
 def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None:
-    """Each actor starts the next, 400 times over."""
     complete = threading.Event()
 
     def beginning(left: int) -> Callable[[Any], Any]:

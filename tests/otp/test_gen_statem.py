@@ -104,8 +104,6 @@ def state_of(ref: Ref) -> Any:
 
 
 class Machines:
-    """Starts table machines in one system, on one runtime, with one log."""
-
     def __init__(self, system: ActorSystem, runtime: Runtime) -> None:
         self.seen = Seen()
         self._system = system

@@ -66,8 +66,6 @@ Action = Callable[[Any, Ref], object]
 
 @dataclass(frozen=True)
 class End:
-    """A way to end an actor from outside, and the reason why it ends then."""
-
     reason: ExitReason
     by: Callable[[Ref], object]
 
@@ -113,7 +111,6 @@ def pool(system: ActorSystem) -> Iterator[BlockingPool]:
 
 
 def mark(actor: Any, *_: object) -> str:
-    """A message of any kind that tells of having been handled."""
     actor.seen.put("late")
     return "late"
 

@@ -13,8 +13,6 @@ from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, exit_r
 
 
 class Plain(Actor):
-    """An actor written for pykka; ``seen`` gets what its hooks see."""
-
     def __init__(self, seen: Seen, limit: int = 10) -> None:
         super().__init__()
         self.seen = seen

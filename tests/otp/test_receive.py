@@ -27,7 +27,6 @@ from tests.otp.support import (
 
 
 def receiving(*wanted: object, timeout_seconds: float | None = None) -> Any:
-    """Make a script that receives these messages one after the other and puts what it got into ``seen``."""
 
     def script(actor: Any, *_from: object) -> Receiving:
         for item in wanted:
@@ -179,7 +178,6 @@ def test_the_same_receive_looks_again_at_what_it_passed_over(system: ActorSystem
 
 
 def calling(other: Ref, *requests: Any, timeout: float | None = 5.0) -> Any:
-    """Make a script that makes these calls one after the other and puts what it got into ``seen``."""
 
     def script(actor: Any, *_from: object) -> Receiving:
         for request in requests:

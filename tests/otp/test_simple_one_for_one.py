@@ -222,7 +222,6 @@ def test_a_pooled_actor_starts_children_on_the_spot(system: ActorSystem, jobs: R
 
 
 def test_a_pooled_actor_waits_for_no_child(system: ActorSystem, jobs: Ref) -> None:
-    """None is started by a supervisor that is suspended or has ended, nor one whose ``init`` waits."""
 
     def waits(_actor: object) -> Receiving:
         yield Receive(lambda _message: False)

@@ -368,7 +368,6 @@ def ref(system: ActorSystem, server: type[Pooled]) -> Ref:
 
 
 def watch(ref: Ref) -> Seen:
-    """Have the events of an actor put where the test sees them."""
     events = Seen()
     otp_sys.install(ref, "watch", events.put)
     return events
