@@ -1,9 +1,8 @@
-"""Servers for the clients of verifyReceipt: raw bytes, TLS, HTTP/2, a proxy that tunnels."""
+"""Servers for the clients of verifyReceipt: raw bytes, TLS, HTTP/2."""
 
 from __future__ import annotations
 
 import itertools
-import select
 import socket
 import ssl
 import threading
@@ -63,55 +62,10 @@ def raw_server(converse: Callable[[socket.socket], None], tls: ssl.SSLContext | 
 
 
 def answers(body: bytes, head: bytes = b"") -> Callable[[socket.socket], None]:
-    """Answer HTTP 200 with the body as it is."""
-
     def converse(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), head, body))
 
     return converse
-
-
-@contextmanager
-def tunnelling_proxy() -> Iterator[tuple[str, list[str]]]:
-    """A proxy that does CONNECT, one connection after the other; yields its URL and where it was asked to go."""
-    targets: list[str] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            with client, client.makefile("rb") as stream:
-                lines = list(iter(stream.readline, b"\r\n"))
-                target = lines[0].split()[1].decode()
-                targets.append(target)
-                host, port = target.rsplit(":", 1)
-                with socket.create_connection((host, int(port))) as server:
-                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    _relay(client, server)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", targets
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(PATIENCE_SECONDS)
-
-
-def _relay(one: socket.socket, other: socket.socket) -> None:
-    while True:
-        for side in select.select([one, other], [], [])[0]:
-            try:
-                data = side.recv(65536)
-                (other if side is one else one).sendall(data)
-            except OSError:
-                return
-            if not data:
-                return
 
 
 def make_certificate(folder: Path, *, host: str = "127.0.0.1", days: int = 1) -> Path:

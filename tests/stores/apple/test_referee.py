@@ -46,7 +46,6 @@ class Model:
         self.held.clear()
 
     def ask_controls(self) -> None:
-        """Ask until something follows from it."""
         while self.referee.next_control is not None:
             if self.works:
                 if self.referee.is_out:
@@ -156,7 +155,6 @@ def test_a_control_without_an_answer_comes_last() -> None:
 
 
 def test_controls_are_renewed_now_and_then() -> None:
-    """What is asked again is minutes old, however long the process lives; and most answers change nothing."""
     referee = with_controls("a", "b", "c")
     assert [control.user for control in referee.vouched("d", "d", 3.0).controls] == ["a", "b", "c"]
     referee = referee.vouched("d", "d", 2.0 + CONTROL_RENEWAL_SECONDS)

@@ -31,7 +31,6 @@ steps = st.tuples(
 
 @pytest.fixture(scope="module")
 def ledgers(tmp_path_factory: pytest.TempPathFactory, simulated_server: tuple[str, Aws]) -> Iterator[Sequence[Ledger]]:
-    """The fake, SQLite, and DynamoDB as the simulated services have it."""
     url, aws = simulated_server
     folder: Path = tmp_path_factory.mktemp("ledger")
     with pytest.MonkeyPatch.context() as environment, ExitStack() as opened:

@@ -38,8 +38,6 @@ def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes | N
 
 
 class Clocks:
-    """A wall clock and a monotonic one, which a test moves together or apart."""
-
     def __init__(self) -> None:
         self.wall_seconds = time.time()
         self.monotonic_seconds = 0.0

@@ -48,7 +48,6 @@ def x5c(chain: Sequence[Certified]) -> list[str]:
 
 
 def answer(chains: Chains, chain: Sequence[Certified], at_seconds: int) -> Any:
-    """Return the leaf's key as numbers, or why there is none."""
     key = chains.leaf_key(tuple(x5c(chain)), at_seconds)
     return key.reason if isinstance(key, SignatureRefused) else key.public_numbers()
 

@@ -66,7 +66,6 @@ def verified(signed_data: AppleSignedData, text: str) -> Mapping[str, object] | 
 
 
 def chain_with(*, leaf: Any = (), intermediate: Any = (), root: Certified = APPLE.root, key: Any = None) -> str:
-    """Sign with a chain of which one certificate is not as it should be."""
     issuer = certify_intermediate(root, **dict(intermediate))
     return signed([certify_leaf(issuer, **dict(leaf)), issuer, root], TRANSACTION, key=key)
 
@@ -297,7 +296,6 @@ def test_a_refusal_says_what_was_found(text: str, words: str, signed_data: Apple
 
 
 def mutated(draw: st.DrawFn) -> str:
-    """Change the genuine one a little: cut, insert, replace, or exchange parts with another's."""
     parts = draw(st.permutations(GENUINE.split("."))) if draw(st.booleans()) else GENUINE.split(".")
     text = ".".join(parts)
     for _ in range(draw(st.integers(0, 3))):

@@ -57,7 +57,6 @@ def begin(signed_data: SignedDataProcess, told: Told, numbers: range) -> None:
 
 
 def collect(told: Told, count: int) -> dict[int, object]:
-    """Wait for so many to be told; fail if one is told twice."""
     found: dict[int, object] = {}
     for _ in range(count):
         number, outcome = told.get(timeout=PATIENCE_SECONDS)
@@ -154,7 +153,6 @@ def test_one_that_does_not_answer_is_replaced() -> None:
 
 
 def test_what_kills_every_process_is_given_up_and_the_rest_is_not() -> None:
-    """A JWS at which processes die (none is known) is told to be unavailable in the end; what came with it passes."""
     with running(program=[str(DYING_WORKER)]) as signed_data:
         told: Told = queue.SimpleQueue()
         for number, text in enumerate(["fine", "fine", "die", "fine", "die", "fine"]):
@@ -215,7 +213,6 @@ def test_a_library_that_cannot_be_used_is_a_fault_of_the_configuration(
 
 
 def await_recovery(signed_data: SignedDataProcess) -> object:
-    """Ask, as a gateway would, until it rests no more."""
     while True:
         try:
             return verify(signed_data)

@@ -130,7 +130,6 @@ def test_what_apple_leaves_out_is_unknown_not_made_up() -> None:
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in UNUSABLE.items() for value in values])
 def test_a_payload_that_cannot_be_read_is_no_verdict(key: str, value: object) -> None:
-    """Apple signed it, so it is we who do not know its shape: unanswerable, for an operator and a later version."""
     assert_unknown(interpret({**PAYLOAD, key: value}))
 
 

@@ -176,7 +176,6 @@ def test_a_cancellation_date_means_refunded(key: str) -> None:
 
 
 def test_an_expiry_date_in_words_is_read_where_there_is_no_other() -> None:
-    """Apple writes it as GMT; milliseconds, where they are given, are what counts."""
     (transaction,) = genuine(unified({**COINS, "expires_date": "2013-08-02 00:00:00 Etc/GMT"})).transactions
     assert transaction.expires_at_seconds == 1375401600.0
 
@@ -269,7 +268,6 @@ def test_a_receipt_may_name_no_app() -> None:
     ],
 )
 def test_an_answer_that_cannot_be_read_is_unknown_as_a_whole(answer: dict[str, Any]) -> None:
-    """No part of it is guessed or left out: an overlooked purchase would never be answered."""
     assert_unknown(interpret(answer, PRODUCTION))
 
 

@@ -152,7 +152,6 @@ def test_a_refund_takes_the_transaction_back(type_: str) -> None:
     ids=repr,
 )
 def test_a_refund_of_a_garbled_part_is_no_refund_of_the_whole(garbled: dict[str, object]) -> None:
-    """It is told as unreadable, and Apple comes again: all that a player has is not taken on a guess."""
     assert done(read(), {**TRANSACTION, **garbled}) is Done.UNREADABLE
     assert isinstance(decide(read("REFUND_REVERSED"), {**TRANSACTION, **garbled}, POLICY), RefundReversed)
 

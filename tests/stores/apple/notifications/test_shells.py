@@ -35,7 +35,6 @@ def serving(house: House, shell: str) -> Iterator[Client]:
 
 @pytest.fixture(params=["asgi", "wsgi"])
 def client(request: pytest.FixtureRequest, house: House) -> Iterator[Client]:
-    """Each shell in turn."""
     house.ledger.claim(CLAIM)
     with serving(house, request.param) as client:
         yield client
@@ -147,8 +146,6 @@ def status_of(house: House, source: Any) -> str:
 
 
 class Pieces:
-    """What gives less than it is asked for."""
-
     def __init__(self, data: bytes) -> None:
         self._data = data
 
