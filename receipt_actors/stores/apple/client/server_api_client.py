@@ -29,7 +29,7 @@ from receipt_actors.stores.apple.client.verify_receipt_client import (
     is_usual,
     no_answer,
     parse_object,
-    retry_after_unix_ms,
+    retry_after_seconds,
     then,
 )
 from receipt_actors.stores.apple.fields import is_integer
@@ -183,7 +183,7 @@ def _read(
             pass
     return AppStoreUnavailable(
         f"{environment} App Store Server API answered HTTP {status}: {excerpt(outcome.body, [token])}",
-        retry_after_seconds=retry_after_unix_ms(outcome.header("retry-after"), time.time()),
+        retry_after_seconds=retry_after_seconds(outcome.header("retry-after"), time.time()),
         is_unknown_answer=not is_usual(status),
         is_about_the_rate=status == http.client.TOO_MANY_REQUESTS,
     )

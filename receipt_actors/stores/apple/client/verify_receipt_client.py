@@ -147,21 +147,14 @@ def no_answer(environment: Environment, failed: RequestFailed, secrets: Sequence
 
 def parse_answer(body: bytes) -> Mapping[str, object]:
     """Parse the body of an HTTP 200. Raises ``ValueError`` unless it is a JSON object with an integer ``status``."""
-    answer = _parse_json(body)
-    if isinstance(answer, dict) and is_integer(answer.get("status")):
+    answer = parse_object(body)
+    if is_integer(answer.get("status")):
         return answer
     raise ValueError("no JSON object with an integer status")
 
 
 def parse_object(body: bytes) -> Mapping[str, object]:
     """Parse a body. Raises ``ValueError`` unless it is a JSON object."""
-    answer = _parse_json(body)
-    if isinstance(answer, dict):
-        return answer
-    raise ValueError("no JSON object")
-
-
-def _parse_json(body: bytes) -> object:
     if len(body) > MAX_ANSWER_BYTES:
         raise ValueError(f"more than {MAX_ANSWER_BYTES} bytes")
     if _growth(body) > MAX_GROWTH:
@@ -172,7 +165,9 @@ def _parse_json(body: bytes) -> object:
         raise
     except (ValueError, RecursionError):  # ValueError covers bad UTF-8 and integers of thousands of digits too
         raise ValueError("no JSON") from None
-    return answer
+    if isinstance(answer, dict):
+        return answer
+    raise ValueError("no JSON object")
 
 
 def _growth(body: bytes) -> float:
@@ -185,15 +180,16 @@ def _growth(body: bytes) -> float:
 
 
 def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
-    """Read a ``Retry-After`` header: seconds, or an HTTP date (RFC 9110, 10.2.3) as seen at UNIX time ``now_seconds``.
+    """Read a ``Retry-After`` header: seconds, an HTTP date (RFC 9110, 10.2.3), or the Server API's UNIX time in ms.
 
-    None for no header or one that is neither; at least 0, at most ``MAX_RETRY_AFTER_SECONDS``.
+    Returns seconds from UNIX time ``now_seconds``, 0 to ``MAX_RETRY_AFTER_SECONDS``; None if it is none of these.
     """
     if value is None:
         return None
     value = value.strip()
     if re.fullmatch(r"[0-9]+", value):
-        seconds = float(value[:10]) if len(value) <= 10 else MAX_RETRY_AFTER_SECONDS
+        number = float(value[:16])
+        seconds = number / 1000 - now_seconds if 12 <= len(value) <= 15 else number
     else:
         try:
             moment = parsedate_to_datetime(value)
@@ -201,16 +197,6 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
         except (ValueError, TypeError, OverflowError, IndexError):  # all of them come out of it, for various garbage
             return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
-
-
-def retry_after_unix_ms(value: str | None, now_seconds: float) -> float | None:
-    """Read a ``Retry-After`` of the App Store Server API: a UNIX time in milliseconds, as seen at ``now_seconds``.
-
-    What is too small for one is read as ``retry_after_seconds`` reads it.
-    """
-    if value is None or not re.fullmatch(r"[0-9]{12,15}", value.strip()):
-        return retry_after_seconds(value, now_seconds)
-    return min(max(int(value) / 1000 - now_seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def _refuse_constant(name: str) -> None:

@@ -110,9 +110,6 @@ def asgi_app(
                     await send({"type": f"{message['type']}.complete"})
                     if message["type"] == "lifespan.shutdown":
                         return
-            case "websocket":
-                await receive()
-                await send({"type": "websocket.close", "code": 1000})
 
     return app
 

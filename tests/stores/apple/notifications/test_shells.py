@@ -228,4 +228,3 @@ def test_it_takes_part_in_the_life_of_a_server(house: House) -> None:
         "lifespan.startup.complete",
         "lifespan.shutdown.complete",
     ]
-    assert asyncio.run(talk({"type": "websocket"}, {"type": "websocket.connect"})) == ["websocket.close"]
