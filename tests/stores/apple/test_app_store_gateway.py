@@ -415,6 +415,8 @@ def test_an_outage_leaves_the_gate_open_while_signed_transactions_come(stage: St
     house.lose_apple()
     stage.advance(SIGNED_TRAFFIC_SECONDS / 2)
     assert house.outages() == [False]
+    described = stage.reply_to(stage.ask(house.gateway, DescribeService()))  # as a new in_flight asks
+    assert described == ServiceUnavailable("app_store", stops_receiving=False)
     stage.advance(SIGNED_TRAFFIC_SECONDS)
     assert house.outages() == [False, True]
 
@@ -442,14 +444,6 @@ def test_what_an_outage_keeps_leaves_room_for_signed_transactions(stage: Stage) 
     assert house.outages() == [False]
     house.verify(message=1)
     assert house.outages() == [False, True]
-
-
-def test_a_new_in_flight_hears_whether_the_gate_is_open(stage: Stage) -> None:
-    house = SignatureHouse(stage)
-    house.verified(house.apple.sell("2000"))
-    house.lose_apple()
-    asking = stage.ask(house.gateway, DescribeService())
-    assert stage.reply_to(asking) == ServiceUnavailable("app_store", stops_receiving=False)
 
 
 def test_what_cannot_be_verified_here_is_left_and_told_once(stage: Stage) -> None:

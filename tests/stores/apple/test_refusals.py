@@ -11,12 +11,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Unidentified
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.pipeline.protocol import (
-    DescribeService,
-    GaveUp,
-    ServiceAvailable,
-    ServiceUnavailable,
-)
+from receipt_actors.pipeline.protocol import DescribeService, GaveUp, ServiceAvailable, ServiceUnavailable
 from receipt_actors.telemetry.incidents import IncidentKind
 from receipt_actors.testing import FakeAppStore, genuine, receipt_data_of
 from tests.pipeline.stand_ins import Stage, submission

@@ -195,15 +195,6 @@ def test_a_client_that_does_not_wait_for_the_answer_changes_nothing(house: House
     assert house.ledger.items[CLAIM.transaction_id].refunded_at_seconds is not None
 
 
-def test_a_bug_is_answered_with_500_and_the_next_one_is_served(house: House) -> None:
-    house.ledger.claim(CLAIM)
-    house.ledger.fail("mark_refunded", AssertionError("a bug"))
-    with serving(house, "asgi") as client:
-        posted = Posted()
-        assert client.post(posted.body) == 500
-        assert client.post(posted.body) == 200
-
-
 # --- in frameworks ---
 
 
