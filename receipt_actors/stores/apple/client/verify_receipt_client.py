@@ -45,16 +45,38 @@ _HEADERS = ("Content-Type: application/json", "User-Agent: receipt-actors", "Acc
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_."
 
 
-class VerifyReceiptClient:
-    """The port ``AppStore`` on either transport."""
+class Client:
+    """What both clients share: requests on either transport, and answers that are read where they arrive."""
 
-    def __init__(
-        self, transport: Transport, endpoints: Mapping[Environment, Endpoint], shared_secret: str | None
-    ) -> None:
+    def __init__(self, transport: Transport, endpoints: Mapping[Environment, Endpoint]) -> None:
         self.blocks = transport.blocks
         self.close = transport.close
         self._transport = transport
         self._endpoints = endpoints
+
+    def _ask(self, request: HttpRequest, read: Read, done: Callable[[Answer], object]) -> None:
+        def take(outcome: messages.Outcome) -> None:
+            answer: Answer
+            if isinstance(outcome, Exception):
+                answer = outcome
+            else:
+                try:
+                    answer = read(outcome)
+                except Exception as error:
+                    logger.error("an answer of the App Store could not be read", exc_info=error)
+                    answer = error
+            done(answer)
+
+        self._transport.begin(request, take)
+
+
+class VerifyReceiptClient(Client):
+    """The port ``AppStore``."""
+
+    def __init__(
+        self, transport: Transport, endpoints: Mapping[Environment, Endpoint], shared_secret: str | None
+    ) -> None:
+        super().__init__(transport, endpoints)
         self._shared_secret = shared_secret
 
     def verify_receipt(
@@ -78,25 +100,7 @@ class VerifyReceiptClient:
         secrets = [each for each in (receipt_data, secret) if each]
         endpoint = self._endpoints[environment]
         request = HttpRequest(endpoint.server, endpoint.url, _HEADERS, question_body(receipt_data, secret))
-        self._transport.begin(request, then(done, lambda outcome: read_answer(environment, outcome, secrets)))
-
-
-def then(done: Callable[[Answer], object], read: Read) -> Callable[[messages.Outcome], object]:
-    """Return what takes the outcome of a request, and passes on what ``read`` makes of it, or its bug."""
-
-    def take(outcome: messages.Outcome) -> None:
-        answer: Answer
-        if isinstance(outcome, Exception):
-            answer = outcome
-        else:
-            try:
-                answer = read(outcome)
-            except Exception as error:
-                logger.error("an answer of the App Store could not be read", exc_info=error)
-                answer = error
-        done(answer)
-
-    return take
+        self._ask(request, lambda outcome: read_answer(environment, outcome, secrets), done)
 
 
 def question_body(receipt_data: str, shared_secret: str | None) -> bytes:
@@ -119,20 +123,24 @@ def read_answer(
     # The error is not raised: its traceback would keep the body in memory until a garbage collection.
     if isinstance(outcome, RequestFailed):
         return no_answer(environment, outcome, secrets)
-    status = outcome.status
-    if status != http.client.OK:
-        return AppStoreUnavailable(
-            f"{environment} App Store answered HTTP {status}: {excerpt(outcome.body, secrets)}",
-            retry_after_seconds=retry_after_seconds(outcome.header("retry-after"), time.time()),
-            is_unknown_answer=not is_usual(status),
-        )
-    try:
-        return parse_answer(outcome.body)
-    except ValueError as error:
-        return AppStoreUnavailable(
-            f"{environment} App Store answered HTTP 200, but {error}: {excerpt(outcome.body, secrets)}",
-            is_unknown_answer=True,
-        )
+    why = ""
+    if outcome.status == http.client.OK:
+        try:
+            return parse_answer(outcome.body)
+        except ValueError as error:
+            why = f", but {error}"
+    return no_use(f"{environment} App Store", outcome, secrets, why)
+
+
+def no_use(
+    who: str, response: HttpResponse, secrets: Sequence[str], why: str = "", *, is_about_the_rate: bool = False
+) -> AppStoreUnavailable:
+    return AppStoreUnavailable(
+        f"{who} answered HTTP {response.status}{why}: {excerpt(response.body, secrets)}",
+        retry_after_seconds=retry_after_seconds(response.header("retry-after"), time.time()),
+        is_unknown_answer=not is_usual(response.status),
+        is_about_the_rate=is_about_the_rate,
+    )
 
 
 def is_usual(status: int) -> bool:
