@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from receipt_actors.domain.addresses import Address
-from receipt_actors.web import connections
+from receipt_actors.web import serving as web_serving
 from receipt_actors.web.serving import AddressRefused, Serving, listen
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -101,7 +101,7 @@ def test_who_is_served_is_served_to_the_end() -> None:
 
 
 def test_one_that_is_being_served_does_not_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(web_serving, "MAX_CONNECTIONS", 1)
 
     async def ask() -> None:
         slow = Slow()
@@ -116,7 +116,7 @@ def test_one_that_is_being_served_does_not_make_room(monkeypatch: pytest.MonkeyP
 
 
 def test_one_that_waits_for_its_turn_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(web_serving, "MAX_CONNECTIONS", 1)
 
     async def ask() -> None:
         arrived = asyncio.Semaphore(0)
