@@ -9,7 +9,7 @@ from typing import Any
 
 import appstoreserverlibrary.signed_data_verifier as apple
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receipt_actors.domain.reasons import Reason
@@ -27,9 +27,6 @@ from tests.stores.apple.signing import (
     certify_leaf,
     signed,
 )
-
-# A busy machine may take its time for an example.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 APPLE = TestAuthority()
 STRANGER = TestAuthority()
@@ -65,7 +62,6 @@ def seconds(when: datetime) -> int:
     return int(when.timestamp())
 
 
-@patient
 @given(at_seconds=st.integers(seconds(BEGIN - timedelta(days=900)), seconds(END + timedelta(days=900))))
 @example(at_seconds=seconds(LEAF_BEGIN) - 1)
 @example(at_seconds=seconds(LEAF_BEGIN))

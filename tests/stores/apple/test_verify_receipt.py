@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.domain.ports import Environment
@@ -21,9 +21,6 @@ from receipt_actors.domain.receipts import (
 )
 from receipt_actors.stores.apple.verify_receipt import interpret
 from tests.stores.apple.test_signed_transactions import JSON, assert_unknown
-
-# A busy machine may be slow to make examples; that says nothing about the code.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 PRODUCTION, SANDBOX = Environment
 
@@ -280,7 +277,6 @@ PATHS = [
 ]
 
 
-@patient
 @given(st.integers() | st.integers(20990, 21210), st.sampled_from(Environment), st.booleans())
 def test_every_integer_has_a_meaning(status: int, asked: Environment, with_receipt: bool) -> None:
     meaning = interpret(flat(status) if with_receipt else {"status": status}, asked)
@@ -288,7 +284,6 @@ def test_every_integer_has_a_meaning(status: int, asked: Environment, with_recei
     assert not isinstance(meaning, Genuine) or (with_receipt and status in (0, 21006))
 
 
-@patient
 @given(st.sampled_from(PATHS), JSON, st.sampled_from([0, 21006, 21100]))
 def test_any_json_in_any_place_has_a_meaning(path: tuple[str | int, ...], value: Any, status: int) -> None:
     answer: Any = unified(dict(GOLD), status=status, latest_receipt_info=[dict(COINS)])
