@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,45 +19,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.patience import PATIENCE_SECONDS
-
-
-def read_request(connection: socket.socket) -> None:
-    """Read it all: to close a connection with something unread in it would reset it, answer and all."""
-    with connection.makefile("rb") as stream:
-        lines = itertools.takewhile(lambda line: line != b"\r\n", stream)
-        headers = dict(line.split(b": ") for line in lines if line.count(b": ") == 1)
-        stream.read(int(headers.get(b"Content-Length", 0)))
+from tests.transport.wire import Wire
 
 
 @contextmanager
 def raw_server(converse: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Accept connections one after the other, read a request from each and hand it to ``converse``; yields the URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                if tls is not None:
-                    connection = tls.wrap_socket(connection, server_side=True)
-                with connection:
-                    read_request(connection)
-                    converse(connection)
-            except OSError:
-                continue  # the client hung up, which some tests are about
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    scheme = "http" if tls is None else "https"
-    try:
-        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/verifyReceipt"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(PATIENCE_SECONDS)
+    """Read a request from each connection and hand it to ``converse``; yields the URL."""
+    with closing(Wire(lambda _asked: converse, tls)) as server:
+        yield f"{server.url}/verifyReceipt"
 
 
 def answers(body: bytes, head: bytes = b"") -> Callable[[socket.socket], None]:

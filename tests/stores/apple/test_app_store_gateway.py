@@ -16,7 +16,6 @@ from receipt_actors.domain.sending import Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline.protocol import (
-    Broken,
     DescribeService,
     Done,
     GaveUp,
@@ -132,13 +131,6 @@ def test_a_final_refusal_is_remembered_for_its_message(stage: Stage, status: int
     assert isinstance(house.verified(message=2), Genuine)
     stage.advance(REFUSAL_MEMORY_SECONDS)
     assert isinstance(house.verified(), Genuine)
-
-
-def test_a_bug_in_the_client_is_passed_on(stage: Stage) -> None:
-    house = House(stage)
-    house.script(KeyError("bug"))
-    assert isinstance(house.verified(), Broken)
-    assert house.gateway.is_alive()
 
 
 def test_the_rate_may_change_at_any_time(stage: Stage) -> None:
