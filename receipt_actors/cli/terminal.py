@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,6 @@ from receipt_actors.domain.ports import MAX_BATCH_BYTES
 if TYPE_CHECKING:
     import rich.console
     import rich.progress
-
-SLOW_SECONDS = 2.0  #: what ends sooner shows no progress
 
 
 def echo(text: str) -> None:
@@ -120,46 +118,8 @@ def comma_separated(
 
 
 def progress_bar(console: rich.console.Console, *, transient: bool = False) -> rich.progress.Progress:
+    """Return a bar; one that is ``transient`` leaves nothing behind, and is shown on a terminal only."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    return Progress(*columns, console=console, transient=transient)
-
-
-class SlowProgress:
-    """Shows on stderr how far a command is, once it has taken two seconds, where stderr is a terminal."""
-
-    def __init__(
-        self, description: str, total: int | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._description = description
-        self._total = total
-        self._clock = clock
-        self._began_at = clock()
-        self._done = 0
-        self._bar: rich.progress.Progress | None = None
-
-    def advance(self, count: int = 1) -> None:
-        self.reach(self._done + count)
-
-    def reach(self, done: int) -> None:
-        self._done = done
-        if self._bar is None and sys.stderr.isatty() and self._clock() - self._began_at >= SLOW_SECONDS:
-            self._bar = self._start()
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _start(self) -> rich.progress.Progress:
-        from rich.console import Console  # most runs are too short to need it
-
-        bar = progress_bar(Console(file=sys.stderr), transient=True)
-        bar.add_task(self._description, total=self._total)
-        bar.start()
-        return bar
+    return Progress(*columns, console=console, transient=transient, disable=transient and not console.is_terminal)
