@@ -12,7 +12,7 @@ import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
-from receipt_actors.cli.terminal import FiniteFloatRange, can_print, duration, echo, moment, number
+from receipt_actors.cli.terminal import FiniteFloatRange, duration, echo, moment, number
 from receipt_actors.domain.values import printable
 
 if TYPE_CHECKING:  # a health check needs none of it
@@ -23,8 +23,6 @@ QUIET_SECONDS = 1.0  #: a node that has not been heard of for longer is named as
 SHORTEST_INTERVAL_SECONDS = 0.2
 SUGGESTIONS = 3  #: of names of actors
 _UNITS = {"ledger_concurrency": "requests to the ledger", "app_store_rate_per_second": "requests to Apple a second"}
-_LINES = ("├─ ", "└─ ", "│  ")
-_PLAIN_LINES = ("+- ", "`- ", "|  ")
 
 
 @click.command(
@@ -231,14 +229,13 @@ def _print_tree(overview: Overview, as_json: bool) -> int:
         click.echo(json.dumps({name: None if tree is None else asdict(tree) for name, tree in trees.items()}))
         return EXIT_DONE
     rows = [("ACTOR", "STATE", "MAILBOX", "MESSAGES", "RESTARTS")]
-    lines = _LINES if can_print("".join(_LINES)) else _PLAIN_LINES
     for name, tree in trees.items():
         if len(trees) > 1:
             rows.append((printable(name), "" if tree is not None else "no tree", "", "", ""))
         elif tree is None:
             rows.append(("its tree has ended", "", "", "", ""))
         if tree is not None:
-            rows += _rows(tree, lines)
+            rows += _rows(tree)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         left, right = zip(row[:2], widths[:2], strict=True), zip(row[2:], widths[2:], strict=True)
@@ -247,16 +244,11 @@ def _print_tree(overview: Overview, as_json: bool) -> int:
     return EXIT_DONE
 
 
-def _rows(
-    actor: ActorOverview, lines: tuple[str, str, str], first: str = "", others: str = ""
-) -> Iterator[tuple[str, str, str, str, str]]:
+def _rows(actor: ActorOverview, indent: str = "") -> Iterator[tuple[str, str, str, str, str]]:
     strategy = "" if actor.strategy is None else f" ({printable(actor.strategy)})"
     numbers = (number(actor.mailbox_length), number(actor.messages), number(actor.restarts))
-    yield (f"{first}{printable(actor.name)}{strategy}", printable(actor.status), *numbers)
-    branch, last_branch, trunk = lines
+    yield (f"{indent}{printable(actor.name)}{strategy}", printable(actor.status), *numbers)
     for child in actor.children:
-        is_last = child is actor.children[-1] and not actor.children_unlisted
-        ahead, below = (last_branch, "   ") if is_last else (branch, trunk)
-        yield from _rows(child, lines, others + ahead, others + below)
+        yield from _rows(child, f"{indent}  ")
     if actor.children_unlisted:
-        yield (f"{others}{last_branch}and {number(actor.children_unlisted)} more", "", "", "", "")
+        yield (f"{indent}  and {number(actor.children_unlisted)} more", "", "", "", "")

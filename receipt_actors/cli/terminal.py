@@ -24,14 +24,6 @@ def echo(text: str) -> None:
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def can_print(characters: str) -> bool:
-    try:
-        characters.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
 
@@ -53,14 +45,6 @@ def duration(value: float) -> str:
             rest = whole % length // part
             return f"{whole // length} {unit} {rest} {smaller}" if rest else f"{whole // length} {unit}"
     return f"{whole} s"
-
-
-def size(value: float) -> str:
-    """Write an amount of memory: ``812 KB``, ``123 MB``, ``1.2 GB``."""
-    for unit, length in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if value >= length:
-            return f"{value / length:.1f} {unit}" if unit == "GB" else f"{value / length:.0f} {unit}"
-    return f"{value:.0f} B"
 
 
 def clock_time(at_seconds: float) -> str:

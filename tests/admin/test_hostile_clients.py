@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import pytest
 
 from receipt_actors.admin import server
-from receipt_actors.admin.limits import BURST_REQUESTS, LONGEST_TURN_SECONDS, MAX_BODY_BYTES, REQUESTS_PER_SECOND
-from receipt_actors.admin.server import Pace
+from receipt_actors.admin.routes import MAX_BODY_BYTES
+from receipt_actors.admin.server import BURST_REQUESTS, LONGEST_TURN_SECONDS, REQUESTS_PER_SECOND, Pace
 from receipt_actors.web import connections
 from receipt_actors.web import serving as web_serving
 from receipt_actors.web.connections import Connection
