@@ -40,10 +40,10 @@ _KEYS = "q: quit, p: pause or resume"
 _Row = tuple[str | Text, ...]
 
 
-def show(client: AdminClient, once: bool, interval_seconds: float | None) -> None:
+def show(client: AdminClient, interval_seconds: float | None) -> None:
     is_terminal = sys.stdout.isatty()
     console = Console(width=None if is_terminal else PAPER_COLUMNS)
-    if not once and is_terminal:
+    if is_terminal:
         _show_until_quit(client, console, LIVE_INTERVAL_SECONDS if interval_seconds is None else interval_seconds)
         return
     earlier = client.overview()

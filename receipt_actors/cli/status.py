@@ -52,7 +52,7 @@ Examples:
   receipt-actors status --actor "result_batcher ResultsSQS"
   # rates and latencies, live; or one picture of them, into a file or a pipe
   receipt-actors status --live
-  receipt-actors status --live --once > now.txt
+  receipt-actors status --live > now.txt
 """
 )
 @click.option("--json", "as_json", is_flag=True, help="Print health, readiness and the whole overview as JSON.")
@@ -65,13 +65,12 @@ Examples:
     "--actor", metavar="NAME", help="Print the state of one actor of the tree as JSON, without receipts and secrets."
 )
 @click.option("--live", is_flag=True, help="Show rates, latencies, services, processes and the busiest actors, live.")
-@click.option("--once", is_flag=True, help="With --live: print one snapshot and exit; the default without a terminal.")
 @click.option(
     "--interval",
     "interval_seconds",
     type=FiniteFloatRange(SHORTEST_INTERVAL_SECONDS, 3600),
     metavar="SECONDS",
-    help="With --live: time between two looks. [default: 1; with --once, which shows rates of that time, 3]",
+    help="With --live: time between two looks. [default: 1; 3 without a terminal, where it prints one snapshot]",
 )
 @admin_options
 def command(
@@ -82,7 +81,6 @@ def command(
     tree: bool,
     actor: str | None,
     live: bool,
-    once: bool,
     interval_seconds: float | None,
 ) -> int:
     """Say how a running system is: what it does, what is in flight, what was done, what went wrong last.
@@ -91,12 +89,12 @@ def command(
     """
     if sum((tree, actor is not None, live, quiet or alive)) > 1:
         raise click.UsageError("--tree, --actor, --live, and --quiet or --alive exclude each other")
-    if not live and (once or interval_seconds is not None):
-        raise click.UsageError("--once and --interval belong to --live")
+    if not live and interval_seconds is not None:
+        raise click.UsageError("--interval belongs to --live")
     if live:
         from receipt_actors.cli._live import show  # and rich
 
-        show(client, once, interval_seconds)
+        show(client, interval_seconds)
         return EXIT_DONE
     if tree:
         return _print_tree(client.overview(), as_json)

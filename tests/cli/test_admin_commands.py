@@ -171,7 +171,7 @@ class TestStatus:
 
     @pytest.mark.parametrize(
         "flags",
-        [("--tree", "--live"), ("--actor", "intake", "--tree"), ("--live", "-q"), ("--once",), ("--interval=2",)],
+        [("--tree", "--live"), ("--actor", "intake", "--tree"), ("--live", "-q"), ("--interval=2",)],
     )
     def test_views_exclude_each_other(self, cli: Cli, flags: tuple[str, ...]) -> None:
         assert cli("status", *flags, "--admin", "127.0.0.1:1").code == 2
@@ -309,7 +309,7 @@ class TestLiveOnPaper:
         first = process_of(60, "worker-1", unavailable=("ledger",), services=(service,))
         second = process_of(60, "worker-2", services=(replace(service, is_available=True, waiting=0),))
         system.overview_at = lambda _: replace(overview_of(60, state=State.WAITING), processes=(first, second))
-        command = ("status", "--live", "--once", "--interval", "0.2", "--admin", listen(system))
+        command = ("status", "--live", "--interval", "0.2", "--admin", listen(system))
         out = " ".join(cli(*command).out.split())
         assert "unavailable: ledger" in out
         assert "ledger unavailable for 2 min in 1 of 2 processes 70 0 10" in out
@@ -412,7 +412,7 @@ class TestLive:
     [
         ("status",),
         ("status", "--tree"),
-        ("status", "--live", "--once", "--interval", "0.2"),
+        ("status", "--live", "--interval", "0.2"),
         ("status", "--actor", "x"),
         ("trace",),
     ],
