@@ -1,4 +1,4 @@
-"""The log: how a line looks, how a flood of alike lines is summed up, and how lines are written without a wait."""
+"""The log: what is said of messages, how a line looks, how floods are summed up, and how lines are written."""
 
 # structlog takes 0.1 s to import, where a start takes 0.6; python-json-logger writes all that a record has.
 
@@ -12,13 +12,23 @@ import select
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+from receipt_actors.domain.messages import Result
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.values import printable
+
+LOGGER = "receipt_actors.decisions"  #: what became of each message; the manual (operations) lists the lines
+#: Quiet unless its level is set to INFO (``log_decisions``): a line for each receipt would be most of a log.
+ANSWERED_LOGGER = f"{LOGGER}.answered"
+_decisions = logging.getLogger(LOGGER)
+_answered = logging.getLogger(ANSWERED_LOGGER)
+if _answered.level == logging.NOTSET:  # else the program has set a level already
+    _answered.setLevel(logging.WARNING)
 
 #: What a record may have beside its words: a decision's facts, an answer's.
 FIELDS = (
@@ -240,3 +250,43 @@ class LogWriter(logging.Handler):
                 select.select([], [self._descriptor], [])
             except OSError:  # its reader is gone
                 return
+
+
+# --- what became of a message ---
+
+
+def log_answered(message_id: str, user_id: int, results: Sequence[Result], seconds: float) -> None:
+    """Log the answers of a message, once they are confirmed and it is deleted."""
+    if not _answered.isEnabledFor(logging.INFO):
+        return
+    told = "; ".join(f"transaction {each.transaction_id} is {each.verdict}, {each.reason}" for each in results)
+    names = ("transaction_id", "verdict", "reason")
+    fields = {
+        "event": "answered",  # not summed up: an operator asked for all of them
+        "message_id": message_id,
+        "user_id": user_id,
+        "seconds": round(seconds, 3),
+        "results": [{name: getattr(each, name) for name in names} for each in results],
+    }
+    words = "message %s of user %d answered after %.3f s: %s"
+    _answered.info(words, message_id, user_id, seconds, told, extra=fields)
+
+
+def log_moved(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
+    """Log that a message is on the dead-letter queue, and deleted."""
+    fields = {"fate": "moved", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
+    _decisions.info("message %s moved, %s: %s", message_id, reason, detail, extra=fields)
+
+
+def log_handed_back(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
+    """Log that a message comes back later, and what kept it from being answered."""
+    fields = {"fate": "handed_back", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
+    is_about_the_message = reason not in (Reason.DRAINED, Reason.GROUP_HANDED_BACK)
+    level = logging.WARNING if is_about_the_message else logging.INFO
+    _decisions.log(level, "message %s is handed back, %s: %s", message_id, reason, detail, extra=fields)
+
+
+def log_left(message_id: str, reason: Reason, detail: str) -> None:
+    """Log that a delivery was left as it is."""
+    fields = {"fate": "left", "message_id": message_id, "reason": reason}
+    _decisions.warning("message %s %s", message_id, detail, extra=fields)

@@ -19,7 +19,7 @@ from receipt_actors.domain.messages import Result, Verdict
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem, GenServer
-from receipt_actors.telemetry import decisions
+from receipt_actors.telemetry import logs
 from receipt_actors.telemetry.logs import MAX_FLOODS, FloodGuard, JsonLines, LogWriter, TextLines
 from tests.patience import PATIENCE_SECONDS
 
@@ -62,7 +62,7 @@ def log() -> Iterator[Callable[[logging.Formatter], Lines]]:
 
 @pytest.fixture
 def answered_too() -> Iterator[None]:
-    logger = logging.getLogger(decisions.ANSWERED_LOGGER)
+    logger = logging.getLogger(logs.ANSWERED_LOGGER)
     logger.setLevel(logging.INFO)
     yield
     logger.setLevel(logging.WARNING)
@@ -101,10 +101,10 @@ def test_what_every_json_line_has(log: Callable[[logging.Formatter], Lines]) -> 
 
 def test_a_decision_has_its_facts_as_fields(log: Callable[[logging.Formatter], Lines], answered_too: None) -> None:
     lines = log(JsonLines())
-    decisions.log_answered("m-1", 42, RESULTS, 0.25)
-    decisions.log_moved("m-2", Reason.NOT_JSON, "no JSON", 0.1)
-    decisions.log_handed_back("m-3", Reason.GAVE_UP_FOR_NOW, "ledger: throttled", 31.0)
-    decisions.log_left("m-4", Reason.BODY_MD5_MISMATCH, "arrived corrupt")
+    logs.log_answered("m-1", 42, RESULTS, 0.25)
+    logs.log_moved("m-2", Reason.NOT_JSON, "no JSON", 0.1)
+    logs.log_handed_back("m-3", Reason.GAVE_UP_FOR_NOW, "ledger: throttled", 31.0)
+    logs.log_left("m-4", Reason.BODY_MD5_MISMATCH, "arrived corrupt")
     answered, moved, handed_back, left = lines.objects
     assert (answered["message_id"], answered["user_id"], answered["seconds"]) == ("m-1", 42, 0.25)
     assert answered["results"] == [
