@@ -151,12 +151,6 @@ class RoleOverview(JsonValue):
         """Whether this node may begin new work."""
         return self.state is NodeState.ACTIVE
 
-    def part_of(self, node: NodeOverview) -> float:
-        """Return the part of the whole that a node has, from 0 to 1, by the requests to the ledger, which all share."""
-        whole = (self.whole or {}).get("ledger_concurrency") or 0
-        part = (node.share or {}).get("ledger_concurrency") or 0
-        return part / whole if whole else 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Overview(JsonValue):
