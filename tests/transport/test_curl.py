@@ -135,7 +135,6 @@ def test_http_2_carries_many_questions_on_one_connection(certificate: Path) -> N
 
 
 def test_a_slow_answer_over_http_2_is_given_up_alone(certificate: Path) -> None:
-
     def is_in_time(seconds: float) -> bool:
         outcomes: Outcomes = queue.SimpleQueue()
         with (
