@@ -475,6 +475,18 @@ class TestStateTimeout:
             assert machines.log(ref) == ["a StateTimeout new"]
 
 
+class TestOtherTimeouts:
+    def test_any_event_cancels_an_event_timeout(self, machines: Machines, clock: WatchedClock) -> None:
+        ref = machines.start({}, next_state("a", event_timeout(10.0, "quiet")))
+        cast(ref, "1")
+        clock.advance(60.0)
+        assert machines.log(ref) == ["a Cast 1"]
+
+    def test_the_last_of_a_name_wins_at_its_own_place(self, machines: Machines) -> None:
+        timeouts = [generic_timeout(name, 0, content) for name, content in (("x", 1), ("y", 2), ("x", 3))]
+        assert machines.run({"a go": keep_state(*timeouts)}, "go") == ["a Cast go", "a y 2", "a x 3"]
+
+
 class TestAbsolute:
     @pytest.mark.parametrize("past", [-5.0, 0.0])
     def test_one_in_the_past_comes_at_once_as_a_message(
