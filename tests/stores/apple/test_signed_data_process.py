@@ -114,6 +114,15 @@ def test_a_flood_of_the_largest_gets_through() -> None:
             assert outcomes.get(timeout=PATIENCE_SECONDS) == {**TRANSACTION, "filling": filling}
 
 
+def test_a_done_that_raises_harms_nobody() -> None:
+    def raise_it(_outcome: object) -> None:
+        raise RuntimeError("not now")
+
+    with running() as signed_data:
+        signed_data.begin(SignedKind.TRANSACTION, GENUINE, raise_it)
+        assert verify(signed_data) == TRANSACTION
+
+
 def test_stop_signals_do_not_concern_it() -> None:
     with running() as signed_data:
         told: Told = queue.SimpleQueue()
