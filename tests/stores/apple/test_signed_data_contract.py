@@ -19,7 +19,8 @@ from receipt_actors.stores.apple.signatures.jws import MAX_AHEAD_SECONDS, MAX_SI
 from receipt_actors.stores.apple.signatures.process import SignedDataAtOnce, SignedDataProcess
 from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
-from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, Waiting, part
+from receipt_actors.transport.messages import wait_for
+from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, part
 from tests.transport.places import running
 
 APPLE = TestAuthority()
@@ -32,9 +33,8 @@ class Subject:
     sign: Callable[[Mapping[str, object]], str]
     sign_as_another: Callable[[Mapping[str, object]], str]
 
-    @property
-    def verify(self) -> Callable[[SignedKind, str], Mapping[str, object] | SignatureRefused]:
-        return Waiting(self.calls).verify
+    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+        return wait_for(lambda done: self.calls.begin(kind, signed, done))
 
 
 @pytest.fixture(scope="module", params=["library", "processes", "fake"])

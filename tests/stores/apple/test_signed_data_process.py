@@ -28,7 +28,8 @@ from receipt_actors.stores.apple.signatures.process import (
 )
 from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
-from tests.stores.apple.signing import TRANSACTION, TestAuthority, Waiting
+from receipt_actors.transport.messages import wait_for
+from tests.stores.apple.signing import TRANSACTION, TestAuthority
 from tests.transport import places
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ def running(answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM) -> I
 
 
 def verify(signed_data: SignedDataProcess, text: str = GENUINE) -> object:
-    return Waiting(signed_data).verify(SignedKind.TRANSACTION, text)
+    return wait_for(lambda done: signed_data.begin(SignedKind.TRANSACTION, text, done))
 
 
 def begin(signed_data: SignedDataProcess, told: Told, numbers: range) -> None:
