@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import pytest
 
 from receipt_actors.admin import server
-from receipt_actors.admin.limits import BURST_REQUESTS, LONGEST_TURN_SECONDS, MAX_BODY_BYTES, REQUESTS_PER_SECOND
-from receipt_actors.admin.server import Pace
+from receipt_actors.admin.routes import MAX_BODY_BYTES
+from receipt_actors.admin.server import BURST_REQUESTS, LONGEST_TURN_SECONDS, REQUESTS_PER_SECOND, Pace
 from receipt_actors.web import serving as web_serving
 from receipt_actors.web.limits import ACCEPTED_AT_ONCE, LISTEN_BACKLOG, MAX_CONNECTIONS, MAX_HEAD_BYTES
 from tests.patience import PATIENCE_SECONDS
@@ -20,6 +20,8 @@ from tests.patience import PATIENCE_SECONDS
 from .conftest import Client, FakeSystem, an_overview, serving
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PAUSE = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+PART_OF_HEAD, PART_OF_BODY = HEALTH[:-2], PAUSE + b"{"
 
 T = TypeVar("T")
 
@@ -78,15 +80,7 @@ def send_for_ever(connection: socket.socket, data: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    "beginning",
-    [
-        b"",
-        b"G",
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
-        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
-    ],
-)
+@pytest.mark.parametrize("beginning", [b"", b"G", PART_OF_HEAD, PART_OF_BODY])
 def test_a_request_that_does_not_come_is_not_waited_for(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
@@ -103,13 +97,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(
         read_to_end(connection)
 
 
-@pytest.mark.parametrize(
-    "beginning",
-    [
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
-        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
-    ],
-)
+@pytest.mark.parametrize("beginning", [PART_OF_HEAD, PART_OF_BODY])
 def test_one_that_hides_behind_another_is_not_waited_for_either(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
@@ -149,17 +137,7 @@ def test_who_reads_nothing_is_cut_off(client: Client, system: FakeSystem, monkey
         send_for_ever(connection, request)
 
 
-SLOW = {
-    "nothing": b"",
-    "a part of the head": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
-    "a part of the body": (
-        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{"
-    ),
-    "an answer, and no more": HEALTH,
-}
-
-
-@pytest.mark.parametrize("beginning", SLOW.values(), ids=SLOW)
+@pytest.mark.parametrize("beginning", [b"", PART_OF_HEAD, PART_OF_BODY, HEALTH])
 def test_slow_connections_keep_out_no_probe(client: Client, beginning: bytes) -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(connect(client)) for _ in range(2 * MAX_CONNECTIONS)]
@@ -254,8 +232,7 @@ def test_nonsense_after_an_answer_ends_the_connection_alone(
 
 
 def test_requests_may_come_all_at_once(raw: socket.socket) -> None:
-    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    raw.sendall(request * 9 + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    raw.sendall(HEALTH * 9 + HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert read_to_end(raw).count(b"HTTP/1.1 200 ") == 10
 
 
@@ -313,13 +290,12 @@ def test_who_has_hung_up_is_not_served(client: Client, system: FakeSystem, monke
     monkeypatch.setattr(server, "BURST_REQUESTS", 0)
     monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 1)  # it has hung up long before its turn comes
     monkeypatch.setattr(server, "LARGE_WEIGHT", 1)
-    head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
     with connect(client) as connection:
-        connection.sendall(head + b"{}")
+        connection.sendall(PAUSE + b"{}")
     monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 50)
     assert client.get("/healthz").status == 200  # its turn comes after that of the other
     assert system.told == []
     with connect(client) as connection:
-        connection.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"{}")
+        connection.sendall(PAUSE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"{}")
         assert read_to_end(connection).startswith(b"HTTP/1.1 204 ")
     assert system.told == ["pause"]

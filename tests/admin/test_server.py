@@ -36,14 +36,6 @@ def test_it_listens_on_ipv6_too(system: FakeSystem) -> None:
         assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_port_that_is_taken_is_told_in_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        address = Address("127.0.0.1", other.getsockname()[1])
-        with pytest.raises(AddressRefused) as refused:
-            AdminServer(address)
-    assert str(refused.value) == f"admin: {address} can't be listened on: Address already in use; choose another"
-
-
 @pytest.mark.parametrize("host", ["192.0.2.1", "nobody.invalid"])
 def test_a_host_that_is_not_this_machine_is_told_in_one_line(host: str) -> None:
     with pytest.raises(AddressRefused, match=rf"^admin: {host}:9464 can't be listened on: .+; choose another$"):
