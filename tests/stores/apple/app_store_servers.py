@@ -32,8 +32,6 @@ def answers(body: bytes, head: bytes = b"") -> Callable[[socket.socket], None]:
     return converse
 
 
-
-
 def tls_server(certificate: Path, *, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
