@@ -62,7 +62,6 @@ def test_a_submission_is_what_the_contract_says(queues: FakeQueues) -> None:
 
 
 def test_another_source_queue_has_post_queues_of_its_own(queues: FakeQueues) -> None:
-    """The first of them is the answer's; those of another source are refused, and a source that nobody knows."""
     submit(queues, source_queue=SECOND)
     (message,) = queues.messages(SECOND)
     assert json.loads(message.body)["post_queue"] == OUT2
@@ -104,7 +103,6 @@ def test_nobody_knows_of_a_submission_whether_a_queue_without_an_answer_has_it(q
 
 
 def test_an_answer_is_deleted_when_the_next_one_is_asked_for(queues: FakeQueues) -> None:
-    """Until then it may be taken again; with a time-out of 0 it takes what is there, and ends."""
     answer(queues, 1, 2)
     taken = results(queues)
     assert next(taken).user_id == 1
@@ -116,7 +114,6 @@ def test_an_answer_is_deleted_when_the_next_one_is_asked_for(queues: FakeQueues)
 
 
 def test_what_was_not_asked_beyond_goes_back_at_once(queues: FakeQueues) -> None:
-    """All of it when the reader closes; all but the answer in its hands when it just goes away."""
     answer(queues, 1, 2, 3)
     taken = results(queues)
     assert [next(taken).user_id, next(taken).user_id] == [1, 2]
