@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -88,7 +88,7 @@ Examples:
   # CPU alone, medians of five runs
   receipt-actors bench --no-latency --runs 5
   # on all cores, with a plot over time
-  receipt-actors bench --messages 200000 --processes auto --plot bench.svg
+  receipt-actors bench --messages 200000 --plot bench.svg -- --processes auto
   # what Apple is asked about, beside what is verified here
   receipt-actors bench --receipts verify-receipt,storekit2,server-api
   # latencies at a part of the load; flags of `start` come last
@@ -108,9 +108,6 @@ Needs the extra: pip install "receipt-actors[bench]"
     help="A series each: verify-receipt, storekit2 (signed), server-api (looked up).",
 )
 @click.option("--runs", type=click.IntRange(1, 100), default=1, help="Runs to take the median of.")
-@click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
-@click.option("--max-in-flight", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help="Messages in flight, at most.")
-@click.option("--transport", type=click.Choice(["auto", "threads"]), help="How requests are made.")
 @click.option(
     "--rate", type=FiniteFloatRange(0.001, 1e6), metavar="R", help="Messages available a second, not all at once."
 )
@@ -135,9 +132,6 @@ def command(
     messages: int,
     ways: tuple[str, ...],
     runs: int,
-    processes: str | None,
-    max_in_flight: int | None,
-    transport: str | None,
     rate: float | None,
     apple_latency: float,
     apple_jitter: float | None,
@@ -163,14 +157,11 @@ def command(
         raise click.UsageError(
             "--apple-jitter: expected at most --apple-latency, for no answer takes less than no time"
         )
-    given = {"processes": processes, "transport": transport, "max_in_flight": max_in_flight}
-    own = {name: str(value) for name, value in given.items() if value is not None}
-    _check_flags(start_flags, own)
+    _check_flags(start_flags)
     _check_extra(["psutil", "matplotlib"] if plot_path else ["psutil"])
     from receipt_actors.sandbox.bench import Load, ServiceOptions, Services
 
-    flags = (*(word for name, value in own.items() for word in (SETTINGS[name].flag, value)), *start_flags)
-    plans = _plans(flags, rate, ways)
+    plans = _plans(start_flags, rate, ways)
     latencies = (0.0,) * 4 if no_latency else (apple_latency, apple_jitter, sqs_latency, dynamodb_latency)
     options = ServiceOptions(*latencies, tls)
     load = Load(messages, receipt_bytes)
@@ -223,13 +214,10 @@ def _plans(flags: tuple[str, ...], rate: float | None, ways: Sequence[str]) -> l
     return [_Plan(f"{way}, {how}" if len(ways) > 1 else how, flags, settings, rate, way) for way in ways]
 
 
-def _check_flags(flags: Sequence[str], given_before: Iterable[str]) -> None:
-    """Complain of flags of ``start`` that are bench's own business, or given before the ``--`` as well."""
+def _check_flags(flags: Sequence[str]) -> None:
+    """Complain of flags of ``start`` that are bench's own business."""
     given, _ = _parsed(flags)
     faults = [f"{SETTINGS[name].flag}: found it after --, expected not: bench sets it" for name in given if name in OWN]
-    for name in given_before:
-        if name in given:
-            faults.append(f"{SETTINGS[name].flag}: found it after --, and before as an option of bench; expected one")
     if faults:
         raise ConfigurationError(faults)
 

@@ -27,7 +27,7 @@ from receipt_actors.testing._faults import PATIENCE_SECONDS, Fake, Hold
 from receipt_actors.testing._hostile import HostileMessage, hostile_messages
 from receipt_actors.testing._interception import CrashPoint, FaultRates, FaultyCalls, PortCall, intercept
 from receipt_actors.testing._ledger import FakeLedger
-from receipt_actors.testing._monkey import Manner, Monkey, Strike, faults_of_tree, is_whole, wait_until_whole
+from receipt_actors.testing._monkey import Manner, Monkey, Strike, faults_of_tree, wait_until_whole
 from receipt_actors.testing._queues import Event, FakeQueues, StoredMessage
 from receipt_actors.testing._records import FakeNotifications, FakeRoles
 from receipt_actors.testing._services import FakeServices
@@ -65,7 +65,6 @@ __all__ = [
     "genuine",
     "hostile_messages",
     "intercept",
-    "is_whole",
     "receipt_data_of",
     "settle",
     "wait_until",
