@@ -40,12 +40,7 @@ _Made: TypeAlias = tuple[str, Reason | None] | tuple[str, Reason | None, Mapping
 
 
 def hostile_messages(
-    count: int,
-    seed: int,
-    *,
-    receipt: str = "bm8gcmVjZWlwdA==",
-    large: int = 0,
-    any_queue: bool = False,
+    count: int, seed: int, *, receipt: str = "bm8gcmVjZWlwdA==", large: int = 0, any_queue: bool = False
 ) -> Iterator[HostileMessage]:
     """Make ``count`` messages, every family in turn; the same ones for the same arguments.
 
