@@ -156,7 +156,6 @@ class SimulatedAppStore(Store):
 
     @property
     def production_api_url(self) -> str:
-        """Base URL of the Server API for production."""
         return f"{self.url}/production"
 
     @property
@@ -237,7 +236,6 @@ class SimulatedAppStore(Store):
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
-        """Every POST of a notification so far."""
         return self._notifications.deliveries
 
     def wait_until_delivered(self, timeout_seconds: float) -> bool:
@@ -340,7 +338,6 @@ class SimulatedAppStore(Store):
         return None
 
     def _is_over_rate(self) -> bool:
-        """Count a request to the Server API, and say whether it is one too many in a second."""
         if self._api_requests_per_second is None:
             return False
         now = time.monotonic()

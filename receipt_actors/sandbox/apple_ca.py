@@ -118,7 +118,6 @@ class Authority:
 
     @cached_property
     def server_api_key(self) -> KeyPair:
-        """The key with which a client of this store's Server API signs its tokens."""
         key = self._private_key("server api")
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -191,7 +190,6 @@ class Authority:
 
     @cached_property
     def intermediate(self) -> bytes:
-        """The certificate that the root signed (DER)."""
         return self._intermediate(INTERMEDIATE_OID)
 
     @cached_property

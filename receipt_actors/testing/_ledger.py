@@ -67,8 +67,6 @@ class FakeLedger(Fake):
         revocation_type: str | None = None,
         revocation_percentage: int | None = None,
     ) -> Standing:
-        """See ``Ledger.mark_refunded``."""
-
         def work() -> Standing:
             standing = self._standing(transaction_id)
             mark = Tombstone(transaction_id, refunded_at_seconds, revocation_type, revocation_percentage)

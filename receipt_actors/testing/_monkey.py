@@ -248,7 +248,6 @@ def _faults_of_order(supervisor: Ref, children: Sequence[ChildInfo], spec: Child
 
 
 def _static_children(spec: ChildSpec | None) -> Sequence[ChildSpec]:
-    """Return what a supervisor was started with, where its spec tells that."""
     start = None if spec is None else spec.start
     if not isinstance(start, Start) or not issubclass(start.actor_class, Supervisor):
         return ()

@@ -104,7 +104,6 @@ class Insert:
 
 @functools.lru_cache(maxsize=256)  # clients send few statements, again and again
 def parse_insert(statement: str) -> Insert:
-    """Raises ``BadExpression``."""
     whole = _INSERT.fullmatch(statement)
     if whole is None:
         raise BadExpression("Statement wasn't well formed, can't be processed: expected INSERT INTO ... VALUE {...}")
@@ -160,8 +159,6 @@ class Table:
 
 
 class SimulatedDynamoDb(AwsService):
-    """The service."""
-
     namespace = "com.amazonaws.dynamodb.v20120810"
     malformed = "ValidationException"
 

@@ -61,12 +61,10 @@ class Load:
 
 
 def user_id(number: int) -> int:
-    """Return the user that sends a message."""
     return _FIRST_USER_ID + number
 
 
 def transaction_id(number: int) -> str:
-    """Return the transaction of its receipt."""
     return str(_FIRST_TRANSACTION_ID + number)
 
 
@@ -142,7 +140,6 @@ def audit(
 
 
 def _judge(answer: SentAnswer, messages: int) -> tuple[int | None, str | None]:
-    """Whose answer it is, and what is wrong with it."""
     try:
         fields = json.loads(json.loads(answer.content.body_json))
     except ValueError:
