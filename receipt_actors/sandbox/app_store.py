@@ -154,14 +154,6 @@ class SimulatedAppStore(Store):
     def sandbox_url(self) -> str:
         return f"{self.url}{SANDBOX_PATH}"
 
-    @property
-    def production_api_url(self) -> str:
-        return f"{self.url}/production"
-
-    @property
-    def sandbox_api_url(self) -> str:
-        return f"{self.url}/sandbox"
-
     def write_files(self, folder: Path) -> StoreFiles:
         """Write its root certificate and the key for its Server API into a folder: what settings name."""
         pair = self.authority.server_api_key
