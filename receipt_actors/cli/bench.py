@@ -20,7 +20,7 @@ import click
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.start import command as start
 from receipt_actors.cli.start import process_count
-from receipt_actors.cli.terminal import FiniteFloatRange, SlowProgress, comma_separated
+from receipt_actors.cli.terminal import FiniteFloatRange, comma_separated, progress_bar
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import SETTINGS, Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
@@ -263,19 +263,24 @@ def _measured(services: Services, how: _Start, load: Load, label: str, runs: int
 
 
 def _run(services: Services, how: _Start, title: str) -> Measurement:
+    from rich.console import Console
+
     from receipt_actors.sandbox.bench import run
 
     with (
-        SlowProgress(title, services.load.messages) as progress,
+        progress_bar(Console(stderr=True), transient=True) as progress,
         tempfile.TemporaryDirectory(prefix="receipt-actors-bench-") as folder,
     ):
         statistics_file = Path(folder) / "statistics.json"
         own_flags = ["--backend", "aws", "--log-level", "WARNING", "--statistics-file", str(statistics_file)]
         own_flags += ["--visibility-timeout-seconds", str(how.visibility_seconds)]
         program = [sys.executable, "-m", "receipt_actors", "start", *own_flags, *how.flags]
-        measurement = run(
-            program, services, rate=how.rate, patience_seconds=how.patience_seconds, on_progress=progress.reach
-        )
+        task = progress.add_task(title, total=services.load.messages)
+
+        def tell(done: int) -> None:
+            progress.update(task, completed=done)
+
+        measurement = run(program, services, rate=how.rate, patience_seconds=how.patience_seconds, on_progress=tell)
         return replace(measurement, steps_ms=_steps_ms(statistics_file))
 
 
