@@ -36,6 +36,7 @@ def claim(transaction_id: str, submission: SentSubmission) -> LedgerItem:
     )
 
 
+INVALID_ANNA = answer(ANNA, "t-1", "INVALID")
 OK_ANNA = answer(ANNA, "t-1", "OK")
 INVALID_BERT = answer(BERT, "t-1", "INVALID")
 CLAIM_ANNA = claim("t-1", ANNA)
@@ -49,7 +50,7 @@ def test_a_run_that_kept_every_promise_has_no_faults() -> None:
     assert str(report).endswith("every promise kept")
 
 
-REFUNDED = replace(answer(ANNA, "t-1", "INVALID"), reason="refunded")
+REFUNDED = replace(INVALID_ANNA, reason="refunded")
 MARKED = replace(CLAIM_ANNA, refunded_at_seconds=1.0)
 
 
@@ -96,34 +97,14 @@ def test_what_is_still_to_come_is_not_lost() -> None:
     [
         ([INVALID_BERT], ["anna"], [], None),  # moved after too many deliveries: it can be redriven
         ([INVALID_BERT], [], [], "submission anna: neither answered nor dead-lettered"),
-        ([answer(ANNA, "t-1", "INVALID"), INVALID_BERT], [], [], "transaction t-1: genuine, and nobody of anna, bert"),
-        (
-            [OK_ANNA, answer(ANNA, "t-1", "INVALID"), INVALID_BERT],
-            [],
-            [CLAIM_ANNA],
-            "was answered INVALID for user 1 and",
-        ),
+        ([INVALID_ANNA, INVALID_BERT], [], [], "transaction t-1: genuine, and nobody of anna, bert"),
+        ([OK_ANNA, INVALID_ANNA, INVALID_BERT], [], [CLAIM_ANNA], "was answered INVALID for user 1 and"),
         ([OK_ANNA, answer(BERT, "t-1", "OK")], [], [CLAIM_ANNA], "transaction t-1: OK for 2 submissions"),
         ([OK_ANNA, INVALID_BERT], [], [], "the ledger's owner is None"),
         ([OK_ANNA, INVALID_BERT], [], [claim("t-1", BERT)], "the ledger's owner is bert"),
-        (
-            [OK_ANNA, INVALID_BERT],
-            [],
-            [CLAIM_ANNA, claim("t-2", BERT)],
-            "transaction t-2: claimed by bert, which never",
-        ),
-        (
-            [OK_ANNA, answer(BERT, "t-9", "OK")],
-            [],
-            [CLAIM_ANNA, claim("t-9", BERT)],
-            "OK for transaction t-9, which it",
-        ),
-        (
-            [OK_ANNA, replace(INVALID_BERT, user_id=7)],
-            [],
-            [CLAIM_ANNA],
-            "submission bert of user 2: answered for user 7",
-        ),
+        ([OK_ANNA, INVALID_BERT], [], [CLAIM_ANNA, claim("t-2", BERT)], "t-2: claimed by bert, which never"),
+        ([OK_ANNA, answer(BERT, "t-9", "OK")], [], [CLAIM_ANNA, claim("t-9", BERT)], "OK for transaction t-9, which"),
+        ([OK_ANNA, replace(INVALID_BERT, user_id=7)], [], [CLAIM_ANNA], "bert of user 2: answered for user 7"),
         ([OK_ANNA, replace(INVALID_BERT, submission_id=None)], ["bert"], [CLAIM_ANNA], "carry no submission id"),
         ([OK_ANNA, INVALID_BERT, replace(OK_ANNA, submission_id="x")], [], [CLAIM_ANNA], "submission x, which nobody"),
         ([OK_ANNA, INVALID_BERT], ["stranger"], [CLAIM_ANNA], "dead letter of submission stranger, which nobody sent"),

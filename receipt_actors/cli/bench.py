@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -88,7 +88,7 @@ Examples:
   # CPU alone, medians of five runs
   receipt-actors bench --no-latency --runs 5
   # on all cores, with a plot over time
-  receipt-actors bench --messages 200000 --processes auto --plot bench.svg
+  receipt-actors bench --messages 200000 --plot bench.svg -- --processes auto
   # what Apple is asked about, beside what is verified here
   receipt-actors bench --receipts verify-receipt,storekit2,server-api
   # latencies at a part of the load; flags of `start` come last
@@ -108,9 +108,6 @@ Needs the extra: pip install "receipt-actors[bench]"
     help="A series each: verify-receipt, storekit2 (signed), server-api (looked up).",
 )
 @click.option("--runs", type=click.IntRange(1, 100), default=1, help="Runs to take the median of.")
-@click.option("--processes", metavar="N|auto", help="As for start, and so are the next two.")
-@click.option("--max-in-flight", type=click.IntRange(1, MAX_MESSAGES), metavar="N", help="Messages in flight, at most.")
-@click.option("--transport", type=click.Choice(["auto", "threads"]), help="How requests are made.")
 @click.option(
     "--rate", type=FiniteFloatRange(0.001, 1e6), metavar="R", help="Messages available a second, not all at once."
 )
@@ -135,9 +132,6 @@ def command(
     messages: int,
     ways: tuple[str, ...],
     runs: int,
-    processes: str | None,
-    max_in_flight: int | None,
-    transport: str | None,
     rate: float | None,
     apple_latency: float,
     apple_jitter: float | None,
@@ -163,20 +157,20 @@ def command(
         raise click.UsageError(
             "--apple-jitter: expected at most --apple-latency, for no answer takes less than no time"
         )
-    given = {"processes": processes, "transport": transport, "max_in_flight": max_in_flight}
-    own = {name: str(value) for name, value in given.items() if value is not None}
-    _check_flags(start_flags, own)
     _check_extra(["psutil", "matplotlib"] if plot_path else ["psutil"])
     from receipt_actors.sandbox.bench import Load, ServiceOptions, Services
 
-    flags = (*(word for name, value in own.items() for word in (SETTINGS[name].flag, value)), *start_flags)
-    plans = _plans(flags, rate, ways)
+    how_to_start = _Start(start_flags, _settings(start_flags), rate)
+    how = "all at once" if rate is None else f"{rate:g}/s"
+    labels = {way: f"{way}, {how}" if len(ways) > 1 else how for way in ways}
     latencies = (0.0,) * 4 if no_latency else (apple_latency, apple_jitter, sqs_latency, dynamodb_latency)
     options = ServiceOptions(*latencies, tls)
     load = Load(messages, receipt_bytes)
     _check_memory(load)
     with _sigterm_as_interrupt(), Services(options) as services:
-        series = [_measured(services, plan, load, runs) for plan in plans]
+        series = [
+            _measured(services, how_to_start, replace(load, way=way), label, runs) for way, label in labels.items()
+        ]
     print_report(series, options, load)
     if json_path is not None:
         write_json(json_path, series, options, load)
@@ -196,12 +190,12 @@ def command(
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    label: str
+class _Start:
+    """How the program is started, whatever vouches for the receipts."""
+
     flags: tuple[str, ...]
     settings: Settings  #: that the program makes of the flags
     rate: float | None
-    way: str  #: how receipts are vouched for (``sandbox.bench.Way``)
 
     @property
     def visibility_seconds(self) -> int:
@@ -216,41 +210,20 @@ class _Plan:
         return max(PATIENCE_SECONDS, self.visibility_seconds + pause_seconds + SPARE_PATIENCE_SECONDS)
 
 
-def _plans(flags: tuple[str, ...], rate: float | None, ways: Sequence[str]) -> list[_Plan]:
-    """Plan a series for each way. Raises ``ConfigurationError`` for flags of no use."""
-    how = "all at once" if rate is None else f"{rate:g}/s"
-    settings = _settings(flags)
-    return [_Plan(f"{way}, {how}" if len(ways) > 1 else how, flags, settings, rate, way) for way in ways]
-
-
-def _check_flags(flags: Sequence[str], given_before: Iterable[str]) -> None:
-    """Complain of flags of ``start`` that are bench's own business, or given before the ``--`` as well."""
-    given, _ = _parsed(flags)
-    faults = [f"{SETTINGS[name].flag}: found it after --, expected not: bench sets it" for name in given if name in OWN]
-    for name in given_before:
-        if name in given:
-            faults.append(f"{SETTINGS[name].flag}: found it after --, and before as an option of bench; expected one")
-    if faults:
-        raise ConfigurationError(faults)
-
-
 def _settings(flags: Sequence[str]) -> Settings:
+    """Read flags as ``start`` does. Raises ``ConfigurationError`` for those of no use, and those that bench sets."""
     from receipt_actors.sandbox.bench import settings_variables
 
-    given, config = _parsed(flags)
+    with start.make_context("start", list(flags), parent=click.get_current_context().parent) as context:
+        given = {name: value for name, value in context.params.items() if value is not None}
+    config: Path | None = given.pop("config", None)
+    if own := [SETTINGS[name].flag for name in given if name in OWN]:
+        raise ConfigurationError([f"{flag}: found it after --, expected not: bench sets it" for flag in own])
     environ = settings_variables("https://127.0.0.1:1")  # the services have no address yet
     settings = load_settings({**given, "backend": "aws"}, config=config, environ=environ)
     if settings.exit_when_idle_seconds is not None:
         raise ConfigurationError(["exit_when_idle_seconds: found it set, expected not: bench says when it ends"])
     return settings
-
-
-def _parsed(flags: Sequence[str]) -> tuple[dict[str, object], Path | None]:
-    """Read flags as ``start`` does: the settings that are given, and the file. Complains of what it would not take."""
-    with start.make_context("start", list(flags), parent=click.get_current_context().parent) as context:
-        given = {name: value for name, value in context.params.items() if value is not None}
-    config: Path | None = given.pop("config", None)
-    return given, config
 
 
 def _check_memory(load: Load) -> None:
@@ -279,22 +252,17 @@ def _check_extra(modules: Sequence[str]) -> None:
 # --- the runs ---
 
 
-def _measured(services: Services, plan: _Plan, load: Load, runs: int) -> Series:
+def _measured(services: Services, how: _Start, load: Load, label: str, runs: int) -> Series:
     from receipt_actors.sandbox.bench import Series
 
-    load = replace(load, way=plan.way)
-    if services.load != load:
-        services.prepare(load)
-    measurements = []
-    for number in range(1, runs + 1):
-        title = f"{plan.label}, run {number} of {runs}" if runs > 1 else plan.label
-        measurements.append(_run(services, plan, title))
-    client = "" if plan.way == "storekit2" else "curl" if plan.settings.uses_curl else "requests"
-    count = process_count(plan.settings)
-    return Series(plan.label, measurements, plan.flags, count, client, plan.way)
+    services.prepare(load)
+    titles = [f"{label}, run {number} of {runs}" if runs > 1 else label for number in range(1, runs + 1)]
+    measurements = [_run(services, how, title) for title in titles]
+    client = "" if load.way == "storekit2" else "curl" if how.settings.uses_curl else "requests"
+    return Series(label, measurements, how.flags, process_count(how.settings), client, load.way)
 
 
-def _run(services: Services, plan: _Plan, title: str) -> Measurement:
+def _run(services: Services, how: _Start, title: str) -> Measurement:
     from rich.console import Console
 
     from receipt_actors.sandbox.bench import run
@@ -305,14 +273,14 @@ def _run(services: Services, plan: _Plan, title: str) -> Measurement:
     ):
         statistics_file = Path(folder) / "statistics.json"
         own_flags = ["--backend", "aws", "--log-level", "WARNING", "--statistics-file", str(statistics_file)]
-        own_flags += ["--visibility-timeout-seconds", str(plan.visibility_seconds)]
-        program = [sys.executable, "-m", "receipt_actors", "start", *own_flags, *plan.flags]
+        own_flags += ["--visibility-timeout-seconds", str(how.visibility_seconds)]
+        program = [sys.executable, "-m", "receipt_actors", "start", *own_flags, *how.flags]
         task = progress.add_task(title, total=services.load.messages)
 
         def tell(done: int) -> None:
             progress.update(task, completed=done)
 
-        measurement = run(program, services, rate=plan.rate, patience_seconds=plan.patience_seconds, on_progress=tell)
+        measurement = run(program, services, rate=how.rate, patience_seconds=how.patience_seconds, on_progress=tell)
         return replace(measurement, steps_ms=_steps_ms(statistics_file))
 
 

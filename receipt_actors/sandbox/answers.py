@@ -47,7 +47,6 @@ Answer = dict[str, object]
 
 
 def api_error(code: int) -> Answer:
-    """Word an error of the Server API."""
     return {"errorCode": code, "errorMessage": _MESSAGES.get(code, "An error occurred.")}
 
 

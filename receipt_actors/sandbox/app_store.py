@@ -23,9 +23,12 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
+
+import jwt
 
 from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.sandbox import answers
@@ -42,13 +45,15 @@ from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, FaultKind, Sampl
 from receipt_actors.sandbox.signed_transactions import mint_signed, read_signed
 from receipt_actors.sandbox.store import Sale, Store
 from receipt_actors.sandbox.store_control import StoreControl
-from receipt_actors.sandbox.tokens import Tokens
 
 PRODUCTION_PATH = "/production/verifyReceipt"
 SANDBOX_PATH = "/sandbox/verifyReceipt"
 PRODUCTION_API_PATH = "/production/inApps/v1/transactions/"
 _PATHS = {PRODUCTION_PATH: Environment.PRODUCTION, SANDBOX_PATH: Environment.SANDBOX}
 _API_PATHS = {PRODUCTION_API_PATH: Environment.PRODUCTION, "/sandbox/inApps/v1/transactions/": Environment.SANDBOX}
+MAX_TOKEN_SECONDS = 60 * 60  #: that a bearer token may be good for, says Apple
+AUDIENCE = "appstoreconnect-v1"
+_SKEW_SECONDS = 60
 CONTROL_PATH = "/simulated/"
 KEY_FILE = "simulated-app-store-key.p8"
 ROOTS_FOLDER = "roots"
@@ -116,7 +121,6 @@ class SimulatedAppStore(Store):
         self._outage: Fault | None = None
         self._api_requests_per_second = api_requests_per_second
         self._last_second: deque[float] = deque()  # when the Server API was asked; of the server's thread
-        self._tokens = Tokens(self.authority)
         self._control = StoreControl(self)
         self.notification_url = notification_url  #: where notifications go, unless another URL is given with one
         self._notifications = NotificationSender(hour_seconds=notification_hour_seconds, on_delivery=on_delivery)
@@ -149,15 +153,6 @@ class SimulatedAppStore(Store):
     @property
     def sandbox_url(self) -> str:
         return f"{self.url}{SANDBOX_PATH}"
-
-    @property
-    def production_api_url(self) -> str:
-        """Base URL of the Server API for production."""
-        return f"{self.url}/production"
-
-    @property
-    def sandbox_api_url(self) -> str:
-        return f"{self.url}/sandbox"
 
     def write_files(self, folder: Path) -> StoreFiles:
         """Write its root certificate and the key for its Server API into a folder: what settings name."""
@@ -233,7 +228,6 @@ class SimulatedAppStore(Store):
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
-        """Every POST of a notification so far."""
         return self._notifications.deliveries
 
     def wait_until_delivered(self, timeout_seconds: float) -> bool:
@@ -303,7 +297,7 @@ class SimulatedAppStore(Store):
             return self._api_fault(self._outage)
         if request.method != "GET":
             return self._reply(http.client.METHOD_NOT_ALLOWED, b"", "text/plain")
-        bundle_id = self._tokens.bundle_id_of(request.header("authorization") or "")
+        bundle_id = self._bundle_id_of(request.header("authorization") or "")
         if bundle_id is None:
             return self._reply(http.client.UNAUTHORIZED, b"Unauthenticated", "text/plain")
         if self._is_over_rate():
@@ -314,8 +308,28 @@ class SimulatedAppStore(Store):
         answer = self.transaction_info(transaction_id, environment, bundle_id)
         return self._api_fault(answer) if isinstance(answer, Fault) else self._json(answer)
 
+    def _bundle_id_of(self, authorization: str) -> str | None:
+        """Say which app a bearer token is for (``bid``); None if it is none of ours, or no longer good."""
+        scheme, _, token = authorization.partition(" ")
+        pair = self.authority.server_api_key
+        latest_end = time.time() + MAX_TOKEN_SECONDS + _SKEW_SECONDS
+        with suppress(jwt.InvalidTokenError):
+            content = jwt.decode(
+                token.strip(),
+                pair.public_key,
+                ["ES256"],
+                {"require": ["exp", "iss", "aud"]},
+                audience=AUDIENCE,
+                issuer=pair.issuer_id,
+                leeway=_SKEW_SECONDS,
+            )
+            bundle_id = content.get("bid")
+            is_ours = scheme.lower() == "bearer" and jwt.get_unverified_header(token).get("kid") == pair.key_id
+            if is_ours and isinstance(bundle_id, str) and int(content["exp"]) <= latest_end:
+                return bundle_id
+        return None
+
     def _is_over_rate(self) -> bool:
-        """Count a request to the Server API, and say whether it is one too many in a second."""
         if self._api_requests_per_second is None:
             return False
         now = time.monotonic()

@@ -11,7 +11,7 @@ import base64
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache, cached_property
@@ -22,8 +22,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
-from cryptography.x509.oid import NameOID
+from jwt.utils import base64url_decode, base64url_encode, der_to_raw_signature, raw_to_der_signature
 
 from receipt_actors.sandbox.receipts import DEFAULT_KEY
 
@@ -38,6 +37,7 @@ _FROM = datetime(2014, 4, 30, 18, 19, 6, tzinfo=UTC)
 _UNTIL = datetime(2049, 4, 30, 18, 19, 6, tzinfo=UTC)
 _EXPIRED_AT = datetime(2016, 4, 30, tzinfo=UTC)
 
+_CURVE = ec.SECP256R1()  # of the keys that sign transactions and tokens
 _SIGNATURE = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 _ORDERS = {  # of the curves' groups: a private key is a number from 1 to one less
     "secp256r1": 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
@@ -46,20 +46,14 @@ _ORDERS = {  # of the curves' groups: a private key is a number from 1 to one le
 
 
 #: Of the certificates, by the label of the key.
-_COMMON_NAMES = {
-    "root": "Simulated App Store Root CA",
-    "intermediate": "Simulated Developer Relations Certification Authority",
-    "leaf": "Simulated receipt signing",
+_NAMES = {
+    label: x509.Name.from_rfc4514_string(f"O=receipt_actors,OU=Not Apple: for tests and staging only,CN={name}")
+    for label, name in {
+        "root": "Simulated App Store Root CA",
+        "intermediate": "Simulated Developer Relations Certification Authority",
+        "leaf": "Simulated receipt signing",
+    }.items()
 }
-
-
-def _name(label: str) -> x509.Name:
-    attributes = {
-        NameOID.COMMON_NAME: _COMMON_NAMES[label],
-        NameOID.ORGANIZATIONAL_UNIT_NAME: "Not Apple: for tests and staging only",
-        NameOID.ORGANIZATION_NAME: "receipt_actors",
-    }
-    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes.items()])
 
 
 class Flaw(StrEnum):
@@ -87,6 +81,7 @@ class KeyPair:
     key_id: str  #: ``kid`` of a token
     issuer_id: str  #: ``iss`` of a token
     private_key_pem: bytes  #: what Apple's ``AuthKey_….p8`` has in it
+    public_key: ec.EllipticCurvePublicKey = field(repr=False)  #: what tokens are checked with
 
 
 class Authority:
@@ -114,35 +109,28 @@ class Authority:
         """Return the payload of what ``sign`` made; None where this authority did not sign it."""
         text, _, signature_text = signed.rpartition(".")
         try:
-            signature = _decoded(signature_text)
-            r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-            self._leaf_key.public_key().verify(encode_dss_signature(r, s), text.encode(), ec.ECDSA(hashes.SHA256()))
+            signature = raw_to_der_signature(base64url_decode(signature_text), _CURVE)
+            self._leaf_key.public_key().verify(signature, text.encode(), ec.ECDSA(hashes.SHA256()))
         except (ValueError, InvalidSignature):
             return None
-        payload: dict[str, object] = json.loads(_decoded(text.partition(".")[2]))
+        payload: dict[str, object] = json.loads(base64url_decode(text.partition(".")[2]))
         return payload
 
     @cached_property
     def server_api_key(self) -> KeyPair:
-        """The key with which a client of this store's Server API signs its tokens."""
-        pem = self._private_key("server api").private_bytes(
+        key = self._private_key("server api")
+        pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         digest = self._digest("server api key id").hex().upper()
         issuer = f"{digest[10:18]}-{digest[18:22]}-4{digest[22:25]}-8{digest[25:28]}-{digest[28:40]}".lower()
-        return KeyPair(digest[:10], issuer, pem)
-
-    @cached_property
-    def server_api_public_key(self) -> ec.EllipticCurvePublicKey:
-        """What those tokens are checked with."""
-        return self._private_key("server api").public_key()
+        return KeyPair(digest[:10], issuer, pem, key.public_key())
 
     # --- signatures ---
 
     def _signed(self, header: str, content: str, key: ec.EllipticCurvePrivateKey) -> str:
         text = f"{header}.{content}"
-        r, s = decode_dss_signature(key.sign(text.encode(), _SIGNATURE))
-        return f"{text}.{_segment(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+        return f"{text}.{_segment(der_to_raw_signature(key.sign(text.encode(), _SIGNATURE), _CURVE))}"
 
     def _flawed(self, content: str, flaw: Flaw) -> str:
         header = self._header(flaw)
@@ -202,7 +190,6 @@ class Authority:
 
     @cached_property
     def intermediate(self) -> bytes:
-        """The certificate that the root signed (DER)."""
         return self._intermediate(INTERMEDIATE_OID)
 
     @cached_property
@@ -240,7 +227,7 @@ class Authority:
         ]
         if oid is not None:
             extensions.append((x509.UnrecognizedExtension(oid, b"\x05\x00"), False))
-        builder = x509.CertificateBuilder(_name(issuer), _name(subject), public, serial, _FROM, until)
+        builder = x509.CertificateBuilder(_NAMES[issuer], _NAMES[subject], public, serial, _FROM, until)
         for extension, is_critical in extensions:
             builder = builder.add_extension(extension, critical=is_critical)
         certificate = builder.sign(issuer_key, hashes.SHA384(), ecdsa_deterministic=True)
@@ -251,7 +238,7 @@ class Authority:
         return self._private_key("leaf")
 
     def _private_key(self, label: str) -> ec.EllipticCurvePrivateKey:
-        curve = ec.SECP384R1() if label in ("root", "intermediate") else ec.SECP256R1()
+        curve = ec.SECP384R1() if label in ("root", "intermediate") else _CURVE
         number = int.from_bytes(self._digest(f"private key of {label}"), "big")
         return ec.derive_private_key(1 + number % (_ORDERS[curve.name] - 1), curve)
 
@@ -273,8 +260,4 @@ def _key_usage(signs_certificates: bool) -> x509.KeyUsage:
 
 
 def _segment(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _decoded(segment: str) -> bytes:
-    return base64.b64decode(segment + "=" * (-len(segment) % 4), altchars=b"-_", validate=True)
+    return base64url_encode(data).decode()

@@ -16,8 +16,6 @@ from receipt_actors.sandbox.load import INVALID, OK, Answered, DeadLettered, Kin
 
 @dataclass(frozen=True, slots=True)
 class AnswerSeen:
-    """An answer that arrived on the post queue."""
-
     user_id: int
     transaction_id: str
     status: str
@@ -26,8 +24,6 @@ class AnswerSeen:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSeen:
-    """A message that arrived on the dead-letter queue."""
-
     body: str
     reason: str = ""  #: of the message attribute; empty where there is none
 
@@ -45,14 +41,11 @@ class KindReport:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What became of a scenario."""
-
     kinds: Mapping[Kind, KindReport]  #: those that were sent, in the order of ``Kind``
     strays: tuple[str, ...]  #: answers and dead letters that belong to no message of the scenario
 
     @property
     def wrong(self) -> tuple[str, ...]:
-        """Every explanation of something wrong; empty if all is well."""
         return (*(explanation for report in self.kinds.values() for explanation in report.wrong), *self.strays)
 
 
@@ -123,7 +116,6 @@ def _is_as_expected(given: set[AnswerSeen], expected: Answered | OneOfGroup) -> 
 
 
 def _faults_of_groups(outcomes: Sequence[_Outcome]) -> Iterator[str]:
-    """Explain which shared transactions do not have exactly one OK."""
     groups: dict[str, list[bool]] = {}
     for message, answers, _ in outcomes:
         if isinstance(message.expected, OneOfGroup):

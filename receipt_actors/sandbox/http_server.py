@@ -25,8 +25,6 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 
 
 class Request(NamedTuple):
-    """One whole request."""
-
     connection: Connection
     method: str
     path: str
@@ -41,8 +39,6 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """How to answer a request."""
-
     data: bytes  #: a whole response (``response``); empty: close the connection without one
     delay_seconds: float = 0.0
     hangs: bool = False  #: ``HttpServer.drop_hanging`` may cut it short
@@ -56,7 +52,6 @@ Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 def dumps(value: object) -> bytes:
-    """Encode as JSON, in ASCII."""
     # orjson would save some microseconds of a receipt's fifty: not worth a second encoder with rules of its own.
     return _ENCODER.encode(value).encode()
 
@@ -155,7 +150,6 @@ class Connection(asyncio.Protocol):
             self._advancing = False
 
     def _begin_next(self) -> bool:
-        """Begin a request; False if it is not here completely."""
         received = self._received
         head_end = received.find(b"\r\n\r\n")
         if head_end < 0:
@@ -268,7 +262,6 @@ class HttpServer:
         return f"http{'' if self._tls is None else 's'}://{host}:{port}"
 
     def drop_hanging(self) -> None:
-        """Close the connections whose replies hang."""
         self._call(lambda: self._drop(only_hanging=True))
 
     def _call(self, action: Callable[[], object]) -> bool:

@@ -63,8 +63,6 @@ class Asked(StrEnum):
 
 
 class Kind(StrEnum):
-    """What sort of message it is."""
-
     GENUINE = "genuine"
     BUNDLE = "bundle"  #: several transactions in one receipt
     REPLAYED = "replayed"  #: one receipt sent by several users; the one who really bought is among them
@@ -160,8 +158,6 @@ Expectation = Answered | OneOfGroup | DeadLettered
 
 @dataclass(frozen=True, slots=True)
 class SampleMessage:
-    """A message to send to the source queue."""
-
     kind: Kind
     body: str  #: no two submissions have the same
     attributes: Mapping[str, str]
@@ -300,7 +296,6 @@ class _Maker:
         return [self._message(kind, receipt, expected)]
 
     def _shared(self, kind: Kind, number: int) -> list[SampleMessage]:
-        """Make messages of several users about one purchase."""
         purchase = self._purchase()
         receipts: list[str] = []
         if kind is not Kind.SIGNED_REPLAYED:

@@ -53,7 +53,6 @@ class SignedNotification:
 
     @property
     def body(self) -> bytes:
-        """The JSON that Apple posts."""
         return json.dumps({"signedPayload": self.signed_payload}).encode()
 
 
@@ -146,7 +145,6 @@ class NotificationSender:
         self._session.close()
 
     def send(self, url: str, notification: SignedNotification, attempt: int = 1) -> None:
-        """Have it posted, now and until it is accepted."""
         with self._changed:
             if not self._is_stopped:
                 self._undelivered += attempt == 1

@@ -97,7 +97,6 @@ class Queue(Generic[Content]):
         return message
 
     def change_visibility(self, receipt_handle: str, seconds: int, now: float) -> Message[Content] | EntryFailure:
-        """Hide a message from now on for so long, and return it."""
         if fault := sqs_rules.visibility_fault(seconds):
             return fault
         self._reveal(now)
@@ -110,19 +109,16 @@ class Queue(Generic[Content]):
         return message
 
     def count(self, now: float) -> tuple[int, int]:
-        """Count the messages that can be received, and those that are hidden."""
         self._reveal(now)
         return len(self._visible), len(self._messages) - len(self._visible)
 
     def next_reveal_at(self) -> float | None:
-        """Return when the next hidden message may come back."""
         return self._hidden[0][0] if self._hidden else None
 
     def messages(self) -> Sequence[Message[Content]]:
         return list(self._messages)
 
     def _moved(self, message: Message[Content]) -> bool:
-        """Move a message to the dead-letter queue where its receives are used up."""
         target = self.dead_letter_queue
         if target is None or message.receive_count < self.max_receive_count:
             return False
@@ -163,7 +159,6 @@ class Queue(Generic[Content]):
         self._visible.append(message)
 
     def _show(self, message: Message[Content]) -> None:
-        """Note that it is no longer hidden."""
         self._visible.append(message)
 
     def _remove(self, message: Message[Content]) -> None:
@@ -233,7 +228,6 @@ class FifoQueue(Queue[Content]):
         self._look_at(message.group_id)
 
     def _look_at(self, group_id: str | None) -> None:
-        """Find out whether something of the group can be received."""
         if not self._groups[group_id]:
             del self._groups[group_id]
             self._ready.pop(group_id, None)
@@ -244,5 +238,4 @@ class FifoQueue(Queue[Content]):
 
 
 def make_queue(name: str) -> Queue[Content]:
-    """Make a queue of the kind that its name says."""
     return FifoQueue(name) if is_fifo(name) else Queue(name)

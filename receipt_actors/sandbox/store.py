@@ -57,7 +57,7 @@ class Store:
         self._lock = threading.Lock()  # over what follows
         self._sales: LRUCache[str, Sale] = LRUCache(max_sales)
         self._refunds: LRUCache[str, dict[str, Any]] = LRUCache(max_sales)  # changes since the purchases were minted
-        self._asked: LRUCache[str | int, int] = LRUCache(MAX_REMEMBERED_RECEIPTS)  # by transaction id, or receipt
+        self._asked: LRUCache[int, int] = LRUCache(MAX_REMEMBERED_RECEIPTS)  # by hash of transaction id or receipt
 
     # --- sales ---
 
@@ -93,7 +93,7 @@ class Store:
 
     def verify_receipt(self, receipt_data: str, environment: Environment) -> Answer | Fault:
         """Answer as verifyReceipt does at the endpoint of ``environment``, or fail as the receipt says."""
-        asked_before = self._count(hash(receipt_data))
+        asked_before = self._count(receipt_data)
         try:
             receipt = read(receipt_data, key=self._key)
         except MalformedReceipt:
@@ -131,19 +131,14 @@ class Store:
                 return answers.api_error(answers.API_TRANSACTION_ID_NOT_FOUND)
         return answers.api_error(answers.API_INTERNAL)
 
-    def requests_for(self, receipt_data: str) -> int:
-        """Count the requests that came with this receipt, at either endpoint; those of an outage don't count."""
+    def requests_for(self, asked: str) -> int:
+        """Count the requests about a receipt or a transaction id, at any endpoint; those of an outage don't count."""
         with self._lock:
-            return self._asked.get(hash(receipt_data), 0)
+            return self._asked.get(hash(asked), 0)
 
-    def requests_for_transaction(self, transaction_id: str) -> int:
-        """Count the requests to the Server API for this transaction; likewise."""
-        with self._lock:
-            return self._asked.get(transaction_id, 0)
-
-    def _count(self, asked: str | int) -> int:
+    def _count(self, asked: str) -> int:
         """Count a request, and return how many there were before."""
         with self._lock:
-            asked_before = self._asked.get(asked, 0)
-            self._asked[asked] = asked_before + 1
+            asked_before = self._asked.get(hash(asked), 0)
+            self._asked[hash(asked)] = asked_before + 1
             return asked_before

@@ -21,18 +21,16 @@ from any thread, and each can be told to ``fail`` the next calls, to carry them 
 """
 
 from receipt_actors.otp import ManualClock
-from receipt_actors.testing._app_store import FakeAppStore, FakeServerApi, genuine, receipt_data_of
+from receipt_actors.testing._app_store import FakeAppStore, FakeServerApi, FakeSignedData, genuine, receipt_data_of
 from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
 from receipt_actors.testing._faults import PATIENCE_SECONDS, Fake, Hold
 from receipt_actors.testing._hostile import HostileMessage, hostile_messages
 from receipt_actors.testing._interception import CrashPoint, FaultRates, FaultyCalls, PortCall, intercept
-from receipt_actors.testing._ledger import FakeLedger
-from receipt_actors.testing._monkey import Manner, Monkey, Strike, faults_of_tree, is_whole, wait_until_whole
+from receipt_actors.testing._ledger import FakeLedger, FakeNotifications, FakeRoles
+from receipt_actors.testing._monkey import Manner, Monkey, Strike, faults_of_tree, wait_until_whole
 from receipt_actors.testing._queues import Event, FakeQueues, StoredMessage
-from receipt_actors.testing._records import FakeNotifications, FakeRoles
 from receipt_actors.testing._services import FakeServices
 from receipt_actors.testing._settling import advance, settle, wait_until
-from receipt_actors.testing._signed_data import FakeSignedData
 
 __all__ = [
     "PATIENCE_SECONDS",
@@ -65,7 +63,6 @@ __all__ = [
     "genuine",
     "hostile_messages",
     "intercept",
-    "is_whole",
     "receipt_data_of",
     "settle",
     "wait_until",

@@ -1,16 +1,19 @@
-"""``FakeAppStore`` and ``FakeServerApi``: Apple in memory, which knows what a test has sold, or answers as it says."""
+"""Apple in memory: ``FakeSignedData`` signs, ``FakeAppStore`` and ``FakeServerApi`` know what a test has sold."""
 
 from __future__ import annotations
 
 import base64
+import os
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.sandbox import answers
+from receipt_actors.sandbox.apple_ca import Authority
 from receipt_actors.sandbox.receipts import (
     DEFAULT_KEY,
     Fault,
@@ -21,9 +24,66 @@ from receipt_actors.sandbox.receipts import (
     mint,
     read,
 )
+from receipt_actors.sandbox.signed_transactions import mint_signed
 from receipt_actors.sandbox.store import Store
+from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedKind
+from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.testing._faults import Fake
-from receipt_actors.testing._signed_data import BUNDLE_ID, FakeSignedData
+
+BUNDLE_ID = "com.example.game"
+
+
+class FakeSignedData(Fake):
+    """Both ``SignedData`` and ``SignedDataCalls``.
+
+    It trusts no authority but its own. ``now_seconds`` is the UNIX time, from which a date of signing must not be too
+    far ahead.
+    """
+
+    operations: ClassVar[frozenset[str]] = frozenset({"verify"})
+
+    def __init__(self, now_seconds: Callable[[], float] = time.time) -> None:
+        super().__init__()
+        self.authority = Authority(os.urandom(32))
+        self._now_seconds = now_seconds
+        self._verifier: AppleSignedData | None = None  # most tests verify nothing, and the root takes its time to make
+
+    def sign(self, payload: Mapping[str, object]) -> str:
+        """Sign whatever is to be Apple's."""
+        return self.authority.sign(payload)
+
+    def sell(
+        self,
+        transaction_id: str,
+        *,
+        bundle_id: str = BUNDLE_ID,
+        product_id: str = "coins_100",
+        environment: Environment = Environment.PRODUCTION,
+        **fields: object,
+    ) -> str:
+        """Make the signed transaction of a purchase; ``fields`` are put over those of Apple's, or None leaves one out.
+
+        They are called as Apple calls them: ``type``, ``revocationDate``, ``appAccountToken`` and so on.
+        """
+        receipt = SampleReceipt(bundle_id, (Purchase(transaction_id, product_id),), environment=environment)
+        return mint_signed(receipt, self.authority, changes=fields)
+
+    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+        return self._carry_out("verify", lambda: self._verify(kind, signed))
+
+    def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], Any]) -> None:
+        outcome: Outcome
+        try:
+            outcome = self.verify(kind, signed)
+        except Exception as error:  # noqa: BLE001 - what a test has told it to fail with
+            outcome = error
+        done(outcome)
+
+    def _verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+        if self._verifier is None:
+            self._verifier = AppleSignedData([self.authority.root], now_seconds=self._now_seconds)
+        return self._verifier.verify(kind, signed)
+
 
 _UNSOLD_KEY = b"receipts that hold an id, and prove nothing"
 

@@ -40,7 +40,6 @@ class AuditReport:
     repeated_answers: int
 
     def __str__(self) -> str:
-        """Say it in one line."""
         verdict = f"{len(self.faults)} FAULTS" if self.faults else "every promise kept"
         return (
             f"{self.submissions} submissions: {self.answered} answered ({self.answers} answers, "

@@ -18,6 +18,7 @@ from receipt_actors.domain.ports import MAX_BATCH_BYTES, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sqs_rules import check_send_batch
 
+POST_QUEUE = "ResultsSQS"  #: which the messages are answered on, were they good
 _REQUIRED = ("receipt", "user_id", "post_queue")
 _OPTIONAL = ("transaction_id", "product_id")
 _ROOM_BYTES = 4096  # that a large body leaves for attributes
@@ -39,15 +40,7 @@ _Made: TypeAlias = tuple[str, Reason | None] | tuple[str, Reason | None, Mapping
 
 
 def hostile_messages(
-    count: int,
-    seed: int,
-    *,
-    receipt: str = "bm8gcmVjZWlwdA==",
-    post_queue: str = "ResultsSQS",
-    source_queue: str = "ReceiptsSQS",
-    dead_letter_queue: str = "ReceiptsSQSDLQ",
-    large: int = 0,
-    any_queue: bool = False,
+    count: int, seed: int, *, receipt: str = "bm8gcmVjZWlwdA==", large: int = 0, any_queue: bool = False
 ) -> Iterator[HostileMessage]:
     """Make ``count`` messages, every family in turn; the same ones for the same arguments.
 
@@ -55,14 +48,11 @@ def hostile_messages(
         count: how many.
         seed: of everything that is random.
         receipt: what the messages are made from; a forged one, so that none of them can be worth an OK.
-        post_queue: a queue in the allow-list.
-        source_queue: the queue that they are for; some ask for the answer to come back there.
-        dead_letter_queue: likewise.
         large: how many of them have about 1 MiB.
         any_queue: also what SQS (and the embedded queue) would not take: lone surrogates, control characters, empty
             bodies, more than 1 MiB; for a parser alone, or a broker of other rules.
     """
-    maker = _Maker(random.Random(seed), receipt, post_queue, source_queue, dead_letter_queue)
+    maker = _Maker(random.Random(seed), receipt)
     families = maker.families()
     for number in range(count):
         if large and number % max(1, count // large) == 0 and number // max(1, count // large) < large:
@@ -81,14 +71,9 @@ def _message(family: str, made: _Made) -> HostileMessage:
 
 
 class _Maker:
-    def __init__(
-        self, rng: random.Random, receipt: str, post_queue: str, source_queue: str, dead_letter_queue: str
-    ) -> None:
+    def __init__(self, rng: random.Random, receipt: str) -> None:
         self._random = rng
         self._receipt = receipt
-        self._post_queue = post_queue
-        self._source_queue = source_queue
-        self._dead_letter_queue = dead_letter_queue
 
     def families(self) -> Sequence[tuple[str, Callable[[], _Made]]]:
         """Name them all; each has at least one message that SQS takes."""
@@ -253,10 +238,10 @@ class _Maker:
     # --- where it would have us write, and under which name ---
 
     def queue_name(self) -> _Made:
-        name = self._post_queue
+        name = POST_QUEUE
         if self._random.random() < 0.3:
             near = (name.swapcase(), f"{name}2", f"{name}.fifo")
-            others = (self._source_queue, self._dead_letter_queue, *near, "Other", "0", "-", "a" * 80)
+            others = ("ReceiptsSQS", "ReceiptsSQSDLQ", *near, "Other", "0", "-", "a" * 80)
             return self._written(post_queue=json.dumps(self._one(*others))), Reason.POST_QUEUE_NOT_ALLOWED
         odd = self._one(
             f"https://sqs.eu-west-1.amazonaws.com/123456789012/{name}",
@@ -349,7 +334,7 @@ class _Maker:
         return self._random.randrange(2**63)
 
     def _value(self, name: str) -> str:
-        values = {"receipt": self._receipt, "user_id": self._integer(), "post_queue": self._post_queue}
+        values = {"receipt": self._receipt, "user_id": self._integer(), "post_queue": POST_QUEUE}
         return json.dumps(values[name])
 
     def _good(self) -> str:

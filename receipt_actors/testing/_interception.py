@@ -147,7 +147,6 @@ class FaultyCalls:
         self._rates, self._by_operation = FaultRates(), {}
 
     def __call__(self, call: PortCall) -> Any:
-        """Draw a fault, and carry the call out as it says."""
         rates = self._by_operation.get(call.operation, self._rates)
         match fault := self._draw(call, rates):
             case "refused":
@@ -221,7 +220,6 @@ class CrashPoint:
         self.steps: list[tuple[str, int]] = []
 
     def __call__(self, call: PortCall) -> Any:
-        """Count the call, carry it out, and die if this is the one."""
         with self._lock:
             step = call.operation, 1 + sum(operation == call.operation for operation, _ in self.steps)
             self.steps.append(step)

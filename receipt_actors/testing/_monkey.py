@@ -1,4 +1,4 @@
-"""``Monkey``: ends actors of a running tree at random; ``is_whole``: is the tree again what its specs say?
+"""``Monkey``: ends actors of a running tree at random; ``faults_of_tree``: is the tree again what its specs say?
 
 Any ``otp.ActorSystem`` will do, with the real clock: the end of a supervisor takes time. All of it blocks, so call it
 from a thread of your own, not from an actor.
@@ -75,7 +75,6 @@ class Monkey:
         respects_budgets: True: a supervisor's restarts within ``period_seconds`` stay within its ``intensity``, and its
             killed children that still run within its ``max_zombies``: a tree survives any number of such strikes.
             False: a crash storm, which ends the tree sooner or later.
-        patience_seconds: how long to wait for the end of an actor that was struck.
 
     Raises ``ValueError`` if a weight is negative, or ``kills`` is no share.
     """
@@ -89,7 +88,6 @@ class Monkey:
         elsewhere: float = 1.0,
         kills: float = 0.5,
         respects_budgets: bool = True,
-        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self._actors = actors
         self._random = rng
@@ -101,7 +99,6 @@ class Monkey:
             raise ValueError(f"kills must be a share from 0 to 1, not {kills}")
         self._kills = kills
         self._respects_budgets = respects_budgets
-        self._patience_seconds = patience_seconds
         self._still_to_end: list[Ref] = []
         self.strikes: list[Strike] = []  #: oldest first
 
@@ -134,7 +131,7 @@ class Monkey:
             victim.kill()
         else:
             victim.cast(StruckByMonkey())
-        ended = victim.wait(self._patience_seconds) is not None
+        ended = victim.wait(PATIENCE_SECONDS) is not None
         if not ended:
             self._still_to_end.append(victim)
         strike = Strike(place, str(victim), str(_supervisor_of(victim)), manner, self._actors.clock.monotonic(), ended)
@@ -197,11 +194,6 @@ def _spec_of(supervisor: Ref, child: Ref) -> ChildSpec | None:
     return spec if isinstance(spec, ChildSpec) else None
 
 
-def is_whole(actors: ActorSystem, spec: ChildSpec | None = None) -> bool:
-    """Tell whether ``faults_of_tree`` finds none."""
-    return not faults_of_tree(actors, spec)
-
-
 def wait_until_whole(
     actors: ActorSystem, spec: ChildSpec | None = None, timeout_seconds: float = PATIENCE_SECONDS
 ) -> None:
@@ -256,7 +248,6 @@ def _faults_of_order(supervisor: Ref, children: Sequence[ChildInfo], spec: Child
 
 
 def _static_children(spec: ChildSpec | None) -> Sequence[ChildSpec]:
-    """Return what a supervisor was started with, where its spec tells that."""
     start = None if spec is None else spec.start
     if not isinstance(start, Start) or not issubclass(start.actor_class, Supervisor):
         return ()

@@ -18,14 +18,12 @@ from receipt_actors.sandbox.store import Store
 from receipt_actors.settings import Settings
 from receipt_actors.telemetry.alerts import Alert
 from receipt_actors.testing import _settling
-from receipt_actors.testing._app_store import FakeAppStore, FakeServerApi
+from receipt_actors.testing._app_store import FakeAppStore, FakeServerApi, FakeSignedData
 from receipt_actors.testing._audit import AuditReport, SentSubmission, audit
 from receipt_actors.testing._faults import Fake
 from receipt_actors.testing._interception import Around, intercept
-from receipt_actors.testing._ledger import FakeLedger
+from receipt_actors.testing._ledger import FakeLedger, FakeRoles
 from receipt_actors.testing._queues import FakeQueues
-from receipt_actors.testing._records import FakeRoles
-from receipt_actors.testing._signed_data import FakeSignedData
 
 
 class _StillSystem(ReceiptSystem):

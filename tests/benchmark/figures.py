@@ -82,14 +82,14 @@ def memory_slope_bytes(reports: Sequence[Mapping[str, Any]]) -> float:
 
 def measure(bench: Bench, plot: Path | None) -> Sequence[Row]:
     rate, cpu = "rate: of the middle 80 %", "CPU ms a receipt: the program, of the middle 80 %"
-    full = medians(bench.run("--processes", "2", plot=plot))
-    half = medians(bench.run("--processes", "2", "--rate", str(full[rate] / 2)))
-    fast = bench.run(*NO_LATENCY, "--transport", "auto")
-    requests = bench.run(*NO_LATENCY, "--transport", "threads")
-    one = (*NO_LATENCY, "--transport", "auto")
+    full = medians(bench.run("--", "--processes", "2", plot=plot))
+    half = medians(bench.run("--rate", str(full[rate] / 2), "--", "--processes", "2"))
+    one = (*NO_LATENCY, "--", "--transport", "auto")
+    fast = bench.run(*one)
+    requests = bench.run(*NO_LATENCY, "--", "--transport", "threads")
     twice = bench.ratio(cpu, (*one, "--processes", "2"), one)
-    concurrency = ("--", "--app-store-concurrency", str(CONNECTIONS))
-    memory = [bench.run("--max-in-flight", str(limit), *concurrency) for limit in IN_FLIGHT]
+    concurrency = ("--app-store-concurrency", str(CONNECTIONS))
+    memory = [bench.run("--", "--max-in-flight", str(limit), *concurrency) for limit in IN_FLIGHT]
     over_apple = "ms from receive to delete: p99 over Apple's p99"
     return [
         Row("receipts/s, 2 processes on 2 cores, services beside them", "1/s", full[rate], 1500, 3000),

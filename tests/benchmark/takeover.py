@@ -95,7 +95,7 @@ class Pair:
 
     @property
     def _now(self) -> float:
-        return self._time.monotonic() - self._site.lease_seconds
+        return time.monotonic() - self._site.lease_seconds
 
     def _is_whole(self) -> bool:
         newest, running = self._site.newest(), {node.name for node in self._site.running}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from receipt_actors.sandbox.services.expressions import BadExpression, condition_holds
+from receipt_actors.sandbox.services.dynamodb import BadExpression, condition_holds
 
 NAMES = {"#key": "Key"}
 VALUES = {":two": {"N": "2"}, ":word": {"S": "two"}}

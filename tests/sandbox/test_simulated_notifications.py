@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import requests
+from appstoreserverlibrary.models.Data import Data
 from appstoreserverlibrary.models.Environment import Environment as ApplesEnvironment
+from appstoreserverlibrary.models.JWSTransactionDecodedPayload import JWSTransactionDecodedPayload
 from appstoreserverlibrary.models.ResponseBodyV2DecodedPayload import ResponseBodyV2DecodedPayload
 from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 
@@ -61,13 +63,22 @@ def world() -> Iterator[Callable[..., tuple[SimulatedAppStore, Backend]]]:
 World = Callable[..., tuple[SimulatedAppStore, Backend]]
 
 
-def verified(
-    store: SimulatedAppStore, signed_payload: str, environment: Environment = Environment.PRODUCTION
-) -> ResponseBodyV2DecodedPayload:
-    verifier = SignedDataVerifier(
-        [store.authority.root], False, ApplesEnvironment(environment), BUNDLE_ID, APP_APPLE_ID
-    )
-    return verifier.verify_and_decode_notification(signed_payload)
+def apple(store: SimulatedAppStore, environment: Environment = Environment.PRODUCTION) -> SignedDataVerifier:
+    return SignedDataVerifier([store.authority.root], False, ApplesEnvironment(environment), BUNDLE_ID, APP_APPLE_ID)
+
+
+def delivered(
+    store: SimulatedAppStore, backend: Backend, environment: Environment = Environment.PRODUCTION
+) -> tuple[ResponseBodyV2DecodedPayload, Data]:
+    assert store.wait_until_delivered(PATIENCE_SECONDS)
+    payload = apple(store, environment).verify_and_decode_notification(backend.bodies[-1]["signedPayload"])
+    assert payload.data is not None
+    return payload, payload.data
+
+
+def transaction_in(store: SimulatedAppStore, data: Data) -> JWSTransactionDecodedPayload:
+    assert data.signedTransactionInfo is not None
+    return apple(store).verify_and_decode_signed_transaction(data.signedTransactionInfo)
 
 
 @pytest.mark.parametrize("notification_type", sorted(set(NotificationType) - {NotificationType.TEST}))
@@ -75,15 +86,11 @@ def test_apple_takes_every_notification(world: World, notification_type: Notific
     store, backend = world()
     store.record(RECEIPT)
     sent = store.notify(notification_type, "2000000001")
-    assert store.wait_until_delivered(PATIENCE_SECONDS)
-    (body,) = backend.bodies
-    payload = verified(store, body["signedPayload"])
+    payload, data = delivered(store, backend)
+    assert len(backend.bodies) == 1
     assert (payload.rawNotificationType, payload.notificationUUID) == (notification_type, sent.notification_uuid)
     assert (payload.version, payload.subtype) == ("2.0", None)
-    assert payload.data is not None
-    assert payload.data.signedTransactionInfo is not None
-    verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
-    transaction = verifier.verify_and_decode_signed_transaction(payload.data.signedTransactionInfo)
+    transaction = transaction_in(store, data)
     assert transaction.transactionId == "2000000001"
     is_taken_back = notification_type in (NotificationType.REFUND, NotificationType.REVOKE)
     assert (transaction.revocationDate is not None) == is_taken_back
@@ -94,14 +101,10 @@ def test_apple_takes_every_notification(world: World, notification_type: Notific
 def test_a_refund_may_be_of_a_part(world: World) -> None:
     store, backend = world()
     store.record(RECEIPT)
-    verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment.PRODUCTION, BUNDLE_ID, 1)
 
     def share(*notified: object, **more: Any) -> tuple[str | None, int | None]:
         store.notify(*notified, **more)  # type: ignore[arg-type]
-        assert store.wait_until_delivered(PATIENCE_SECONDS)
-        data = verified(store, backend.bodies[-1]["signedPayload"]).data
-        assert data is not None and data.signedTransactionInfo is not None
-        transaction = verifier.verify_and_decode_signed_transaction(data.signedTransactionInfo)
+        transaction = transaction_in(store, delivered(store, backend)[1])
         sale = store.find("2000000001")
         assert sale is not None
         assert sale.purchase.revocation_percentage == transaction.revocationPercentage
@@ -117,24 +120,18 @@ def test_a_renewal_has_its_renewal_info(world: World) -> None:
     subscription = Purchase("2000000002", "gold", expires_at_ms=1_900_000_000_000)
     store.record(SampleReceipt(BUNDLE_ID, (subscription,), environment=Environment.SANDBOX))
     store.notify("DID_RENEW", "2000000002", subtype="BILLING_RECOVERY")
-    assert store.wait_until_delivered(PATIENCE_SECONDS)
-    payload = verified(store, backend.bodies[0]["signedPayload"], Environment.SANDBOX)
+    payload, data = delivered(store, backend, Environment.SANDBOX)
     assert payload.rawSubtype == "BILLING_RECOVERY"
-    assert payload.data is not None
-    assert payload.data.signedRenewalInfo is not None
-    verifier = SignedDataVerifier([store.authority.root], False, ApplesEnvironment.SANDBOX, BUNDLE_ID, 1)
-    renewal = verifier.verify_and_decode_renewal_info(payload.data.signedRenewalInfo)
+    assert data.signedRenewalInfo is not None
+    renewal = apple(store, Environment.SANDBOX).verify_and_decode_renewal_info(data.signedRenewalInfo)
     assert (renewal.originalTransactionId, renewal.renewalDate) == ("2000000002", 1_900_000_000_000)
 
 
 def test_a_test_notification_is_about_an_app(world: World) -> None:
     store, backend = world()
     store.notify(NotificationType.TEST, bundle_id=BUNDLE_ID)
-    assert store.wait_until_delivered(PATIENCE_SECONDS)
-    payload = verified(store, backend.bodies[0]["signedPayload"])
-    assert payload.rawNotificationType == "TEST"
-    assert payload.data is not None
-    assert payload.data.signedTransactionInfo is None
+    payload, data = delivered(store, backend)
+    assert (payload.rawNotificationType, data.signedTransactionInfo) == ("TEST", None)
     with pytest.raises(ValueError, match="expected a sale, or a bundle id"):
         store.notify(NotificationType.TEST)
 
@@ -164,7 +161,8 @@ def test_after_six_times_it_is_given_up(world: World) -> None:
 def test_it_is_sent_to_nobody_without_a_url() -> None:
     with SimulatedAppStore() as store:
         store.record(RECEIPT)
-        assert verified(store, store.notify("REFUND", "2000000001").signed_payload).rawNotificationType == "REFUND"
+        signed = store.notify("REFUND", "2000000001").signed_payload
+        assert apple(store).verify_and_decode_notification(signed).rawNotificationType == "REFUND"
         assert store.deliveries == ()
         backend = Backend()
         server = HttpServer(backend.handle).start()

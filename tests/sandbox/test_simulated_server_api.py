@@ -43,7 +43,7 @@ def client(
     key = {"signing_key": pair.private_key_pem, "key_id": pair.key_id, "issuer_id": pair.issuer_id}
     arguments = {**key, "bundle_id": BUNDLE_ID, **changes}
     made = AppStoreServerAPIClient(environment=ApplesEnvironment(environment), **arguments)
-    urls = {Environment.PRODUCTION: store.production_api_url, Environment.SANDBOX: store.sandbox_api_url}
+    urls = {Environment.PRODUCTION: f"{store.url}/production", Environment.SANDBOX: f"{store.url}/sandbox"}
     made._base_url = urls[environment]
     return made
 
@@ -172,7 +172,7 @@ def bad_tokens() -> dict[str, Callable[[Authority], str]]:
 def test_a_token_that_is_no_good_is_401(store: SimulatedAppStore, name: str) -> None:
     store.sell(RECEIPT)
     header = bad_tokens()[name](store.authority)
-    url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
+    url = f"{store.url}/production/inApps/v1/transactions/2000000001"
     answer = requests.get(url, headers={"Authorization": header}, timeout=PATIENCE_SECONDS)
     assert (answer.status_code, answer.text) == (401, "Unauthenticated")
 
@@ -180,11 +180,11 @@ def test_a_token_that_is_no_good_is_401(store: SimulatedAppStore, name: str) -> 
 def test_a_good_token_is_good_again(store: SimulatedAppStore) -> None:
     store.sell(RECEIPT)
     token = client(store)._generate_token()
-    url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
+    url = f"{store.url}/production/inApps/v1/transactions/2000000001"
     for _ in range(2):
         answer = requests.get(url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_SECONDS)
         assert answer.status_code == 200
-    assert store.requests_for_transaction("2000000001") == 2
+    assert store.requests_for("2000000001") == 2
     assert requests.post(url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_SECONDS).status_code == 405
     assert requests.get(url.replace("v1", "v3"), timeout=PATIENCE_SECONDS).status_code == 404
 
@@ -213,7 +213,7 @@ def test_faults_of_a_transaction_come_first_and_once(store: SimulatedAppStore) -
 def test_retry_after_is_a_time_in_milliseconds() -> None:
     with SimulatedAppStore(api_requests_per_second=2) as store:
         receipt_data = store.sell(RECEIPT)
-        url = f"{store.production_api_url}/inApps/v1/transactions/2000000001"
+        url = f"{store.url}/production/inApps/v1/transactions/2000000001"
         headers = {"Authorization": f"Bearer {client(store)._generate_token()}"}
         answers = [requests.get(url, headers=headers, timeout=PATIENCE_SECONDS) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -229,7 +229,7 @@ def test_an_outage_is_an_outage_of_all(store: SimulatedAppStore) -> None:
     store.sell(RECEIPT)
     tell(store, "outage", kind="http", status=503)
     assert refusal(store, "2000000001") == (503, None)
-    assert store.requests_for_transaction("2000000001") == 0
+    assert store.requests_for("2000000001") == 0
     assert requests.post(store.production_url, timeout=PATIENCE_SECONDS).status_code == 503
     tell(store, "outage", kind="rate limit", seconds=7)
     answer = requests.post(store.production_url, timeout=PATIENCE_SECONDS)

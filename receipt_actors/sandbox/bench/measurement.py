@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+KIBIBYTE, MEBIBYTE = 1024, 1024 * 1024
 STEADY_SHARE = 0.8  #: of the messages, those in the middle: no ramp, no tail
 MIN_LOOKS = 5  #: at the middle 80 %, to say what CPU time that took
 PERCENTS = (50, 95, 99)
@@ -153,9 +154,6 @@ def slices(finished: Sequence[tuple[float, float]]) -> list[Slice]:
         Slice((number + 0.5) * width, len(latencies) / width, percentiles_ms(latencies))
         for number, latencies in enumerate(pieces)
     ]
-
-
-KIBIBYTE, MEBIBYTE = 1024, 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ DEAD_LETTER_QUEUE = "ReceiptsSQSDLQ"
 TABLE = "TransactionIdTable"
 TABLE_KEY = "TransactionId"
 BUNDLE_ID = "com.example.game"
+MAX_SHOWN = 20  #: of what was wrong; all of it is counted
+CLOCK_SLACK_SECONDS = 0.003  #: timers go off so much too early, at worst
 
 #: Left out of the padding, so that a sample weighs what it did when figures were first taken, and they can be compared.
 _OWN_BYTES = 109
@@ -61,12 +63,10 @@ class Load:
 
 
 def user_id(number: int) -> int:
-    """Return the user that sends a message."""
     return _FIRST_USER_ID + number
 
 
 def transaction_id(number: int) -> str:
-    """Return the transaction of its receipt."""
     return str(_FIRST_TRANSACTION_ID + number)
 
 
@@ -75,10 +75,6 @@ def number_of(found_user_id: object) -> int | None:
     if isinstance(found_user_id, int) and not isinstance(found_user_id, bool) and found_user_id >= _FIRST_USER_ID:
         return found_user_id - _FIRST_USER_ID
     return None
-
-
-MAX_SHOWN = 20  #: of what was wrong; all of it is counted
-CLOCK_SLACK_SECONDS = 0.003  #: timers go off so much too early, at worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +138,6 @@ def audit(
 
 
 def _judge(answer: SentAnswer, messages: int) -> tuple[int | None, str | None]:
-    """Whose answer it is, and what is wrong with it."""
     try:
         fields = json.loads(json.loads(answer.content.body_json))
     except ValueError:

@@ -60,7 +60,6 @@ _CarryOut = Callable[[Queue, Sequence[Fields]], Sequence[_Outcome]]
 def make_content(
     body: str, attributes: Mapping[str, Mapping[str, str]] = {}, deduplication_id: str | None = None
 ) -> Content:
-    """Encode a message that is sent now."""
     return Content(str(uuid.uuid4()), dumps(body), sqs_rules.body_md5(body), attributes, deduplication_id)
 
 
@@ -78,8 +77,6 @@ def attributes_md5(attributes: Mapping[str, Mapping[str, str]]) -> str:
 
 @dataclass(slots=True, eq=False)
 class _Poll:
-    """A receive that waits for messages."""
-
     connection: Connection
     queue: Queue
     fields: Fields
@@ -91,8 +88,6 @@ class _Poll:
 
 
 class SimulatedSqs(AwsService):
-    """The service."""
-
     namespace = "com.amazonaws.sqs"
     malformed = "MissingRequiredParameterException"
 
