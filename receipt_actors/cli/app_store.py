@@ -94,7 +94,7 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
     "notification_hour_seconds",
     type=_HOUR,
     default=1.0,
-    help="An hour: retries come after 1, 12, 24, 48, 72.",
+    help="Length of an hour: retries come after 1, 12, 24, 48, 72.",
 )
 @click.option("--mint", type=_COUNT, metavar="N", help="Print sample messages; the variables go to stderr then.")
 @click.option("--receipts", type=choice(Receipts), default=Receipts.APP.value, help="What is in the sample messages.")
