@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import secrets
 import shlex
@@ -18,6 +17,7 @@ import requests
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.process import StopSignals
 from receipt_actors.cli.terminal import FiniteFloatRange, choice
+from receipt_actors.domain.addresses import is_loopback
 from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ReceiptActorsError
@@ -44,11 +44,7 @@ class StoreRefused(ReceiptActorsError):
 
 def _loopback(_context: click.Context, _parameter: click.Parameter, host: str) -> str:
     """Let nobody else in: it speaks plain HTTP, and the settings take such a URL on this machine only."""
-    try:
-        is_loopback = ipaddress.IPv4Address("127.0.0.1" if host == "localhost" else host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    if ":" in host or not is_loopback(host):
         raise click.BadParameter(f"{host!r} is not 127.0.0.1 or another IPv4 address of this machine alone.")
     return host
 
