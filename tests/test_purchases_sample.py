@@ -87,7 +87,6 @@ def test_what_is_no_purchase_of_the_player_is_worth_nothing(game: ModuleType) ->
 
 
 def test_a_product_that_the_game_does_not_know_is_not_noted(game: ModuleType) -> None:
-    """It raises, so the answer comes again: until somebody has put the product into the table."""
     new = replace(OK, product_id="coins_9000")
     with pytest.raises(KeyError, match="coins_9000"):
         game.keep(new)
@@ -98,7 +97,6 @@ def test_a_product_that_the_game_does_not_know_is_not_noted(game: ModuleType) ->
 
 
 def test_a_crash_between_the_note_and_the_coins_leaves_neither(game: ModuleType) -> None:
-    """The answer was not deleted: it comes again, and counts."""
     with closing(game.connect()) as database, database:
         database.execute("CREATE TRIGGER crash BEFORE INSERT ON wallets BEGIN SELECT RAISE(ABORT, 'crash'); END")
     with pytest.raises(sqlite3.IntegrityError, match="crash"):
@@ -137,7 +135,6 @@ def store(tmp_path: Path) -> Iterator[SimulatedAppStore]:
 def test_a_purchase_is_refunded_reversed_and_repeated(
     game: ModuleType, store: SimulatedAppStore, tmp_path: Path
 ) -> None:
-    """With the whole system, and Apple's signed notifications: each answer comes twice, and every repetition later."""
     settings = Settings(
         database=tmp_path / "r.db",
         bundle_ids=("com.example.game",),

@@ -13,9 +13,7 @@ import pytest
 from receipt_actors.admin import server
 from receipt_actors.admin.routes import MAX_BODY_BYTES
 from receipt_actors.admin.server import BURST_REQUESTS, LONGEST_TURN_SECONDS, REQUESTS_PER_SECOND, Pace
-from receipt_actors.web import connections
 from receipt_actors.web import serving as web_serving
-from receipt_actors.web.connections import Connection
 from receipt_actors.web.limits import ACCEPTED_AT_ONCE, LISTEN_BACKLOG, MAX_CONNECTIONS, MAX_HEAD_BYTES
 from tests.patience import PATIENCE_SECONDS
 
@@ -86,7 +84,7 @@ def send_for_ever(connection: socket.socket, data: bytes) -> None:
 def test_a_request_that_does_not_come_is_not_waited_for(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_serving, "REQUEST_SECONDS", 0.5)
     with connect(client) as connection:
         with suppress(ConnectionError):
             connection.sendall(beginning)
@@ -103,14 +101,14 @@ def test_a_request_that_does_not_come_is_not_waited_for(
 def test_one_that_hides_behind_another_is_not_waited_for_either(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_serving, "REQUEST_SECONDS", 0.5)
     connection, answer = in_time(lambda: served(client, HEALTH + beginning))
     with connection:
         assert (answer + read_to_end(connection)).count(b"HTTP/1.1 200 ") == 1
 
 
 def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_serving, "REQUEST_SECONDS", 0.5)
     with connect(client) as connection:
         send_for_ever(connection, b"x")
 
@@ -118,7 +116,7 @@ def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: p
 def test_an_answer_that_takes_long_is_waited_for(
     client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_serving, "REQUEST_SECONDS", 0.5)
     with ExitStack() as stack:
         events = in_time(
             lambda: stack.enter_context(client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}))
@@ -131,7 +129,7 @@ def test_an_answer_that_takes_long_is_waited_for(
 
 
 def test_who_reads_nothing_is_cut_off(client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(web_serving, "STALL_SECONDS", 0.05)
     system.now = an_overview(source_queues=("Q" * 1_000_000,))
     with connect(client) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -159,10 +157,10 @@ def test_the_slowest_makes_room_for_a_new_connection(client: Client) -> None:
 
 def test_a_flood_of_connections_takes_few_files(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     all_are_there = threading.Event()
-    open_connections: set[Connection] = set()
+    open_connections: set[web_serving.Connection] = set()
     peak = 0
 
-    class Counted(Connection):
+    class Counted(web_serving.Connection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             nonlocal peak
             assert all_are_there.wait(PATIENCE_SECONDS)

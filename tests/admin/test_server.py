@@ -12,7 +12,7 @@ import pytest
 from receipt_actors.admin.server import AdminServer
 from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.web import connections
+from receipt_actors.web import serving as web_serving
 from receipt_actors.web.serving import AddressRefused
 from tests.open_files import open_files
 from tests.patience import PATIENCE_SECONDS
@@ -53,7 +53,7 @@ def test_without_a_token_no_other_machine_may_reach_it(host: str) -> None:
 
 def test_it_stops_at_once_whoever_is_connected(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in ("REQUEST_SECONDS", "STALL_SECONDS"):  # what a stop that waits for a client would wait for
-        monkeypatch.setattr(connections, limit, 2 * PATIENCE_SECONDS)
+        monkeypatch.setattr(web_serving, limit, 2 * PATIENCE_SECONDS)
     threads_before, files_before = own_threads(), set(open_files().values())
     with ExitStack() as clients:
         server = AdminServer(Address("127.0.0.1", 0))
