@@ -15,7 +15,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from receipt_actors.telemetry.incidents import IncidentKind
 from receipt_actors.telemetry.overview import ActorOverview, NodeState, Overview, RoleOverview, State
@@ -67,12 +67,8 @@ class Metric:
                     counts = [*latencies.counts_up_to(BUCKET_SECONDS), latencies.count]
                     histogram.add_metric(values, list(zip(bounds, counts, strict=True)), latencies.sum_seconds)
                 return histogram
-            case "counter":
-                family: CounterMetricFamily | GaugeMetricFamily = CounterMetricFamily(
-                    self.full_name, self.text, labels=self.labels
-                )
-            case _:
-                family = GaugeMetricFamily(self.full_name, self.text, labels=self.labels)
+        plain = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
+        family = plain(self.full_name, self.text, labels=self.labels)
         for values, value in rows:
             family.add_metric(values, value)
         return family
@@ -284,6 +280,4 @@ def exposition(overview: Overview, accept: str) -> tuple[bytes, str]:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # a version that is none
         encode, content_type = choose_encoder("")
-    registry = CollectorRegistry()
-    registry.register(_OverviewCollector(overview))
-    return encode(registry), content_type
+    return encode(_OverviewCollector(overview)), content_type

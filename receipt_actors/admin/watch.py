@@ -133,34 +133,14 @@ def _percentiles(latencies: Latencies) -> dict[str, float | None]:
     return {f"p{percent}_seconds": latencies.percentile_seconds(percent) for percent in (50, 95, 99)}
 
 
-class History:
-    """The newest samples; the first look makes none."""
-
-    def __init__(self) -> None:
-        self._samples: deque[dict[str, Any]] = deque(maxlen=HISTORY_SAMPLES)
-        self._last: Overview | None = None
-
-    @property
-    def newest(self) -> dict[str, Any] | None:
-        return self._samples[-1] if self._samples else None
-
-    def add(self, overview: Overview) -> None:
-        if self._last is not None:
-            self._samples.append(sample_between(self._last, overview))
-        self._last = overview
-
-    def as_json(self) -> dict[str, Any]:
-        interval_seconds = LOOK_SECONDS * SAMPLE_LOOKS
-        return {"interval_seconds": interval_seconds, "samples": list(self._samples)}
-
-
 class Watch:
     """Made and used within the event loop. What it returns may raise ``NotAnswered``."""
 
     def __init__(self, calls: Calls, control: Callable[[], SystemControl | None]) -> None:
         self._calls = calls
         self._control = control
-        self._history = History()
+        self._samples: deque[dict[str, Any]] = deque(maxlen=HISTORY_SAMPLES)
+        self._last_sampled: Overview | None = None
         self._health = HealthWatch()
         self._look_under_way: asyncio.Task[Overview] | None = None
         self._newest: Overview | None = None
@@ -195,7 +175,7 @@ class Watch:
         return self._health.judge(None if self._control() is None else await self.overview())
 
     def history(self) -> Mapping[str, Any]:
-        return self._history.as_json()
+        return {"interval_seconds": LOOK_SECONDS * SAMPLE_LOOKS, "samples": list(self._samples)}
 
     def open_page(self) -> bool:
         """Count one more page; False if there are as many as there may be."""
@@ -243,12 +223,14 @@ class Watch:
                 logger.warning("the admin port has no answer from the system: %s", error)
             return
         self._health.judge(overview)
-        self._history.add(overview)
+        if self._last_sampled is not None:
+            self._samples.append(sample_between(self._last_sampled, overview))
+        self._last_sampled = overview
 
     def _event_of(self, overview: Overview) -> bytes:
         if overview is not self._page_overview:
             self._page_overview = overview
-            data = {"overview": slim(overview.as_json()), "sample": self._history.newest}
+            data = {"overview": slim(overview.as_json()), "sample": self._samples[-1] if self._samples else None}
             self._page_event = event("overview", data)
         return self._page_event
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import secrets
 import shlex
@@ -18,6 +17,7 @@ import requests
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.process import StopSignals
 from receipt_actors.cli.terminal import FiniteFloatRange, choice
+from receipt_actors.domain.addresses import is_loopback
 from receipt_actors.domain.ports import WHOLE_PERCENTAGE, Environment
 from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ReceiptActorsError
@@ -44,11 +44,7 @@ class StoreRefused(ReceiptActorsError):
 
 def _loopback(_context: click.Context, _parameter: click.Parameter, host: str) -> str:
     """Let nobody else in: it speaks plain HTTP, and the settings take such a URL on this machine only."""
-    try:
-        is_loopback = ipaddress.IPv4Address("127.0.0.1" if host == "localhost" else host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    if ":" in host or not is_loopback(host):
         raise click.BadParameter(f"{host!r} is not 127.0.0.1 or another IPv4 address of this machine alone.")
     return host
 
@@ -74,28 +70,19 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
 )
 @click.option("--host", callback=_loopback, default="127.0.0.1", metavar="HOST", help="Loopback address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8421, metavar="N", help="0 takes any free one.")
-@click.option(
-    "--latency", "latency_seconds", type=_SECONDS, default=0.0, metavar="SECONDS", help="How long an answer takes."
-)
-@click.option(
-    "--jitter", "jitter_seconds", type=_SECONDS, default=0.0, metavar="SECONDS", help="How much longer, at random."
-)
+@click.option("--latency", "latency_seconds", type=_SECONDS, default=0.0, help="How long an answer takes.")
+@click.option("--jitter", "jitter_seconds", type=_SECONDS, default=0.0, help="How much longer, at random.")
 @click.option("--shared-secret", metavar="SECRET", help="Answer 21004 to requests without this password.")
+@click.option("--key", metavar="TEXT", help="Secret from which all that it signs follows. [default: a public one]")
 @click.option(
-    "--key", metavar="TEXT", help="Secret from which all that it sells and signs follows. [default: a public one]"
-)
-@click.option(
-    "--files",
-    type=_FOLDER,
-    metavar="FOLDER",
-    help="Where to write its root and its API key. [default: a temporary folder]",
+    "--files", type=_FOLDER, metavar="FOLDER", help="Folder for its root and its API key. [default: a temporary one]"
 )
 @click.option(
     "--api-rate",
     "api_requests_per_second",
     type=_COUNT,
     metavar="N",
-    help="Answer 429 to more requests a second of the Server API (Apple: 50).",
+    help="Answer 429 above this rate of the Server API (Apple: 50).",
 )
 @click.option("--notify", "notification_url", metavar="URL", help="Where notifications go (see the command notify).")
 @click.option(
@@ -103,18 +90,13 @@ SIGINT (Ctrl-C) and SIGTERM end it with code 0.
     "notification_hour_seconds",
     type=_HOUR,
     default=1.0,
-    metavar="SECONDS",
     help="Length of an hour: retries come after 1, 12, 24, 48, 72.",
 )
-@click.option(
-    "--mint", type=_COUNT, metavar="N", help="Print sample messages, good and bad; the variables go to stderr then."
-)
+@click.option("--mint", type=_COUNT, metavar="N", help="Print sample messages; the variables go to stderr then.")
 @click.option("--receipts", type=choice(Receipts), default=Receipts.APP.value, help="What is in the sample messages.")
 @click.option("--bundle-id", default="com.example.game", metavar="ID", help="App of the sample messages.")
 @click.option("--post-queue", default="ResultsSQS", metavar="QUEUE", help="Post queue of the sample messages.")
-@click.option(
-    "--seed", type=int, metavar="N", help="The same seed makes the same sample messages. [default: new ones each time]"
-)
+@click.option("--seed", type=int, metavar="N", help="The same seed makes the same samples. [default: new ones]")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -199,7 +181,7 @@ Examples:
 @click.option(
     "--type", "product_type", type=choice(ProductType), help="[default: a subscription if it ends, else a consumable]"
 )
-@click.option("--lasts", type=FiniteFloatRange(1, 10**9), metavar="SECONDS", help="When a subscription ends, from now.")
+@click.option("--lasts", type=FiniteFloatRange(1, 10**9), help="When a subscription ends, from now.")
 @click.option("--app-account-token", metavar="UUID", help="Whom the app buys it for.")
 @click.option("--quantity", type=click.IntRange(1, 1000), metavar="N", help="How many at once. [default: 1]")
 @click.option("--family-shared", is_flag=True, help="Bought by somebody else of the family.")
@@ -247,10 +229,7 @@ Exit codes:
     help="Part that a REFUND gives back; 33333 is 33.333 %. [default: all]",
 )
 @click.option(
-    "--receipt-file",
-    type=click.File("r"),
-    metavar="PATH",
-    help="Receipt or signed transaction that the store gets first; - is stdin.",
+    "--receipt-file", type=click.File("r"), metavar="PATH", help="Receipt that the store gets first; - is stdin."
 )
 def notify(
     notification_type: str, transaction_id: str | None, store: str, receipt_file: Any, **fields: str | int | None

@@ -54,9 +54,7 @@ Examples:
 )
 @click.option("--messages", type=click.IntRange(20, 100_000), default=300, help="How many to send.")
 @click.option("--seed", type=int, default=1, help="The same seed makes the same messages.")
-@click.option(
-    "--apple-latency", type=FiniteFloatRange(0, 10), default=0.1, metavar="SECONDS", help="How long Apple takes."
-)
+@click.option("--apple-latency", type=FiniteFloatRange(0, 10), default=0.1, help="How long Apple takes.")
 @click.option("--receipts", type=choice(Receipts), default="mixed", help="Kinds of receipts.")
 @click.option("--app-receipts", type=choice(Asked), default="verify-receipt", help="Who is asked, as for start.")
 @click.option("--admin", metavar="HOST:PORT", help="Serve the page of the running system there, until Ctrl-C.")

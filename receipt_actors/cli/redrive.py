@@ -57,12 +57,10 @@ A FIFO queue shows ten letters of a user at most while any of them is left there
     type=choice([*Reason, NO_REASON]),
     multiple=True,
     metavar="REASON",
-    help=f"Only for this reason; {NO_REASON}: moved by the queue itself. May be repeated.",
+    help=f"Only this reason; {NO_REASON}: moved by the queue itself. May be repeated.",
 )
 @click.option("--message-id", "message_ids", multiple=True, metavar="ID", help="Only this message. May be repeated.")
-@click.option(
-    "--submission-id", "submission_ids", multiple=True, metavar="ID", help="Only this submission. May be repeated."
-)
+@click.option("--submission-id", "submission_ids", multiple=True, metavar="ID", help="Only this one. May be repeated.")
 @click.option("--all", "moves_all", is_flag=True, help="Move every dead letter; needed where there is no filter.")
 @click.option("--dry-run", is_flag=True, help="Move nothing; count what would be moved, by reason.")
 @options_of(QueueSettings)

@@ -58,19 +58,14 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print health, readiness and the whole overview as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing; needs no token.")
 @click.option("--alive", is_flag=True, help="Exit 0 if the process is healthy, even when it is not ready.")
-@click.option(
-    "--tree", is_flag=True, help="Print the supervision tree: each actor's state, mailbox, messages and restarts."
-)
-@click.option(
-    "--actor", metavar="NAME", help="Print the state of one actor of the tree as JSON, without receipts and secrets."
-)
+@click.option("--tree", is_flag=True, help="Print the tree: each actor's state, mailbox, messages and restarts.")
+@click.option("--actor", metavar="NAME", help="Print the state of an actor as JSON, without receipts and secrets.")
 @click.option("--live", is_flag=True, help="Show rates, latencies, services, processes and the busiest actors, live.")
 @click.option(
     "--interval",
     "interval_seconds",
     type=FiniteFloatRange(SHORTEST_INTERVAL_SECONDS, 3600),
-    metavar="SECONDS",
-    help="With --live: time between two looks. [default: 1; 3 without a terminal, where it prints one snapshot]",
+    help="With --live: time between two looks. [default: 1; without a terminal 3]",
 )
 @admin_options
 def command(

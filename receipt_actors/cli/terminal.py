@@ -78,6 +78,9 @@ def read_receipt(path: str) -> str:
 class FiniteFloatRange(click.FloatRange):
     """Like click's, which takes ``nan``, and ``inf`` where there is no upper bound: no comparison tells the former."""
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "SECONDS"  # of most; others name their own
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number: float = super().convert(value, param, ctx)
         if not math.isfinite(number):

@@ -46,13 +46,9 @@ Examples:
     "--event", multiple=True, metavar="NAME", help="Such as claim or moved; the manual lists all. Default: every event."
 )
 @_filter_options
-@click.option(
-    "--slower-than", type=FiniteFloatRange(0), metavar="SECONDS", help="Only of messages received longer ago."
-)
+@click.option("--slower-than", type=FiniteFloatRange(0), help="Only of messages received longer ago.")
 @click.option("--limit", type=click.IntRange(1), default=10, metavar="N", help="End after so many events.")
-@click.option(
-    "--seconds", type=FiniteFloatRange(0, min_open=True), default=15.0, metavar="SECONDS", help="End after so long."
-)
+@click.option("--seconds", type=FiniteFloatRange(0, min_open=True), default=15.0, help="End after so long.")
 @click.option("--json", "as_json", is_flag=True, help="Print each event as a JSON line.")
 @admin_options
 def command(

@@ -59,7 +59,7 @@ def test_a_format_of_no_version_is_no_error(client: Client, version: str) -> Non
     assert b"receipt_actors_messages_received_total 110" in answer.body
 
 
-def test_counters_are_those_of_the_statistics() -> None:
+def test_counters_are_those_of_the_statistics_and_gauges_of_the_moment() -> None:
     overview = an_overview()
     assert value(overview, "messages_received_total") == 110
     assert value(overview, "messages_finished_total", fate="answered", reason="") == 100
@@ -70,6 +70,10 @@ def test_counters_are_those_of_the_statistics() -> None:
     assert value(overview, "incidents_total", kind="crash") == 4
     assert value(overview, "incidents_total", kind="storm") == 0  # there from the start: increase() sees the first one
     assert value(overview, "build_info", version=VERSION) == 1
+    assert value(overview, "queue_messages", queue="ReceiptsSQS") == 1234
+    assert value(overview, "queue_messages", queue="ReceiptsSQSDLQ") is None  # it is not known
+    states = {state: value(an_overview(state=State.WAITING), "state", state=state.value) for state in State}
+    assert [state for state, is_it in states.items() if is_it] == [State.WAITING]
 
 
 def test_histograms_are_cumulative() -> None:
@@ -86,12 +90,6 @@ def test_histograms_are_cumulative() -> None:
     assert value(slow, "message_duration_seconds_bucket", le="900.0") == 0
     assert value(slow, "message_duration_seconds_bucket", le="+Inf") == 1
     assert value(an_overview(statistics=StatisticsSnapshot()), "message_duration_seconds_bucket", le="+Inf") == 0
-
-
-def test_there_is_one_state() -> None:
-    overview = an_overview(state=State.WAITING)
-    states = {state: value(overview, "state", state=state.value) for state in State}
-    assert [state for state, is_it in states.items() if is_it] == [State.WAITING]
 
 
 def test_processes_are_told_apart_and_the_whole_is_one() -> None:
@@ -126,11 +124,6 @@ def test_actors_of_single_messages_have_no_series() -> None:
     content, _ = exposition(an_overview(process_of(1, tree=tree)), "")
     assert 'actor="validators"' in content.decode()
     assert "validator of" not in content.decode()
-
-
-def test_a_depth_that_is_not_known_is_left_out() -> None:
-    assert value(an_overview(), "queue_messages", queue="ReceiptsSQS") == 1234
-    assert value(an_overview(), "queue_messages", queue="ReceiptsSQSDLQ") is None
 
 
 def test_counters_never_go_back_when_a_worker_dies() -> None:

@@ -117,14 +117,10 @@ def test_a_trace_that_nobody_reads_loses_events_and_says_how_many(system: FakeSy
         assert end["lost"] > MAX_TRACE_QUEUE
 
 
-def test_filters_that_match_nothing_are_refused_in_the_systems_words(system: FakeSystem, client: Client) -> None:
-    answer = client.post("/api/trace", {"filters": {"event": ["nonsense"]}})
-    assert (answer.status, answer.json) == (400, {"error": "no event is called nonsense"})
-
-
 @pytest.mark.parametrize(
     "body",
     [
+        {"filters": {"event": ["nonsense"]}},
         {"filters": "claim"},
         {"filters": {"event": "claim"}},
         {"filters": {"user_id": [42]}},
@@ -144,7 +140,7 @@ def test_filters_that_match_nothing_are_refused_in_the_systems_words(system: Fak
 def test_a_trace_is_bounded(system: FakeSystem, client: Client, body: dict[str, object]) -> None:
     answer = client.post("/api/trace", body)
     assert answer.status == 400
-    assert "expected" in json.loads(answer.body)["error"]
+    assert any(word in json.loads(answer.body)["error"] for word in ("expected", "no event is called nonsense"))
     assert system.traces == []
 
 

@@ -33,7 +33,7 @@ from receipt_actors.telemetry.overview import (
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import HOSTILE, StandInSystem, overview_of, process_of, supervisor, worker
 
-from .conftest import ROOT, Ended, Processes
+from .conftest import Ended, Processes
 
 Cli = Callable[..., Ended]
 Listen = Callable[[StandInSystem], str]
@@ -328,10 +328,7 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env={
-                **{"PATH": os.defpath, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
-                **{"COLUMNS": str(columns), "LINES": str(lines)},
-            },
+            env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": str(lines)},
         )
         os.close(theirs)
 
@@ -359,14 +356,16 @@ class Terminal:
 
 
 class TestLive:
-    def test_keys_pause_and_resume_and_quit(self, system: StandInSystem, listen: Listen) -> None:
+    def test_keys_pause_and_resume_and_quit_and_it_outlives_the_server(self, system: StandInSystem) -> None:
         state = State.CONSUMING
         system.overview_at = lambda look: overview_of(look, state=state)
-        admin = listen(system)
-        with closing(Terminal("status", "--live", "--interval", "0.2", "--admin", admin)) as terminal:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with AdminServer(Address("127.0.0.1", 0)) as server, ExitStack() as stack:
+            server.serve(system)
+            live = ("status", "--live", "--interval", "0.2", "--admin", str(server.address))
+            terminal = stack.enter_context(closing(Terminal(*live, lines=12)))  # there is no room for all
             terminal.wait_for("q: quit")
             terminal.press("p")
-            deadline = time.monotonic() + PATIENCE_SECONDS
             while system.told != ["pause"]:
                 assert time.monotonic() < deadline
             state = State.PAUSED
@@ -374,6 +373,8 @@ class TestLive:
             terminal.press("p")
             while system.told != ["pause", "resume"]:
                 assert time.monotonic() < deadline
+            server.stop()
+            terminal.wait_for("nobody answers")  # above what was seen last
             terminal.press("q")
             assert terminal.wait_for_end() == 0
             assert "\x1b[?1049l" in terminal.shown
@@ -393,33 +394,11 @@ class TestLive:
         assert any(re.fullmatch(r"work\S+ \S+ 4000 21 - 123\.0 MB", line) for line in lines)
         assert all(len(line) <= 48 for line in lines)
 
-    def test_it_outlives_the_server(self, system: StandInSystem) -> None:
-        """What was seen last stays, with what is wrong above it, on a terminal that has no room for all."""
-        with AdminServer(Address("127.0.0.1", 0)) as server, ExitStack() as stack:
-            server.serve(system)
-            terminal = stack.enter_context(
-                closing(Terminal("status", "--live", "--interval", "0.2", "--admin", str(server.address), lines=12))
-            )
-            terminal.wait_for("q: quit")
-            server.stop()
-            terminal.wait_for("nobody answers")
-            terminal.press("q")
-            assert terminal.wait_for_end() == 0
-
 
 @pytest.mark.parametrize(
-    "command",
-    [
-        ("status",),
-        ("status", "--tree"),
-        ("status", "--live", "--interval", "0.2"),
-        ("status", "--actor", "x"),
-        ("trace",),
-    ],
+    "command", ["status", "status --tree", "status --live --interval 0.2", "status --actor x", "trace"]
 )
-def test_a_terminal_is_never_obeyed_into(
-    cli: Cli, system: StandInSystem, listen: Listen, command: tuple[str, ...]
-) -> None:
+def test_a_terminal_is_never_obeyed_into(cli: Cli, system: StandInSystem, listen: Listen, command: str) -> None:
     tree = replace(supervisor(HOSTILE, HOSTILE, worker(f"x{HOSTILE}")), status=HOSTILE)
     services = (ServiceOverview(HOSTILE, True, 0, 0, 0),)
     process = process_of(1, HOSTILE, tree=tree, unavailable=(HOSTILE,), services=services)
@@ -432,8 +411,7 @@ def test_a_terminal_is_never_obeyed_into(
     )
     system.events = [{"event": HOSTILE, HOSTILE: HOSTILE}]
     system.end_reason = HOSTILE
-    admin = listen(system)
-    ended = cli(*command, "--admin", admin)
+    ended = cli(*command.split(), "--admin", listen(system))
     text = ended.out + ended.err
     assert "evil" in text
     assert all(line.isprintable() for line in text.splitlines())

@@ -90,17 +90,13 @@ class TestReading:
         ended = cli("results", *embedded.flags, "--delete")
         assert (ended.code, ended.out, embedded.visible(RESULTS)) == (1, "", 1)
 
-
-class TestQueueChoice:
-    def test_one_of_several_has_to_be_named(self, cli: Cli, embedded: EmbeddedWorld) -> None:
+    def test_one_of_several_post_queues_has_to_be_named(self, cli: Cli, embedded: EmbeddedWorld) -> None:
         embedded.send(RESULTS, answer(1))
         flags = [*embedded.flags, "--post-queues", f"Others,{RESULTS}"]
         ended = cli("results", *flags)
         assert ended.code == 2
         assert f"one of Others, {RESULTS}" in ended.err
         assert user_ids(cli("results", *flags, "--queue", RESULTS)) == [1]
-
-    def test_the_source_queue_cannot_be_read(self, cli: Cli, embedded: EmbeddedWorld) -> None:
         embedded.send(SOURCE, OutgoingMessage("receipt"))
         assert cli("results", *embedded.flags, "--delete", "--queue", SOURCE).code == 2
         assert embedded.visible(SOURCE) == 1
