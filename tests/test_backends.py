@@ -56,7 +56,6 @@ def test_the_whole_program_runs_without_pycurl(tmp_path: Path) -> None:
 
 
 def test_a_connection_is_a_file(tmp_path: Path) -> None:
-    """The limit of open files grows with the requests to Apple that may be under way."""
     few, many = (files_needed(settings_of(tmp_path, app_store_concurrency=number)) for number in (100, 1100))
     assert many - few == 1000
     threads = settings_of(tmp_path, transport="threads", app_store_concurrency=100)
@@ -67,7 +66,6 @@ def test_a_connection_is_a_file(tmp_path: Path) -> None:
 def test_aws_is_called_without_threads_where_that_is_possible(
     monkeypatch: pytest.MonkeyPatch, transport: str, proxy: str | None, may_transfer: bool
 ) -> None:
-    """Not where an operator says so, nor by way of a proxy, which is botocore's business."""
     # Without the handlers of moto, which other tests may have imported.
     handlers = [each for each in botocore.handlers.BUILTIN_HANDLERS if each[0] != "before-send"]
     monkeypatch.setattr(botocore.handlers, "BUILTIN_HANDLERS", handlers)
@@ -122,7 +120,6 @@ def test_the_server_api_has_its_client(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_signatures_is_told_at_the_start(tmp_path: Path) -> None:
-    """Where the settings need them: a key that is none, a folder without certificates."""
     roots = tmp_path / "roots"
     roots.mkdir()
     with pytest.raises(ConfigurationError, match="roots"):

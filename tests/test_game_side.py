@@ -62,7 +62,6 @@ def test_a_submission_is_what_the_contract_says(queues: FakeQueues) -> None:
 
 
 def test_another_source_queue_has_post_queues_of_its_own(queues: FakeQueues) -> None:
-    """The first of them is the answer's; those of another source are refused, and a source that nobody knows."""
     submit(queues, source_queue=SECOND)
     (message,) = queues.messages(SECOND)
     assert json.loads(message.body)["post_queue"] == OUT2
@@ -86,14 +85,12 @@ def test_another_source_queue_has_post_queues_of_its_own(queues: FakeQueues) -> 
     ids=["receipt", "user_id", "post_queue", "submission_id", "digits", "bytes", "size"],
 )
 def test_what_could_never_be_answered_is_refused(queues: FakeQueues, arguments: dict[str, object], reason: str) -> None:
-    """The caller learns it at once; nothing is sent."""
     with pytest.raises(SubmissionRefused, match=reason):
         submit(queues, **arguments)
     assert queues.messages(FIRST) == []
 
 
 def test_nobody_knows_of_a_submission_whether_a_queue_without_an_answer_has_it(queues: FakeQueues) -> None:
-    """Both when the whole call fails and when only its entry does; the same id may be sent again."""
     queues.fail("send", DOWN)
     with pytest.raises(QueueUnavailable):
         submit(queues)
@@ -106,7 +103,6 @@ def test_nobody_knows_of_a_submission_whether_a_queue_without_an_answer_has_it(q
 
 
 def test_an_answer_is_deleted_when_the_next_one_is_asked_for(queues: FakeQueues) -> None:
-    """Until then it may be taken again; with a time-out of 0 it takes what is there, and ends."""
     answer(queues, 1, 2)
     taken = results(queues)
     assert next(taken).user_id == 1
@@ -118,7 +114,6 @@ def test_an_answer_is_deleted_when_the_next_one_is_asked_for(queues: FakeQueues)
 
 
 def test_what_was_not_asked_beyond_goes_back_at_once(queues: FakeQueues) -> None:
-    """All of it when the reader closes; all but the answer in its hands when it just goes away."""
     answer(queues, 1, 2, 3)
     taken = results(queues)
     assert [next(taken).user_id, next(taken).user_id] == [1, 2]
@@ -156,7 +151,6 @@ def test_where_it_can_not_go_back_the_reader_is_not_bothered(queues: FakeQueues)
 
 
 def test_what_is_no_answer_stays(queues: FakeQueues) -> None:
-    """Somebody else writes to that queue: it is neither handed over nor deleted."""
     queues.send(OUT, [OutgoingMessage('{"user_id": "somebody else\'s"}')])
     answer(queues, 1)
     assert [result.user_id for result in results(queues)] == [1]

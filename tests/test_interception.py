@@ -27,7 +27,6 @@ def send(services: FakeServices, faults: FaultyCalls, count: int = 10) -> list[b
 
 
 def test_a_call_without_a_fault_reaches_the_client_as_it_is(services: FakeServices) -> None:
-    """Every port, every operation: with all rates at 0 nobody can tell that something is in between."""
     backend = intercept(services.backend, FaultyCalls(FaultRates()))
     receipt = services.app_store.sell("t-1")
     assert backend.app_store.verify_receipt(receipt, Environment.PRODUCTION)["status"] == 0
@@ -49,7 +48,6 @@ def test_a_call_without_a_fault_reaches_the_client_as_it_is(services: FakeServic
 def test_a_refused_call_does_nothing_and_a_lost_one_did_it(
     services: FakeServices, rates: FaultRates, arrives: int
 ) -> None:
-    """The caller can't tell one from the other: both raise the port's own error."""
     backend = intercept(services.backend, FaultyCalls(rates))
     with pytest.raises(QueueUnavailable):
         backend.queues.send(SOURCE, [OutgoingMessage("x")])
@@ -62,7 +60,6 @@ def test_a_refused_call_does_nothing_and_a_lost_one_did_it(
 
 @pytest.mark.parametrize("carried_out", [False, True])
 def test_entries_of_a_batch_fail_alone(services: FakeServices, carried_out: bool) -> None:
-    """Messages and claims; whether they were carried out all the same is what the caller has to find out."""
     faults = FaultyCalls(FaultRates(unconfirmed_entries=1) if carried_out else FaultRates(failed_entries=1))
     confirmed = send(services, faults)
     assert set(confirmed) == {True, False}
@@ -75,7 +72,6 @@ def test_entries_of_a_batch_fail_alone(services: FakeServices, carried_out: bool
 
 
 def test_what_is_delivered_twice_can_be_received_again_at_once(services: FakeServices) -> None:
-    """As SQS may do on any day; both receivers have it, and only the newest handle works."""
     services.queues.put(SOURCE, "x")
     queues = intercept(services.backend, FaultyCalls(FaultRates(delivered_twice=1))).queues
     ids = [
@@ -88,7 +84,6 @@ def test_what_is_delivered_twice_can_be_received_again_at_once(services: FakeSer
 
 
 def test_the_same_seed_draws_the_same_faults(services: FakeServices) -> None:
-    """A run that failed can be run again; ``happened`` tells what was drawn, ``calm`` ends it."""
     rates = FaultRates(failed_entries=0.3, unconfirmed_entries=0.3)
     first, second, other = (FaultyCalls(rates, seed=seed) for seed in (1, 1, 2))
     runs = [[send(services, faults) for _ in range(20)] for faults in (first, second, other)]
@@ -108,7 +103,6 @@ def test_rates_that_are_no_probabilities_are_refused() -> None:
 
 @pytest.mark.parametrize(("after", "arrived"), [(False, 1), (True, 2)])
 def test_a_crash_point_dies_at_its_step(services: FakeServices, after: bool, arrived: int) -> None:
-    """Before the second send, or after it and before anybody knows; the steps up to there are listed."""
 
     class Died(Exception):
         pass

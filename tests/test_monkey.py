@@ -95,7 +95,6 @@ def find(actors: ActorSystem, name: str) -> Ref:
 def test_a_strike_ends_an_actor_and_is_recorded(
     actors: ActorSystem, root: Ref, kills: float, manner: Manner, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By a crash, which is reported as any bug's, or by a kill; the supervisor starts a successor."""
     before = find(actors, "one")
     monkey = Monkey(actors, random.Random(0), kills=kills, weights={"one": 1}, elsewhere=0)
     strike = monkey.strike()
@@ -112,7 +111,6 @@ def test_a_strike_ends_an_actor_and_is_recorded(
 def test_a_tree_survives_any_number_of_strikes_within_its_budgets(
     actors: ActorSystem, root: Ref, clock: ManualClock
 ) -> None:
-    """Workers and supervisors, for as long as one likes: when nobody may be struck, nobody is."""
     monkey = Monkey(actors, random.Random(1))
     idle = 0
     for _ in range(400):
@@ -129,7 +127,6 @@ def test_a_tree_survives_any_number_of_strikes_within_its_budgets(
 def test_a_supervisor_bears_as_many_strikes_as_its_intensity(
     actors: ActorSystem, root: Ref, clock: ManualClock
 ) -> None:
-    """Not one more within its period, whoever else ended its children; and more again afterwards."""
     monkey = Monkey(actors, random.Random(0), weights={"one": 1, "two": 1}, elsewhere=0)
     find(actors, "two").kill()  # somebody else's doing counts as well
     wait_until_whole(actors, TREE)
@@ -141,7 +138,6 @@ def test_a_supervisor_bears_as_many_strikes_as_its_intensity(
 
 
 def test_temporary_children_are_free(actors: ActorSystem, root: Ref) -> None:
-    """They are not restarted, so that no budget is used up."""
     crowd = find(actors, "crowd")
     for _ in range(50):
         start_child(crowd, ())
@@ -161,7 +157,6 @@ def test_a_storm_ends_the_tree(actors: ActorSystem, root: Ref) -> None:
 
 
 def test_a_crowd_is_one_place(actors: ActorSystem) -> None:
-    """A hundred validators don't keep the monkey from everybody else; the weights say who is struck how often."""
     crowd = supervisor_spec("crowd", SIMPLE_ONE_FOR_ONE, [ChildSpec("member", Start(Worker), restart=TEMPORARY)])
     actors.start(Supervisor, [worker("one"), worker("two"), crowd], intensity=1000)
     for _ in range(100):
@@ -211,7 +206,6 @@ def test_a_child_that_is_missing_is_a_fault(actors: ActorSystem, root: Ref) -> N
 
 
 def test_a_child_that_is_being_restarted_is_a_fault(actors: ActorSystem, clock: ManualClock) -> None:
-    """Until it runs again: the wait for it says what is missing when it is too long."""
     spec = ChildSpec("fragile", Start(Fragile, name="fragile"), backoff=Backoff(first_seconds=5.0))
     actors.start(Supervisor, [spec], name="root")
     find(actors, "fragile").kill()
@@ -223,7 +217,6 @@ def test_a_child_that_is_being_restarted_is_a_fault(actors: ActorSystem, clock: 
 
 
 def test_who_outlives_its_supervisor_is_a_fault(actors: ActorSystem) -> None:
-    """An actor that nobody would end or restart any more."""
 
     class Stubborn(GenServer):
         trap_exit = True

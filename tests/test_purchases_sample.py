@@ -73,7 +73,6 @@ def test_each_credit_and_debit_counts_once_in_whatever_order_they_come(
 
 
 def test_what_is_no_purchase_of_the_player_is_worth_nothing(game: ModuleType) -> None:
-    """Whatever is said of it: nobody had OK for it, so that nothing of it can be left after a partial refund."""
     stolen = replace(OK, status=Verdict.INVALID, reason="claimed_by_another_user", submission_id="s-2", user_id=43)
     refunded_before = replace(PART, decided_at_ms=None, submission_id="s-3", user_id=44)
     unidentified = replace(stolen, reason="not_authentic", transaction_id="", product_id=None, quantity=None)
@@ -87,7 +86,6 @@ def test_what_is_no_purchase_of_the_player_is_worth_nothing(game: ModuleType) ->
 
 
 def test_a_product_that_the_game_does_not_know_is_not_noted(game: ModuleType) -> None:
-    """It raises, so the answer comes again: until somebody has put the product into the table."""
     new = replace(OK, product_id="coins_9000")
     with pytest.raises(KeyError, match="coins_9000"):
         game.keep(new)
@@ -98,7 +96,6 @@ def test_a_product_that_the_game_does_not_know_is_not_noted(game: ModuleType) ->
 
 
 def test_a_crash_between_the_note_and_the_coins_leaves_neither(game: ModuleType) -> None:
-    """The answer was not deleted: it comes again, and counts."""
     with closing(game.connect()) as database, database:
         database.execute("CREATE TRIGGER crash BEFORE INSERT ON wallets BEGIN SELECT RAISE(ABORT, 'crash'); END")
     with pytest.raises(sqlite3.IntegrityError, match="crash"):
@@ -111,7 +108,6 @@ def test_a_crash_between_the_note_and_the_coins_leaves_neither(game: ModuleType)
 
 
 def test_many_threads_may_keep_the_same_answers(game: ModuleType) -> None:
-    """Several processes read one post queue, and SQS may give an answer to two of them."""
     game.connect().close()
     start = threading.Barrier(8)
 
@@ -137,7 +133,6 @@ def store(tmp_path: Path) -> Iterator[SimulatedAppStore]:
 def test_a_purchase_is_refunded_reversed_and_repeated(
     game: ModuleType, store: SimulatedAppStore, tmp_path: Path
 ) -> None:
-    """With the whole system, and Apple's signed notifications: each answer comes twice, and every repetition later."""
     settings = Settings(
         database=tmp_path / "r.db",
         bundle_ids=("com.example.game",),

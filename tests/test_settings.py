@@ -42,7 +42,6 @@ def toml(tmp_path: Path) -> Path:
 
 class TestLayers:
     def test_defaults_stand_where_nothing_is_given(self) -> None:
-        """Given the bundle ids and a backend, everything else has its documented default."""
         settings = load()
         assert settings.source_queue == "ReceiptsSQS"
         assert settings.post_queues == ("ResultsSQS",)
@@ -55,7 +54,6 @@ class TestLayers:
     def test_a_flag_beats_a_variable_and_a_variable_beats_the_file(
         self, toml: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What is None or empty is not given. The variables are the process's, unless others are handed over."""
         toml.write_text("consumers = 1\nledger_concurrency = 1\nmax_receive_count = 1\n")
         environ = {"RECEIPT_ACTORS_CONSUMERS": "2", "RECEIPT_ACTORS_LEDGER_CONCURRENCY": "2"}
         settings = load({"consumers": "3"}, environ, toml)
@@ -66,7 +64,6 @@ class TestLayers:
         assert load_settings(ENOUGH).consumers == 6
 
     def test_each_value_knows_where_it_came_from(self, toml: Path) -> None:
-        """An operator can be shown the flag, variable, key or reason behind a value; defaults are not listed."""
         toml.write_text("max_receive_count = 1\n")
         settings = load_settings(
             {"bundle_ids": "a"}, environ={"RECEIPT_ACTORS_CONSUMERS": "2", "AWS_REGION": "eu-west-1"}, config=toml
@@ -79,7 +76,6 @@ class TestLayers:
         }
 
     def test_the_file_may_be_named_by_the_environment(self, toml: Path) -> None:
-        """RECEIPT_ACTORS_CONFIG names the TOML file where no flag does; a flag's file is read instead of it."""
         toml.write_text("consumers = 7\n")
         assert load(environ={"RECEIPT_ACTORS_CONFIG": str(toml)}).consumers == 7
         other = toml.with_name("other.toml")
@@ -131,7 +127,6 @@ class TestRoles:
         ("host", "called"), [("ip-10-0-0-1.eu", "ip-10-0-0-1.eu"), ("näme\n" + "x" * 200, "n-me-" + "x" * 95)]
     )
     def test_a_node_is_called_as_its_machine_is(self, monkeypatch: pytest.MonkeyPatch, host: str, called: str) -> None:
-        """By characters that the record of its group may have; the variable HOSTNAME says another name."""
         monkeypatch.delenv("HOSTNAME", raising=False)
         monkeypatch.setattr("socket.gethostname", lambda: host)
         assert node_name() == called
@@ -187,12 +182,10 @@ class TestBackend:
     def test_it_is_the_one_given_else_the_one_that_the_rest_points_to(
         self, flags: dict[str, object], environ: dict[str, str], backend: str
     ) -> None:
-        """A database means embedded; otherwise a queue, a table or AWS's own variables mean aws."""
         assert load_settings({"bundle_ids": "a"} | flags, environ=environ).backend == backend
 
     @pytest.mark.parametrize("environ", [{}, {"AWS_CA_BUNDLE": "/ca.pem"}])
     def test_without_a_sign_one_is_told_how_to_choose(self, environ: dict[str, str]) -> None:
-        """A newcomer without AWS is not sent into time-outs, but told of both ways."""
         with pytest.raises(ConfigurationError) as caught:
             load_settings({"bundle_ids": "a"}, environ=environ)
         (fault,) = caught.value.faults
@@ -204,7 +197,6 @@ class TestBackend:
         assert fault.startswith("--backend: found 'embedded', expected database to be given too")
 
     def test_a_home_is_expanded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A path from a file or a variable passes no shell, which would have expanded it."""
         monkeypatch.setenv("HOME", "/home/ann")
         assert load({"database": "~/r.db"}).database == Path("/home/ann/r.db")
 
@@ -230,7 +222,6 @@ class TestFaults:
         assert "--bundle-ids, RECEIPT_ACTORS_BUNDLE_IDS or the key bundle_ids" in fault
 
     def test_a_misspelt_variable_or_key_is_told_with_the_right_one(self, toml: Path) -> None:
-        """A typing slip in an environment would otherwise be silently ignored."""
         (fault,) = faults(environ={"RECEIPT_ACTORS_MAX_INFLIGHT": "1"})
         assert fault.startswith("RECEIPT_ACTORS_MAX_INFLIGHT: ")
         assert "did you mean RECEIPT_ACTORS_MAX_IN_FLIGHT?" in fault
@@ -262,7 +253,6 @@ class TestFaults:
 
     @pytest.mark.parametrize("spoil", [lambda path: None, Path.mkdir, lambda path: path.write_bytes(b"\xff\xfe")])
     def test_an_unreadable_file_is_a_fault_beside_the_others(self, toml: Path, spoil: object) -> None:
-        """No such file, a directory, no UTF-8: told with the other faults, under the name that asked for it."""
         assert callable(spoil)
         spoil(toml)
         told = faults({"consumers": "0"}, {"RECEIPT_ACTORS_CONFIG": str(toml)})
@@ -346,7 +336,6 @@ class TestProcesses:
 
 class TestSecrets:
     def test_the_shared_secret_is_never_shown(self) -> None:
-        """Neither a log line with the settings nor a dump of them gives it away; the client can still read it."""
         settings = load({"shared_secret": "hush-hush"})
         assert "hush-hush" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
         assert settings.shared_secret is not None
@@ -398,7 +387,6 @@ class TestEmbedding:
         assert (settings.backend, settings.consumers, settings.origins) == ("embedded", 2, {})
 
     def test_faults_are_our_error_and_name_the_arguments(self) -> None:
-        """pydantic's own exception does not leak; a misspelt argument is told with the right one."""
         with pytest.raises(ConfigurationError) as caught:
             Settings(bundle_ids=(), database=Path("r.db"), consumer=2)  # type: ignore[call-arg]
         assert caught.value.faults == (
@@ -420,7 +408,6 @@ class TestEmbedding:
 
 class TestSomeSettings:
     def test_nothing_is_demanded_that_is_not_used(self) -> None:
-        """Queues need no bundle ids, and asking Apple needs no backend."""
         queues = load_some_settings(QueueSettings, {"database": "r.db"}, environ={})
         assert (queues.backend, queues.source_queue) == ("embedded", "ReceiptsSQS")
         assert load_some_settings(AppStoreSettings, {"bundle_ids": "a"}, environ={}).bundle_ids == ("a",)
@@ -474,7 +461,6 @@ def test_every_setting_says_what_it_is_for_and_what_it_takes() -> None:
 
 
 def test_values_that_may_be_written_in_several_ways() -> None:
-    """Every documented default may be written out; and these."""
     for name, setting in SETTINGS.items():
         assert setting.default is None or getattr(load({name: setting.default}), name) == getattr(load(), name)
     assert [load({"processes": value}).processes for value in ("auto", "2", 3)] == ["auto", 2, 3]
@@ -496,7 +482,6 @@ class TestTransport:
 
     @pytest.mark.parametrize("found", [None, "PycURL/7.45.7 libcurl/8.16.0"])
     def test_threads_will_do_where_it_is_not(self, found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As many as are of use; a number for libcurl tells what to install."""
         if found is None:
             monkeypatch.setitem(sys.modules, "pycurl", None)
         else:
@@ -523,7 +508,6 @@ class TestTransport:
 
 class TestTraces:
     def test_they_need_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who asks for them without it is told what to install; nobody else misses it."""
         assert load({"traces": "otlp"}).traces == "otlp"
         for module in [name for name in sys.modules if name.startswith("opentelemetry.")]:
             monkeypatch.delitem(sys.modules, module)

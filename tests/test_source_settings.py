@@ -39,7 +39,6 @@ def faults(sources: object, **settings: Any) -> list[str]:
 
 class TestInheritance:
     def test_what_a_table_leaves_out_is_as_at_the_top_level(self) -> None:
-        """Of every setting that a table may have, given at the top or not; what is in the table is its own."""
         settings = of(
             {"Game2SQS": {"bundle_ids": "com.example.two"}}, environments="Sandbox", shared_secret="hush", consumers=7
         )
@@ -53,7 +52,6 @@ class TestInheritance:
         assert settings.source_queues == ("ReceiptsSQS", "Game2SQS")
 
     def test_a_dead_letter_queue_is_of_its_sources_kind(self) -> None:
-        """Each source's own: standard and FIFO sources may stand in one program. What nobody named keeps the rule."""
         dead_letters = {"Game2.fifo": {"dead_letter_queue": "Dead2.fifo"}, "Game3.fifo": {}}
         settings = of(dead_letters, dead_letter_queue="Dead1")
         assert [each.dead_letter_queue for each in settings.every_source] == ["Dead1", "Dead2.fifo", None]
@@ -63,7 +61,6 @@ class TestInheritance:
         assert "expected a standard queue, as Game2SQS is one" in fault
 
     def test_a_dead_letter_queue_is_not_inherited(self) -> None:
-        """Each has its own: that of its redrive policy, or of its name with the embedded backend."""
         settings = of({"Game2SQS": {}, "Game3SQS": {"dead_letter_queue": "Dead3"}}, dead_letter_queue="Dead1")
         assert [each.dead_letter_queue for each in settings.every_source] == ["Dead1", None, "Dead3"]
         embedded = of({"Game2SQS": {}}, backend="embedded", database="r.db")
@@ -83,7 +80,6 @@ class TestInheritance:
 
 class TestWays:
     def test_spaces_around_a_queue_do_not_count(self) -> None:
-        """Nor do they in any other name of a queue; it is found by the name that it has."""
         settings = of({" Game2SQS\n": {"bundle_ids": "com.example.two"}})
         assert settings.source_queues == ("ReceiptsSQS", "Game2SQS")
         assert settings.of_source("Game2SQS").bundle_ids == ("com.example.two",)
@@ -102,7 +98,6 @@ class TestWays:
         assert "dead_letter_queue" not in second.origins
 
     def test_a_variable_or_a_flag_has_them_as_json(self) -> None:
-        """For a container without a file; the later beats the earlier, as a whole."""
         environ = {"RECEIPT_ACTORS_SOURCES": json.dumps({"Game2SQS": {"bundle_ids": "two"}})}
         given = {"bundle_ids": "one", "database": "r.db"}
         settings = load_settings(given, environ=environ)
@@ -112,7 +107,6 @@ class TestWays:
         assert settings.source_queues == ("ReceiptsSQS", "Game3SQS")
 
     def test_a_worker_process_gets_them_with_their_secrets(self) -> None:
-        """Over the channel, as JSON; and no secret shows in what is printed."""
         tables = {
             "Game2SQS": {
                 "bundle_ids": "two,three",
@@ -151,7 +145,6 @@ class TestOneSource:
         return load_source_settings(model, {**flags, "source_queue": queue}, environ={})
 
     def test_it_names_a_source(self) -> None:
-        """One of the tables, or the first; left out, the first."""
         assert self.chosen(QueueSettings, "Game2SQS").post_queues == ("Out2",)
         assert self.chosen(QueueSettings, "ReceiptsSQS").post_queues == ("ResultsSQS",)
         assert self.chosen(QueueSettings, None).source_queue == "ReceiptsSQS"
@@ -255,11 +248,9 @@ class TestFaults:
         ],
     )
     def test_a_queue_has_one_use(self, tables: object, top: Mapping[str, object], fault: str) -> None:
-        """What would come back as a receipt, or could not be told from another source's, is refused."""
         assert faults(tables, **top) == [fault]
 
     def test_the_server_api_is_asked_for_one_app_a_source(self) -> None:
-        """The same key serves all apps of an account; each request says which one it is about."""
         key = {
             "app_receipts": "server-api",
             "server_api_key": "BEGIN k",

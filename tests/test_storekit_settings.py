@@ -52,7 +52,6 @@ class TestPolicy:
         ],
     )
     def test_product_types_are_apples_words_in_any_spelling(self, written: object, types: list[ProductType]) -> None:
-        """And are shown as Apple spells them."""
         settings = load(product_types=written)
         assert settings.product_types == tuple(types)
         assert policy_of(settings).product_types == frozenset(types)
@@ -108,7 +107,6 @@ class TestServerApi:
         assert "127.0.0.1 only" in told  # a token must not travel in the clear
 
     def test_requests_keep_to_what_apple_documents(self) -> None:
-        """50 a second for an app, unless another limit is given; verifyReceipt has none."""
         assert load(**SERVER_API).limits_of(1).app_store_rate_per_second == 50 == APPLE_SERVER_API.value
         assert "where app_receipts is server-api" in APPLE_SERVER_API.what
         assert load(**SERVER_API, app_store_rate_per_second="20").limits_of(1).app_store_rate_per_second == 20

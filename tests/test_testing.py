@@ -101,7 +101,6 @@ def test_a_long_poll_gets_what_comes_meanwhile(
 
 
 def test_calls_fail_as_often_as_ordered(queues: FakeQueues) -> None:
-    """Failed calls do nothing; the one after them works; ``count`` has them all."""
     queues.fail("send", QueueUnavailable("500"), times=2)
     queues.fail("send", QueueUnavailable("503"))
     for status in ("500", "500", "503"):
@@ -118,7 +117,6 @@ def test_calls_fail_as_often_as_ordered(queues: FakeQueues) -> None:
 
 @pytest.mark.parametrize("carried_out", [False, True])
 def test_entries_fail_alone(queues: FakeQueues, carried_out: bool) -> None:
-    """The picked entries are answered with the failure, in their place; done or not, as ordered."""
     failure = EntryFailure("InternalError", "", sender_fault=False)
     queues.fail_entries("send", befalls=lambda message: message.body == "b", failure=failure, carried_out=carried_out)
     assert queues.send("q", send("a", "b", "c")) == [None, failure, None]
@@ -127,7 +125,6 @@ def test_entries_fail_alone(queues: FakeQueues, carried_out: bool) -> None:
 
 @pytest.mark.parametrize("after", [False, True])
 def test_held_calls_stand_still(queues: FakeQueues, threads: ThreadPoolExecutor, after: bool) -> None:
-    """A hold stops a call before it does anything, or after; released, it lets that and later ones pass."""
     with (queues.hold_answer if after else queues.hold)("send") as hold:
         call = threads.submit(queues.send, "q", send("body"))
         hold.wait_for_call()
@@ -140,7 +137,6 @@ def test_held_calls_stand_still(queues: FakeQueues, threads: ThreadPoolExecutor,
 
 
 def test_a_corrupt_delivery_has_another_md5(queues: FakeQueues) -> None:
-    """Only that copy is corrupt; the message is fine at its redelivery."""
     queues.put("q", "body")
     queues.corrupt_next()
     assert receive(queues, visibility=0) == ["bod"]
@@ -148,7 +144,6 @@ def test_a_corrupt_delivery_has_another_md5(queues: FakeQueues) -> None:
 
 
 def test_events_tell_what_was_carried_out(queues: FakeQueues) -> None:
-    """In order, with the message and the seconds; what failed is not there."""
     message_id = queues.put("q", "body")
     (message,) = queues.receive("q", max_messages=1, wait_seconds=0, visibility_timeout_seconds=30)
     queues.change_visibility("q", [(message.receipt_handle, 60)])
@@ -166,7 +161,6 @@ def test_events_tell_what_was_carried_out(queues: FakeQueues) -> None:
 
 
 def test_a_script_is_followed(clock: ManualClock) -> None:
-    """Each answer once, exceptions raised, the last one for ever; requests are counted by endpoint."""
     store = FakeAppStore()
     receipt = receipt_data_of("r")
     store.script(receipt, {"status": 21005}, LedgerUnavailable("odd"), genuine("1"))
@@ -204,7 +198,6 @@ def test_settle_waits_for_every_hop(actors: ActorSystem) -> None:
 
 
 def test_advance_lets_actors_react_at_each_timer(clock: ManualClock) -> None:
-    """A timer that an actor sets because of a timer fires in its time, not at the end."""
     services = FakeServices(Settings(backend="aws", bundle_ids=("*",)), clock)
     with ActorSystem("test", clock) as actors:
         relay = actors.start(Relay)
@@ -228,7 +221,6 @@ def test_advance_notices_that_time_does_not_pass(
 
 
 def test_services_sell_signed_transactions() -> None:
-    """Whoever embeds this tests with them as with receipts: once each, and only what was signed."""
     services = FakeServices(Settings(backend="aws", bundle_ids=("com.example.game",)))
     signed = services.signed_data.sell("2000001", type="Non-Consumable")
     with services.start() as system:
@@ -246,7 +238,6 @@ def test_services_sell_signed_transactions() -> None:
 
 
 def test_services_know_transactions_by_their_ids() -> None:
-    """Where the settings say that app receipts are looked up; faults happen as in the other ports."""
     settings = Settings(
         backend="aws",
         bundle_ids=("com.example.game",),
@@ -278,7 +269,6 @@ def test_the_example_of_chaos_in_the_manual_runs(capsys: pytest.CaptureFixture[s
 
 
 def test_services_audit_themselves() -> None:
-    """Answered, dead-lettered and still to come: each is told from the queues; a foreign submission is a fault."""
     services = FakeServices(Settings(backend="aws", bundle_ids=("com.example.game",)))
     services.submit(services.app_store.sell("t-1"), 1, submission_id="honest")
     services.submit("bm8gcmVjZWlwdA==", 2, submission_id="forger")
@@ -299,7 +289,6 @@ class TestTheEndOfASystemOnFakes:
     def test_what_waits_for_a_clock_that_stands_still_is_not_waited_for(
         self, services: FakeServices, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It is handed back at once: nobody will move the clock while the system drains."""
         drains: list[float | None] = []
         drain = ReceiptSystem.drain
         monkeypatch.setattr(
