@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from receipt_actors.domain.limits import BATCH_REQUESTS
 from receipt_actors.domain.ports import BackgroundCalls, Ledger, Queues, ReceivedMessage, RoleTable
@@ -29,16 +29,9 @@ from receipt_actors.transport.loop import NetworkLoop
 
 if TYPE_CHECKING:
     from receipt_actors.aws import AwsCalls, AwsLedger, AwsNotifications, AwsQueues, AwsRoles
-    from receipt_actors.stores.apple.client.server_api_client import ServerApiClient
     from receipt_actors.telemetry.opentelemetry import OpenTelemetryExporter
     from receipt_actors.transport.curl import CurlTransport
 
-
-class _Closes(Protocol):
-    def close(self) -> None: ...
-
-
-Client = TypeVar("Client", bound=_Closes)
 
 MAX_RECEIVE_WAIT_SECONDS = 20  #: the longest long poll (SQS)
 
@@ -68,71 +61,62 @@ def open_backend(settings: Settings) -> Backend:
         ConfigurationError: the database cannot be used, or boto3 finds no region.
         UnavailableError: the database does not answer.
     """
+    # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
+    queue_connections = max(settings.all_consumers, settings.batchers * BATCH_REQUESTS)
+    requests = settings.effective_app_store_concurrency
+    transport: CurlTransport | None = None
+    background_calls: AwsCalls | None = None
+    server_api: ServerApi | None = None
+    trace_exporter: OpenTelemetryExporter | None = None
     with ExitStack() as stack:  # what is open already is closed again if the next can't be opened
-
-        def keep(client: Client) -> Client:
-            stack.callback(client.close)
-            return client
-
-        # Sends to each post queue and to dead-letter queues, deletes, visibility changes; or a receive for each.
-        queue_connections = max(settings.all_consumers, settings.batchers * BATCH_REQUESTS)
-        wait_seconds = settings.receive_wait_seconds
-        queues = keep(open_queues(settings, queue_connections, wait_seconds, changes_policies=True))
+        keep = stack.enter_context
+        queues = keep(
+            closing(open_queues(settings, queue_connections, settings.receive_wait_seconds, changes_policies=True))
+        )
         if settings.alerts_queue is not None and isinstance(queues, EmbeddedQueues):
             queues.create_queue(settings.alerts_queue)
-        ledger = keep(open_ledger(settings, max_connections=settings.ledger_concurrency))
-        requests = settings.effective_app_store_concurrency
-        transport: CurlTransport | None = None
-        background_calls: AwsCalls | None = None
+        ledger = keep(closing(open_ledger(settings, max_connections=settings.ledger_concurrency)))
         if settings.uses_curl:
             from receipt_actors.transport.curl import CurlTransport  # pycurl may be missing
 
-            transport = keep(CurlTransport(requests + 2 * queue_connections + settings.ledger_concurrency))
+            idle_connections = requests + 2 * queue_connections + settings.ledger_concurrency
+            transport = keep(closing(CurlTransport(idle_connections)))
             if not isinstance(queues, EmbeddedQueues) and not isinstance(ledger, EmbeddedLedger):
                 from receipt_actors.aws import AwsCalls
 
                 if queues.may_transfer and ledger.may_transfer:
-                    background_calls = keep(AwsCalls(transport))
-        signed_data = keep(open_signed_data_calls(settings))
-        server_api: ServerApiClient | None = None
+                    background_calls = keep(closing(AwsCalls(transport)))
+        signed_data = keep(closing(open_signed_data_calls(settings)))
         if settings.uses_server_api:
-            server_api = keep(open_server_api(settings, max_connections=requests, curl=transport))
-        app_store = keep(open_app_store(settings, max_connections=requests, curl=transport))
-        trace_exporter = _open_exporter(settings)
-        if trace_exporter is not None:
-            keep(trace_exporter)
-        roles = None if settings.is_alone else keep(open_roles(settings))
-        interrupt_receives = queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None
-        rng = random.Random()  # nosec B311 # jitter of waits
+            server_api = keep(closing(open_server_api(settings, max_connections=requests, curl=transport)))
+        app_store = keep(closing(open_app_store(settings, max_connections=requests, curl=transport)))
+        if settings.traces != "none":
+            from receipt_actors.telemetry.opentelemetry import open_exporter  # an extra, and a large library
+
+            trace_exporter = open_exporter(metadata.version("receipt-actors"))
+            if trace_exporter is not None:
+                keep(closing(trace_exporter))
+        roles = None if settings.is_alone else keep(closing(open_roles(settings)))
         loops = [loop for loop in (transport, signed_data) if isinstance(loop, NetworkLoop)]
 
         def run_on(scheduler: Scheduler) -> None:
             for loop in loops:
                 loop.run_on(scheduler)
 
-        close = stack.pop_all().close
         return Backend(
             queues,
             ledger,
             app_store,
-            interrupt_receives,
-            close,
-            rng,
-            background_calls,
-            run_on,
-            signed_data,
-            server_api,
-            trace_exporter,
-            roles,
+            interrupt_receives=queues.interrupt if isinstance(queues, EmbeddedQueues) else lambda: None,
+            close=stack.pop_all().close,
+            rng=random.Random(),  # nosec B311 # jitter of waits
+            background_calls=background_calls,
+            run_on=run_on,
+            signed_data=signed_data,
+            server_api=server_api,
+            trace_exporter=trace_exporter,
+            roles=roles,
         )
-
-
-def _open_exporter(settings: Settings) -> OpenTelemetryExporter | None:
-    if settings.traces == "none":
-        return None
-    from receipt_actors.telemetry.opentelemetry import open_exporter  # an extra, and a large library
-
-    return open_exporter(metadata.version("receipt-actors"))
 
 
 def open_queues(

@@ -124,7 +124,6 @@ def test_what_was_not_asked_beyond_goes_back_at_once(queues: FakeQueues) -> None
 
 
 def test_a_loop_that_raises_does_not_acknowledge() -> None:
-    """Its answer comes again after a minute; the others at once."""
     clock = ManualClock()
     queues = FakeQueues(clock)
     queues.create_queue(OUT)

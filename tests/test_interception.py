@@ -103,7 +103,6 @@ def test_rates_that_are_no_probabilities_are_refused() -> None:
 
 @pytest.mark.parametrize(("after", "arrived"), [(False, 1), (True, 2)])
 def test_a_crash_point_dies_at_its_step(services: FakeServices, after: bool, arrived: int) -> None:
-
     class Died(Exception):
         pass
 

@@ -71,7 +71,6 @@ class TestPolicy:
         assert by_name.token_of(42) == "7c411b5e-9d3f-50b5-9c28-62096e41c4ed"  # `uuidgen --sha1 -n @dns -N 42`
 
     def test_a_name_takes_a_namespace(self) -> None:
-        """Without one nobody's token could be told; where tokens say nothing none is needed."""
         (told,) = faults(app_account_token="match")
         assert told.startswith("app_account_token_rule: found nothing, expected the UUID")
         assert told.endswith("or integer")

@@ -65,7 +65,7 @@ _DIVISIBLE = frozenset(
 
 
 class AwsQueues:
-    """``Queues`` on SQS; any thread may call the methods. ``GetQueueUrl`` is called once for each queue.
+    """``Queues`` on SQS; any thread may call the methods.
 
     Error answers are ``QueueRefused`` if the queue does not exist or may not be used, else ``QueueUnavailable``; so is
     trouble with the connection and the credentials.
@@ -81,9 +81,9 @@ class AwsQueues:
     ) -> None:
         """Build the clients; no request is made.
 
-        ``max_connections``, the number of threads that call at once, are kept for receives, and as many for everything
-        else. ``longest_wait_seconds`` bounds the long polls, hence how long a dead connection goes unnoticed. Raises
-        ``ConfigurationError`` if boto3 finds no region or cannot use its settings.
+        ``max_connections`` are kept for receives, and as many for everything else. ``longest_wait_seconds`` bounds the
+        long polls, hence how long a dead connection goes unnoticed. Raises ``ConfigurationError`` if boto3 finds no
+        region or cannot use its settings.
         """
         self._longest_wait_seconds = longest_wait_seconds
         self._client = build_client(session, "sqs", read_timeout_seconds, max_connections)
@@ -161,21 +161,7 @@ class AwsQueues:
         """Send; in halves if SQS refuses the whole batch (a queue may have a smaller limit than 1 MiB)."""
         if not messages:
             return []
-        entries: list[dict[str, Any]] = [
-            {
-                "Id": str(index),
-                "MessageBody": message.body,
-                "MessageAttributes": {
-                    name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items()
-                },
-                **(
-                    {}
-                    if message.group_id is None
-                    else {"MessageGroupId": message.group_id, "MessageDeduplicationId": message.deduplication_id}
-                ),
-            }
-            for index, message in enumerate(messages)
-        ]
+        entries = [{"Id": str(index), **_entry(message)} for index, message in enumerate(messages)]
         try:
             answer = yield from self._call(queue, self._client, "send_message_batch", Entries=entries)
         except _BatchRefused as refusal:
@@ -243,23 +229,28 @@ class _BatchRefused(Exception):
         self.failure = failure
 
 
+def _entry(message: OutgoingMessage) -> dict[str, Any]:
+    attributes = {name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items()}
+    entry = {"MessageBody": message.body, "MessageAttributes": attributes}
+    if message.group_id is None:
+        return entry
+    return {**entry, "MessageGroupId": message.group_id, "MessageDeduplicationId": message.deduplication_id}
+
+
 def _results(answer: Mapping[str, Any], count: int) -> list[EntryFailure | None]:
     """Return one value an entry: failed if the answer says so, or does not mention the entry."""
-    results: list[EntryFailure | None] = [
-        EntryFailure("NotConfirmed", "the answer does not mention this entry", False) for _ in range(count)
-    ]
-    for entry in optional_member(answer, "Successful", list) or ():
-        _put(results, entry, None)
-    for entry in optional_member(answer, "Failed", list) or ():
-        code, detail = optional_member(entry, "Code", str) or "", told(optional_member(entry, "Message", str) or "")
-        _put(results, entry, EntryFailure(code, detail, entry.get("SenderFault") is True))
-    return results
-
-
-def _put(results: list[EntryFailure | None], entry: object, result: EntryFailure | None) -> None:
-    entry_id = optional_member(entry, "Id", str) or ""
-    if entry_id.isdecimal() and int(entry_id) < len(results):
-        results[int(entry_id)] = result
+    missing = EntryFailure("NotConfirmed", "the answer does not mention this entry", False)
+    results: dict[str | None, EntryFailure | None] = {str(index): missing for index in range(count)}
+    for kind in ("Successful", "Failed"):
+        for entry in optional_member(answer, kind, list) or ():
+            entry_id = optional_member(entry, "Id", str)
+            if entry_id not in results:
+                continue
+            results[entry_id] = None
+            if kind == "Failed":
+                code, words = (optional_member(entry, name, str) or "" for name in ("Code", "Message"))
+                results[entry_id] = EntryFailure(code, told(words), entry.get("SenderFault") is True)
+    return list(results.values())
 
 
 def _received_message(message: object) -> ReceivedMessage:

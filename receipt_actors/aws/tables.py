@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -48,7 +48,7 @@ from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailab
 logger = logging.getLogger(__name__)
 
 CHECKED_KEY = "receipt-actors-check"  #: read by ``check``, never written
-ANSWER_SHARE = 0.25  #: of a lease, for the answer to one call, so that there is time to try again
+ANSWER_SHARE = 0.25  #: part of a lease that one call may take, so that there is time to try again
 EXPIRES_AT = "ExpiresAt"  #: the attribute that time to live is to be switched on for: a UNIX time, whole seconds
 _REVERSAL = "refund-reversed/"  # before the transaction id; no notificationUUID of Apple's begins so
 
@@ -84,11 +84,10 @@ class Conflict(Exception):
 
 
 class AwsTable:
-    """The DynamoDB table ``table``; any thread may call the methods.
+    """A DynamoDB table; any thread may call the methods, ``max_connections`` threads at once.
 
-    Every error answer but a failed condition is ``LedgerUnavailable``; so is trouble with the connection or the
-    credentials. The constructor makes no request. It raises ``ConfigurationError`` if boto3 finds no region or cannot
-    use its settings. ``max_connections`` is the number of threads that call at once.
+    Error answers but failed conditions, and trouble with connection or credentials, are ``LedgerUnavailable``. The
+    constructor makes no request. It raises ``ConfigurationError`` if boto3 has no region or cannot use its settings.
     """
 
     key: str  #: the table's hash key, a string; it has no range key
@@ -109,23 +108,17 @@ class AwsTable:
 
     @blocking
     def check(self) -> Calls[None]:
-        """See whether the table can be read.
-
-        Raises ``LedgerRefused`` for a fault of the settings, with what to do, and ``LedgerUnavailable``.
-        """
         try:
             yield from self._get(CHECKED_KEY)
         except LedgerUnavailable as error:
             cause = error.__cause__
-            if isinstance(cause, ClientError) and self._wish(cause):
+            if isinstance(cause, ClientError) and self._wish(cause):  # a fault of the settings
                 raise LedgerRefused(self._table, str(error)) from cause
             raise
 
-    def _get(self, value: str) -> Calls[Mapping[str, Any] | None]:
+    def _get(self, value: str) -> Calls[Any]:
         """Read the attributes of an item consistently; None: there is none."""
-        answer = yield from self._call("get_item", Key={self.key: {"S": value}}, ConsistentRead=True)
-        item: Mapping[str, Any] | None = answer.get("Item")
-        return item
+        return (yield from self._call("get_item", Key={self.key: {"S": value}}, ConsistentRead=True)).get("Item")
 
     def _write(self, operation: str, **parameters: object) -> Calls[Any]:
         """Make a conditional write. Raises ``Conflict``."""
@@ -134,8 +127,7 @@ class AwsTable:
         except LedgerUnavailable as error:
             cause = error.__cause__
             if isinstance(cause, ClientError) and error_code(cause) == "ConditionalCheckFailedException":
-                item: Any = cause.response.get("Item")
-                raise Conflict(item) from cause
+                raise Conflict(cause.response.get("Item")) from cause  # type: ignore[arg-type]
             raise
 
     def _call(self, operation: str, **parameters: object) -> Calls[Any]:
@@ -158,10 +150,6 @@ class AwsLedger(AwsTable):
     """``Ledger``. Needs ``dynamodb:PutItem`` and ``dynamodb:GetItem`` on the table, ``PartiQLInsert`` for batches.
 
     Refunds need ``UpdateItem``, their reversals ``DeleteItem``; the check uses ``DescribeTimeToLive``.
-
-    A batch of claims is one PartiQL ``INSERT`` per claim: the only batch of DynamoDB with conditions, here that no item
-    exists yet. It saves round trips, not capacity. A batch only confirms claims; ownership is decided by single reads,
-    because a batch need not return the existing item.
 
     A refund updates the attributes of its mark and never replaces an item. If the transaction is unclaimed, the update
     creates an item with the key and the mark only: the tombstone, which refuses every claim and is deleted only as long
@@ -186,19 +174,17 @@ class AwsLedger(AwsTable):
 
     @blocking
     def claim_all(self, items: Sequence[LedgerItem]) -> Calls[Sequence[ClaimOutcome]]:
+        # One PartiQL ``INSERT`` a claim: DynamoDB's only batch with conditions, here that no item exists yet. It saves
+        # round trips, not capacity. It need not return the item in the way, so single reads decide about ownership.
         check_claims(items)
         if not items:
             return []
+        statements = [
+            {"Statement": _insert(self._table, tuple(attributes)), "Parameters": list(attributes.values())}
+            for attributes in map(_to_attributes, items)
+        ]
         try:
-            answer = yield from call(
-                LedgerUnavailable,
-                self._client,
-                "batch_execute_statement",
-                Statements=[
-                    {"Statement": _insert(self._table, tuple(attributes)), "Parameters": list(attributes.values())}
-                    for attributes in map(_to_attributes, items)
-                ],
-            )
+            answer = yield from call(LedgerUnavailable, self._client, "batch_execute_statement", Statements=statements)
         except ClientError as error:
             if error_code(error) in _BATCHES_REFUSED:
                 raise BatchesRefused(self._table, describe(error)) from error
@@ -224,24 +210,23 @@ class AwsLedger(AwsTable):
         revocation_type: str | None = None,
         revocation_percentage: int | None = None,
     ) -> Calls[Standing]:
-        revocation: dict[str, Any] = {}
-        if revocation_type is not None:
-            revocation[_REVOCATION_TYPE] = {"S": revocation_type}
-        if revocation_percentage is not None:
-            revocation[_REVOCATION_PERCENTAGE] = {"N": repr(revocation_percentage)}
-        is_later = f"attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} < :at"
-        is_more = f"{_REFUNDED_AT} = :at AND {_REVOCATION_PERCENTAGE} < :percentage"  # a missing one is the whole
+        mark = {_REFUNDED_AT: refunded_at_seconds, _REVOCATION_TYPE: revocation_type}
+        mark[_REVOCATION_PERCENTAGE] = revocation_percentage
+        given = {name: _typed(value) for name, value in mark.items() if value is not None}
+        changes = f"SET {', '.join(f'{name} = :{name}' for name in given)}"
+        missing = [name for name in mark if name not in given]
+        is_later = f"attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} < :{_REFUNDED_AT}"
+        is_more = f"{_REFUNDED_AT} = :{_REFUNDED_AT} AND {_REVOCATION_PERCENTAGE} < :percentage"  # none is the whole
         percentage = WHOLE_PERCENTAGE if revocation_percentage is None else revocation_percentage
         try:
             answer = yield from self._write(
                 "update_item",
                 Key={KEY: {"S": transaction_id}},
-                UpdateExpression=_mark_update(revocation.keys()),
+                UpdateExpression=f"{changes} REMOVE {', '.join(missing)}" if missing else changes,
                 ConditionExpression=f"{is_later} OR ({is_more})",
                 ExpressionAttributeValues={
-                    ":at": {"N": repr(refunded_at_seconds)},
-                    ":percentage": {"N": repr(percentage)},
-                    **{f":{name}": value for name, value in revocation.items()},
+                    ":percentage": _typed(percentage),
+                    **{f":{name}": value for name, value in given.items()},
                 },
                 ReturnValues="ALL_NEW",
             )
@@ -253,9 +238,23 @@ class AwsLedger(AwsTable):
     def unmark_refunded(self, transaction_id: str, reversed_at_seconds: float) -> Calls[Standing | None]:
         # One ``UpdateItem`` for a claim, and one ``DeleteItem`` more for a tombstone.
         an_attribute = "SubmissionId"  # which tells a claim from a tombstone
+        key, values = {KEY: {"S": transaction_id}}, {":reversed_at": _typed(reversed_at_seconds)}
+        is_no_later = f"{_REFUNDED_AT} <= :reversed_at"
         for _ in range(_UNMARK_ATTEMPTS):
             try:
-                return (yield from self._remove_mark(transaction_id, an_attribute, reversed_at_seconds))
+                answer = yield from self._write(
+                    "update_item",
+                    Key=key,
+                    UpdateExpression=f"REMOVE {_REFUNDED_AT}, {_REVOCATION_TYPE}, {_REVOCATION_PERCENTAGE}",
+                    ConditionExpression="attribute_exists(#an_attribute)"
+                    f" AND (attribute_not_exists({_REFUNDED_AT}) OR {is_no_later})",
+                    ExpressionAttributeNames={"#an_attribute": an_attribute},
+                    ExpressionAttributeValues=values,
+                    ReturnValues="ALL_NEW",
+                )
+                if isinstance(standing := _updated(answer), Tombstone):
+                    raise LedgerUnavailable("UpdateItem: a garbled answer: the mark was removed, and is there")
+                return standing
             except Conflict as conflict:
                 old = conflict.item
             if not old:
@@ -273,31 +272,14 @@ class AwsLedger(AwsTable):
                 # Unless it has become a claim: another reversal may have deleted the tombstone before that.
                 yield from self._write(
                     "delete_item",
-                    Key={KEY: {"S": transaction_id}},
-                    ConditionExpression=f"{_REFUNDED_AT} <= :reversed_at AND attribute_not_exists(SubmissionId)",
-                    ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
+                    Key=key,
+                    ConditionExpression=f"{is_no_later} AND attribute_not_exists(SubmissionId)",
+                    ExpressionAttributeValues=values,
                 )
+                return None
             except Conflict:
-                continue
-            return None
+                pass
         raise LedgerUnavailable("UpdateItem: the item changes each time that it is looked at")
-
-    def _remove_mark(self, transaction_id: str, an_attribute: str, reversed_at_seconds: float) -> Calls[LedgerItem]:
-        """Remove the mark of an item that has this attribute."""
-        is_no_later = f"(attribute_not_exists({_REFUNDED_AT}) OR {_REFUNDED_AT} <= :reversed_at)"
-        answer = yield from self._write(
-            "update_item",
-            Key={KEY: {"S": transaction_id}},
-            UpdateExpression=f"REMOVE {_REFUNDED_AT}, {_REVOCATION_TYPE}, {_REVOCATION_PERCENTAGE}",
-            ConditionExpression=f"attribute_exists(#an_attribute) AND {is_no_later}",
-            ExpressionAttributeNames={"#an_attribute": an_attribute},
-            ExpressionAttributeValues={":reversed_at": {"N": repr(reversed_at_seconds)}},
-            ReturnValues="ALL_NEW",
-        )
-        standing = _updated(answer)
-        if isinstance(standing, Tombstone):
-            raise LedgerUnavailable("UpdateItem: a garbled answer: the mark was removed, and is there")
-        return standing
 
     def _in_the_way(self, conflict: Conflict, transaction_id: str) -> Calls[Standing]:
         """Return what stands there; an emulator may not send it along."""
@@ -308,7 +290,7 @@ class AwsLedger(AwsTable):
 
     @blocking
     def check(self) -> Calls[None]:
-        """Refuse a table that deletes claims, too. If that cannot be seen, a warning says so."""
+        """Refuse a table that deletes claims, too. If that cannot be seen, log a warning."""
         yield from AwsTable.check.calls(self)  # type: ignore[attr-defined]
         try:
             answer = yield from self._call("describe_time_to_live")
@@ -350,28 +332,21 @@ def _outcome(entry: Mapping[str, Any], table: str) -> ClaimOutcome:
     if error is None:
         # An entry that names neither the table nor an error is in doubt. A single claim puts it, or finds it put.
         return None if entry.get("TableName") == table else TAKEN
-    code, message = (
-        (str(error.get(name, "")) for name in ("Code", "Message")) if isinstance(error, Mapping) else ("", "")
-    )
+    error = error if isinstance(error, Mapping) else {}
+    code = str(error.get("Code", ""))
     if code == "DuplicateItem":
         return TAKEN
-    return EntryFailure(code, told(message), sender_fault=code == "ValidationError")
+    return EntryFailure(code, told(error.get("Message", "")), sender_fault=code == "ValidationError")
 
 
-def _to_attributes(item: LedgerItem) -> dict[str, Any]:
-    """Return the item as DynamoDB keeps it: texts as S, numbers as N, UNIX times in seconds, no None."""
-    return {
-        name: {"S": str(value)} if isinstance(value, str) else {"N": repr(value)}
-        for field, name in _NAMES.items()
-        if (value := getattr(item, field)) is not None
-    }
+def _typed(value: object) -> dict[str, str]:
+    """Return a value as DynamoDB has it: texts as S, numbers and UNIX times in seconds as N."""
+    return {"S": str(value)} if isinstance(value, str) else {"N": repr(value)}
 
 
-def _mark_update(given: Collection[str]) -> str:
-    """Write the update that sets a mark with its given attributes and removes the others."""
-    missing = [name for name in (_REVOCATION_TYPE, _REVOCATION_PERCENTAGE) if name not in given]
-    changes = f"SET {', '.join([f'{_REFUNDED_AT} = :at', *(f'{name} = :{name}' for name in given)])}"
-    return f"{changes} REMOVE {', '.join(missing)}" if missing else changes
+def _to_attributes(item: LedgerItem) -> dict[str, dict[str, str]]:
+    values = ((name, getattr(item, field)) for field, name in _NAMES.items())
+    return {name: _typed(value) for name, value in values if value is not None}
 
 
 def _updated(answer: Mapping[str, Any]) -> Standing:
@@ -413,20 +388,16 @@ def _standing(attributes: Mapping[str, Any]) -> Standing:
     )
 
 
-def _value(attributes: Mapping[str, Any], name: str, type_: str) -> str | None:
+def _text(attributes: Mapping[str, Any], name: str, type_: str = "S") -> str | None:
     """Return the attribute's value of a type (``S`` or ``N``, both of which travel as strings), or None."""
     attribute = attributes.get(name)
     value = attribute.get(type_) if isinstance(attribute, Mapping) else None
     return value if isinstance(value, str) else None
 
 
-def _text(attributes: Mapping[str, Any], name: str) -> str | None:
-    return _value(attributes, name, "S")
-
-
 def _number(attributes: Mapping[str, Any], name: str) -> Decimal | None:
     try:
-        number = Decimal(_value(attributes, name, "N") or "NaN")
+        number = Decimal(_text(attributes, name, "N") or "NaN")
     except InvalidOperation:
         return None
     # DynamoDB knows neither NaN nor Infinity nor more digits; an emulator may, and int() would fail or take too long.
@@ -458,7 +429,7 @@ class AwsNotifications(AwsTable):
 
     @blocking
     def record_reversal(self, transaction_id: str, reversed_at_seconds: float, now_seconds: float) -> Calls[None]:
-        reversed_at = {"N": repr(reversed_at_seconds)}
+        reversed_at = _typed(reversed_at_seconds)
         item = {self.key: {"S": _REVERSAL + transaction_id}, "ReversedAt": reversed_at, **_lifetime(now_seconds)}
         with suppress(Conflict):  # a later one is there
             yield from self._write(
@@ -482,7 +453,7 @@ class AwsNotifications(AwsTable):
 
 
 def _lifetime(now_seconds: float) -> dict[str, Any]:
-    return {"RecordedAt": {"N": repr(now_seconds)}, EXPIRES_AT: {"N": str(round(now_seconds + REMEMBERED_SECONDS))}}
+    return {"RecordedAt": _typed(now_seconds), EXPIRES_AT: _typed(round(now_seconds + REMEMBERED_SECONDS))}
 
 
 class AwsRoles(AwsTable):
@@ -501,14 +472,12 @@ class AwsRoles(AwsTable):
 
     @blocking
     def write(self, group: str, record: RoleRecord, before: int | None = None) -> Calls[RoleRecord | None]:
-        item = {self.key: {"S": group}, "Version": {"N": str(record.version)}, "Content": {"S": record.content}}
+        item = {self.key: {"S": group}, "Version": _typed(record.version), "Content": {"S": record.content}}
         before = record.version - 1 if before is None else before
         condition: dict[str, Any] = {"ConditionExpression": f"attribute_not_exists({self.key})"}
         if before > 0:
-            condition = {
-                "ConditionExpression": "Version = :before",
-                "ExpressionAttributeValues": {":before": {"N": str(before)}},
-            }
+            values = {":before": _typed(before)}
+            condition = {"ConditionExpression": "Version = :before", "ExpressionAttributeValues": values}
         try:
             yield from self._write("put_item", Item=item, **condition)
         except Conflict as conflict:

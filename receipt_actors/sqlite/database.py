@@ -1,11 +1,8 @@
 """The SQLite file under the embedded queues and tables: connection settings, schema, transactions, errors.
 
-What is committed survives ``kill -9`` and, if the disk keeps its word, a power cut: ``synchronous`` is FULL, so every
-commit waits for the disk. That costs 0.13 ms a commit on a virtual SSD against 0.02 ms for NORMAL, which may forget the
-last commits in a power cut; a claim is money, and queues commit once a batch of ten.
-
-Threads of one process take turns at a gate (``gate``) instead of polling SQLite's file lock. Between processes that
-lock decides, with ``BEGIN IMMEDIATE`` and a busy time-out, so that a writer waits instead of failing.
+What is committed survives ``kill -9`` and, if the disk keeps its word, a power cut. Threads of one process take turns
+at a gate (``gate``). Between processes SQLite's file lock decides, with a busy time-out, so that a writer waits instead
+of failing.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from receipt_actors.errors import ConfigurationError, UnavailableError
 from receipt_actors.sqlite.gate import Gate
 
 APPLICATION_ID = 0x52634163  #: ``PRAGMA application_id`` of our files: "RcAc"
-SCHEMA_VERSION = 4  #: ``PRAGMA user_version``
 BUSY_TIMEOUT_SECONDS = 5.0  #: how long another process may hold the file before we call it unavailable
 LOCK_POLL_SECONDS = 0.001  #: how often we try for the lock that another process holds
 MAX_CHECKED_BYTES = 2**30  #: the largest file that a start checks for damage, which takes a second
@@ -123,24 +119,17 @@ _QUANTITIES = """
     ALTER TABLE tombstones ADD COLUMN revocation_percentage INTEGER;
 """
 
-#: The script that turns a file of a version into one of the next.
-_MIGRATIONS = {1: _REFUNDS, 2: _ROLES_AND_FIFO, 3: _QUANTITIES}
+#: The scripts that turn a file of each version into one of the next, from an empty file on.
+_SCRIPTS = (_SCHEMA, _REFUNDS, _ROLES_AND_FIFO, _QUANTITIES)
+SCHEMA_VERSION = len(_SCRIPTS)  #: ``PRAGMA user_version``
 
 #: Primary result codes that may pass, perhaps by an operator's hand; any other is a bug of ours.
-_UNAVAILABLE_CODES = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_READONLY,
-    }
+_NOT_WRITABLE_CODES = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
+_UNAVAILABLE_CODES = (
+    *_NOT_WRITABLE_CODES,
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL),
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM),
 )
-_NOT_WRITABLE_CODES = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
 
 _gates: WeakValueDictionary[str, Gate] = WeakValueDictionary()
 _gates_lock = threading.Lock()
@@ -197,15 +186,12 @@ class Database:
                 )
             try:
                 yield self._connection
-            except sqlite3.Error as error:
+            except (sqlite3.Error, TypeError, ValueError) as error:
                 if _primary_code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                     raise _damaged(self._path, self._unavailable, str(error)) from error
                 if _primary_code(error) in _UNAVAILABLE_CODES:
                     raise self._unavailable(_describe(self._path, error)) from error
-                self._raise_if_damaged("integrity_check", error)
-                raise
-            except (TypeError, ValueError) as error:  # a row that is not what was written; or a bug of ours
-                self._raise_if_damaged("integrity_check", error)
+                self._raise_if_damaged("integrity_check", error)  # a row that is not what was written; or a bug of ours
                 raise
 
     def check(self) -> None:
@@ -241,12 +227,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _gate(path: Path) -> Gate:
-    key = os.path.realpath(path)
     with _gates_lock:
-        gate = _gates.get(key)
-        if gate is None:
-            gate = _gates[key] = Gate()
-        return gate
+        return _gates.setdefault(os.path.realpath(path), Gate())
 
 
 def _open(path: Path, unavailable: type[UnavailableError]) -> sqlite3.Connection:
@@ -255,7 +237,14 @@ def _open(path: Path, unavailable: type[UnavailableError]) -> sqlite3.Connection
     if path.is_dir():
         raise _fault(path, "it is a directory", "set `database` to the path of a file")
     try:
-        return _connect(path)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        with ExitStack() as closed_on_error:
+            closed_on_error.callback(connection.close)
+            _prepare(path, connection)
+            closed_on_error.pop_all()
+        return connection
     except sqlite3.Error as error:
         code = _primary_code(error)
         if code == sqlite3.SQLITE_NOTADB:
@@ -271,18 +260,9 @@ def _open(path: Path, unavailable: type[UnavailableError]) -> sqlite3.Connection
         raise
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
-    )
-    with ExitStack() as closed_on_error:
-        closed_on_error.callback(connection.close)
-        _prepare(path, connection)
-        closed_on_error.pop_all()
-    return connection
-
-
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    # Every commit waits for the disk. That costs 0.13 ms a commit on a virtual SSD against 0.02 ms for NORMAL, which
+    # may forget the last commits in a power cut. A claim is money, and queues commit once a batch of ten.
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
     _begin(connection)
@@ -290,31 +270,23 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute(query).fetchone()[0]
         for query in ("PRAGMA application_id", "PRAGMA user_version", "SELECT COUNT(*) FROM sqlite_master")
     )
-    if application_id == 0 and tables == 0:
-        _run(connection, _SCHEMA)
+    if application_id == 0 and tables == 0:  # a new file
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        version = 1
+        version = 0
     elif application_id != APPLICATION_ID:
         raise _fault(path, "it is a database of another program", "set `database` to a path of its own")
-    if version != SCHEMA_VERSION:
-        _migrate(path, connection, version)
-    connection.execute("COMMIT")
-    _use_write_ahead_log(path, connection)
-
-
-def _migrate(path: Path, connection: sqlite3.Connection, version: int) -> None:
-    """Bring the schema up to date within the open transaction, so that another process sees all of it or nothing."""
-    if not 1 <= version < SCHEMA_VERSION:
+    elif not 1 <= version <= SCHEMA_VERSION:
         found = f"its schema has version {version}, this program knows version {SCHEMA_VERSION}"
         raise _fault(path, found, "run the version of receipt_actors that wrote it, or set `database` to a new path")
-    for older in range(version, SCHEMA_VERSION):
-        _run(connection, _MIGRATIONS[older])
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-
-def _run(connection: sqlite3.Connection, script: str) -> None:
-    for statement in script.split(";"):  # ``executescript`` would commit first
-        connection.execute(statement)
+    if version < SCHEMA_VERSION:  # within the open transaction: another process sees all of it or nothing
+        for statement in ";".join(_SCRIPTS[version:]).split(";"):  # ``executescript`` would commit first
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
+    # SQLite answers BUSY here without waiting if others open the file meanwhile.
+    mode = _execute_when_free(connection, "PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise _fault(path, f"no write-ahead log there (journal mode {mode!r})", "use a file on a local disk")
 
 
 def _begin(connection: sqlite3.Connection) -> None:
@@ -328,13 +300,6 @@ def _begin(connection: sqlite3.Connection) -> None:
         _execute_when_free(connection, "BEGIN IMMEDIATE")
     finally:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000:.0f}")
-
-
-def _use_write_ahead_log(path: Path, connection: sqlite3.Connection) -> None:
-    # SQLite answers BUSY here without waiting if others open the file meanwhile.
-    mode = _execute_when_free(connection, "PRAGMA journal_mode = WAL").fetchone()[0]
-    if mode != "wal":
-        raise _fault(path, f"no write-ahead log there (journal mode {mode!r})", "use a file on a local disk")
 
 
 def _execute_when_free(connection: sqlite3.Connection, statement: str) -> sqlite3.Cursor:
@@ -360,11 +325,11 @@ def _damaged(path: Path, unavailable: type[UnavailableError], finding: str) -> U
     )
 
 
-def _describe(path: Path, error: sqlite3.Error) -> str:
-    return f"database {path}: {error} ({error.sqlite_errorname})"
+def _describe(path: Path, error: Exception) -> str:
+    return f"database {path}: {error} ({getattr(error, 'sqlite_errorname', type(error).__name__)})"
 
 
-def _primary_code(error: sqlite3.Error) -> int | None:
+def _primary_code(error: Exception) -> int | None:
     """Return the low byte of SQLite's extended result code; None for an error of Python's own module."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF

@@ -16,9 +16,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from receipt_actors.domain import sqs_rules
 from receipt_actors.domain.ports import (
@@ -41,13 +40,31 @@ _NEXT_VISIBLE_OF_EACH = """
 """
 #: Row and receipt; a row's number may be used again, its receipt never is.
 _RECEIPT_HANDLE = re.compile(r"(?P<row>[0-9]{1,18})\.(?P<receipt>[0-9a-f]{32})")
-_INVALID_RECEIPT_HANDLE = EntryFailure(
-    sqs_rules.INVALID_RECEIPT_HANDLE, "not a receipt handle of these queues", sender_fault=True
+_INVALID_RECEIPT_HANDLE = EntryFailure(sqs_rules.INVALID_RECEIPT_HANDLE, "not a receipt handle of these queues", True)
+#: What ``_message`` reads.
+_MESSAGE = (
+    "message_id, body, body_md5, attributes, receive_count, sent_at_seconds, NULL, group_id"
+    " FROM messages JOIN contents USING (row_id)"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Queue:
+#: The next messages of a standard queue.
+_NEXT = """
+    SELECT row_id, receive_count FROM messages
+    WHERE queue_id = :queue AND visible_at_seconds <= :now ORDER BY visible_at_seconds LIMIT :limit
+"""
+#: The next messages of a FIFO queue, in order: a new row has the greatest number. A hidden message blocks its group.
+_NEXT_IN_ORDER = """
+    SELECT row_id, receive_count FROM messages AS next INDEXED BY messages_in_order
+    WHERE queue_id = :queue AND group_id IS NOT NULL AND visible_at_seconds <= :now AND NOT EXISTS (
+        SELECT 1 FROM messages AS hidden INDEXED BY messages_of_groups
+        WHERE hidden.queue_id = :queue AND hidden.group_id = next.group_id AND hidden.group_id IS NOT NULL
+        AND hidden.visible_at_seconds > :now
+    ) ORDER BY row_id LIMIT :limit
+"""
+
+
+class _Queue(NamedTuple):
     queue_id: int
     dead_letter_queue_id: int | None
     max_receive_count: int | None
@@ -95,14 +112,15 @@ class EmbeddedQueues:
             faults.append(f"max_receive_count {max_receive_count}: expected 1 to {MAX_RECEIVE_COUNT}")
         if faults:
             raise ConfigurationError(faults)
+        create = "INSERT OR IGNORE INTO queues (name) VALUES (?)"
         with self._database.transaction() as connection:
             kept = set() if changes_policies else {name for (name,) in connection.execute("SELECT name FROM queues")}
             for name, dead_letter_queue in dead_letter_queues.items():
                 if name in kept:
                     continue
-                names = [name] if dead_letter_queue is None else [name, dead_letter_queue]
-                connection.executemany("INSERT OR IGNORE INTO queues (name) VALUES (?)", [(each,) for each in names])
+                connection.execute(create, (name,))
                 if dead_letter_queue is not None:
+                    connection.execute(create, (dead_letter_queue,))
                     connection.execute(
                         "UPDATE queues SET max_receive_count = ?, dead_letter_queue_id ="
                         " (SELECT queue_id FROM queues WHERE name = ?) WHERE name = ?",
@@ -183,9 +201,9 @@ class EmbeddedQueues:
         return results
 
     def dead_letter_queue(self, queue: str) -> str | None:
+        select = "SELECT name FROM queues WHERE queue_id = ?"
         with self._database.connection() as connection:
-            dead_letter_queue_id = _find(connection, queue).dead_letter_queue_id
-            row = connection.execute("SELECT name FROM queues WHERE queue_id = ?", (dead_letter_queue_id,)).fetchone()
+            row = connection.execute(select, (_find(connection, queue).dead_letter_queue_id,)).fetchone()
             return row[0] if row else None
 
     def approximate_number_of_messages(self, queue: str) -> int:
@@ -231,7 +249,7 @@ class EmbeddedQueues:
             queue_id = _find(connection, queue).queue_id
             after = -math.inf
             if is_fifo(queue):  # a visible message may be blocked by a hidden one
-                if _next_in_order(connection, queue_id, 1, now):
+                if _next(connection, queue, queue_id, 1, now):
                     return now
                 after = now
             next_visible_at: float | None = connection.execute(
@@ -243,20 +261,17 @@ class EmbeddedQueues:
     def _take(self, name: str, max_messages: int, now: float, visibility_timeout_seconds: int) -> list[ReceivedMessage]:
         with self._database.transaction() as connection:
             queue = _find(connection, name)
-            next_messages = _next_in_order if is_fifo(name) else _next_visible
-            rows = next_messages(connection, queue.queue_id, max_messages, now)
+            rows = _next(connection, name, queue.queue_id, max_messages, now)
             received = []
-            moved = False
             for row_id, receive_count in rows:
                 if queue.max_receive_count is not None and receive_count >= queue.max_receive_count:
                     connection.execute(
                         "UPDATE messages SET queue_id = ?, visible_at_seconds = ?, receipt = NULL WHERE row_id = ?",
                         (queue.dead_letter_queue_id, now, row_id),
                     )
-                    moved = True
                 else:
                     received.append(_receive(connection, row_id, now, visibility_timeout_seconds))
-        if moved:
+        if len(received) < len(rows):
             with self._database.gate:
                 self._database.gate.tell_all()  # also threads that wait for the dead-letter queue
         return received
@@ -282,29 +297,10 @@ def _find(connection: sqlite3.Connection, name: str) -> _Queue:
     return _Queue(*row)
 
 
-def _next_visible(
-    connection: sqlite3.Connection, queue_id: int, max_messages: int, now: float
-) -> Sequence[tuple[int, int]]:
-    """Return row and receive count of the next messages of a standard queue."""
-    return connection.execute(
-        "SELECT row_id, receive_count FROM messages WHERE queue_id = ? AND visible_at_seconds <= ?"
-        " ORDER BY visible_at_seconds LIMIT ?",
-        (queue_id, now, max_messages),
-    ).fetchall()
-
-
-def _next_in_order(
-    connection: sqlite3.Connection, queue_id: int, max_messages: int, now: float
-) -> Sequence[tuple[int, int]]:
-    """Return the same of a FIFO queue. A new row has the greatest number."""
-    return connection.execute(
-        "SELECT row_id, receive_count FROM messages AS next INDEXED BY messages_in_order"
-        " WHERE queue_id = :queue AND group_id IS NOT NULL AND visible_at_seconds <= :now AND NOT EXISTS ("
-        "SELECT 1 FROM messages AS hidden INDEXED BY messages_of_groups WHERE hidden.queue_id = :queue"
-        " AND hidden.group_id = next.group_id AND hidden.group_id IS NOT NULL AND hidden.visible_at_seconds > :now)"
-        " ORDER BY row_id LIMIT :limit",
-        {"queue": queue_id, "now": now, "limit": max_messages},
-    ).fetchall()
+def _next(connection: sqlite3.Connection, name: str, queue_id: int, limit: int, now: float) -> list[tuple[int, int]]:
+    """Return row and receive count of the next messages that can be received."""
+    parameters = {"queue": queue_id, "now": now, "limit": limit}
+    return connection.execute(_NEXT_IN_ORDER if is_fifo(name) else _NEXT, parameters).fetchall()
 
 
 def _is_new(connection: sqlite3.Connection, queue_id: int, deduplication_id: str | None, now: float) -> bool:
@@ -340,8 +336,7 @@ def look(path: Path, queue: str) -> Iterator[ReceivedMessage]:
             # A page at a time: while a statement reads, SQLite's write-ahead log only grows.
             with database.connection() as connection:
                 rows = connection.execute(
-                    "SELECT row_id, message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes"
-                    " FROM messages JOIN contents USING (row_id)"
+                    f"SELECT row_id, {_MESSAGE}"  # nosec B608 # a constant
                     " WHERE queue_id = ? AND visible_at_seconds <= ? AND row_id > ? ORDER BY row_id LIMIT 100",
                     (_find(connection, queue).queue_id, time.time(), last_row_id),
                 ).fetchall()
@@ -360,26 +355,13 @@ def _receive(
         " visible_at_seconds = ? WHERE row_id = ?",
         (receipt, now, now + visibility_timeout_seconds, row_id),
     )
-    row = connection.execute(
-        "SELECT message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes"
-        " FROM messages JOIN contents USING (row_id) WHERE row_id = ?",
-        (row_id,),
-    ).fetchone()
-    return _message(row, receipt_handle=f"{row_id}.{receipt}")
+    row = connection.execute(f"SELECT {_MESSAGE} WHERE row_id = ?", (row_id,)).fetchone()  # nosec B608 # a constant
+    return _message(row, f"{row_id}.{receipt}")
 
 
 def _message(row: Sequence[Any], receipt_handle: str) -> ReceivedMessage:
-    message_id, sent_at_seconds, receive_count, group_id, body, body_md5, attributes = row
-    return ReceivedMessage(
-        message_id=message_id,
-        receipt_handle=receipt_handle,
-        body=body,
-        body_md5=body_md5,
-        attributes=json.loads(attributes),
-        approximate_receive_count=receive_count,
-        sent_at_seconds=sent_at_seconds,
-        group_id=group_id,
-    )
+    message_id, body, body_md5, attributes, *rest = row
+    return ReceivedMessage(message_id, receipt_handle, body, body_md5, json.loads(attributes), *rest)
 
 
 def _delete(connection: sqlite3.Connection, queue_id: int, receipt_handle: str) -> EntryFailure | None:

@@ -218,7 +218,6 @@ def test_trouble_is_unavailable(fake: FakeAws, queues: AwsQueues, ledger: AwsLed
 def test_an_answer_that_is_not_of_aws_is_told_as_such(
     fake: FakeAws, queues: AwsQueues, ledger: AwsLedger, status: int, body: bytes, is_unknown: bool, excerpt: str
 ) -> None:
-    """With its status, or how it begins: whoever reads the log has to find out who is in the way."""
     calls: dict[str, Callable[[], object]] = {
         "SendMessageBatch": lambda: queues.send("Q", [OutgoingMessage("a")]),
         "PutItem": lambda: ledger.claim(ITEM),
@@ -302,7 +301,6 @@ def test_the_region_is_read_from_either_variable(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException", "QueueDoesNotExist", "KmsAccessDenied"])
 def test_a_queue_that_may_not_be_used_is_refused(fake: FakeAws, queues: AwsQueues, code: str) -> None:
-    """Only an operator helps, so it is refused and not retried; once he has, the next call finds the queue afresh."""
     for operation, call in QUEUE_CALLS.items():
         fake.answer(operation, error(code))
         with pytest.raises(QueueRefused, match=code):
@@ -327,7 +325,6 @@ def sent(request: Mapping[str, Any]) -> Reply:
 
 
 def test_a_name_becomes_a_url_once_and_by_sqs_alone(fake: FakeAws, queues: AwsQueues) -> None:
-    """SQS is asked for the URL of a name, once; what is no name is never sent anywhere."""
     fake.answer("SendMessageBatch", sent)
     for _ in range(3):
         assert queues.send(QUEUE, [OutgoingMessage("a")]) == [None]
@@ -340,8 +337,6 @@ def test_a_name_becomes_a_url_once_and_by_sqs_alone(fake: FakeAws, queues: AwsQu
 
 
 def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queues: AwsQueues) -> None:
-    """200 confirms nothing by itself: failed entries keep their code and fault, those left out may be tried again."""
-
     def answer(request: dict[str, Any]) -> Reply:
         confirmed = [{"Id": "0", "MD5OfMessageBody": md5(request["Entries"][0])}, {"Id": "3", "MD5OfMessageBody": "0"}]
         failed = [
@@ -361,7 +356,6 @@ def test_a_send_reads_what_failed_and_what_is_not_mentioned(fake: FakeAws, queue
 
 
 def test_a_fifo_queue_is_sent_both_ids_and_asked_for_the_group(fake: FakeAws, queues: AwsQueues) -> None:
-    """A standard queue is neither: there a group says nothing of order, and an id would be refused."""
     fake.answer("SendMessageBatch", lambda request: sent(request))
     message = {"MessageId": "m", "ReceiptHandle": "h", "Body": "x", "MD5OfBody": "0", "Attributes": {}}
     fake.answer("ReceiveMessage", Reply({"Messages": [message | {"Attributes": {"MessageGroupId": "7"}}]}))
@@ -410,7 +404,6 @@ def test_a_batch_refused_as_a_whole_is_sent_in_parts(fake: FakeAws, queues: AwsQ
 
 
 def test_a_receive_asks_for_what_the_system_needs(fake: FakeAws, queues: AwsQueues) -> None:
-    """Counts, sent times and attributes do not come unasked; attributes are read as text, where they hold text."""
     trace = "Root=1-5759e988-bd862e3fe1be46a994272793"
     system = {"ApproximateReceiveCount": "3", "SentTimestamp": "1700000000125", "AWSTraceHeader": trace}
     attributes = {
@@ -515,7 +508,6 @@ NO_NUMBERS: list[object] = [
 
 
 def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger) -> None:
-    """What stands in for DynamoDB may answer what DynamoDB never would: it is not ours, or no answer."""
     for user_id in NO_NUMBERS:
         fake.answer("GetItem", Reply({"Item": {"TransactionId": {"S": "1"}, "UserId": user_id}}))
         try:
@@ -526,7 +518,6 @@ def test_a_number_that_is_none_is_nobodys_user(fake: FakeAws, ledger: AwsLedger)
 
 
 def test_a_quantity_that_is_none_is_unknown(fake: FakeAws, ledger: AwsLedger) -> None:
-    """Whoever wrote it: a game multiplies by what it is told."""
     for number in ("0", "-3", "2.5", "1E+20", "NaN"):
         item = {"TransactionId": {"S": "1"}, "Quantity": {"N": number}, "RevocationPercentage": {"N": "100001"}}
         fake.answer("GetItem", Reply({"Item": item}))
@@ -553,7 +544,6 @@ def test_a_reversal_frees_no_item_of_another_program(moto: Aws, foreign: dict[st
 
 
 def test_an_update_that_is_answered_without_its_item_is_not_done(fake: FakeAws, ledger: AwsLedger) -> None:
-    """What stands in for DynamoDB may leave it out: what stands there is unknown, so it has to be asked again."""
     for answer in ({}, {"Attributes": {}}, {"Attributes": []}, {"Attributes": {"UserId": {"N": "1"}}}):
         fake.answer("UpdateItem", Reply(answer))
         with pytest.raises(LedgerUnavailable):
@@ -561,7 +551,6 @@ def test_an_update_that_is_answered_without_its_item_is_not_done(fake: FakeAws, 
 
 
 def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
-    """Not every endpoint returns the old item: it is read consistently then, and compared like any other."""
     fake.answer("PutItem", Reply({}))
     assert ledger.claim(ITEM) is None
     fake.answer("PutItem", error("ConditionalCheckFailedException"))
@@ -577,7 +566,6 @@ def test_the_item_in_the_way_is_read_where_the_answer_lacks_it(fake: FakeAws, le
 
 
 def test_a_later_mark_is_read_where_the_answer_lacks_it(fake: FakeAws, ledger: AwsLedger) -> None:
-    """The update that would have put the clock back fails, and says of what; else that is read consistently."""
     marked = {"TransactionId": {"S": "1"}, "RefundedAt": {"N": "7"}}
     for is_told in (True, False):
         fake.answer("UpdateItem", error("ConditionalCheckFailedException", **({"Item": marked} if is_told else {})))
@@ -599,7 +587,6 @@ ADAPTERS: list[Callable[[str, boto3.Session], AwsTable]] = [
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=["ledger", "notifications", "roles"])
 def test_a_wrong_table_is_refused(moto: Aws, adapter: Callable[[str, boto3.Session], AwsTable]) -> None:
-    """The check says what to do; later the table is unavailable, never a verdict."""
     right = adapter("nowhere", moto.session)
     for keys, wish in (
         ((), f"create the table, or set `{right.setting}`"),
@@ -680,7 +667,6 @@ TTL_UNKNOWN = {
 def test_a_time_to_live_that_cannot_be_seen_keeps_nobody_from_starting(
     fake: FakeAws, ledger: AwsLedger, reply: Reply, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line says so, and which permission it takes: a role of before may lack it."""
     fake.answer("GetItem", Reply({}))
     fake.answer("DescribeTimeToLive", reply)
     ledger.check()
@@ -705,7 +691,6 @@ def failed(code: str) -> dict[str, Any]:
 
 
 def test_a_batch_is_one_insert_each_with_every_value_as_a_parameter(fake: FakeAws, ledger: AwsLedger) -> None:
-    """No value is ever part of a statement's text; together they are what a single claim puts."""
     items = [ITEM, replace(ITEM, transaction_id="'?", product_id=None)]
     fake.answer("PutItem", Reply({}))
     fake.answer("BatchExecuteStatement", Reply({"Responses": [PUT, PUT]}))
@@ -721,7 +706,6 @@ def test_a_batch_is_one_insert_each_with_every_value_as_a_parameter(fake: FakeAw
 
 
 def test_each_claim_of_a_batch_fares_by_itself(fake: FakeAws, ledger: AwsLedger) -> None:
-    """What a duplicate is, a single claim decides; trouble may pass; what is not valid never will."""
     answers = [
         PUT,
         failed("DuplicateItem"),
@@ -754,7 +738,6 @@ def test_a_batch_that_is_answered_in_the_wrong_shape_is_unavailable(fake: FakeAw
 
 
 def test_batches_that_are_refused_are_told_as_such(fake: FakeAws, ledger: AwsLedger) -> None:
-    """No permission, no PartiQL, or another dialect, said as a whole or entry by entry: single claims are left."""
     for code in ("AccessDeniedException", "UnknownOperationException", "ValidationException"):
         fake.answer("BatchExecuteStatement", error(code))
         with pytest.raises(BatchesRefused, match=f"'claims'.*{code}"):

@@ -135,7 +135,6 @@ def test_a_server_that_nobody_vouches_for_is_told_nothing(
 def test_a_bundle_of_the_environment_or_the_profile_is_used(
     secured: Wire, certificate: Path, begun: Caller, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
 ) -> None:
-    """All that botocore knows; the connection is kept."""
     if source == "profile":
         config = tmp_path / "config"
         config.write_text(f"[profile office]\nregion = eu-west-1\nca_bundle = {certificate}\n")
@@ -174,7 +173,6 @@ def answer_as_aws(asked: Asked) -> bytes:
 def test_requests_are_those_that_boto3_would_make(
     serve: Callable[..., Wire], calls: AwsCalls, session: boto3.Session
 ) -> None:
-    """Every call in both styles: the same request, and signed; and the second of its kind is no other."""
     server = serve(answer_as_aws)
     Caller(None).call_everything(session)
     theirs = list(server.asked)
@@ -256,7 +254,6 @@ ERRORS = {
 def test_an_error_is_read_as_boto3_reads_it(
     serve: Callable[..., Wire], calls: AwsCalls, session: boto3.Session, error: tuple[int, object, Mapping[str, str]]
 ) -> None:
-    """Code and message: what is decided by them is the same in both call styles."""
     status, content, headers = error
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
@@ -278,7 +275,6 @@ def test_an_error_is_read_as_boto3_reads_it(
 def test_what_is_not_plain_is_boto3s_business(
     serve: Callable[..., Wire], caller: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    """Every call works that way, too. A proxy is asked with a whole URL; it may be the server itself."""
     server = serve(answer_as_aws)
     if reason == "a path":
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"{server.url}/emulator")
@@ -297,7 +293,6 @@ def test_what_is_not_plain_is_boto3s_business(
 def test_with_another_botocore_boto3_makes_the_calls(
     serve: Callable[..., Wire], begun: Caller, session: boto3.Session, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    """An upgrade may change what is not promised: it is logged, for it costs CPU time, and all works."""
     server = serve(answer_as_aws)
     monkeypatch.setattr(requests, "_SCHEME", "AWS5")
     begun.claim(session)
@@ -397,7 +392,6 @@ def begin_receive(calls: AwsCalls, queues: AwsQueues, visibility: int, done: Cal
 def test_calls_under_way_end_with_the_transport(
     serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls
 ) -> None:
-    """Each by its own kind of unavailable; so does what is begun later. Closing twice is fine."""
     asked_both = threading.Semaphore(0)
     release = threading.Event()
 
@@ -439,7 +433,6 @@ def test_a_bug_of_the_transport_loses_no_call(
 
 
 def test_other_peoples_methods_are_called_on_a_thread(calls: AwsCalls) -> None:
-    """Whoever wraps the adapters gets the calls; one that blocks holds up nobody."""
     outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     release = threading.Event()
     calls.begin(release.wait, (PATIENCE_SECONDS,), {}, outcomes.put)
@@ -454,7 +447,6 @@ def test_other_peoples_methods_are_called_on_a_thread(calls: AwsCalls) -> None:
 def test_a_renewal_of_credentials_holds_up_nobody(
     serve: Callable[..., Wire], session: boto3.Session, calls: AwsCalls
 ) -> None:
-    """It may take as long as it likes: calls with other credentials go on."""
     serve(answer_as_aws)
     outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
     renewing, go_on = threading.Event(), threading.Event()

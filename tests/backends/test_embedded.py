@@ -76,7 +76,6 @@ def claim_of(transaction_id: str, submission_id: str = "s") -> LedgerItem:
 def test_a_clock_that_is_set_back_hides_nothing(
     queues: EmbeddedQueues, database: Path, clock: ManualClock, is_restarted: bool
 ) -> None:
-    """What was sent can be received at once, what is in flight comes back as late as ever; after a restart, too."""
     queues.send(QUEUE, [OutgoingMessage("in flight")])
     receive(queues)
     queues.send(QUEUE, [OutgoingMessage("new")])
@@ -127,7 +126,6 @@ def test_a_send_and_a_hand_back_wake_a_long_poll(queues: EmbeddedQueues, pool: T
 def test_the_end_of_a_visibility_wakes_a_long_poll(
     queues: EmbeddedQueues, pool: ThreadPoolExecutor, clock: ManualClock
 ) -> None:
-    """A message whose visibility timeout ends meanwhile ends the wait, though nobody does anything."""
     queues.send(QUEUE, [OutgoingMessage("x")])
     receive(queues)
     poll = long_poll(pool, queues)
@@ -187,7 +185,6 @@ def start_child(database: Path, program: str, name: str = "child") -> subprocess
 
 
 def test_two_processes_share_the_claims(database: Path) -> None:
-    """Three processes open a new file at once and claim the same transactions: each is won exactly once."""
     program = """
 ledger = EmbeddedLedger(database)
 print(*(number for number in range(200) if ledger.claim(claim_of(str(number), name)) is None))
@@ -207,7 +204,6 @@ print(*(number for number in range(200) if ledger.claim(claim_of(str(number), na
 
 
 def test_whoever_waits_notices_what_another_process_does_to_its_queue(database: Path, pool: ThreadPoolExecutor) -> None:
-    """Each of several long polls: a message that is sent, one that is handed back, one that its group waited for."""
     queues = EmbeddedQueues(database)
     queues.create_queues({"Sent": None, "HandedBack": None, "Group.fifo": None, "Empty": None})
     queues.send("HandedBack", [OutgoingMessage("handed back")])
@@ -279,7 +275,6 @@ def test_a_commit_waits_for_the_disk(database: Path) -> None:
 
 
 def test_a_file_held_by_another_is_unavailable(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever holds the write lock too long makes the file unavailable, not broken: it works again afterwards."""
     monkeypatch.setattr("receipt_actors.sqlite.database.BUSY_TIMEOUT_SECONDS", 0.05)
     queues, ledger = EmbeddedQueues(database), EmbeddedLedger(database)
     queues.create_queue(QUEUE)
@@ -300,8 +295,6 @@ def test_a_file_held_by_another_is_unavailable(database: Path, monkeypatch: pyte
 def test_an_interrupt_as_a_transaction_begins_leaves_none_open(
     queues: EmbeddedQueues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C at that moment: what a command does before it ends meets no transaction of before."""
-
     def interrupted(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         raise KeyboardInterrupt
@@ -357,7 +350,6 @@ def test_a_corrupt_file_is_unavailable(database: Path) -> None:
 
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_a_file_that_is_deleted_while_it_is_used_is_unavailable(database: Path, is_replaced: bool) -> None:
-    """Nothing is confirmed that would be gone with this process; once the file is back in its place all is well."""
     with closing(EmbeddedQueues(database)) as queues, closing(EmbeddedLedger(database)) as ledger:
         queues.create_queue(QUEUE)
         queues.send(QUEUE, [OutgoingMessage("x")])
@@ -374,7 +366,6 @@ def test_a_file_that_is_deleted_while_it_is_used_is_unavailable(database: Path, 
 
 
 def test_a_closed_adapter_is_unavailable(database: Path) -> None:
-    """A call that comes after ``close``, while a system drains, is an ordinary failure; closing twice is fine."""
     queues, ledger = EmbeddedQueues(database), EmbeddedLedger(database)
     for adapter in (queues, ledger, queues, ledger):
         adapter.close()
@@ -428,7 +419,6 @@ def fifo(queues: EmbeddedQueues) -> str:
 
 
 def test_a_repetition_after_five_minutes_is_a_message(queues: EmbeddedQueues, clock: ManualClock, fifo: str) -> None:
-    """As with SQS; and what has been forgotten takes no room."""
     message = OutgoingMessage("x", {}, "a", "id")
     for seconds, count in ((0, 1), (299, 1), (1, 2), (299, 2)):
         clock.advance(seconds)
@@ -442,7 +432,6 @@ def test_a_repetition_after_five_minutes_is_a_message(queues: EmbeddedQueues, cl
 def test_a_long_poll_does_not_spin_on_a_blocked_group(
     queues: EmbeddedQueues, clock: ManualClock, fifo: str, pool: ThreadPoolExecutor
 ) -> None:
-    """What is visible there can't be received: it waits for what is hidden."""
     queues.send(fifo, [OutgoingMessage("a1", {}, "a", "1"), OutgoingMessage("a2", {}, "a", "2")])
     (first,) = queues.receive(fifo, max_messages=1, wait_seconds=0, visibility_timeout_seconds=30)
     looks = 0
@@ -496,7 +485,6 @@ def test_an_old_file_goes_on_to_be_used(old_database: Path) -> None:
 
 
 def test_many_may_open_an_old_file_at_once(old_database: Path, pool: ThreadPoolExecutor) -> None:
-    """One of them brings it up to date, so that version and tables are those of a new file; the others find it so."""
     opened = list(pool.map(EmbeddedLedger, [old_database] * 8))
     for ledger in opened:
         assert ledger.get("1000000046178817") is not None
@@ -508,7 +496,6 @@ def test_many_may_open_an_old_file_at_once(old_database: Path, pool: ThreadPoolE
 
 
 def test_an_old_file_that_cannot_be_brought_up_to_date_stays_as_it_is(old_database: Path) -> None:
-    """All or nothing: here a table of that name is in the way."""
     with closing(sqlite3.connect(old_database)) as connection:
         connection.execute("CREATE TABLE refund_reversals (surprise TEXT)")
     before = schema_of(old_database)
@@ -518,7 +505,6 @@ def test_an_old_file_that_cannot_be_brought_up_to_date_stays_as_it_is(old_databa
 
 
 def test_a_schema_that_never_was_is_refused(old_database: Path) -> None:
-    """Version 0 with our mark, a negative one, and one of a newer program: the refusal names it."""
     for version in (0, -1, 99):
         with closing(sqlite3.connect(old_database)) as connection:
             connection.execute(f"PRAGMA user_version = {version}")
@@ -552,7 +538,6 @@ except ConfigurationError as error:
 
 
 def test_several_queues_are_created_together_or_not_at_all(queues: EmbeddedQueues) -> None:
-    """Each with its dead-letter queue; all faults are told."""
     with pytest.raises(ConfigurationError) as caught:
         queues.create_queues({"A": "A", "B": None, "C D": None})
     assert [fault.partition(":")[0] for fault in caught.value.faults] == ["queue 'A'", "queue 'C D'"]
@@ -565,7 +550,6 @@ def test_several_queues_are_created_together_or_not_at_all(queues: EmbeddedQueue
 def test_creating_a_queue_again_keeps_its_messages_and_changes_its_policy_where_that_is_wanted(
     queues: EmbeddedQueues, clock: ManualClock
 ) -> None:
-    """What is new gets its own policy, also where another queue's dead letters go to it."""
     queues.send(QUEUE, [OutgoingMessage("x")])
     queues.create_queue(QUEUE)
     assert queues.dead_letter_queue(QUEUE) == "DeadLetters"
@@ -609,7 +593,6 @@ def test_a_queue_that_cannot_be_is_refused(
 @given(bodies=st.lists(st.text(st.characters(), max_size=8), min_size=1, max_size=10))
 @settings(max_examples=100, deadline=None)
 def test_any_text_is_kept_as_it_is_or_refused(tmp_path_factory: pytest.TempPathFactory, bodies: list[str]) -> None:
-    """Whatever the characters, a body arrives as it was sent or is refused to its sender; none is changed or lost."""
     with closing(EmbeddedQueues(tmp_path_factory.getbasetemp() / "any_text.db")) as queues:
         queues.create_queue(QUEUE)
         failures = queues.send(QUEUE, [OutgoingMessage(body) for body in bodies])

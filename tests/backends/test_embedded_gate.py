@@ -54,7 +54,6 @@ def waiters() -> Iterator[Waiters]:
 
 
 def test_a_change_wakes_those_who_wait_for_that_queue(waiters: Waiters) -> None:
-    """All of them, and nobody else. A wait is also over after its time."""
     assert [waiters.wait(queue, 0.01).result(PATIENCE_SECONDS) for queue in "ab"] == [None, None]
     first, second, other = waiters.wait("a"), waiters.wait("a"), waiters.wait("b")
     waiters.tell("a", "nobody waits for this one")
@@ -67,7 +66,6 @@ def test_a_change_wakes_those_who_wait_for_that_queue(waiters: Waiters) -> None:
 
 @pytest.mark.parametrize("leaving", [("a",), ("a", "b"), ("b", "a")])
 def test_there_is_always_a_lookout(waiters: Waiters, leaving: tuple[str, ...]) -> None:
-    """When it has what it waited for another one looks; also where its successor leaves at the same moment."""
     looks = threading.Event()
     for queue in ("a", "b"):
         waiters.wait(queue)
@@ -99,8 +97,6 @@ def test_somebody_looks_however_often_the_lookouts_are_told(waiters: Waiters) ->
 
 
 def test_what_the_lookout_meets_everybody_meets(waiters: Waiters) -> None:
-    """It is raised where it looks; the others are woken, and find out for themselves."""
-
     class Gone(Exception):
         pass
 

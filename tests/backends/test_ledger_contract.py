@@ -53,7 +53,6 @@ def together(*actions: Callable[[], object]) -> list[Any]:
 
 
 def test_a_claim_is_made_once(ledger: Ledger) -> None:
-    """The first claim is put; another, and its own repetition, get the whole item that stands there."""
     ledger.check()
     assert ledger.get(ITEM.transaction_id) is None
     assert ledger.claim(ITEM) is None
@@ -90,7 +89,6 @@ def test_transactions_do_not_stand_in_each_others_way(ledger: Ledger) -> None:
 
 
 def test_one_of_many_threads_wins(ledger: Ledger) -> None:
-    """Sixteen threads claim the same transaction at once: one is told None, the others are told who won."""
     rivals = [replace(ITEM, submission_id=f"submission-{number}", user_id=number) for number in range(16)]
     answers = together(*(partial(ledger.claim, rival) for rival in rivals))
     (winner,) = [rival for rival, answer in zip(rivals, answers, strict=True) if answer is None]
@@ -99,7 +97,6 @@ def test_one_of_many_threads_wins(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("is_refunded", [False, True])
 def test_what_stands_says_where_an_ok_belongs(ledger: Ledger, is_refunded: bool) -> None:
-    """By which way the first submission came, a refund or not: claims and look-ups of every ledger end in one rule."""
     ledger.claim(ITEM)
     if is_refunded:
         ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
@@ -134,7 +131,6 @@ def test_a_refund_marks_the_claim_and_nothing_else(ledger: Ledger) -> None:
 
 
 def test_the_latest_mark_stays(ledger: Ledger) -> None:
-    """Marking again with an earlier time, or the same, changes nothing; of a claim as of a tombstone."""
     ledger.claim(ITEM)
     ledger.mark_refunded(ITEM.transaction_id, 2.0)
     ledger.mark_refunded("unclaimed", 2.0)
@@ -210,7 +206,6 @@ def test_a_refund_before_its_claim_leaves_a_tombstone(ledger: Ledger) -> None:
 
 
 def test_a_reversal_takes_the_mark_back(ledger: Ledger) -> None:
-    """The claim is its owner's as before; again, or without a mark, it changes nothing; a new refund may follow."""
     ledger.claim(ITEM)
     assert ledger.unmark_refunded(ITEM.transaction_id, LATER) == ITEM
     ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
@@ -233,7 +228,6 @@ def test_a_reversal_takes_the_tombstone_back(ledger: Ledger) -> None:
 
 
 def test_a_reversal_leaves_the_mark_of_a_later_refund(ledger: Ledger) -> None:
-    """Apple's notifications come in any order; so does a tombstone's. What stands is told."""
     ledger.claim(ITEM)
     ledger.mark_refunded(ITEM.transaction_id, REFUNDED_AT)
     marked = replace(ITEM, refunded_at_seconds=REFUNDED_AT)
@@ -245,7 +239,6 @@ def test_a_reversal_leaves_the_mark_of_a_later_refund(ledger: Ledger) -> None:
 
 
 def test_strange_ids_are_refunded_like_others(ledger: Ledger) -> None:
-    """Of a claim and of none; ids that differ in a character are different transactions."""
     claimed = replace(ITEM, transaction_id="交易 🪙")
     ledger.claim(claimed)
     assert ledger.mark_refunded(claimed.transaction_id, 0.0) == replace(claimed, refunded_at_seconds=0.0)
@@ -266,7 +259,6 @@ def test_a_claim_and_its_refund_at_once_end_in_one_of_two_orders(ledger: Ledger)
 
 
 def test_a_claim_among_refunds_and_reversals_is_made_or_refused_as_it_is_told(ledger: Ledger) -> None:
-    """Whatever happens at the same time: who was told None has the claim, who was not has none."""
     for number in range(10):
         item = replace(ITEM, transaction_id=f"race-{number}")
         claimed, *_ = together(
@@ -291,7 +283,6 @@ def claims(*transaction_ids: str, of: LedgerItem = ITEM) -> list[LedgerItem]:
 
 
 def test_a_batch_puts_what_is_free_and_tells_what_is_taken(batching_ledger: Ledger) -> None:
-    """Each claim fares as it would alone, and is answered in its place; what stood in the way stays as it was."""
     (taken,) = claims("2", of=RIVAL)
     assert batching_ledger.claim(taken) is None
     items = claims("1", "2", "3")
@@ -313,7 +304,6 @@ def test_a_batch_writes_what_a_single_claim_writes(batching_ledger: Ledger) -> N
 
 
 def test_a_tombstone_stands_in_the_way_of_a_batch(batching_ledger: Ledger) -> None:
-    """Of its own transaction only; a single claim tells what it is."""
     batching_ledger.mark_refunded("2", 7.0)
     items = claims("1", "2", "3")
     assert list(batching_ledger.claim_all(items)) == [None, TAKEN, None]
@@ -346,7 +336,6 @@ def test_a_batch_has_up_to_25_claims_of_different_transactions(batching_ledger: 
 
 
 def test_one_of_many_batches_wins_each_claim(batching_ledger: Ledger) -> None:
-    """Eight threads claim the same ten transactions at once: each goes to one of them, whose item is the one there."""
     transaction_ids = [str(number) for number in range(10)]
     rivals = [replace(ITEM, submission_id=f"submission-{number}", user_id=number) for number in range(8)]
     batches = [claims(*transaction_ids, of=rival) for rival in rivals]
@@ -401,7 +390,6 @@ LOST = pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
 def test_a_claim_whose_answer_was_lost_is_found_to_be_made(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy, fault: str
 ) -> None:
-    """500, a closed connection or a time-out after the put: nothing is told of it, and the claim stands."""
     asked = hasty_ledger if fault in KEPT else far_ledger
     ask_in_vain(lambda: asked.claim(ITEM), proxy, "PutItem", fault)
     assert far_ledger.claim(RIVAL) == ITEM
@@ -423,7 +411,6 @@ def test_a_claim_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsP
 def test_a_put_that_arrives_late_takes_nothing_from_anybody(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy, is_claimed_meanwhile: bool
 ) -> None:
-    """Its client has given up. If another has claimed meanwhile, who came first keeps it; else it is a claim."""
     ask_in_vain(lambda: hasty_ledger.claim(ITEM), proxy, "PutItem", "late")
     assert (far_ledger.claim(RIVAL) if is_claimed_meanwhile else far_ledger.get(ITEM.transaction_id)) is None
     proxy.release()
@@ -435,7 +422,6 @@ def test_a_put_that_arrives_late_takes_nothing_from_anybody(
 def test_a_mark_whose_answer_was_lost_is_found_to_be_made(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy, fault: str
 ) -> None:
-    """Nothing is told of it; the mark stands, and is the same when it is made again."""
     far_ledger.claim(ITEM)
     asked = hasty_ledger if fault in KEPT else far_ledger
     ask_in_vain(lambda: asked.mark_refunded(ITEM.transaction_id, REFUNDED_AT), proxy, "UpdateItem", fault)
@@ -474,7 +460,6 @@ def test_a_deletion_that_arrives_late_deletes_no_claim(
 def test_a_batch_whose_answer_was_lost_is_found_to_be_made(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy, fault: str
 ) -> None:
-    """Nothing is told of any claim in it; each stands, and a single claim finds it."""
     items = claims("1", "2")
     asked = hasty_ledger if fault in KEPT else far_ledger
     ask_in_vain(lambda: asked.claim_all(items), proxy, "BatchExecuteStatement", fault)
@@ -491,7 +476,6 @@ def test_a_batch_that_was_refused_is_not_made(far_ledger: AwsLedger, proxy: AwsP
 def test_a_batch_that_arrives_late_takes_nothing_from_anybody(
     far_ledger: AwsLedger, hasty_ledger: AwsLedger, proxy: AwsProxy
 ) -> None:
-    """Its client has given up, and somebody else has claimed one of them meanwhile: who came first keeps it."""
     ours, theirs = claims("1", "2"), claims("1", of=RIVAL)
     ask_in_vain(lambda: hasty_ledger.claim_all(ours), proxy, "BatchExecuteStatement", "late")
     assert far_ledger.claim_all(theirs) == [None]

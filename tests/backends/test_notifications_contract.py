@@ -41,7 +41,6 @@ def notifications(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_was_recorded_is_known(notifications: Notifications) -> None:
-    """And nothing else is; recording it again changes nothing."""
     assert not notifications.is_known(UUID)
     notifications.record(UUID, NOW)
     notifications.record(UUID, NOW + 1)
@@ -51,7 +50,6 @@ def test_what_was_recorded_is_known(notifications: Notifications) -> None:
 
 
 def test_the_latest_reversal_is_what_counts(notifications: Notifications) -> None:
-    """In whatever order they come; each transaction has its own."""
     assert notifications.reversed_at_seconds("t-1") is None
     for reversed_at_seconds in (NOW, NOW + 60.5, NOW + 30):
         notifications.record_reversal("t-1", reversed_at_seconds, NOW)
@@ -71,7 +69,6 @@ def test_a_reversal_is_no_notification(notifications: Notifications) -> None:
 
 
 def test_items_expire_by_themselves(moto: Aws) -> None:
-    """DynamoDB is told when: long after Apple's last attempt, in whole seconds."""
     table = moto.create_table("NotificationUuid")
     with closing(AwsNotifications(table, moto.session)) as notifications:
         notifications.record(UUID, NOW)
@@ -83,7 +80,6 @@ def test_items_expire_by_themselves(moto: Aws) -> None:
 
 @pytest.mark.parametrize("reversal", [{}, {"ReversedAt": {"S": "soon"}}, {"ReversedAt": {"N": "1"}, "More": {"S": ""}}])
 def test_an_item_of_another_make_is_no_crash(moto: Aws, reversal: dict[str, Any]) -> None:
-    """Somebody else's item under the key of a reversal: read where it can be, else the table is unavailable."""
     table = moto.create_table("NotificationUuid")
     moto.dynamodb.put_item(TableName=table, Item={"NotificationUuid": {"S": "refund-reversed/t-1"}, **reversal})
     with closing(AwsNotifications(table, moto.session)) as notifications:
@@ -98,7 +94,6 @@ def test_an_item_of_another_make_is_no_crash(moto: Aws, reversal: dict[str, Any]
 
 
 def test_old_ones_go_when_something_is_added(database: Path) -> None:
-    """The file does not grow for ever; what Apple may still repeat stays."""
     with closing(EmbeddedNotifications(database)) as notifications:
         notifications.record("old", NOW)
         notifications.record_reversal("t-old", NOW, NOW)

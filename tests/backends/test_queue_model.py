@@ -94,7 +94,6 @@ def in_order(messages: Iterable[tuple[str | None, str]]) -> dict[str | None, Seq
 @pytest.mark.parametrize("suffix", ["", ".fifo"])
 @pytest.mark.parametrize("seed", range(8))
 def test_both_do_the_same(database: Path, clock: ManualClock, seed: int, suffix: str) -> None:
-    """Receives, redrive, groups, repetitions, old handles, limits of visibility: whatever the order of calls."""
     rng = random.Random(seed)
     with closing(EmbeddedQueues(database, clock)) as real:
         both = SideBySide(real, clock, rng, suffix)

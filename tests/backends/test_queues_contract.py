@@ -88,7 +88,6 @@ def test_full_batches_keep_every_entry(house: QueueHouse) -> None:
 
 
 def test_a_receive_takes_no_more_than_asked(house: QueueHouse) -> None:
-    """``max_messages`` is a bound: what it leaves stays to be received."""
     queue = house.create()
     assert receive(house.queues, queue) == []
     send(house.queues, queue, *"abcde")
@@ -101,7 +100,6 @@ def test_a_receive_takes_no_more_than_asked(house: QueueHouse) -> None:
 
 
 def test_a_received_message_is_hidden(house: QueueHouse) -> None:
-    """While its visibility timeout runs nobody else receives a message, and it does not count as receivable."""
     queue = house.create()
     send(house.queues, queue, "hidden")
     assert house.queues.approximate_number_of_messages(queue) == 1
@@ -111,7 +109,6 @@ def test_a_received_message_is_hidden(house: QueueHouse) -> None:
 
 
 def test_visibility_zero_hands_back(house: QueueHouse) -> None:
-    """A message handed back is received again: same id and sent time, a new receipt handle, a grown count."""
     queue = house.create()
     send(house.queues, queue, "again")
     (first,) = receive(house.queues, queue)
@@ -129,7 +126,6 @@ def test_visibility_zero_hands_back(house: QueueHouse) -> None:
 
 
 def test_deleting_twice_is_confirmed(house: QueueHouse) -> None:
-    """A delete that is repeated, since its answer was lost, is confirmed; so is one with an older receipt handle."""
     queue = house.create()
     send(house.queues, queue, "once")
     (first,) = receive(house.queues, queue, visibility=0)
@@ -184,7 +180,6 @@ NEVER_PASSING = [
 
 
 def test_a_message_that_will_never_pass_fails_alone(house: QueueHouse) -> None:
-    """What SQS does not take is the sender's fault; the entry beside it is sent all the same."""
     queue = house.create()
     for message in NEVER_PASSING:
         bad, good = house.queues.send(queue, [message, OutgoingMessage("fine")])
@@ -204,7 +199,6 @@ def test_a_message_of_exactly_one_mebibyte_passes(house: QueueHouse) -> None:
 
 
 def test_a_batch_that_is_too_large_may_be_tried_in_parts(house: QueueHouse) -> None:
-    """Over 1 MiB together, or more than ten: nothing is done, and it is not the entries' own fault."""
     queue = house.create()
     for batch in ([OutgoingMessage("x" * (MAX_BATCH_BYTES // 2 + 1))] * 2, [OutgoingMessage("x")] * 11):
         failures = house.queues.send(queue, batch)
@@ -248,7 +242,6 @@ def test_good_messages_behind_a_poisoned_one_are_received(house: QueueHouse) -> 
 
 
 def test_the_dead_letter_queue_is_named(house: QueueHouse) -> None:
-    """The redrive policy's queue by its name; None where there is no policy."""
     dead_letters = house.create()
     assert house.queues.dead_letter_queue(house.create(dead_letters)) == dead_letters
     assert house.queues.dead_letter_queue(dead_letters) is None
@@ -258,7 +251,6 @@ NO_QUEUES = ["nobody-made-this", "", "a b", "https://sqs.test/1/q", "arn:aws:sqs
 
 
 def test_a_queue_that_does_not_exist_is_refused(house: QueueHouse) -> None:
-    """Every operation says so, for good; what is no queue's name is never looked for."""
     queues = house.queues
     operations: list[Callable[[str], object]] = [
         partial(queues.receive, max_messages=1, wait_seconds=0, visibility_timeout_seconds=1),
@@ -275,7 +267,6 @@ def test_a_queue_that_does_not_exist_is_refused(house: QueueHouse) -> None:
 
 
 def test_a_long_poll_returns_what_is_there_at_once(house: QueueHouse) -> None:
-    """Waiting is for the first message only: a long poll does not wait for more."""
     queue = house.create()
     send(house.queues, queue, "here")
     with ThreadPoolExecutor(1) as pool:
@@ -300,7 +291,6 @@ def bodies(messages: Sequence[ReceivedMessage]) -> list[str]:
 
 
 def test_a_fifo_queue_tells_the_group_and_keeps_the_order(fifo_house: QueueHouse) -> None:
-    """One receive may bring several of a group, in order; a standard queue's messages have no group."""
     queue = fifo_house.create(fifo=True)
     send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"), *in_group("b", "b1"), *in_group("a", "a3"))
     messages = receive(fifo_house.queues, queue)
@@ -314,7 +304,6 @@ def test_a_fifo_queue_tells_the_group_and_keeps_the_order(fifo_house: QueueHouse
 
 
 def test_a_group_with_a_hidden_message_gives_nothing(fifo_house: QueueHouse) -> None:
-    """Not until it is deleted; other groups do not wait for it."""
     queue = fifo_house.create(fifo=True)
     send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))
     (first,) = receive(fifo_house.queues, queue, max_messages=1)
@@ -326,7 +315,6 @@ def test_a_group_with_a_hidden_message_gives_nothing(fifo_house: QueueHouse) -> 
 
 
 def test_one_that_is_hidden_keeps_back_those_that_were_handed_back_behind_it(fifo_house: QueueHouse) -> None:
-    """However visible they are: they come after it, in order."""
     queue = fifo_house.create(fifo=True)
     send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2", "a3"))
     first, second, third = receive(fifo_house.queues, queue)
@@ -338,7 +326,6 @@ def test_one_that_is_hidden_keeps_back_those_that_were_handed_back_behind_it(fif
 
 
 def test_one_that_is_hidden_keeps_back_those_before_it_too(fifo_house: QueueHouse) -> None:
-    """Hand-backs arrive in any order: a group is given when nothing of it is hidden any more."""
     queue = fifo_house.create(fifo=True)
     send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))
     first, second = receive(fifo_house.queues, queue)
@@ -349,7 +336,6 @@ def test_one_that_is_hidden_keeps_back_those_before_it_too(fifo_house: QueueHous
 
 
 def test_a_group_comes_back_when_its_visibility_timeouts_are_over(fifo_house: QueueHouse) -> None:
-    """Whoever received it has died: a long poll gets all of it again, in order."""
     if fifo_house.is_moto:
         pytest.skip("moto ends visibility timeouts one by one, and may give the second one before the first")
     queue = fifo_house.create(fifo=True)
@@ -400,7 +386,6 @@ def test_another_queue_knows_nothing_of_an_id(fifo_house: QueueHouse) -> None:
 
 
 def test_what_lacks_its_ids_fails_alone(fifo_house: QueueHouse) -> None:
-    """It is the sender's fault; so is an id for a queue that takes none."""
     fifo, standard = fifo_house.create(fifo=True), fifo_house.create()
     (good,) = in_group("a", "a1")
     for queue, bad, fine in ((fifo, OutgoingMessage("x"), good), (standard, good, OutgoingMessage("x"))):
@@ -411,7 +396,6 @@ def test_what_lacks_its_ids_fails_alone(fifo_house: QueueHouse) -> None:
 
 
 def test_the_redrive_policy_keeps_the_group(fifo_house: QueueHouse) -> None:
-    """What was received too often goes to the FIFO dead-letter queue; the next one of its group has its turn."""
     dead_letters = fifo_house.create(fifo=True)
     queue = fifo_house.create(dead_letters, 1, fifo=True)
     send_in_groups(fifo_house, queue, *in_group("a", "a1", "a2"))

@@ -70,7 +70,6 @@ def roles(opened: Open) -> RoleTable:
 
 
 def test_what_was_written_is_read(roles: RoleTable) -> None:
-    """Version after version, whatever the content; each group has its own record."""
     assert roles.read(GROUP) is None
     records = [RoleRecord(1, "first"), RoleRecord(2, "é 🪙 \0 \"'"), RoleRecord(3, "x" * 100_000)]
     for record in records:
@@ -82,7 +81,6 @@ def test_what_was_written_is_read(roles: RoleTable) -> None:
 
 
 def test_only_the_next_version_is_written(roles: RoleTable) -> None:
-    """What is refused changes nothing, and gets what stands in its way: one that came late, came twice, or hastes."""
     assert roles.write(GROUP, RoleRecord(2, "too early")) is None
     assert roles.read(GROUP) is None
     first, second = RoleRecord(1, "first"), RoleRecord(2, "second")
@@ -95,7 +93,6 @@ def test_only_the_next_version_is_written(roles: RoleTable) -> None:
 
 
 def test_a_version_may_take_the_place_of_an_older_one_or_of_nothing(roles: RoleTable) -> None:
-    """For what was lost is put back above all that is known; what else stands is left alone."""
     back, again = RoleRecord(41, "put back"), RoleRecord(57, "and again")
     assert roles.write(GROUP, back, 7) is None
     assert roles.read(GROUP) is None
@@ -106,7 +103,6 @@ def test_a_version_may_take_the_place_of_an_older_one_or_of_nothing(roles: RoleT
 
 
 def test_of_many_writers_one_wins_each_version(opened: Open) -> None:
-    """And all hear who it was: what nodes agree on rests on this alone."""
     tables = [opened() for _ in range(WRITERS)]
     with ThreadPoolExecutor(WRITERS) as pool:
         for version in range(1, 6):
@@ -135,7 +131,6 @@ def test_a_group_of_many_nodes_fits(roles: RoleTable) -> None:
 
 
 def test_a_table_that_is_made_anew_while_nodes_run_is_used(moto: Aws) -> None:
-    """Until then it is an outage, which says what to do; then nothing stands, and what was known can be put back."""
     table = moto.create_table("RoleGroup")
     with closing(AwsRoles(table, LEASE_SECONDS, moto.session)) as roles:
         roles.write(GROUP, RoleRecord(1, "first"))
@@ -159,7 +154,6 @@ def test_a_table_that_is_made_anew_while_nodes_run_is_used(moto: Aws) -> None:
     ],
 )
 def test_an_item_of_another_make_is_unavailable(moto: Aws, garbage: dict[str, Any]) -> None:
-    """Nobody writes over what somebody else has put there."""
     table = moto.create_table("RoleGroup")
     item = {"RoleGroup": {"S": GROUP}, **garbage}
     moto.dynamodb.put_item(TableName=table, Item=item)
@@ -209,7 +203,6 @@ def nodes(ministack_url: str, proxy: AwsProxy, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("fault", ["lost", "cut", "slow"])
 def test_a_write_whose_answer_was_lost_was_made(nodes: Nodes, fault: str) -> None:
-    """Within a fraction of the lease the writer knows that it does not know; it reads what stands."""
     nodes.write_in_vain(RoleRecord(1, "mine"), fault)
     assert nodes.far.read(GROUP) == RoleRecord(1, "mine")
 
@@ -225,7 +218,6 @@ def test_a_write_that_was_refused_was_not_made(nodes: Nodes, fault: str) -> None
 
 
 def test_a_write_that_arrives_late_is_refused(nodes: Nodes) -> None:
-    """Its writer has given up, and another one was faster: its version is not the next one any more."""
     nodes.near.write(GROUP, RoleRecord(1, "first"))
     nodes.write_in_vain(RoleRecord(2, "mine"), "late")
     theirs = RoleRecord(2, "theirs")
@@ -250,7 +242,6 @@ def test_a_write_that_arrives_late_is_refused(nodes: Nodes) -> None:
     ],
 )
 def test_what_another_program_wrote_into_the_file_is_no_record(database: Path, garbage: str) -> None:
-    """It is read, whatever it is, and found to be no record; it crashes nobody, and stays where it is."""
     with closing(EmbeddedRoles(database)) as roles:
         first = Group().renewed(Node("a", Role.ALONE, Limits(1, 1, 1)), 1, LEASE_SECONDS)
         roles.write(GROUP, record_of(first))
@@ -270,7 +261,6 @@ def altered(database: Path, statements: str) -> None:
 
 
 def test_a_table_that_was_dropped_is_made_anew(database: Path) -> None:
-    """Nothing stands in it then; whoever writes first makes it, for all."""
     with closing(EmbeddedRoles(database)) as roles, closing(EmbeddedRoles(database)) as others:
         roles.write(GROUP, RoleRecord(1, "first"))
         altered(database, "DROP TABLE role_groups")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from receipt_actors.telemetry.alert_book import Alert, AlertKind, Origin
+from receipt_actors.telemetry.alerts import Alert, AlertKind, Origin
 
 from .conftest import TEMPLATE, alert_mail_code
 
@@ -101,7 +101,6 @@ def test_every_kind_has_its_urgency_and_its_section_in_the_runbook(
 @example([HUGE_COUNT.replace(": 9", ": -9")] * 2)
 @example(['{"kind": "\\u001b\\ud800", "source_queue": "\\n", "story": ["\\ud800"]}'])
 def test_whatever_lies_on_the_queue_becomes_a_mail_that_sns_takes(mail: dict[str, Any], bodies: list[str]) -> None:
-    """What can't be read does not hold up what can: it is shown as it is."""
     subject, text = mailed(mail, *bodies, alert(AlertKind.STORM).body)
     assert subject.isascii()
     assert 0 < len(subject) < 100

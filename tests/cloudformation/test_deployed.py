@@ -581,7 +581,6 @@ def each_task_tells_what_the_heartbeat_alarm_watches(site: Site, run: Run) -> No
 def test_the_templates_as_deployed_and_the_program_at_work_on_them(
     site: Site, server: RecordingServer, programs: Programs, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    """What stands there is what was asked for; the program finds all that it needs, may do it, and does it."""
     for look in (
         the_queues_and_tables_have_the_sizes_asked_for,
         a_role_has_the_policies_of_the_stacks_alone,

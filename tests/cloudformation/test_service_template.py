@@ -36,7 +36,6 @@ def environment(resolved: Resolved, task: str = "TaskDefinition") -> dict[str, s
 
 
 def test_four_parameters_are_enough() -> None:
-    """The image, the app, and where to run: everything else has a default, and breaks no rule."""
     assert {name for name, each in parameters.items() if "Default" not in each} == set(REQUIRED)
     assert service().faults() == []
     settings = load_settings({}, environ=environment(service()))
@@ -83,7 +82,6 @@ def test_the_health_check_is_that_of_the_image_and_of_the_manual() -> None:
 
 
 def test_nodes_that_stand_by_are_not_scaled() -> None:
-    """One works: more of them would work off nothing. Their number is MinTasks, and one alone would be no standby."""
     assert not any("ROLE" in name for name in environment(service()))
     for role in set(parameters["Role"]["AllowedValues"]) - {"alone"}:
         variables = environment(service(Role=role))
@@ -210,7 +208,6 @@ def test_tasks_follow_the_backlog_as_aws_recommends(
 
 @pytest.mark.parametrize("further", [0, 1, len(FURTHER)])
 def test_the_backlog_is_that_of_all_source_queues(further: int) -> None:
-    """And the tasks are those of this service that run; only the quotient is what is tracked."""
     resolved = service(further)
     running = metric_of(resolved, "tasks")
     assert (running["Namespace"], running["MetricName"]) == ("ECS/ContainerInsights", "RunningTaskCount")
@@ -232,7 +229,6 @@ def test_the_backlog_is_that_of_all_source_queues(further: int) -> None:
 
 
 def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
-    """One that was made just now, or has ended, counts as empty; without the first's there is no data point."""
     resolved = service(len(FURTHER), MaxTasks="1")
     at_limit = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]["Metrics"][-1]
     filled = "(a + FILL(b, 0) + FILL(c, 7)) / d"  # as CloudWatch does it
@@ -261,7 +257,6 @@ def test_a_queue_without_figures_keeps_nobody_from_scaling() -> None:
     ],
 )
 def test_queues_come_with_rules_and_rules_with_queues(given: dict[str, str], fault: str | None) -> None:
-    """Before anything is created or changed; the rules may stand in Settings."""
     assert "RECEIPT_ACTORS_SOURCES" not in environment(service())
     settings = load_settings({}, environ=environment(service(2)))
     assert settings.source_queues == ("ReceiptsSQS", "Game2SQS", "Game3SQS.fifo")
@@ -287,7 +282,6 @@ def test_nothing_takes_notifications_where_no_load_balancer_is_given() -> None:
 
 
 def test_what_takes_notifications_is_as_the_manual_says_and_for_all_games() -> None:
-    """Its port, which the manual's target group has; its health check; the time that requests under way have."""
     task = container(service(**BALANCED), "NotificationsTaskDefinition")
     assert task["Command"] == ["notifications", "--host", "0.0.0.0", "--port", str(DEFAULT_PORT)]
     assert STOP_SECONDS < task["StopTimeout"] <= MAX_STOP_TIMEOUT_SECONDS
@@ -306,10 +300,6 @@ def test_what_takes_notifications_is_as_the_manual_says_and_for_all_games() -> N
 
 
 def test_the_alarms_watch_this_service_and_its_target_group() -> None:
-    """As CloudWatch calls them: the ends of the ARNs. Silence is an alarm where something has to run, and only there.
-
-    What is missing is told of after MissingTasksMinutes, a refund that was not carried out at once.
-    """
     alarms = service(MinTasks="2", MissingTasksMinutes="7", **BALANCED).resources("AWS::CloudWatch::Alarm")
     silence = {name: alarm["TreatMissingData"] for name, alarm in alarms.items()}
     assert silence.pop("TasksMissing") == silence.pop("NotificationsDown") == "breaching"
@@ -328,7 +318,6 @@ def test_the_alarms_watch_this_service_and_its_target_group() -> None:
 
 @pytest.mark.parametrize("further", [0, len(FURTHER)])
 def test_a_backlog_that_no_more_tasks_may_work_off_is_told_of(further: int) -> None:
-    """That of all source queues together; not one that those tasks will that may be added."""
     resolved = service(further, MaxTasks="10", TaskReceiptsPerSecond="500", AcceptableSeconds="60")
     alarm = resolved.resources("AWS::CloudWatch::Alarm")["TasksAtLimit"]
     assert (alarm["ComparisonOperator"], alarm["EvaluationPeriods"]) == ("GreaterThanThreshold", 10)

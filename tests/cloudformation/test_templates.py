@@ -62,7 +62,6 @@ def alarms(template: Resolved) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("file", [TEMPLATE, SERVICE_TEMPLATE, SOURCE_TEMPLATE], ids=lambda file: file.stem)
 def test_cfn_lint_finds_nothing(file: Path) -> None:
-    """Types, ranges, references and IAM actions are those that AWS knows, in all its partitions."""
     from cfnlint.api import lint_file  # type: ignore[import-untyped]  # they take a second to import
     from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
 
@@ -86,7 +85,6 @@ def test_the_manual_lists_every_parameter_with_its_default(template: Mapping[str
 
 
 def test_every_alarm_tells_its_beginning_its_end_and_where_to_read_of_it() -> None:
-    """By the topic that mails; its name is that of a section of the runbook. One of a further queue names it."""
     runbook, url = (DOC / "runbook.rst").read_text(encoding="utf-8"), "https://wiki.example.com/runbook.html"
     of_source = alarms(source(RunbookUrl=url))
     assert all("game2" in alarm["AlarmDescription"] for alarm in of_source.values())
@@ -99,7 +97,6 @@ def test_every_alarm_tells_its_beginning_its_end_and_where_to_read_of_it() -> No
 
 
 def test_what_is_imported_is_exported() -> None:
-    """By the first template for the others, by that of a source for the service; nothing is exported without need."""
     texts = [file.read_text(encoding="utf-8") for file in (SERVICE_TEMPLATE, SOURCE_TEMPLATE)]
     imported = {name for text in texts for name in re.findall(r"\$\{ReceiptsStack\}-(\w+)", text)}
     assert {f"receipts-{name}" for name in imported} == set(first().exports())
@@ -202,7 +199,6 @@ def test_the_ledger_is_kept_for_ever_and_can_be_restored() -> None:
 
 
 def test_receipts_lie_on_no_disk_and_cross_no_network_in_the_clear() -> None:
-    """Whoever sends them; and no policy needs to name a key for that."""
     for table in resources("AWS::DynamoDB::Table").values():
         assert table["Properties"]["SSESpecification"] == {"SSEEnabled": True}
     for queue in resources("AWS::SQS::Queue").values():
@@ -219,7 +215,6 @@ def test_receipts_lie_on_no_disk_and_cross_no_network_in_the_clear() -> None:
 
 
 def test_only_the_source_queue_may_redrive_to_the_dead_letter_queue() -> None:
-    """Nobody else's failures get between ours."""
     for queue_type in parameters["QueueType"]["AllowedValues"]:
         queues = first(QueueType=queue_type).resources("AWS::SQS::Queue")
         source_arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queues['SourceQueue']['QueueName']}"
@@ -230,7 +225,6 @@ def test_only_the_source_queue_may_redrive_to_the_dead_letter_queue() -> None:
 
 
 def test_a_queue_is_fifo_where_it_is_asked_for() -> None:
-    """All that a message walks through: a dead-letter queue has to be what its source is. Alerts have no order."""
     standard = first().resources("AWS::SQS::Queue")
     assert not any(name.startswith(("Fifo", "Dedup", "Content")) for queue in standard.values() for name in queue)
     fifo = first(QueueType="fifo")
@@ -285,10 +279,6 @@ def test_what_the_template_accepts_the_settings_accept(queues: list[str], tables
 
 
 def test_alarms_and_nobody_else_may_publish_to_the_topic() -> None:
-    """Of this account only, and nothing in the clear; the function that mails has a policy of its own.
-
-    A mail address subscribes where one is given; otherwise there is no subscription at all.
-    """
     (policy,) = resources("AWS::SNS::TopicPolicy").values()
     allow, deny = policy["Properties"]["PolicyDocument"]["Statement"]
     assert (allow["Principal"], allow["Action"]) == ({"Service": "cloudwatch.amazonaws.com"}, "sns:Publish")
@@ -343,7 +333,6 @@ def test_the_alarms_watch_what_the_stack_makes() -> None:
 
 
 def test_a_name_is_enough() -> None:
-    """Everything else has a default, which is the first template's where that has the parameter."""
     mine = SOURCE["Parameters"]
     assert {name for name, each in mine.items() if "Default" not in each} == {"SourceQueueName"}
     assert source().faults() == []
@@ -388,7 +377,6 @@ def granted(policy: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 def test_a_policy_grants_on_these_queues_what_the_first_template_grants_on_its_own() -> None:
-    """To the same roles; and nothing on anything else. (That those are the calls is shown where they are made.)"""
     mine, its = (each.resources("AWS::IAM::ManagedPolicy") for each in (source(**NAMES), first(**NAMES)))
     assert mine.keys() == its.keys()
     for name, policy in mine.items():
@@ -428,10 +416,6 @@ def test_the_settings_accept_the_table_of_a_source(queues: tuple[str, ...], queu
 @pytest.mark.parametrize("minutes", [0, 3])
 @pytest.mark.parametrize("whose", ["first", "own answers", "shared answers"])
 def test_a_page_shows_what_there_is_to_see_of_one_queue(whose: str, minutes: int) -> None:
-    """Its queues, the stack's alarms, and metrics that the program tells of the queue; a further one's shows all those.
-
-    Its widgets stand beside one another, within the 24 columns of a page.
-    """
     if whose == "first":
         resolved, queue = first(SourceQueueName="game1", HeartbeatMinutes=minutes), "game1"
     else:

@@ -36,7 +36,7 @@ from .terminal import Terminal, is_as_shown
 READ = {path: read_page(path) for path in PAGES}
 RUN = ("bash", "console", "python")
 PARSED = ("json", "toml", "yaml", "ini")
-SHOWN = ("text", "none", "promql", "sql")  #: drawings, output, and the languages of others
+SHOWN = ("text", "none", "promql", "sql", "swift")  #: drawings, output, and the languages of others
 EXAMPLES = sorted((ROOT / "doc/examples").glob("*.py"))
 NAMES = cli.list_commands(click.Context(cli))
 LOGGERS = {"receipt_actors.decisions.answered"}

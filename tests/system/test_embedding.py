@@ -22,7 +22,7 @@ from receipt_actors.errors import NotAnswered
 from receipt_actors.pipeline.pending import pending_submissions_of
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, mint
-from receipt_actors.telemetry.alert_book import Alert, AlertKind
+from receipt_actors.telemetry.alerts import Alert, AlertKind
 from receipt_actors.testing import FakeServices
 from tests.patience import PATIENCE_SECONDS
 
@@ -57,6 +57,8 @@ def test_a_callback_gets_each_result(
         answered = {heard.get(timeout=PATIENCE_SECONDS).submission_id for _ in submitted}
         assert answered == submitted
     assert "on_result raised" in caplog.text
+    with closing(sqlite3.connect(tmp_path / "r.db")) as database, database:  # instead of waiting for a minute
+        database.execute("UPDATE messages SET visible_at_seconds = 0")
     with ReceiptSystem.start(settings) as system:
         results = system.results(timeout_seconds=PATIENCE_SECONDS)
         assert next(results).user_id == 1

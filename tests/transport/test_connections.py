@@ -59,7 +59,6 @@ class Asker:
 
 
 def test_a_connection_serves_one_request_after_the_other(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """No handshake for each call; answers and requests stay with each other, of any size."""
     server = serve(lambda asked: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(asked.body), asked.body))
     asker = Asker(transport, server.url)
     for body in (b"0", b"1", bytes(range(256)) * 3000, b"3"):
@@ -68,7 +67,6 @@ def test_a_connection_serves_one_request_after_the_other(serve: Callable[..., Wi
 
 
 def test_requests_at_once_have_a_connection_each(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """No request waits for another one's answer; no more connections than agreed are kept for later."""
     together = threading.Barrier(4)
 
     def answer(asked: Asked) -> bytes:
@@ -128,7 +126,6 @@ def test_a_connection_that_was_closed_while_idle_is_not_used(
 def test_a_request_that_meets_the_end_of_a_used_connection_is_sent_once_more(
     serve: Callable[..., Wire], transport: CurlTransport
 ) -> None:
-    """A server may close what is idle at any moment; every request of ours is safe to repeat."""
     server = serve(lambda asked: None if (asked.connection, asked.body) == (0, b"second") else ANSWER)
     asker = Asker(transport, server.url)
     asker.ask(b"first")
@@ -158,7 +155,6 @@ def test_any_number_of_connections_may_be_closed_at_once(serve: Callable[..., Wi
 
 
 def test_a_request_is_sent_twice_at_most(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """On a new connection the end of it is an answer like any other: none."""
     server = serve(lambda asked: ANSWER if asked.body == b"first" else None)
     asker = Asker(transport, server.url)
     asker.ask(b"first")
@@ -184,7 +180,6 @@ def test_a_request_is_sent_twice_at_most(serve: Callable[..., Wire], transport: 
 def test_an_answer_that_has_begun_is_not_asked_for_again(
     serve: Callable[..., Wire], transport: CurlTransport, cut: bytes
 ) -> None:
-    """Not even on a used connection: the server has done something. The connection ends with it."""
     server = serve(lambda asked: ANSWER if asked.body == b"first" else cut + Wire.CLOSE)
     asker = Asker(transport, server.url)
     asker.ask(b"first")
@@ -203,7 +198,6 @@ def test_what_is_too_large_is_not_read_to_its_end(serve: Callable[..., Wire], tr
 
 
 def test_a_time_out_is_not_asked_for_again(serve: Callable[..., Wire], transport: CurlTransport) -> None:
-    """The caller knows better when to retry; the late answer is no other request's."""
     release = threading.Event()
 
     def answer(asked: Asked) -> bytes:

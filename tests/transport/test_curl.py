@@ -63,7 +63,6 @@ def receipt(number: int) -> str:
 
 @pytest.mark.parametrize("descriptors", range(8))
 def test_too_few_descriptors_are_trouble_that_passes(recorder: Recorder, descriptors: int) -> None:
-    """Whichever part of the client is the first to find none: the question is told so, and the next one works."""
     outcomes = Outcomes()
     with client_of(recorder.url) as client:
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -126,7 +125,6 @@ def test_a_tls_session_is_used_again(certificate: Path) -> None:
 
 
 def test_http_2_carries_many_questions_on_one_connection(certificate: Path) -> None:
-    """Where the server offers it: all that are asked together share a connection, from the first on."""
     outcomes: Outcomes = queue.SimpleQueue()
     with http2_server(certificate, gathers=20) as (url, gathered), client_of(url) as client:
         for _ in range(2):
@@ -137,7 +135,6 @@ def test_http_2_carries_many_questions_on_one_connection(certificate: Path) -> N
 
 
 def test_a_slow_answer_over_http_2_is_given_up_alone(certificate: Path) -> None:
-
     def is_in_time(seconds: float) -> bool:
         outcomes: Outcomes = queue.SimpleQueue()
         with (
@@ -191,7 +188,6 @@ def test_whoever_can_not_take_an_answer_harms_nobody(recorder: Recorder, caplog:
 def test_a_bug_that_an_answer_sets_off_is_its_own(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever asked gets the exception; the next question is asked as if nothing had been."""
     with client_of(recorder.url) as client:
         with monkeypatch.context() as patched:
             patched.setattr(verify_receipt_client, "read_answer", lambda *_: 1 / 0)
@@ -204,7 +200,6 @@ def test_a_bug_that_an_answer_sets_off_is_its_own(
 
 
 def test_close_answers_what_is_under_way() -> None:
-    """Nobody waits for ever: each question ends as unavailable, also one that comes later; and the thread is gone."""
     outcomes: Outcomes = queue.SimpleQueue()
     with SimulatedAppStore() as store, client_of(store.production_url, store.sandbox_url) as client:
         store.outage(Fault.hang(3600.0))
