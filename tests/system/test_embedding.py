@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import queue
 import signal
+import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
