@@ -64,7 +64,6 @@ REVERSED = replace(OK_ANNA, reason="refund_reversed")
 
 @pytest.mark.parametrize("answers", [[OK_ANNA, REFUNDED, REVERSED], [REVERSED, REFUNDED, OK_ANNA, REVERSED]])
 def test_a_reversal_gives_it_again(answers: list[PostedResult]) -> None:
-    """The ledger has no mark any more; the answers say that there was one. It is no answer to the submission itself."""
     assert audit([ANNA], answers, [], [CLAIM_ANNA]).faults == ()
     without_ok = [answer for answer in answers if answer != OK_ANNA]
     assert audit([ANNA], without_ok, [], [CLAIM_ANNA]).faults != ()

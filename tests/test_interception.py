@@ -72,7 +72,6 @@ def test_entries_of_a_batch_fail_alone(services: FakeServices, carried_out: bool
 
 
 def test_what_is_delivered_twice_can_be_received_again_at_once(services: FakeServices) -> None:
-    """As SQS may do on any day; both receivers have it, and only the newest handle works."""
     services.queues.put(SOURCE, "x")
     queues = intercept(services.backend, FaultyCalls(FaultRates(delivered_twice=1))).queues
     ids = [

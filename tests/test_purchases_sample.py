@@ -73,7 +73,6 @@ def test_each_credit_and_debit_counts_once_in_whatever_order_they_come(
 
 
 def test_what_is_no_purchase_of_the_player_is_worth_nothing(game: ModuleType) -> None:
-    """Whatever is said of it: nobody had OK for it, so that nothing of it can be left after a partial refund."""
     stolen = replace(OK, status=Verdict.INVALID, reason="claimed_by_another_user", submission_id="s-2", user_id=43)
     refunded_before = replace(PART, decided_at_ms=None, submission_id="s-3", user_id=44)
     unidentified = replace(stolen, reason="not_authentic", transaction_id="", product_id=None, quantity=None)
@@ -109,7 +108,6 @@ def test_a_crash_between_the_note_and_the_coins_leaves_neither(game: ModuleType)
 
 
 def test_many_threads_may_keep_the_same_answers(game: ModuleType) -> None:
-    """Several processes read one post queue, and SQS may give an answer to two of them."""
     game.connect().close()
     start = threading.Barrier(8)
 

@@ -197,7 +197,6 @@ class TestBackend:
         assert fault.startswith("--backend: found 'embedded', expected database to be given too")
 
     def test_a_home_is_expanded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A path from a file or a variable passes no shell, which would have expanded it."""
         monkeypatch.setenv("HOME", "/home/ann")
         assert load({"database": "~/r.db"}).database == Path("/home/ann/r.db")
 

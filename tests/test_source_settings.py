@@ -251,7 +251,6 @@ class TestFaults:
         assert faults(tables, **top) == [fault]
 
     def test_the_server_api_is_asked_for_one_app_a_source(self) -> None:
-        """The same key serves all apps of an account; each request says which one it is about."""
         key = {
             "app_receipts": "server-api",
             "server_api_key": "BEGIN k",

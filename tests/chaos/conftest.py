@@ -27,6 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run chaos at full size: more than an hour, not minutes")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--full"):
+        for item in items:
+            if item.get_closest_marker("full") is not None:
+                item.add_marker(pytest.mark.skip("at full size only (--full)"))
+
+
 @pytest.fixture
 def is_full(request: pytest.FixtureRequest) -> bool:
     full: bool = request.config.getoption("--full")

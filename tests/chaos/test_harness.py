@@ -103,22 +103,13 @@ def request(node: str, came_at: float, answered_at: float) -> Request:
     return Request(node, "PutItem", "T", came_at, answered_at_seconds=answered_at)
 
 
-def test_a_sound_history_has_no_faults() -> None:
-    history = [version(1, a=(1, 8)), version(2, a=(1, 8), b=(None, 0)), version(3, b=(3, 8))]
-    assert faults_of(history, WHOLE, most_seats=1) == []
-
-
-def test_more_than_the_whole_is_found() -> None:
-    (fault,) = faults_of([version(1, a=(1, 8)), version(2, a=(1, 8), b=(2, 1))], WHOLE)
-    assert fault == "version 2: 9 of ledger_concurrency are held, not 8"
-
-
-def test_a_version_that_was_written_twice_is_found() -> None:
-    (fault,) = faults_of([version(1, a=(1, 8)), version(2, a=(1, 8)), version(2, a=(1, 8))], WHOLE)
-    assert "[2]" in fault
-
-
-def test_seats_and_tokens_that_cannot_be_are_found() -> None:
+def test_what_is_wrong_with_a_history_is_found() -> None:
+    sound = [version(1, a=(1, 8)), version(2, a=(1, 8), b=(None, 0)), version(3, b=(3, 8))]
+    assert faults_of(sound, WHOLE, most_seats=1) == []
+    (more,) = faults_of([version(1, a=(1, 8)), version(2, a=(1, 8), b=(2, 1))], WHOLE)
+    assert more == "version 2: 9 of ledger_concurrency are held, not 8"
+    (twice,) = faults_of([version(1, a=(1, 8)), version(2, a=(1, 8)), version(2, a=(1, 8))], WHOLE)
+    assert "[2]" in twice
     two, old = faults_of([version(1, a=(1, 4)), version(2, a=(1, 4), b=(1, 4))], WHOLE, most_seats=1)
     assert "2 have a seat: ['a', 'b']" in two
     assert "b has token 1, not 2" in old
@@ -132,12 +123,9 @@ def test_what_is_begun_without_a_share_is_found() -> None:
     assert overlap_seconds(history, requests) == 0.5
 
 
-def test_who_was_thrown_out_alive_is_found() -> None:
+def test_who_was_thrown_out_alive_or_before_its_time_is_found() -> None:
     history = [version(1, a=(1, 4), b=(None, 0), c=(None, 0)), version(2, b=(2, 4))]
     assert thrown_out(history, lambda name, _: name == "c") == [(2.0, "c")]
-
-
-def test_who_was_thrown_out_before_its_time_is_found() -> None:
     history = [version(1, a=(1, 4)), version(2, a=(1, 4)), version(4, b=(4, 4))]
     out = thrown_out(history, lambda *_: True)
     assert thrown_out_too_soon(history, out, 2.0) == []

@@ -7,8 +7,9 @@ within seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -22,16 +23,19 @@ IN_FLIGHT = 30
 WAITING = 40
 
 APPLE = {
-    "503": Fault.http(503),
     "429": Fault.http(429, retry_after="3"),
-    "hangs": Fault.hang(3600),
     "slow bodies": Fault.trickle(1.0),
+    "503": Fault.http(503),
+    "hangs": Fault.hang(3600),
     "web page": Fault.html(),
     "half a body": Fault.garbage(),
     "closed connections": Fault.drop(),
     "status 21005": Fault.apple(21005),
 }
-SHORT = ["429", "slow bodies"]
+
+
+def sized(kinds: Iterable[str], *short: str) -> list[Any]:
+    return [kind if kind in short else pytest.param(kind, marks=pytest.mark.full) for kind in kinds]
 
 
 @pytest.fixture
@@ -104,24 +108,19 @@ def survive(
     )
 
 
-@pytest.mark.parametrize("kind", APPLE)
+@pytest.mark.parametrize("kind", sized(APPLE, "429", "slow bodies"))
 def test_an_outage_of_the_app_store(
     embedded: EmbeddedWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None], kind: str
 ) -> None:
-    if not is_full and kind not in SHORT:
-        pytest.skip("at full size only")
     outage = Outage(lambda: store.outage(APPLE[kind]), store.recover)
     survive(embedded, store, outage, is_full=is_full, figure=figure)
 
 
-def test_an_app_store_that_refuses_connections(
-    embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None]
-) -> None:
-    if not is_full:
-        pytest.skip("at full size only")
+@pytest.mark.full
+def test_an_app_store_that_refuses_connections(embedded: EmbeddedWorld, figure: Callable[[str], None]) -> None:
     store = SimulatedAppStore(port=embedded.programs.reserve_port(), latency_seconds=0.3)
     try:
-        survive(embedded, store, Outage(lambda: None, store.start), is_full=is_full, figure=figure)
+        survive(embedded, store, Outage(lambda: None, store.start), is_full=True, figure=figure)
     finally:
         store.stop()
 
@@ -158,12 +157,10 @@ AWS = {
 }
 
 
-@pytest.mark.parametrize("kind", AWS)
+@pytest.mark.parametrize("kind", sized(AWS, "expired credentials"))
 def test_an_outage_of_aws(
     aws: AwsWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None], kind: str
 ) -> None:
-    if not is_full and kind != "expired credentials":
-        pytest.skip("at full size only")
     operations, refusal, alarms = AWS[kind]
 
     def begin() -> None:
@@ -176,9 +173,6 @@ def test_an_outage_of_aws(
     survive(aws, store, outage, is_full=is_full, figure=figure)
 
 
-def test_a_table_that_is_gone(
-    aws: AwsWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None]
-) -> None:
-    if not is_full:
-        pytest.skip("at full size only")
-    survive(aws, store, Outage(aws.delete_table, aws.create_table), is_full=is_full, figure=figure)
+@pytest.mark.full
+def test_a_table_that_is_gone(aws: AwsWorld, store: SimulatedAppStore, figure: Callable[[str], None]) -> None:
+    survive(aws, store, Outage(aws.delete_table, aws.create_table), is_full=True, figure=figure)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 import pytest
@@ -31,6 +32,7 @@ MAX_SECONDS = APPLE_SECONDS + 5.0
 DETECTED_SECONDS = 5.0
 ROUNDS = 60  #: requests with one receipt that fail; more than any run makes
 
+full = partial(pytest.param, marks=pytest.mark.full)
 KINDS = {"21005": Fault.apple(21005), "500": Fault.http(500), "garbage": Fault.html(), "silence": Fault.hang(3600)}
 
 
@@ -141,8 +143,15 @@ def store() -> Iterator[SimulatedAppStore]:
         yield store
 
 
-@pytest.mark.parametrize("transport", ["auto", "threads"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "transport"),
+    [
+        ("21005", "auto"),
+        ("silence", "threads"),
+        *(full("21005", "threads"), full("silence", "auto")),
+        *(full(kind, transport) for kind in ("500", "garbage") for transport in ("auto", "threads")),
+    ],
+)
 def test_nobody_waits_for_forty_poisoned_receipts(
     embedded: EmbeddedWorld,
     store: SimulatedAppStore,
@@ -151,8 +160,6 @@ def test_nobody_waits_for_forty_poisoned_receipts(
     kind: str,
     transport: str,
 ) -> None:
-    if not is_full and (kind, transport) not in (("21005", "auto"), ("silence", "threads")):
-        pytest.skip("at full size only")
     program = embedded.start_consuming(store, transport=transport)
     with Crowd(embedded, KINDS[kind], Load(honest_rate=20 if is_full else 5, poisoned=40)) as crowd:
         program.pass_time(30 if is_full else 20)
@@ -180,12 +187,11 @@ LOADS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", LOADS)
 def test_nobody_waits_for_a_stream_of_poisoned_receipts(
-    embedded: EmbeddedWorld, store: SimulatedAppStore, is_full: bool, figure: Callable[[str], None], name: str
+    embedded: EmbeddedWorld, store: SimulatedAppStore, figure: Callable[[str], None], name: str
 ) -> None:
-    if not is_full:
-        pytest.skip("at full size only")
     kind, load = LOADS[name]
     program = embedded.start_consuming(store)
     with Crowd(embedded, KINDS[kind], load) as crowd:

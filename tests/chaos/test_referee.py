@@ -9,6 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.system.worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, Embedd
 
 Figure = Callable[[str], None]
 
+full = partial(pytest.param, marks=pytest.mark.full)
 REFUSALS = {"malformed": 21002, "a status that nobody knows": 21999, "not authentic": 21003}
 
 
@@ -39,13 +41,11 @@ def assert_all_ok(world: EmbeddedWorld, messages: list[SampleMessage]) -> None:
     assert sorted(answers) == sorted((message.user_id, "OK") for message in messages)
 
 
-@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize("refusal", ["malformed", *(full(each) for each in REFUSALS if each != "malformed")])
 @pytest.mark.parametrize("moment", ["while it works", "before it starts"])
 def test_apple_refuses_everybody_for_a_while(
     embedded: EmbeddedWorld, is_full: bool, figure: Figure, refusal: str, moment: str
 ) -> None:
-    if not is_full and (refusal, moment) not in {("malformed", "while it works"), ("malformed", "before it starts")}:
-        pytest.skip("at full size only")
     count, seconds = (800, 40.0) if is_full else (60, 9.0)
     early, late = genuine_messages(10, 61), genuine_messages(count, 62)
     with SimulatedAppStore(latency_seconds=0.1) as store:
@@ -71,12 +71,10 @@ def test_apple_refuses_everybody_for_a_while(
     figure(f"{seconds:.0f} s, {len(late)} purchases: none dead-lettered, all OK {all_seconds:.1f} s after its end")
 
 
-@pytest.mark.parametrize("moment", ["while it works", "before it starts"])
+@pytest.mark.parametrize("moment", ["while it works", full("before it starts")])
 def test_a_storm_of_forgeries_disturbs_nobody(
     embedded: EmbeddedWorld, is_full: bool, figure: Figure, moment: str
 ) -> None:
-    if not is_full and moment == "before it starts":
-        pytest.skip("at full size only")
     count = 200 if is_full else 20
     honest, forged = genuine_messages(count, 63), forgeries(19 * count, 64)
     with SimulatedAppStore(latency_seconds=0.1) as store:

@@ -7,14 +7,14 @@ and what the App Store, SQS and DynamoDB have seen. How long things take is meas
 from __future__ import annotations
 
 import mmap
+import os
 import random
-import shutil
 import struct
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from receipt_actors.domain.sending import BURST_SECONDS
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.load import Kind
 from tests.system.ministack import IS_INSTALLED, WHY_NOT, MiniStack
-from tests.system.processes import Programs
+from tests.system.processes import ROOT, Programs
 from tests.system.worlds import SOURCE, EmbeddedWorld
 
 from .namespaces import CAN_HAVE_NAMESPACES, Namespace
@@ -161,24 +161,24 @@ def _seats_given(versions: Sequence[Version]) -> int:
     return len({(name, token) for version in versions for name, token in version.seats.items()})
 
 
-_SOURCE = Path(__file__).with_name("wall_clock.c")
+_WRONG_CLOCK = """
+import mmap, os, struct, time
+
+ahead, right = mmap.mmap(os.open({file!r}, os.O_RDONLY), 8, prot=mmap.PROT_READ), time.time
+time.time = lambda: right() + struct.unpack("q", ahead)[0]
+"""
 
 
 class WallClock:
-    """The clock of one node (``wall_clock.c``): right, until it is set.
-
-    CPython waits by the monotonic clock wherever it can; what waits by the wall clock asks the kernel, whose clock is
-    right.
-    """
+    """The wall clock of a node's Python, which a ``sitecustomize`` sets; the monotonic clock is left alone."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
-        library = folder / "wall_clock.so"
-        if not library.exists():
-            subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"], check=True)
-        file = folder / f"wall-clock-{name}"
+        (folder / name).mkdir()
+        file = folder / name / "ahead"
         file.write_bytes(struct.pack("q", 0))
-        self.environment: Mapping[str, str] = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(file)}
+        (folder / name / "sitecustomize.py").write_text(_WRONG_CLOCK.format(file=str(file)), encoding="utf-8")
+        self.environment: Mapping[str, str] = {"PYTHONPATH": f"{folder / name}{os.pathsep}{ROOT}"}
         with file.open("r+b") as opened:
             self._memory = mmap.mmap(opened.fileno(), 8)
 
@@ -198,6 +198,7 @@ COULD_NOT_LEAVE = "the others wait for its lease to end"  #: in the log, where t
 STEPS_DOWN = "steps down"  #: in the log of a node
 CLAIM_SECONDS = 0.1  #: for one claim, so that several are under way
 
+full = partial(pytest.param, marks=pytest.mark.full)
 needs_ministack = pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT)
 
 
@@ -395,14 +396,12 @@ def drawn(
 @pytest.mark.short("load-balanced-1x2")
 @pytest.mark.parametrize(
     ("role", "processes"),
-    [(STANDBY, (1, 1, 1)), (BALANCED, (1, 2)), (STANDBY, (2, 2)), (BALANCED, (1,) * 8)],
+    [(STANDBY, (1, 1, 1)), (BALANCED, (1, 2)), full(STANDBY, (2, 2)), full(BALANCED, (1,) * 8)],
     ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value)),
 )
 def test_nodes_on_one_file(
     embedded: EmbeddedWorld, is_full: bool, figure: Callable[[str], None], role: str, processes: tuple[int, ...]
 ) -> None:
-    if not is_full and (role, len(processes)) not in ((STANDBY, 3), (BALANCED, 2)):
-        pytest.skip("at full size only (--full)")
     with embedded_site(embedded, role, ledger_concurrency=max(8, 2 * len(processes))) as site:
         campaign = Campaign(site, seed=len(processes))
         troubles = [*ON_ONE_FILE, *([kill_a_parent, pause_a_parent] if max(processes) > 1 else [])]
@@ -413,14 +412,12 @@ def test_nodes_on_one_file(
 @needs_ministack
 @pytest.mark.parametrize(
     ("role", "processes"),
-    [(STANDBY, (1, 1)), (BALANCED, (1, 1, 1)), (STANDBY, (1, 2, 1, 1)), (BALANCED, (2, 1, 1, 2, 1, 1))],
+    [(STANDBY, (1, 1)), (BALANCED, (1, 1, 1)), full(STANDBY, (1, 2, 1, 1)), full(BALANCED, (2, 1, 1, 2, 1, 1))],
     ids=lambda value: value if isinstance(value, str) else "x".join(map(str, value)),
 )
 def test_nodes_on_aws(
     programs: Programs, is_full: bool, figure: Callable[[str], None], role: str, processes: tuple[int, ...]
 ) -> None:
-    if not is_full and len(processes) > 3:
-        pytest.skip("at full size only (--full)")
     with aws_site(programs, role, ledger_concurrency=max(8, 2 * len(processes))) as site:
         campaign = Campaign(site, seed=10 + len(processes))
         troubles = [*ON_ONE_FILE, *IN_A_NETWORK, *([kill_a_parent, pause_a_parent] if max(processes) > 1 else [])]
@@ -439,23 +436,18 @@ def test_a_node_that_cannot_reach_its_queue(
 
 
 @needs_ministack
-@pytest.mark.parametrize("role", [STANDBY, BALANCED])
+@pytest.mark.parametrize("role", [full(STANDBY), BALANCED])
 def test_an_outage_of_the_table(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    if not is_full and role == STANDBY:
-        pytest.skip("at full size only (--full)")
     with aws_site(programs, role, STEADY_LEASE_SECONDS) as site:
         campaign = Campaign(site, seed=30)
         run(campaign, (1, 1), [cut_all_off_from_dynamodb] * (4 if is_full else 1), figure)
 
 
 @needs_ministack
-@pytest.mark.parametrize("role", [STANDBY, BALANCED])
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc), which makes clocks wrong")
+@pytest.mark.parametrize("role", [STANDBY, full(BALANCED)])
 def test_wall_clocks_that_are_wrong(
     programs: Programs, tmp_path: Path, is_full: bool, figure: Callable[[str], None], role: str
 ) -> None:
-    if not is_full and role == BALANCED:
-        pytest.skip("at full size only (--full)")
     with aws_site(programs, role) as site:
         campaign = Campaign(site, seed=40)
         clocks = [WallClock(tmp_path, name) for name in "abc"]
@@ -473,11 +465,10 @@ def test_wall_clocks_that_are_wrong(
 
 
 @needs_ministack
+@pytest.mark.full
 @pytest.mark.skipif(not CAN_HAVE_NAMESPACES, reason="network namespaces take Linux, root, and ip (Debian: iproute2)")
 @pytest.mark.parametrize("role", [STANDBY, BALANCED])
-def test_packets_that_are_lost(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    if not is_full:
-        pytest.skip("at full size only (--full)")
+def test_packets_that_are_lost(programs: Programs, figure: Callable[[str], None], role: str) -> None:
     with Namespace("one") as one, Namespace("two") as two, aws_site(programs, role) as site:
         site.namespaces = {"a": one, "b": two}
         campaign = Campaign(site, seed=60)
@@ -494,10 +485,8 @@ def test_packets_that_are_lost(programs: Programs, is_full: bool, figure: Callab
 
 
 @needs_ministack
-@pytest.mark.parametrize("role", [STANDBY, BALANCED])
+@pytest.mark.parametrize("role", [STANDBY, full(BALANCED)])
 def test_a_rolling_restart(programs: Programs, is_full: bool, figure: Callable[[str], None], role: str) -> None:
-    if not is_full and role == BALANCED:
-        pytest.skip("at full size only (--full)")
     with aws_site(programs, role, LONG_LEASE_SECONDS) as site:
         campaign = Campaign(site, seed=50)
 

@@ -25,8 +25,6 @@ _NOTE = re.compile(r"(not run|exit code): *(.+)")
 
 @dataclass(frozen=True)
 class Block:
-    """One block of code, output or data."""
-
     page: str  #: relative to the repository
     line: int
     language: str
@@ -36,21 +34,17 @@ class Block:
 
     @property
     def place(self) -> str:
-        """Where it stands, for whoever has to mend it."""
         return f"{self.page}:{self.line}"
 
 
 @dataclass(frozen=True)
 class Page:
-    """What a page has in it that could be wrong."""
-
     path: Path
     blocks: tuple[Block, ...]
     literals: tuple[tuple[int, str], ...]  #: line and text of what stands between double backquotes
 
     @property
     def name(self) -> str:
-        """Its path in the repository."""
         return self.path.relative_to(ROOT).as_posix()
 
 
@@ -60,7 +54,6 @@ def read_page(path: Path) -> Page:
 
 
 def read_text(source: str, path: Path) -> Page:
-    """Read the text of a page, or a docstring of the module at ``path``."""
     settings = {"report_level": 5, "halt_level": 5, "syntax_highlight": "none", "file_insertion_enabled": False}
     tree = publish_doctree(source, source_path=str(path), settings_overrides=settings)
     name = path.relative_to(ROOT).as_posix()

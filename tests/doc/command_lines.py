@@ -19,7 +19,6 @@ _ENDS = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "(", ")", "|&", ">&", 
 
 
 def commands_of(script: str) -> Iterator[list[str]]:
-    """Split a script into its commands, each a list of words, without redirections and assignments."""
     lines = re.sub(r"(?m)(^|\s)#.*$", "", script.replace("\\\n", " ")).split("\n")
     lexer = shlex.shlex(" ; ".join(lines), posix=True, punctuation_chars=True)
     lexer.whitespace_split = True

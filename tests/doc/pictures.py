@@ -48,14 +48,12 @@ FORMAT = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="htt
 
 
 def demo() -> str:
-    """Run the demo; returns what it prints."""
     environ = {**os.environ, "COLUMNS": str(COLUMNS), "NO_COLOR": "1", "TERM": "dumb"}
     command = [sys.executable, "-m", "receipt_actors", *COMMAND.split()[1:]]
     return subprocess.run(command, env=environ, check=True, text=True, stdout=subprocess.PIPE).stdout
 
 
 def drawn(output: str) -> str:
-    """Draw it as a terminal would show it."""
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w"))  # noqa: SIM115 # until the end
     for line in f"$ {COMMAND}\n{output}".splitlines():
         text = Text(line.rstrip())
@@ -75,7 +73,6 @@ def words_of(svg: str) -> list[str]:
 
 
 def main() -> None:
-    """Write both."""
     (ROOT / "doc/images/demo.svg").write_text(drawn(demo()), encoding="utf-8")
     tree = ROOT / "doc/images/tree.svg"
     subprocess.run([sys.executable, ROOT / "doc/supervision_tree.py", tree], check=True)

@@ -36,8 +36,6 @@ done
 
 
 class Terminal:
-    """Runs commands one after the other; jobs in the background are ended with it."""
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._jobs = 0
@@ -116,14 +114,11 @@ class Terminal:
 
 
 class _Lines:
-    """The lines of a stream, as they come."""
-
     def __init__(self, stream: IO[str] | Path) -> None:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(stream,), daemon=True).start()
 
     def until(self, deadline: float) -> Iterator[str]:
-        """Yield them; ends with the stream, and at the deadline."""
         with suppress(queue.Empty):
             while (line := self._lines.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
                 yield line

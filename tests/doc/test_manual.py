@@ -45,14 +45,12 @@ OTHER_VARIABLES = {"RECEIPT_ACTORS_", "RECEIPT_ACTORS_CONFIG", "RECEIPT_ACTORS_S
 
 
 def command_of(name: str) -> click.Command:
-    """Find one of our commands."""
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
     return command
 
 
 def flags_of(command: click.Command) -> set[str]:
-    """Return its flags, and those of its sub-commands."""
     own = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
     return own.union(*map(flags_of, command.commands.values())) if isinstance(command, click.Group) else own
 
@@ -99,12 +97,10 @@ NEEDS = {
 
 
 def is_typed(words: str, page: Page) -> bool:
-    """Say whether a block that is run has these words."""
     return any(words in block.text for block in page.blocks if not block.not_run)
 
 
 def run_session(terminal: Terminal, block: Block) -> None:
-    """Type each command of a console block, and compare."""
     seen = ""
     for command, want in session_of(block):
         if command.rstrip().endswith("&"):
@@ -157,7 +153,6 @@ def test_every_block_says_what_it_is_and_can_be_read(page: Page) -> None:
 
 
 def scripts_of(block: Block) -> list[str]:
-    """Return what of a block is typed into a shell."""
     return [command for command, _ in session_of(block)] if block.language == "console" else [block.text]
 
 
@@ -229,7 +224,6 @@ def test_every_name_is_one_that_exists(page: Page) -> None:
 
 
 def is_importable(name: str) -> bool:
-    """Say whether it is a module, or something in one."""
     module, _, attribute = name.rpartition(".")
     try:
         importlib.import_module(name)

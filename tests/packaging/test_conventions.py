@@ -10,7 +10,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_layers_forbid_every_dependency_that_otp_and_domain_must_not_have() -> None:
-    """A dependency added to setup.cfg cannot slip into the layers that promise to do without."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     required = {

@@ -31,20 +31,16 @@ IMAGE_FOLDER = "/opt/receipt-actors"
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Return all instructions, each on one line."""
     text = re.sub(r"(?m)^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8")).replace("\\\n", " ")
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in text.splitlines() if line)]
 
 
 def only(name: str) -> str:
-    """Return the last of these instructions: it is the one that holds."""
     return [rest for each, rest in instructions() if each == name][-1]
 
 
 @dataclass(frozen=True)
 class Image:
-    """What would be in the image, in a folder."""
-
     folder: Path
     environment: Mapping[str, str]
     user: Mapping[str, Any]  #: who runs it, as ``Popen`` has it
@@ -100,7 +96,6 @@ def user_of(folder: Path) -> dict[str, Any]:
 
 
 def test_the_image_has_the_program_and_nothing_to_build_with(image: Image) -> None:
-    """No pip, no sources, and byte code for a file system that nobody writes to."""
     commands = {path.name for path in (image.folder / "opt/bin").iterdir()}
     assert "receipt-actors" in commands
     assert not any(name.startswith("pip") for name in commands)
@@ -129,13 +124,11 @@ def test_the_context_is_what_is_copied() -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """For the program to listen on."""
     with reserved_port() as port:
         yield port
 
 
 def test_it_runs_as_somebody_who_owns_nothing(image: Image, port: int) -> None:
-    """Starts with an environment alone, is found healthy by its own check, and drains at its stop signal."""
     assert int(only("USER")) > 0
     state = image.folder / "state"
     state.mkdir(mode=0o700)

@@ -11,6 +11,7 @@ A fault begins when a file of its name is made in the folder that ``RECEIPT_TEST
 from __future__ import annotations
 
 import os
+import pickle
 import select
 import sys
 import threading
@@ -44,11 +45,11 @@ def install() -> None:
 
     _scheduler.select = SimpleNamespace(epoll=Epoll, EPOLLIN=select.EPOLLIN)  # type: ignore[attr-defined]
     Heartbeat.__init__.__kwdefaults__["tick_seconds"] = TICK_SECONDS
-    decode = worker_process.decode
+    loads = pickle.loads
 
-    def decode_with_memory(line: bytes) -> Any:
+    def loads_with_memory(data: bytes) -> Any:
         if (folder / "channel").exists():
             raise MemoryError
-        return decode(line)
+        return loads(data)
 
-    worker_process.decode = decode_with_memory  # type: ignore[attr-defined]
+    worker_process.pickle = SimpleNamespace(loads=loads_with_memory, dumps=pickle.dumps)  # type: ignore[attr-defined]

@@ -137,8 +137,9 @@ class Program:
         return self.wait_for_end() == -signal.SIGKILL
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
+        if self._process.poll() in (None, -signal.SIGKILL):  # workers of a parent that was killed end by themselves,
+            with suppress(ProcessLookupError):  # or a test has failed
+                os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
 
 

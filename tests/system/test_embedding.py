@@ -7,7 +7,9 @@ import contextlib
 import itertools
 import queue
 import signal
+import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +59,8 @@ def test_a_callback_gets_each_result(
         answered = {heard.get(timeout=PATIENCE_SECONDS).submission_id for _ in submitted}
         assert answered == submitted
     assert "on_result raised" in caplog.text
+    with closing(sqlite3.connect(tmp_path / "r.db")) as database, database:  # instead of waiting for a minute
+        database.execute("UPDATE messages SET visible_at_seconds = 0")
     with ReceiptSystem.start(settings) as system:
         results = system.results(timeout_seconds=PATIENCE_SECONDS)
         assert next(results).user_id == 1

@@ -8,7 +8,6 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from receipt_actors.sandbox.receipts import Purchase, SampleReceipt
 
 from . import exhausted_machine
 from .processes import ROOT, Program
-from .test_processes import TwoProcesses, has_answers, wait_for_the_end_of, workers_of
+from .test_processes import has_answers, start_two, wait_for_the_end_of, workers_of
 from .worlds import BUNDLE_ID, DEAD_LETTERS, RESULTS, SOURCE, EmbeddedWorld, World, genuine_messages
 
 WORLD_FAILED = 1
@@ -71,13 +70,6 @@ def machine(tmp_path: Path, embedded: EmbeddedWorld) -> Machine:
     return machine
 
 
-@pytest.fixture
-def two(embedded: EmbeddedWorld) -> Iterator[TwoProcesses]:
-    two = TwoProcesses(embedded)
-    yield two
-    two.close()
-
-
 @pytest.mark.parametrize("what", ["memory", "stuck"])
 def test_a_scheduler_that_can_not_go_on_ends_the_process(
     embedded: EmbeddedWorld, machine: Machine, what: str, store: SimulatedAppStore
@@ -99,26 +91,26 @@ def test_a_scheduler_that_can_not_go_on_ends_the_process(
 
 
 def test_a_worker_whose_scheduler_dies_is_replaced(
-    two: TwoProcesses, machine: Machine, store: SimulatedAppStore
+    embedded: EmbeddedWorld, machine: Machine, store: SimulatedAppStore
 ) -> None:
-    program = two.start(store)
-    two.world.send(GENUINE[:20])
-    program.wait_until(lambda: has_answers(two.world, 20), "the first are answered")
+    program = start_two(embedded, store)
+    embedded.send(GENUINE[:20])
+    program.wait_until(lambda: has_answers(embedded, 20), "the first are answered")
     before = workers_of(program)
     machine.runs_out_of("memory")
-    two.world.send(GENUINE[20:])
+    embedded.send(GENUINE[20:])
     program.wait_until(lambda: "ended with exit status 1" in program.stderr, "one has ended")
     machine.has_it_again("memory")
     program.wait_until(lambda: workers_of(program) != before, "it is replaced")
-    two.world.bring_back(SOURCE)
-    program.wait_until(lambda: two.world.total(SOURCE) == 0, "all is answered")
+    embedded.bring_back(SOURCE)
+    program.wait_until(lambda: embedded.total(SOURCE) == 0, "all is answered")
     program.stop()
 
 
 def test_a_parent_that_can_not_hear_its_workers_ends(
-    two: TwoProcesses, machine: Machine, store: SimulatedAppStore
+    embedded: EmbeddedWorld, machine: Machine, store: SimulatedAppStore
 ) -> None:
-    program = two.start(store)
+    program = start_two(embedded, store)
     program.wait_until(lambda: len(workers_of(program)) == 2, "both consume")
     workers = program.children()
     machine.runs_out_of("channel")

@@ -98,16 +98,13 @@ class World(ABC):
         return program
 
     @abstractmethod
-    def run(self, settings: Mapping[str, str]) -> Program:
-        """Start the program with these settings, spelled as this backend's user would."""
+    def run(self, settings: Mapping[str, str]) -> Program: ...
 
     @abstractmethod
-    def command(self, *arguments: str) -> Program:
-        """Run another command of ours on this backend's queues."""
+    def command(self, *arguments: str) -> Program: ...
 
     @abstractmethod
-    def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None:
-        """Create one more queue, and the one that its redrive policy names."""
+    def create_queue(self, name: str, dead_letter_queue: str | None = None) -> None: ...
 
     @abstractmethod
     def bring_back(self, queue: str) -> None:
@@ -118,20 +115,17 @@ class World(ABC):
         """Send to a source queue, as a producer. Returns the message ids, in this order."""
 
     @abstractmethod
-    def visible(self, queue: str) -> int:
-        """Count the messages that can be received now."""
+    def visible(self, queue: str) -> int: ...
 
     @abstractmethod
     def total(self, queue: str) -> int:
         """Count all messages, also those that are hidden because somebody has received them."""
 
     @abstractmethod
-    def take(self, queue: str) -> list[Letter]:
-        """Receive all that can be received now."""
+    def take(self, queue: str) -> list[Letter]: ...
 
     @abstractmethod
-    def read(self, queue: str) -> list[Letter]:
-        """Receive all that can be received now, and delete it."""
+    def read(self, queue: str) -> list[Letter]: ...
 
     @abstractmethod
     def ledger_items(self) -> list[LedgerItem]: ...
