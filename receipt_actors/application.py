@@ -39,16 +39,16 @@ from receipt_actors.pipeline.ledger_gateway import LedgerGateway
 from receipt_actors.pipeline.mover import Mover
 from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
-from receipt_actors.scale.nodes.membership import MEMBERSHIP, Lessee, Membership
+from receipt_actors.scale.membership import MEMBERSHIP, Lessee, Membership
 from receipt_actors.settings import Settings, node_name
 from receipt_actors.stores.apple import server_api, verify_receipt
 from receipt_actors.stores.apple.app_store_gateway import AppStoreGateway, SignatureGateway
 from receipt_actors.stores.apple.opening import policy_of
 from receipt_actors.stores.apple.ports import ReceiptApi
-from receipt_actors.telemetry.alert_book import Alert
 from receipt_actors.telemetry.alerts import (
     ALERT_LISTENER,
     ALERTS,
+    Alert,
     AlertSink,
     alert_function,
     alerts_queue,

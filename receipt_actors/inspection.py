@@ -17,7 +17,7 @@ import pykka
 from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.pipeline.protocol import IN_FLIGHT, InFlightStatus
-from receipt_actors.scale.nodes.membership import MEMBERSHIP
+from receipt_actors.scale.membership import MEMBERSHIP
 from receipt_actors.telemetry.control import UnknownActor
 from receipt_actors.telemetry.incidents import incidents_of
 from receipt_actors.telemetry.overview import (

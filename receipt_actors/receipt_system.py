@@ -32,10 +32,10 @@ from receipt_actors.pipeline.protocol import (
     StopReceiving,
     StuckInOutage,
 )
-from receipt_actors.scale.nodes.membership import LIMITED, ProcessLessee, release
+from receipt_actors.scale.membership import LIMITED, ProcessLessee, release
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources, start_retrying
-from receipt_actors.telemetry.alert_book import Alert
+from receipt_actors.telemetry.alerts import Alert
 from receipt_actors.telemetry.control import OnEnd, OnEvent, Trace, TraceRequest
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, listen_to_reports
 from receipt_actors.telemetry.overview import Overview

@@ -11,7 +11,7 @@ import requests
 
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.otp import SystemClock
-from receipt_actors.telemetry.alert_book import Alert
+from receipt_actors.telemetry.alerts import Alert
 from receipt_actors.testing import FakeServices
 
 

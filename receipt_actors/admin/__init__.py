@@ -2,5 +2,5 @@
 
 It sees the system as a ``SystemControl`` only, and looks at most once at a time, however many clients ask. It can't
 hold up the pipeline: its calls run on a few threads of their own, every queue is bounded, and what does not fit is
-refused. Imports what serves HTTP; only ``limits`` may be imported without it.
+refused.
 """

@@ -17,16 +17,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from receipt_actors.admin.calls import Calls, NotAnswered
-from receipt_actors.admin.limits import MAX_BODY_BYTES, MAX_PAGES, MAX_TRACES
 from receipt_actors.admin.metrics import exposition
 from receipt_actors.admin.security import Guard
 from receipt_actors.admin.streams import MEDIA_TYPE, EventStream, TraceStream
-from receipt_actors.admin.watch import Watch
+from receipt_actors.admin.watch import MAX_PAGES, Calls, NotAnswered, Watch
 from receipt_actors.errors import TraceRefused
 from receipt_actors.telemetry.control import TraceRequest, UnknownActor
 from receipt_actors.telemetry.health import Health
 
+MAX_TRACES = 4  #: that run at once
+MAX_BODY_BYTES = 16 * 1024
 FOLDER = Path(__file__).parent / "page"
 INDEX = "index.html"
 _MEDIA_TYPES = {

@@ -9,25 +9,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
-from receipt_actors.admin.calls import Calls
-from receipt_actors.admin.limits import (
-    BURST_REQUESTS,
-    LARGE_PATHS,
-    LARGE_WEIGHT,
-    LONGEST_TURN_SECONDS,
-    REQUESTS_PER_SECOND,
-    STOP_SECONDS,
-)
 from receipt_actors.admin.routes import Routes, application
-from receipt_actors.admin.watch import Watch
+from receipt_actors.admin.watch import Calls, Watch
 from receipt_actors.domain.addresses import Address
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.web.serving import Serving, listen
 
+REQUESTS_PER_SECOND = 100  #: that are served for long, of all connections together; more wait
+BURST_REQUESTS = 200  #: that are served at once after a rest
+LARGE_PATHS = frozenset({"/api/overview", "/api/history", "/metrics"})  #: whose answers take milliseconds to write
+LARGE_WEIGHT = 3  #: requests that one of them counts as
+LONGEST_TURN_SECONDS = 2.0  #: that a request waits
+STOP_SECONDS = 0.3  #: for answers under way, when the server stops
+
 
 class AdminServer:
-    """See the module. It has one life, and no signal handler.
+    """It has one life, and no signal handler.
 
     Listens from the start, before there is a system to look at, so that an address that can't be had is told before
     anything has begun; ``serve`` names the system. As a context manager it stops at the end.
@@ -39,12 +37,8 @@ class AdminServer:
 
     def __init__(self, address: Address, token: str | None = None) -> None:
         if token is None and not address.is_loopback:
-            raise ConfigurationError(
-                [
-                    f"admin: found {str(address)!r}, which other machines may reach; give admin_token too, or listen "
-                    "on 127.0.0.1"
-                ]
-            )
+            expected = "give admin_token too, or listen on 127.0.0.1"
+            raise ConfigurationError([f"admin: found {str(address)!r}, which other machines may reach; {expected}"])
         self._token = token
         self._system: SystemControl | None = None
         self._listener = listen("admin", address)

@@ -11,9 +11,10 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from receipt_actors.admin.limits import KEEP_ALIVE_SECONDS, MAX_TRACE_QUEUE
 from receipt_actors.telemetry.control import Trace
 
+MAX_TRACE_QUEUE = 200  #: events of a trace that its client has not taken yet; more are lost, and counted
+KEEP_ALIVE_SECONDS = 10.0  #: after which a stream without events says that it is still there
 KEEP_ALIVE = b":\n\n"  #: a comment, by which a closed connection is noticed
 MEDIA_TYPE = "text/event-stream"
 

@@ -1,6 +1,6 @@
-"""``Watch``: looks at the system for all clients, and keeps the history.
+"""``Watch``: looks at the system for all clients, and keeps the history; ``Calls`` carries out what blocks.
 
-It owns the newest overview, the samples of the last minutes, and what all open pages are sent. It looks every two
+A watch owns the newest overview, the samples of the last minutes, and what all open pages are sent. It looks every two
 seconds, every second while a page is open, and on a request; a request during a look, or shortly after one, shares it.
 """
 
@@ -8,21 +8,107 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
-from receipt_actors.admin.calls import Calls, NotAnswered
-from receipt_actors.admin.limits import FRESH_SECONDS, HISTORY_SAMPLES, LOOK_SECONDS, MAX_PAGES, SAMPLE_LOOKS
 from receipt_actors.admin.streams import KEEP_ALIVE, event
+from receipt_actors.errors import ReceiptActorsError
 from receipt_actors.telemetry.control import SystemControl
 from receipt_actors.telemetry.health import Health, HealthWatch
 from receipt_actors.telemetry.overview import Overview
 from receipt_actors.telemetry.statistics import Latencies
 
 logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  #: between two looks at the system while a page is open
+SAMPLE_LOOKS = 2  #: looks from one sample of the history to the next; without a page there is no look in between
+FRESH_SECONDS = 0.5  #: a look that is not older is shared
+HISTORY_SAMPLES = 300  #: ten minutes
+MAX_PAGES = 16  #: pages that are kept up to date at once
+MAX_CALLS = 16  #: calls to the system under way, each on a thread
+ANSWER_SECONDS = 8.0  #: for the system to answer
+JOIN_SECONDS = 0.1  #: for each thread to end
+
+Result = TypeVar("Result")
+
+
+class NotAnswered(ReceiptActorsError):
+    """The system, or this server, has no answer just now."""
+
+
+class Calls:
+    """Carries out calls that block, each on a daemon thread: the program may end while one takes long.
+
+    Made and used within the event loop, but for ``join``.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0  # of calls under way
+        self._threads: list[threading.Thread] = []
+        self._closed = asyncio.Event()
+
+    async def run(
+        self, call: Callable[[], Result], *, if_late: Callable[[Result], object] = lambda _result: None
+    ) -> Result:
+        """Return what ``call`` returns, and raise what it raises.
+
+        ``if_late`` gets the result if it comes after the time-out.
+
+        Raises:
+            NotAnswered: it takes too long, there are too many calls, or the server stops.
+        """
+        if self._closed.is_set():
+            raise NotAnswered("the admin port is being closed")
+        if self._count >= MAX_CALLS:
+            raise NotAnswered("too many requests wait for the system: try again")
+        outcome: Future[Result] = Future()
+
+        def carry_out() -> None:
+            try:
+                outcome.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - the caller of ``run`` gets it
+                outcome.set_exception(error)
+
+        self._count += 1
+        answer = asyncio.wrap_future(outcome)
+        answer.add_done_callback(self._done)
+        self.begin(carry_out)
+        closing = asyncio.create_task(self._closed.wait())
+        either: set[asyncio.Future[Any]] = {answer, closing}
+        try:
+            await asyncio.wait(either, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            closing.cancel()
+        if answer.done():
+            return answer.result()
+        answer.add_done_callback(lambda late: None if late.exception() else if_late(late.result()))
+        if self._closed.is_set():
+            raise NotAnswered("the admin port is being closed")
+        raise NotAnswered(f"the system has not answered within {ANSWER_SECONDS:g} s")
+
+    def begin(self, call: Callable[[], None]) -> None:
+        """Have ``call`` carried out without waiting for it. It must not raise."""
+        thread = threading.Thread(target=call, name="receipt-actors-admin-call", daemon=True)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def join(self) -> None:
+        """Wait a moment for the threads to end, on whatever thread; one whose call hangs is left behind."""
+        for thread in self._threads:
+            thread.join(JOIN_SECONDS)
+
+    def _done(self, answer: asyncio.Future[Any]) -> None:
+        self._count -= 1
+        if not answer.cancelled():
+            answer.exception()  # one that came too late has been told as a time-out
 
 
 def sample_between(before: Overview, after: Overview) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
 from rich.live import Live
 from rich.rule import Rule
 from rich.table import Table
@@ -21,7 +22,7 @@ from rich.text import Text
 from receipt_actors.cli import terminal
 from receipt_actors.cli.admin_client import AdminClient, AdminRefused, AdminUnreachable
 from receipt_actors.cli.status import lines_of
-from receipt_actors.cli.terminal import clock_time, duration, echo, number, size
+from receipt_actors.cli.terminal import clock_time, duration, echo, number
 from receipt_actors.domain.values import printable
 from receipt_actors.telemetry.overview import ActorOverview, Overview, State
 from receipt_actors.telemetry.statistics import StatisticsSnapshot, increase
@@ -39,10 +40,10 @@ _KEYS = "q: quit, p: pause or resume"
 _Row = tuple[str | Text, ...]
 
 
-def show(client: AdminClient, once: bool, interval_seconds: float | None) -> None:
+def show(client: AdminClient, interval_seconds: float | None) -> None:
     is_terminal = sys.stdout.isatty()
     console = Console(width=None if is_terminal else PAPER_COLUMNS)
-    if not once and is_terminal:
+    if is_terminal:
         _show_until_quit(client, console, LIVE_INTERVAL_SECONDS if interval_seconds is None else interval_seconds)
         return
     earlier = client.overview()
@@ -194,7 +195,7 @@ def _processes(earlier: Overview, later: Overview, seconds: float) -> Iterator[_
         yield (
             _words(process.name),
             _words(process.state, _COLOURS.get(process.state, _TROUBLE)),
-            *(str(process.pid), number(process.in_flight), cpu, size(process.usage.memory_bytes)),
+            *(str(process.pid), number(process.in_flight), cpu, decimal(process.usage.memory_bytes)),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,15 @@ import click
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.start import command as start
 from receipt_actors.cli.start import process_count
-from receipt_actors.cli.terminal import FiniteFloatRange, SlowProgress, comma_separated
+from receipt_actors.cli.terminal import FiniteFloatRange, comma_separated, progress_bar
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.settings import SETTINGS, Settings, load_settings
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 if TYPE_CHECKING:  # they need the extra
-    from receipt_actors.sandbox.bench import Load, Measurement, Series, Services
+    from rich.table import Table
+
+    from receipt_actors.sandbox.bench import Load, Measurement, Series, ServiceOptions, Services
 
 MAX_MESSAGES = 1_000_000
 BYTES_A_MESSAGE = 4096  #: that the simulated services hold, beyond twice its receipt
@@ -33,7 +36,15 @@ MEMORY_SHARE = 0.5  #: of what is available, that the messages may take
 VISIBILITY_SECONDS = 30  #: what the program has for ``visibility_timeout_seconds``, unless the flags set it
 PATIENCE_SECONDS = 60.0  #: without a message that is finished, at least
 SPARE_PATIENCE_SECONDS = 30.0  #: for a message that came back to be finished
-WAYS = ("verify-receipt", "storekit2", "server-api")  #: the first is the default
+DEFAULT_WAY = "verify-receipt"
+WAYS = {
+    DEFAULT_WAY: "app receipts of {bytes} bytes, about which verifyReceipt is asked",
+    "storekit2": "signed transactions, verified by the program; nobody is asked",
+    "server-api": "app receipts of {bytes} bytes, whose transactions the App Store Server API is asked for; what it "
+    "answers is verified by the program",
+}
+QUIET_SHARE = 0.1  #: of the machine that others may use without a word
+PIPE_COLUMNS = 120  #: width of the table where nobody's terminal says
 PLOT_EXTENSIONS = (".png", ".svg")
 DEFAULT_JITTER_SECONDS = 0.1  #: of Apple's latency; no more than that
 #: Settings of ``start`` that bench sets, so that the program uses what is simulated, and tells what it counted.
@@ -91,8 +102,8 @@ Needs the extra: pip install "receipt-actors[bench]"
 @click.option(
     "--receipts",
     "ways",
-    callback=comma_separated(click.Choice(WAYS)),
-    default=WAYS[0],
+    callback=comma_separated(click.Choice(list(WAYS))),
+    default=DEFAULT_WAY,
     metavar="WAY,...",
     help="A series each: verify-receipt, storekit2 (signed), server-api (looked up).",
 )
@@ -156,24 +167,23 @@ def command(
     own = {name: str(value) for name, value in given.items() if value is not None}
     _check_flags(start_flags, own)
     _check_extra(["psutil", "matplotlib"] if plot_path else ["psutil"])
-    from receipt_actors.cli._bench_report import BenchReport
-    from receipt_actors.sandbox.bench import Latency, Load, ServiceOptions, Services
+    from receipt_actors.sandbox.bench import Load, ServiceOptions, Services
 
     flags = (*(word for name, value in own.items() for word in (SETTINGS[name].flag, value)), *start_flags)
     plans = _plans(flags, rate, ways)
-    options = ServiceOptions(Latency(apple_latency, apple_jitter), sqs_latency, dynamodb_latency, tls)
-    if no_latency:
-        options = ServiceOptions(Latency(), 0.0, 0.0, tls)
+    latencies = (0.0,) * 4 if no_latency else (apple_latency, apple_jitter, sqs_latency, dynamodb_latency)
+    options = ServiceOptions(*latencies, tls)
     load = Load(messages, receipt_bytes)
     _check_memory(load)
     with _sigterm_as_interrupt(), Services(options) as services:
         series = [_measured(services, plan, load, runs) for plan in plans]
-    report = BenchReport(series, options, load)
-    report.print()
+    print_report(series, options, load)
     if json_path is not None:
-        report.write_json(json_path)
+        write_json(json_path, series, options, load)
     if plot_path is not None:
-        report.write_plot(plot_path)
+        from receipt_actors.sandbox.bench.measurement import write_plot
+
+        write_plot(plot_path, series, f"receipt-actors bench: {_conditions(series, options, load)}")
     wrong = [run for each in series for run in each.runs if run.wrong]
     for run in wrong:
         complain(f"{run.wrong} answers or claims were wrong, among them:")
@@ -285,19 +295,24 @@ def _measured(services: Services, plan: _Plan, load: Load, runs: int) -> Series:
 
 
 def _run(services: Services, plan: _Plan, title: str) -> Measurement:
+    from rich.console import Console
+
     from receipt_actors.sandbox.bench import run
 
     with (
-        SlowProgress(title, services.load.messages) as progress,
+        progress_bar(Console(stderr=True), transient=True) as progress,
         tempfile.TemporaryDirectory(prefix="receipt-actors-bench-") as folder,
     ):
         statistics_file = Path(folder) / "statistics.json"
         own_flags = ["--backend", "aws", "--log-level", "WARNING", "--statistics-file", str(statistics_file)]
         own_flags += ["--visibility-timeout-seconds", str(plan.visibility_seconds)]
         program = [sys.executable, "-m", "receipt_actors", "start", *own_flags, *plan.flags]
-        measurement = run(
-            program, services, rate=plan.rate, patience_seconds=plan.patience_seconds, on_progress=progress.reach
-        )
+        task = progress.add_task(title, total=services.load.messages)
+
+        def tell(done: int) -> None:
+            progress.update(task, completed=done)
+
+        measurement = run(program, services, rate=plan.rate, patience_seconds=plan.patience_seconds, on_progress=tell)
         return replace(measurement, steps_ms=_steps_ms(statistics_file))
 
 
@@ -318,3 +333,75 @@ def _sigterm_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# --- what is told of them ---
+
+
+def print_report(series: Sequence[Series], options: ServiceOptions, load: Load) -> None:
+    from rich.console import Console
+
+    from receipt_actors.sandbox.bench.measurement import machine
+
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+    where = machine(os.cpu_count() or 1)
+    console.print(f"{_conditions(series, options, load)}; {'TLS' if options.tls else 'no TLS'} to Apple")
+    for way in _ways(series):
+        console.print(f"{way}: {WAYS[way].format(bytes=f'{load.receipt_bytes:,}')}")
+    console.print(f"{where['cpu']}, {where['cores']} cores, {where['python']}, {where['system']}\n")
+    console.print(_table(series))
+    runs = [run for each in series for run in each.runs]
+    if redelivered := sum(run.redelivered for run in runs):
+        console.print(
+            f"{redelivered:,} messages were delivered again: a process of the program died, or was too slow. These "
+            f"figures are not valid. {sum(run.repeated for run in runs):,} answers were repeated, each the same, which "
+            "is no fault."
+        )
+    others_share = max(run.others_share for run in runs)
+    if others_share > QUIET_SHARE:
+        console.print(
+            f"Other programs used up to {others_share:.0%} of the machine: without them rates would be higher, and "
+            "latencies shorter."
+        )
+
+
+def _table(series: Sequence[Series]) -> Table:
+    """One column for each series: medians, and in brackets the least and the most."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from receipt_actors.sandbox.bench.measurement import rows
+
+    table = Table("", box=SIMPLE_HEAD)
+    for each in series:
+        table.add_column(each.label, justify="right")
+    for section, lines in itertools.groupby(rows(series), key=lambda row: row[0].section):
+        table.add_section()
+        table.add_row(f"[bold]{section}[/bold]")
+        for figure, cells in lines:
+            table.add_row(f"  {figure.name}", *cells)
+    return table
+
+
+def write_json(path: Path, series: Sequence[Series], options: ServiceOptions, load: Load) -> None:
+    from receipt_actors.sandbox.bench.measurement import machine
+
+    content = {
+        "machine": machine(os.cpu_count() or 1),
+        "load": {"messages": load.messages, "receipt_bytes": load.receipt_bytes},
+        "services": asdict(options),
+        "series": [each.as_json() for each in series],
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _conditions(series: Sequence[Series], options: ServiceOptions, load: Load) -> str:
+    milliseconds = [f"{1000 * seconds:g}" for name, seconds in asdict(options).items() if name != "tls"]
+    latencies = "Apple {} ms +- {}, SQS {} ms, DynamoDB {} ms".format(*milliseconds)
+    receipts = "" if _ways(series) else f" with receipts of {load.receipt_bytes:,} bytes"
+    return f"{load.messages:,} messages{receipts}; {latencies}"
+
+
+def _ways(series: Sequence[Series]) -> Sequence[str]:
+    ways = tuple(dict.fromkeys(each.way for each in series))
+    return () if ways == (DEFAULT_WAY,) else ways

@@ -6,7 +6,6 @@ import json
 import logging
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -36,7 +35,6 @@ from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
 BUNDLE_ID = "com.example.game"
 LOOK_SECONDS = 0.1
-MOST_REASONS = 3  #: named in a line of the report
 PATIENCE_SECONDS = 25.0  #: without progress; then the demo reports what is missing
 REFUNDS = 3
 DELIVERY_SECONDS = 20.0  #: for all notifications
@@ -103,7 +101,6 @@ def command(messages: int, seed: int, apple_latency: float, receipts: str, app_r
                 signals.wait(None)
     report = check(scenario, answers, dead_letters)
     _print_report(console, report, statistics, seconds)
-    _print_dead_letters(console, dead_letters)
     if refunded:
         console.print(
             f"Then Apple refunded {len(refunded) - 1} purchases, and reversed one of these refunds. It said so by "
@@ -210,7 +207,7 @@ def _refund_some(scenario: Scenario, store: SimulatedAppStore, settings: Setting
 
 
 def _print_report(console: Console, report: CheckReport, statistics: StatisticsSnapshot, seconds: float) -> None:
-    table = _table()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("kind of message", no_wrap=True)
     for name in ("sent", "OK", "INVALID", "moved"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -237,21 +234,5 @@ def _print_report(console: Console, report: CheckReport, statistics: StatisticsS
     )
 
 
-def _print_dead_letters(console: Console, dead_letters: Sequence[DeadLetterSeen]) -> None:
-    reasons = Counter(letter.reason for letter in dead_letters)
-    table = _table()
-    table.add_column("reason", no_wrap=True)
-    table.add_column("messages", justify="right")
-    for reason, count in reasons.most_common():
-        table.add_row(reason, str(count))
-    console.print("\n[bold]What lies in the dead-letter queue[/bold]", table)
-
-
-def _table() -> Table:
-    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-
-
 def _counts(counts: Mapping[str, int]) -> str:
-    if len(counts) > MOST_REASONS:
-        return f"{len(counts)} reasons, see below"
     return ", ".join(f"{reason} {count}" if len(counts) > 1 else reason for reason, count in sorted(counts.items()))

@@ -23,8 +23,7 @@ from receipt_actors.otp import Crash, ExitReason
 from receipt_actors.settings import LogSettings, OperationsSettings, Settings
 from receipt_actors.stores.apple.settings import SignatureSettings
 from receipt_actors.telemetry.control import SystemControl
-from receipt_actors.telemetry.decisions import ANSWERED_LOGGER
-from receipt_actors.telemetry.logs import FloodGuard, JsonLines, LogWriter, TextLines
+from receipt_actors.telemetry.logs import ANSWERED_LOGGER, FloodGuard, JsonLines, LogWriter, TextLines
 
 if TYPE_CHECKING:
     from receipt_actors.admin.server import AdminServer

@@ -207,18 +207,11 @@ def _start(
 def _check_statistics_file(settings: Settings) -> None:
     """Find out now that the file can't be written, and not when there is something to lose."""
     file = settings.statistics_file
-    if file is None:
+    if file is None or (not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)):
         return
-    folder, fault = str(file.parent), None
-    if file.exists():
-        fault = "expected a file that may be written" if file.is_dir() or not os.access(file, os.W_OK) else None
-    elif not file.parent.is_dir():
-        fault = f"expected a file in a folder that exists; make {folder!r}, or name another"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        fault = f"expected a file in a folder that may be written to; change the rights of {folder!r}, or name another"
-    if fault is not None:
-        origin = settings.origins.get("statistics_file", "statistics_file")
-        raise ConfigurationError([f"{origin}: found {str(file)!r}, {fault}"])
+    origin = settings.origins.get("statistics_file", "statistics_file")
+    expected = "a file that may be written, in a folder that exists"
+    raise ConfigurationError([f"{origin}: found {str(file)!r}, expected {expected}"])
 
 
 def _write(statistics: StatisticsSnapshot, file: Path) -> bool:

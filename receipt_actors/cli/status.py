@@ -12,7 +12,7 @@ import click
 
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.admin_client import AdminClient, AdminUnreachable, admin_options
-from receipt_actors.cli.terminal import FiniteFloatRange, can_print, duration, echo, moment, number
+from receipt_actors.cli.terminal import FiniteFloatRange, duration, echo, moment, number
 from receipt_actors.domain.values import printable
 
 if TYPE_CHECKING:  # a health check needs none of it
@@ -23,8 +23,6 @@ QUIET_SECONDS = 1.0  #: a node that has not been heard of for longer is named as
 SHORTEST_INTERVAL_SECONDS = 0.2
 SUGGESTIONS = 3  #: of names of actors
 _UNITS = {"ledger_concurrency": "requests to the ledger", "app_store_rate_per_second": "requests to Apple a second"}
-_LINES = ("├─ ", "└─ ", "│  ")
-_PLAIN_LINES = ("+- ", "`- ", "|  ")
 
 
 @click.command(
@@ -54,7 +52,7 @@ Examples:
   receipt-actors status --actor "result_batcher ResultsSQS"
   # rates and latencies, live; or one picture of them, into a file or a pipe
   receipt-actors status --live
-  receipt-actors status --live --once > now.txt
+  receipt-actors status --live > now.txt
 """
 )
 @click.option("--json", "as_json", is_flag=True, help="Print health, readiness and the whole overview as JSON.")
@@ -67,13 +65,12 @@ Examples:
     "--actor", metavar="NAME", help="Print the state of one actor of the tree as JSON, without receipts and secrets."
 )
 @click.option("--live", is_flag=True, help="Show rates, latencies, services, processes and the busiest actors, live.")
-@click.option("--once", is_flag=True, help="With --live: print one snapshot and exit; the default without a terminal.")
 @click.option(
     "--interval",
     "interval_seconds",
     type=FiniteFloatRange(SHORTEST_INTERVAL_SECONDS, 3600),
     metavar="SECONDS",
-    help="With --live: time between two looks. [default: 1; with --once, which shows rates of that time, 3]",
+    help="With --live: time between two looks. [default: 1; 3 without a terminal, where it prints one snapshot]",
 )
 @admin_options
 def command(
@@ -84,7 +81,6 @@ def command(
     tree: bool,
     actor: str | None,
     live: bool,
-    once: bool,
     interval_seconds: float | None,
 ) -> int:
     """Say how a running system is: what it does, what is in flight, what was done, what went wrong last.
@@ -93,12 +89,12 @@ def command(
     """
     if sum((tree, actor is not None, live, quiet or alive)) > 1:
         raise click.UsageError("--tree, --actor, --live, and --quiet or --alive exclude each other")
-    if not live and (once or interval_seconds is not None):
-        raise click.UsageError("--once and --interval belong to --live")
+    if not live and interval_seconds is not None:
+        raise click.UsageError("--interval belongs to --live")
     if live:
         from receipt_actors.cli._live import show  # and rich
 
-        show(client, once, interval_seconds)
+        show(client, interval_seconds)
         return EXIT_DONE
     if tree:
         return _print_tree(client.overview(), as_json)
@@ -231,14 +227,13 @@ def _print_tree(overview: Overview, as_json: bool) -> int:
         click.echo(json.dumps({name: None if tree is None else asdict(tree) for name, tree in trees.items()}))
         return EXIT_DONE
     rows = [("ACTOR", "STATE", "MAILBOX", "MESSAGES", "RESTARTS")]
-    lines = _LINES if can_print("".join(_LINES)) else _PLAIN_LINES
     for name, tree in trees.items():
         if len(trees) > 1:
             rows.append((printable(name), "" if tree is not None else "no tree", "", "", ""))
         elif tree is None:
             rows.append(("its tree has ended", "", "", "", ""))
         if tree is not None:
-            rows += _rows(tree, lines)
+            rows += _rows(tree)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         left, right = zip(row[:2], widths[:2], strict=True), zip(row[2:], widths[2:], strict=True)
@@ -247,16 +242,11 @@ def _print_tree(overview: Overview, as_json: bool) -> int:
     return EXIT_DONE
 
 
-def _rows(
-    actor: ActorOverview, lines: tuple[str, str, str], first: str = "", others: str = ""
-) -> Iterator[tuple[str, str, str, str, str]]:
+def _rows(actor: ActorOverview, indent: str = "") -> Iterator[tuple[str, str, str, str, str]]:
     strategy = "" if actor.strategy is None else f" ({printable(actor.strategy)})"
     numbers = (number(actor.mailbox_length), number(actor.messages), number(actor.restarts))
-    yield (f"{first}{printable(actor.name)}{strategy}", printable(actor.status), *numbers)
-    branch, last_branch, trunk = lines
+    yield (f"{indent}{printable(actor.name)}{strategy}", printable(actor.status), *numbers)
     for child in actor.children:
-        is_last = child is actor.children[-1] and not actor.children_unlisted
-        ahead, below = (last_branch, "   ") if is_last else (branch, trunk)
-        yield from _rows(child, lines, others + ahead, others + below)
+        yield from _rows(child, f"{indent}  ")
     if actor.children_unlisted:
-        yield (f"{others}{last_branch}and {number(actor.children_unlisted)} more", "", "", "", "")
+        yield (f"{indent}  and {number(actor.children_unlisted)} more", "", "", "", "")

@@ -18,7 +18,7 @@ from receipt_actors.backends import open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues
-from receipt_actors.cli.terminal import SlowProgress, read_receipt
+from receipt_actors.cli.terminal import read_receipt
 from receipt_actors.domain.messages import SUBMISSION_ID_ATTRIBUTE, Unanswerable, checked_submission
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, OutgoingMessage
 from receipt_actors.domain.sending import take_batch
@@ -117,28 +117,26 @@ def _send(entries: Iterable[Entry], queues: PatientQueues, source_queue: str, is
     """Send the good entries, tell of each whether it is accepted, and return how many entries are not."""
     remaining = iter(entries)
     accepted = failed = 0
-    with SlowProgress("submitting", len(entries) if isinstance(entries, Sequence) else None) as progress:
-        while batch := list(islice(remaining, MAX_BATCH_ENTRIES)):
-            for entry in batch:
-                if entry.fault is not None:
-                    complain(f"{entry.where}: {entry.fault}")
+    while batch := list(islice(remaining, MAX_BATCH_ENTRIES)):
+        for entry in batch:
+            if entry.fault is not None:
+                complain(f"{entry.where}: {entry.fault}")
+                failed += 1
+        waiting = deque(entry for entry in batch if entry.fault is None)
+        while part := take_batch(waiting, lambda entry: entry.message.size_bytes):
+            try:
+                outcomes = queues.send(source_queue, [entry.message for entry in part])
+            except QueueUnavailable:
+                complain(_after_a_failure(accepted, part, is_all_or_nothing))
+                raise
+            for entry, failure in zip(part, outcomes, strict=True):
+                if failure is None:
+                    accepted += 1
+                    click.echo(f"{entry.submission_id} accepted")
+                else:
                     failed += 1
-            waiting = deque(entry for entry in batch if entry.fault is None)
-            while part := take_batch(waiting, lambda entry: entry.message.size_bytes):
-                try:
-                    outcomes = queues.send(source_queue, [entry.message for entry in part])
-                except QueueUnavailable:
-                    complain(_after_a_failure(accepted, part, is_all_or_nothing))
-                    raise
-                for entry, failure in zip(part, outcomes, strict=True):
-                    if failure is None:
-                        accepted += 1
-                        click.echo(f"{entry.submission_id} accepted")
-                    else:
-                        failed += 1
-                        why = f"{failure.code}: {failure.detail}"
-                        complain(f"{entry.where}: {entry.submission_id} is not accepted: {why}")
-            progress.advance(len(batch))
+                    why = f"{failure.code}: {failure.detail}"
+                    complain(f"{entry.where}: {entry.submission_id} is not accepted: {why}")
     if not accepted and not failed:
         complain("there were no messages to send")
     return failed

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,21 +17,11 @@ if TYPE_CHECKING:
     import rich.console
     import rich.progress
 
-SLOW_SECONDS = 2.0  #: what ends sooner shows no progress
-
 
 def echo(text: str) -> None:
     """Print a line, with escape sequences in place of what the encoding of standard output lacks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def can_print(characters: str) -> bool:
-    try:
-        characters.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def number(value: float) -> str:
@@ -55,14 +45,6 @@ def duration(value: float) -> str:
             rest = whole % length // part
             return f"{whole // length} {unit} {rest} {smaller}" if rest else f"{whole // length} {unit}"
     return f"{whole} s"
-
-
-def size(value: float) -> str:
-    """Write an amount of memory: ``812 KB``, ``123 MB``, ``1.2 GB``."""
-    for unit, length in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if value >= length:
-            return f"{value / length:.1f} {unit}" if unit == "GB" else f"{value / length:.0f} {unit}"
-    return f"{value:.0f} B"
 
 
 def clock_time(at_seconds: float) -> str:
@@ -120,46 +102,8 @@ def comma_separated(
 
 
 def progress_bar(console: rich.console.Console, *, transient: bool = False) -> rich.progress.Progress:
+    """Return a bar; one that is ``transient`` leaves nothing behind, and is shown on a terminal only."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    return Progress(*columns, console=console, transient=transient)
-
-
-class SlowProgress:
-    """Shows on stderr how far a command is, once it has taken two seconds, where stderr is a terminal."""
-
-    def __init__(
-        self, description: str, total: int | None = None, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._description = description
-        self._total = total
-        self._clock = clock
-        self._began_at = clock()
-        self._done = 0
-        self._bar: rich.progress.Progress | None = None
-
-    def advance(self, count: int = 1) -> None:
-        self.reach(self._done + count)
-
-    def reach(self, done: int) -> None:
-        self._done = done
-        if self._bar is None and sys.stderr.isatty() and self._clock() - self._began_at >= SLOW_SECONDS:
-            self._bar = self._start()
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def _start(self) -> rich.progress.Progress:
-        from rich.console import Console  # most runs are too short to need it
-
-        bar = progress_bar(Console(file=sys.stderr), transient=True)
-        bar.add_task(self._description, total=self._total)
-        bar.start()
-        return bar
+    return Progress(*columns, console=console, transient=transient, disable=transient and not console.is_terminal)

@@ -28,7 +28,7 @@ from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.scale.processes import protocol as said
 from receipt_actors.scale.processes.worker import REPORT_SECONDS
 from receipt_actors.scale.processes.worker_process import STOP_SIGNALS, Channel
-from receipt_actors.telemetry.control import Trace, TraceRequest, UnknownActor
+from receipt_actors.telemetry.control import Trace, UnknownActor
 from receipt_actors.telemetry.overview import Incident
 
 logger = logging.getLogger("receipt_actors")
@@ -207,9 +207,8 @@ class _TraceHere:
         self._channel = channel
         self._is_begun = threading.Event()
         self._trace: Trace | None = None
-        request = TraceRequest(order.filters, order.limit, order.seconds)
         try:
-            self._trace = system.trace(request, self._tell, self._tell_end)
+            self._trace = system.trace(order.request, self._tell, self._tell_end)
         except TraceRefused as refusal:  # too many run here; or the tree has just ended
             logger.warning("this process takes no part in a trace: %s", refusal)
             channel.send(said.TraceEnded(self._number, 0))

@@ -19,23 +19,8 @@
 An ``ActorSystem`` holds everything. An actor is a real ``pykka.Actor``, a ``Ref`` a real ``pykka.ActorRef``. Its
 ``runtime`` says which thread runs it (``Runtime``), its ``ChildSpec`` how it is supervised.
 
-===============  ======================================================================================================
-module           what stands there; each uses only those below it
-===============  ======================================================================================================
-``gen_statem``   ``GenStateMachine``: state machines
-``_tree``        a picture of the supervision tree
-``_supervisor``  both supervisors, ``supervisor_spec``, and the requests to a supervisor
-``_child_spec``  ``ChildSpec``, ``Start``, strategies, restart intensity, ``Backoff``
-``_system``      ``ActorSystem``: names, all processes, start and stop; ``Heartbeat``
-``sys``          looking into a running actor, suspending it, watching it
-``_gen_server``  ``Actor`` and ``GenServer``: callbacks, and what an actor can do
-``_process``     the process: life, turns, callbacks, links, monitors, selective receive
-``_ref``         references; sending, and how answers reach those who wait for them
-``_scheduler``   the threads that run processes, the fence, pollers; ``BlockingPool``
-``_clock``       time and timers
-``_reports``     reports to operators
-``_messages``    exit reasons, results of callbacks, messages of the runtime
-===============  ======================================================================================================
+Each module imports only those after it: ``gen_statem``, ``_tree``, ``_supervisor``, ``_child_spec``, ``_system``,
+``sys``, ``_gen_server``, ``_process``, ``_ref``, ``_scheduler``, ``_clock``, ``_reports``, ``_messages``.
 """
 
 from importlib import import_module

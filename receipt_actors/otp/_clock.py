@@ -99,9 +99,6 @@ class _Timers:
         self._order = itertools.count()
         self.cancelled = 0  # about: counted without a lock, and only to know when to sweep
 
-    def __len__(self) -> int:
-        return len(self._heap)
-
     def add(self, timer: Timer) -> bool:
         """Add a timer and tell whether it is the next one now."""
         if self.cancelled > max(SWEEP_AT_LEAST, len(self._heap) // 2):
@@ -121,9 +118,6 @@ class _Timers:
             return heapq.heappop(self._heap)[2]
         return None
 
-    def clear(self) -> None:
-        self._heap.clear()
-
 
 class OwnTimers:
     """The timers of one process, which end with it. Those that are over are swept out now and then."""
@@ -133,9 +127,6 @@ class OwnTimers:
     def __init__(self) -> None:
         self._timers: list[Timer] = []
         self._sweep_at = 8
-
-    def __len__(self) -> int:
-        return len(self._timers)
 
     def add(self, timer: Timer) -> None:
         if len(self._timers) >= self._sweep_at:
@@ -192,7 +183,7 @@ class SystemClock:
         """
         with self._changed:
             self._closed = True
-            self._timers.clear()
+            self._timers = _Timers()
             self._changed.notify()
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -247,7 +238,7 @@ class ManualClock:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._timers.clear()
+            self._timers = _Timers()
 
     def suspend(self, seconds: float) -> None:
         if not seconds >= 0:

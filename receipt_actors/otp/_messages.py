@@ -15,18 +15,10 @@ if TYPE_CHECKING:
 # --- exit reasons ----------------------------------------------------------------------------------------------------
 
 
-def text_of(value: object) -> str:
-    """Return ``str(value)``; of what raises there, the type: naming a value must never fail."""
+def text_of(value: object, how: Callable[[object], str] = str) -> str:
+    """Return ``str(value)``, or ``repr(value)``; if that raises, the type: naming a value must never fail."""
     try:
-        return str(value)
-    except BaseException:
-        return f"<{type(value).__name__}>"
-
-
-def repr_of(value: object) -> str:
-    """Return ``repr(value)``; of what raises there, the type."""
-    try:
-        return repr(value)
+        return how(value)
     except BaseException:
         return f"<{type(value).__name__}>"
 

@@ -1,19 +1,4 @@
-"""The process: what Erlang's virtual machine keeps of each process, kept here for each actor.
-
-A ``Process`` runs the actor's callbacks one message at a time, on its scheduler's thread. It is the actor's pykka inbox
-and stop flag at once, which keeps it small.
-
-**Turns.** A process has the turn while its scheduler has it queued or runs it; ``_scheduled`` is locked then. In a turn
-it handles up to ``MESSAGES_PER_TURN`` messages: first those that a selective receive or a suspension has passed over,
-then those of the mailbox.
-
-**Life.** ``STARTING`` (``init`` runs) -> ``RUNNING`` -> ``TERMINATING`` (``terminate`` runs) -> ``EXITED``. ``_exit``
-happens once: the name is freed, links and monitors get the news, and open calls fail. It may come from any thread
-(``kill``) in the middle of a turn; then that turn gives up, at its own end, what it has in hand or has taken up since.
-
-**Zombies.** CPython can't end a thread, so a callback that runs when its process is ended from outside runs on. It is
-fenced: what it still sends, answers or starts comes to nothing (``_scheduler.Running``).
-"""
+"""The process: what Erlang's virtual machine keeps of each process, kept here for each actor."""
 
 from __future__ import annotations
 
@@ -102,6 +87,12 @@ EXITED: Final = State.EXITED
 
 
 class Process:
+    """An actor's process; it is its pykka inbox and stop flag as well, which keeps it small.
+
+    It has the turn while its scheduler has it queued or runs it; ``_scheduled`` is locked then. ``exit`` may come from
+    any thread in the middle of a turn. Then that turn gives up, at its end, what it has in hand or has taken up since.
+    """
+
     # The lock of all systems guards its state, links and monitors.
 
     __slots__ = (
@@ -113,7 +104,6 @@ class Process:
         "_ending",
         "_exit_signal",
         "_held_up",
-        "_links",
         "_mailbox",
         "_monitored",
         "_monitors",
@@ -127,6 +117,7 @@ class Process:
         "debug",
         "exit_reason",
         "has_ended",
+        "linked",
         "messages_handled",
         "name",
         "observed",
@@ -158,10 +149,10 @@ class Process:
         self.has_ended = False
         self.observed = False  # whether what it sends has to be looked at: it has ended, or ``sys`` watches
         self._held_up = False  # whether it has ended, or waits for the answer of a call
-        # Others. Most have one link, to the supervisor that started them: a single one is kept without a set.
-        self._links: Process | set[Process] | None = None
-        self._monitors: dict[int, Watcher] | None = None  # who watches this process
-        self._monitored: dict[int, Process] | None = None  # those that this one watches, until their Down is delivered
+        # Others.
+        self.linked: set[Process] = set()  # changed under the lock, on both sides at once
+        self._monitors: dict[int, Watcher] = {}  # who watches this process
+        self._monitored: dict[int, Process] = {}  # those that this one watches, until their Down is delivered
         self._timers: OwnTimers | None = None  # what it has set for later
         # Its turns and messages.
         self._scheduler = (
@@ -202,7 +193,7 @@ class Process:
             if self._exit_signal is None:
                 self._initialise(args, kwargs)
             else:  # of its parent, which has ended meanwhile
-                self._exit(self._exit_signal)
+                self.exit(self._exit_signal)
         except BaseException as error:  # the runtime's own, as where the stack is used up: it must not stay half done
             self.fail(error)
         finally:
@@ -234,9 +225,6 @@ class Process:
             return
         self._settle(None, result)
 
-    def _acknowledge_start(self) -> bool:
-        return self._scheduler.running.send(self._tell_starter, Started(self.ref)) and self._state is RUNNING
-
     def _tell_starter(self, result: StartResult) -> None:
         with self.system.lock:
             if type(result) is Started:
@@ -265,13 +253,13 @@ class Process:
             self.remove_monitor(monitor)
 
     def discard(self) -> None:
-        self._exit(NORMAL)
+        self.exit(NORMAL)
         if self._scheduler is not self.system.scheduler:
             self._scheduler.join(1.0)  # it has nothing to do, and ends at once
 
     def fail(self, error: BaseException) -> None:
         """End because of a bug of the runtime itself, so that nothing waits for this process for ever."""
-        self._exit(Crash(error))
+        self.exit(Crash(error))
         self._end_last_turn()
 
     def watch(self, debug: Debug | None) -> None:
@@ -336,7 +324,7 @@ class Process:
         goes_on = False
         handled = 0
         if self._exit_signal is not None:  # one that comes from now on ends it there and then
-            self._exit(self._exit_signal)
+            self.exit(self._exit_signal)
         for handled in range(MESSAGES_PER_TURN):  # noqa: B007 - it is read after the loop
             if self._held_up:
                 awaited = self.awaited
@@ -392,8 +380,7 @@ class Process:
             self._scheduler.running.leave()
             self._refuse_all(waiting.give_back())
         self._abandon()
-        if self in self.system.undead:
-            self.system.bury(self)
+        self.system.bury(self)
         self._stop_own_scheduler()
 
     def _stop_own_scheduler(self) -> None:
@@ -430,7 +417,7 @@ class Process:
             backlog = passed_over
         self._backlog = backlog or None
 
-    def _put_first(self, envelope: Envelope[Any]) -> None:
+    def put_first(self, envelope: Envelope[Any]) -> None:
         backlog = self._backlog
         if backlog:
             backlog.appendleft(envelope)
@@ -534,19 +521,19 @@ class Process:
         if state is TERMINATING:
             self._give_last_reply()
             assert self._ending is not None
-            self._exit(self._ending[0])
+            self.exit(self._ending[0])
             return
         if state is STARTING:
             if result is IGNORE:
-                self._exit(NORMAL, start_result=IGNORE)
+                self.exit(NORMAL, start_result=IGNORE)
                 return
             if type(result) is Stop:
-                self._exit(result.reason, start_result=NotStarted(result.reason))
+                self.exit(result.reason, start_result=NotStarted(result.reason))
                 return
             if type(result) is NotStarted:
-                self._exit(NORMAL, start_result=result)
+                self.exit(NORMAL, start_result=result)
                 return
-            if not self._acknowledge_start():
+            if not self._scheduler.running.send(self._tell_starter, Started(self.ref)) or self._state is not RUNNING:
                 return
         if type(result) is Stop:
             self.terminate(result.reason, result.reply, OWN_DECISION)
@@ -562,7 +549,7 @@ class Process:
                     self.debug.sent(reply)
         if type(result) is Continue:
             # Not here and now: it may return Continue again, and who waits for the start is told before (OTP).
-            self._put_first(ContinueEnvelope(result.term))
+            self.put_first(ContinueEnvelope(result.term))
         elif type(result) is IdleTimeout:
             self._waiting = Idle(self, result.seconds)
 
@@ -642,9 +629,6 @@ class Process:
             self._state = after
         return True
 
-    def terminate_next(self, reason: ExitReason) -> None:
-        self._put_first(ParentExitEnvelope(reason))
-
     def terminate(self, reason: ExitReason, reply: object = NO_REPLY, handling: str = "an order to end") -> None:
         """End with a reason that was given, by ``Stop`` or by the parent. On the process's own turn only."""
         if isinstance(reason, Crash) and self._state is RUNNING:
@@ -675,7 +659,7 @@ class Process:
             self._terminate(reason)
         else:
             self._give_last_reply()
-            self._exit(reason, start_result=NotStarted(reason))
+            self.exit(reason, start_result=NotStarted(reason))
 
     def signal(self, sender: Process | None, reason: ExitReason) -> None:
         """Receive an exit signal (``exit/2``; see "Receiving Exit Signals" in Erlang's reference manual)."""
@@ -709,12 +693,9 @@ class Process:
 
     def kill(self, killer: Process | None = None) -> None:
         """End the process now, without ``terminate`` (``exit(Pid, kill)``); nothing happens if its killer has ended."""
-        self._exit(KILLED, is_cut_short=True, killer=killer)
+        self.exit(KILLED, is_cut_short=True, killer=killer)
 
-    def crash(self, error: BaseException) -> None:
-        self._exit(Crash(error), is_cut_short=True)
-
-    def _exit(self, reason: ExitReason, **how: Any) -> None:
+    def exit(self, reason: ExitReason, **how: Any) -> None:
         for linked in self._end(reason, **how):
             linked.obey_signal()
 
@@ -738,18 +719,23 @@ class Process:
         with system.lock:
             if self._state is EXITED or (killer is not None and killer is not self and killer.has_ended):
                 return []
-            if self.name is not None:
-                system.free_name(self)
+            system.free_name(self)
             if type(reason) is Killed or self in system.orphans:
-                self._leave_orphans()
-            self.cut()
+                system.orphans.update((other, None) for other in self.links if other.parent is self)
+            for other in list(self.linked):
+                other.linked.discard(self)
+            for monitor, target in list(self._monitored.items()):
+                target._monitors.pop(monitor, None)
+            nobody: set[Process] = set()
+            unwatched: dict[int, Watcher] = {}
+            watching: dict[int, Process] = {}
             is_zombie = is_cut_short and self._scheduler.running.is_inside(self)
             if self.is_set():  # a finalizer came in between and killed it
                 return []
-            links, self._links = self._links, None
-            monitors, self._monitors = self._monitors, None
+            links, self.linked = self.linked, nobody
+            monitors, self._monitors = self._monitors, unwatched
             deferred, self._deferred = self._deferred, None
-            self._monitored = None
+            self._monitored = watching
             if self in system.alive:
                 del system.alive[self]
             if self in system.orphans:
@@ -761,10 +747,10 @@ class Process:
             self.observed = self.has_ended = self._held_up = True
             self._state = EXITED
         to_starter = (start_result or NotStarted(reason)) if was_starting else None
-        linked = list(links) if isinstance(links, set) else [] if links is None else [links]
+        linked = list(links)
         if was_starting and self.parent is not None and self.parent.trap_exit and self.parent in linked:
             linked.remove(self.parent)  # it is told by the start's result, and gets no message on top of it (OTP)
-        watchers = list(monitors.items())[::-1] if monitors else []
+        watchers = list(monitors.items())[::-1]
         calls = list(deferred) if deferred else []
         to_obey = [other for other in linked if not other.trap_exit]
         try:
@@ -776,22 +762,13 @@ class Process:
             raise
         return to_obey
 
-    @property
-    def is_orphan(self) -> bool:
-        return self in self.system.orphans
-
-    def _leave_orphans(self) -> None:
-        for other in self.links:
-            if other.parent is self:
-                self.system.orphans[other] = None
-
     def leave_behind(self) -> None:
         """End in the child of a fork, where its thread has not come along.
 
         What it holds that another thread may have been at is replaced, not looked at. What its callbacks hold is left
         as it is: to let go of it would run the program's own ``finally`` blocks and finalizers once more.
         """
-        self._links = self._monitors = self._monitored = None
+        self.linked, self._monitors, self._monitored = set(), {}, {}
         self._current = self._deferred = self._backlog = self._exit_signal = self._acknowledge = None
         self._mailbox = queue.SimpleQueue()
         self._scheduled = threading.Lock()
@@ -812,7 +789,7 @@ class Process:
         """Tell all of them, from each list's end; those that have been told are taken off the list."""
         running = self._scheduler.running
         running.wait_for_send(self)
-        if self in self.system.undead and not running.is_inside(self):  # its callback has returned at this moment
+        if not running.is_inside(self):  # its callback has returned at this moment
             self.system.bury(self)
         if to_starter is not None:
             self._tell_starter(to_starter)
@@ -866,12 +843,7 @@ class Process:
     @property
     def links(self) -> list[Process]:
         with self.system.lock:
-            links = self._links
-            return list(links) if isinstance(links, set) else [] if links is None else [links]
-
-    def is_linked_to(self, other: Process) -> bool:
-        links = self._links
-        return other in links if isinstance(links, set) else links is other
+            return list(self.linked)
 
     def link(self, other: Process) -> None:
         if other is self:
@@ -879,32 +851,15 @@ class Process:
         with self.system.lock:
             alive = not other.is_set() and not self.is_set()
             if alive:
-                self.add_link(other)
-                other.add_link(self)
+                self.linked.add(other)
+                other.linked.add(self)
         if not alive and other.is_set():
             self.signal(other, NO_PROCESS)
 
-    def add_link(self, other: Process) -> None:
-        """Note one side of a link; the caller holds the lock and notes the other side."""
-        links = self._links
-        if links is None:
-            self._links = other
-        elif isinstance(links, set):
-            links.add(other)
-        elif links is not other:
-            self._links = {links, other}
-
     def unlink(self, other: Process) -> None:
         with self.system.lock:
-            self.drop_link(other)
-            other.drop_link(self)
-
-    def drop_link(self, other: Process) -> None:
-        links = self._links
-        if isinstance(links, set):
-            links.discard(other)
-        elif links is other:
-            self._links = None
+            self.linked.discard(other)
+            other.linked.discard(self)
 
     def add_monitor(self, watcher: Watcher) -> int:
         """Tell ``watcher``, once, when this process ends (at once if it has ended). Returns the monitor."""
@@ -914,10 +869,8 @@ class Process:
             if not callable(watcher):
                 if watcher.is_set():
                     return monitor
-                watcher._monitored = {} if watcher._monitored is None else watcher._monitored
                 watcher._monitored[monitor] = self
             if alive:
-                self._monitors = {} if self._monitors is None else self._monitors
                 self._monitors[monitor] = watcher
         if not alive:
             tell_down(watcher, Down(monitor, self.ref, NO_PROCESS))
@@ -925,32 +878,19 @@ class Process:
 
     def remove_monitor(self, monitor: int) -> None:
         with self.system.lock:
-            if self._monitors is not None:
-                self._monitors.pop(monitor, None)
+            self._monitors.pop(monitor, None)
 
     def demonitor(self, monitor: int, *, flush: bool) -> None:
         with self.system.lock:
-            target = None if self._monitored is None else self._monitored.get(monitor)
+            target = self._monitored.get(monitor)
             if target is None:
                 return
-            sent = target._monitors is None or target._monitors.pop(monitor, None) is None
+            sent = target._monitors.pop(monitor, None) is None
             if flush or not sent:
-                assert self._monitored is not None
                 del self._monitored[monitor]
 
     def take_down(self, down: Down) -> bool:
-        return self._monitored is not None and self._monitored.pop(down.monitor, None) is not None
-
-    def cut(self) -> None:
-        # The caller holds the lock.
-        links = self._links
-        if links is not None:
-            for other in list(links) if isinstance(links, set) else (links,):
-                other.drop_link(self)
-        if self._monitored:
-            for monitor, target in list(self._monitored.items()):
-                if target._monitors is not None:  # None: it watches itself, and has been told
-                    target._monitors.pop(monitor, None)
+        return self._monitored.pop(down.monitor, None) is not None
 
 
 # --- what takes messages first ---
@@ -1130,7 +1070,7 @@ class Idle:
             if self._timer is not None and self._process._waiting is self:
                 self._timer.cancel()
                 self._timer = start_timer(self._process, self.seconds, self._time_out)
-        elif type(envelope) is DownEnvelope and envelope.message.monitor not in (self._process._monitored or ()):
+        elif type(envelope) is DownEnvelope and envelope.message.monitor not in self._process._monitored:
             return  # flushed: it never came
         else:
             self._process.resume_from(self)

@@ -390,7 +390,7 @@ class Ref(pykka.ActorRef[Any]):
     @property
     def is_zombie(self) -> bool:
         """Tell whether it was ended from outside while a callback ran that still runs."""
-        return self.process.system.is_zombie(self.process)
+        return self.process in self.process.system.undead
 
 
 def _has_been_ended(does: str) -> pykka.ActorDeadError:

@@ -1,26 +1,4 @@
-"""Reports: what supervisors and dying actors tell operators, through the standard ``logging`` (OTP: SASL's reports).
-
-Each is one record of the logger ``receipt_actors.otp``: a line to read, and the report itself as ``record.report``, a
-frozen dataclass whose ``as_dict()`` holds nothing but JSON's types.
-
-====================  =========================================================================  ====================
-report                says                                                                       level
-====================  =========================================================================  ====================
-``SupervisorReport``  ``child_terminated``: a child ended, and is restarted                      WARNING
-..                    ``child_terminated``: a child ended otherwise than orderly, and is not     ERROR
-..                    ``start_error``: a child did not start when its supervisor started it      ERROR
-..                    ``shutdown_error``: a child that was told to end ended for another reason  ERROR
-..                    ``shutdown``: the supervisor gives up                                      ERROR
-``CrashReport``       an actor's callback raised, or gave a crash as its reason to ``Stop``      ERROR
-``ProgressReport``    a child was started (not: each child of a simple_one_for_one supervisor)   DEBUG
-====================  =========================================================================  ====================
-
-As in OTP, an orderly end of a transient or temporary child is no report, nor is a failed ``start_child`` or
-``restart_child``, which are answered.
-
-**Secrets.** A report never holds the arguments of a start, a message, or an actor's state. An exception quotes what its
-code choked on: what looks like a key or encoded data in its first ``TEXT_LIMIT`` characters is left out (``masked``).
-"""
+"""Reports of supervisors and crashing actors to operators, through ``logging`` (OTP: SASL's reports)."""
 
 from __future__ import annotations
 
@@ -42,7 +20,6 @@ from receipt_actors.otp._messages import (
     NoProcess,
     Normal,
     Shutdown,
-    repr_of,
     shape_of,
     text_of,
 )
@@ -82,7 +59,7 @@ class FailedToStartChild:
     reason: object
 
     def __str__(self) -> str:
-        return f"child {repr_of(self.id)} failed to start: {describe_reason(self.reason)}"
+        return f"child {text_of(self.id, repr)} failed to start: {describe_reason(self.reason)}"
 
 
 # --- the reports -----------------------------------------------------------------------------------------------------
@@ -264,7 +241,7 @@ def describe_reason(reason: object) -> str:
         case Normal() | Shutdown() | Killed() | NoProcess() | AlreadyStarted() | str():
             return describe(reason)
         case FailedToStartChild(id_, why):
-            return f"child {describe(repr_of(id_))} failed to start: {describe_reason(why)}"
+            return f"child {describe(text_of(id_, repr))} failed to start: {describe_reason(why)}"
     return f"<{type(reason).__name__}>"
 
 

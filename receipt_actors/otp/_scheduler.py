@@ -1,19 +1,4 @@
-"""What runs processes: one thread that takes them, ready one by one, from a queue.
-
-``POOLED``
-    Every pooled process of a system shares **one** scheduler thread. Such a process costs no thread, only a kilobyte or
-    two, and must not block: it would stop all others. Under the GIL a second scheduler thread makes a hop between
-    actors slower, not faster.
-``THREAD``
-    The process has a scheduler of its own, so it may block (in a long poll, say) without holding up others.
-
-Both run the same code; blocking calls that many processes need go to a ``BlockingPool``. What can wait for the outside
-world without blocking may be attached as a ``Poller``: the thread looks for it when nothing is ready, and every
-``TURNS_BETWEEN_LOOKS`` turns.
-
-An error of one process ends that process. An error that escapes from a turn (there is no memory left to poll, say) ends
-the thread, and with it the actor system: see ``ActorSystem.fail``.
-"""
+"""The threads that run processes, the fence around what has ended, pollers, and ``BlockingPool``."""
 
 from __future__ import annotations
 
@@ -50,10 +35,11 @@ LONGEST_WAIT_SECONDS = 3600.0  #: epoll takes no more than three weeks; then it 
 
 
 class Runtime(enum.Enum):
-    """Which thread runs an actor; see the module."""
+    """Which thread runs an actor."""
 
-    POOLED = "pooled"
-    THREAD = "thread"
+    # A second thread for pooled actors would make a hop between them slower, not faster, as there is one GIL.
+    POOLED = "pooled"  #: the one thread of all pooled actors of its system: it must not block
+    THREAD = "thread"  #: one of its own, so it may block
 
 
 # --- what a thread runs at this moment (Erlang: ``self()``) ---

@@ -194,9 +194,9 @@ class _Child:
 
 def is_orphaned(process: Process) -> bool:
     """Tell whether a process is bound to end because a supervisor above it was killed."""
-    while not process.is_orphan:
+    while process not in process.system.orphans:
         parent = process.parent
-        if parent is None or not parent.is_linked_to(process):
+        if parent is None or process not in parent.linked:
             return False
         process = parent
     return True
@@ -518,9 +518,8 @@ class Supervisor(SupervisorBase):
 
     def _exited(self, ref: Ref, reason: ExitReason) -> Any:
         child = self._running.get(ref)
-        return None if child is None else self._child_ended(child, ref, reason)
-
-    def _child_ended(self, child: _Child, ref: Ref, reason: ExitReason) -> Receiving | Stop | None:
+        if child is None:
+            return None
         self._clear(child)
         self._note_zombie(ref)
         spec, orderly = child.spec, is_orderly(reason)
@@ -593,11 +592,10 @@ class Supervisor(SupervisorBase):
         child = self._children.get(child_id)
         return self._start_added(child) if child is not None and child.state is None else self._why_not_at_rest(child)
 
-    def _terminate_child(self, child_id: Hashable) -> Any:
+    def _terminate_child(self, child_id: Hashable) -> Receiving:
         child = self._children.get(child_id)
-        return ChildError.NOT_FOUND if child is None else self._end_child(child)
-
-    def _end_child(self, child: _Child) -> Receiving:
+        if child is None:
+            return ChildError.NOT_FOUND
         ref = child.ref
         yield from self._stop_children([child.spec.id])
         child.begin_anew()
@@ -795,7 +793,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         """Tell whether it is or was a child; one that has ended passes, as its supervisor is no longer known (OTP)."""
         return ref in self._children or ref in self._restarting or ref.process.is_set()
 
-    def _terminate_child(self, ref: Hashable) -> Any:
+    def _terminate_child(self, ref: Hashable) -> Receiving:
         if not isinstance(ref, Ref):
             return ChildError.SIMPLE_ONE_FOR_ONE
         if not self._knows(ref):
@@ -803,9 +801,8 @@ class SimpleOneForOneSupervisor(SupervisorBase):
         waiting = self._restarting.pop(ref, None)
         if waiting is not None:
             waiting.clear()
-        return self._stop_child(ref) if self._children.pop(ref, None) is not None else None
-
-    def _stop_child(self, ref: Ref) -> Receiving:
+        if self._children.pop(ref, None) is None:
+            return None
         yield from self._shut_down(self._spec, ref)
         return self._answer_unless_too_many_zombies(self._spec, ref, None)
 

@@ -209,8 +209,8 @@ class ActorSystem:
                 if taken is not process:
                     return taken
             if parent is not None:
-                process.add_link(parent)
-                parent.add_link(process)
+                process.linked.add(parent)
+                parent.linked.add(process)
             self.alive[process] = None
         return None
 
@@ -219,11 +219,9 @@ class ActorSystem:
             del self._names[process.name]
 
     def bury(self, process: Process) -> None:
-        with self.lock:
-            self.undead.pop(process, None)
-
-    def is_zombie(self, process: Process) -> bool:
-        return process in self.undead
+        if process in self.undead:
+            with self.lock:
+                self.undead.pop(process, None)
 
     def zombies(self) -> list[Ref]:
         """Return the actors that were ended from outside while a callback ran that still runs, oldest first.
@@ -358,7 +356,7 @@ class ActorSystem:
         raised: BaseException | None = None
         for ref in reversed(self.processes()):
             try:
-                ref.process.crash(error)
+                ref.process.exit(Crash(error), is_cut_short=True)
             except BaseException as another:  # no memory, say: the others end all the same
                 raised = another
         if raised is not None:

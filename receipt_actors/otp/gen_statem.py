@@ -6,14 +6,6 @@
 
 The words are kept out of ``receipt_actors.otp`` itself because many are short ones (``Call``, ``Info``, ``reply``).
 
-``StateMachineLoop`` has the rules, without any actor, thread or clock: which callback comes next, and why.
-
-::
-
-    receive(event) or time_out(...) --> current is the event --> (the shell makes the callback) --> settle(result)
-                                           ^                                                            |
-                                           +---------- current is the next one, until it is None -------+
-
 A transition goes as OTP 27 says (``gen_statem``, ``transition_option()``):
 
 1. The actions are looked at in order: replies are sent, the others set what comes below; the last of a kind wins.
@@ -31,7 +23,6 @@ An illegal result raises and changes nothing. States are compared with ``==``.
 from __future__ import annotations
 
 import enum
-import itertools
 import math
 from collections import deque
 from collections.abc import Hashable
@@ -325,32 +316,20 @@ def _check_stop(stop: Stop) -> None:
         raise TypeError("a state machine answers as it stops with stop_and_reply(reason, reply(from_, value))")
 
 
-# --- the engine -------------------------------------------------------------------------------------------------------
+# --- the rules -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StartTimer:
-    """Start a timer; when it fires, ``time_out(kind, tag)``."""
-
-    kind: TimeoutKind
-    tag: int
-    seconds: float
-    absolute: bool
-
-
-@dataclass(frozen=True, slots=True)
-class CancelTimer:
-    tag: int
-
-
-#: What the shell has to do, in order. ``Stop`` comes last, and then nothing is next.
-Effect: TypeAlias = ReplyAction | StartTimer | CancelTimer | Stop
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Timeout:
     event: TimeoutEvent
-    tag: int | None  # None: one of zero seconds, which waits in the queue of those
+    is_queued: bool  # one of zero seconds, which becomes an event after the queue
+    timer: Timer | None = None
+
+
+class _TimerEnvelope(Envelope[_Timeout]):
+    """A timer of the machine has fired. No plain envelope: a selective receive of the user's must not take it."""
+
+    __slots__ = ()
 
 
 @dataclass(slots=True)
@@ -363,54 +342,52 @@ class _Wishes:
     timeouts: dict[TimeoutKind, SetTimeout] = field(default_factory=dict)
 
 
-class StateMachineLoop:
+class _Loop:
     """The machine's state, the queue, the postponed events, the time-outs, and the rules of the module."""
 
-    def __init__(self, *, state_enter: bool) -> None:
+    def __init__(self, process: Process, *, state_enter: bool) -> None:
         self.state: Any = None
         self.current: Event | Enter | None = None  # what the next callback is for; None: wait for an event
         self.postponed: list[Event] = []
+        self.timeouts: dict[TimeoutKind, _Timeout] = {}
+        self._process = process
         self._state_enter = state_enter
         self._event: Event | None = None  # what the transition under way began with
         self._queue: deque[Event] = deque()
-        self.timeouts: dict[TimeoutKind, _Timeout] = {}
-        self._tags = itertools.count(1)
         self._wishes = _Wishes(None)
 
-    def begin(self, first: NextState) -> list[Effect]:
+    def begin(self, first: NextState) -> None:
         """Enter the first state: an enter call if there are such calls, from the state itself; nothing is postponed."""
         self.state = first.state
         self._wishes = _Wishes(first.state)
-        effects = self._look_at(first.actions)
-        return effects + self._enter_or_transit(enters=True)
+        self._look_at(first.actions)
+        self._enter_or_transit(enters=True)
 
     def receive(self, event: Event) -> None:
         """Take an event from outside; only while there is no ``current``."""
         self.current = self._event = event
         self._wishes = _Wishes(self.state)
 
-    def time_out(self, kind: TimeoutKind, tag: int) -> bool:
-        timeout = self.timeouts.get(kind)
-        if timeout is None or timeout.tag != tag:
-            return False
-        del self.timeouts[kind]
-        self.receive(timeout.event)
-        return True
+    def time_out(self, timeout: _Timeout) -> None:
+        """Take the event of a time-out, unless it was cancelled or replaced after its timer had fired."""
+        kind = kind_of(timeout.event)
+        if self.timeouts.get(kind) is timeout:
+            del self.timeouts[kind]
+            self.receive(timeout.event)
 
     def raised(self) -> None:
         # A state whose enter call raised has not been entered (OTP).
         if isinstance(self.current, Enter):
             self.state = self.current.old_state
 
-    def settle(self, result: object) -> list[Effect]:
+    def settle(self, result: object) -> Stop | None:
         """Carry out what the callback for ``current`` returned; raise ``TypeError`` for no legal result."""
         if isinstance(result, Stop):
             _check_stop(result)
-            self.current = None
-            return [result]
+            return result
         if isinstance(result, StopAndReply):
-            self.current = None
-            return [*result.replies, Stop(result.reason)]
+            self._look_at(result.replies)
+            return Stop(result.reason)
         if not isinstance(result, NextState | KeepState | RepeatState):
             raise TypeError(
                 f"a state callback returned {shape_of(result)} for {type(self.current).__name__}, and not "
@@ -421,9 +398,10 @@ class StateMachineLoop:
         changes = bool(state != self.state)
         if isinstance(self.current, Enter):
             self._check_enter(result, changes)
-        effects = self._look_at(result.actions)
         self.state = state
-        return effects + self._enter_or_transit(enters=changes or isinstance(result, RepeatState))
+        self._look_at(result.actions)
+        self._enter_or_transit(enters=changes or isinstance(result, RepeatState))
+        return None
 
     def _check_enter(self, result: NextState | KeepState | RepeatState, changes: bool) -> None:
         if changes:
@@ -436,12 +414,11 @@ class StateMachineLoop:
 
     # --- the transition; the numbers are those of the module ---
 
-    def _look_at(self, actions: tuple[Action, ...]) -> list[Effect]:  # 1
+    def _look_at(self, actions: tuple[Action, ...]) -> None:  # 1
         wishes = self._wishes
-        replies: list[Effect] = []
         for action in actions:
             if isinstance(action, ReplyAction):
-                replies.append(action)
+                action.from_.reply(action.value)
             elif isinstance(action, Postpone):
                 wishes.postpone = action.value
             elif isinstance(action, NextEvent):
@@ -450,60 +427,55 @@ class StateMachineLoop:
                 kind = kind_of(action.event)
                 wishes.timeouts.pop(kind, None)  # the last one wins, at its own place
                 wishes.timeouts[kind] = action
-        return replies
 
-    def _enter_or_transit(self, *, enters: bool) -> list[Effect]:
+    def _enter_or_transit(self, *, enters: bool) -> None:
         wishes = self._wishes
-        effects: list[Effect] = []
         if enters and self._state_enter:  # 2
             self.current = Enter(wishes.old_state)
-            return effects
+            return
         if wishes.postpone and self._event is not None:  # 3; with init there is no event
             self.postponed.append(self._event)
         if self.state != wishes.old_state:  # 4
             self._queue.extendleft(reversed(self.postponed))
             self.postponed = []
-            self._cancel(StateTimeout, effects)
+            self._cancel(StateTimeout)
         self._queue.extendleft(reversed(wishes.next_events))  # 5
-        self._cancel(EventTimeout, effects)
+        self._cancel(EventTimeout)
         for kind, action in wishes.timeouts.items():  # 6
-            self._set(kind, action, effects)
-        zero = next((kind for kind, timeout in self.timeouts.items() if timeout.tag is None), None)
+            self._set(kind, action)
+        zero = next((kind for kind, timeout in self.timeouts.items() if timeout.is_queued), None)
         if self._queue:  # 7
             self.receive(self._queue.popleft())
         elif zero is not None:
             self.receive(self.timeouts.pop(zero).event)
         else:
             self.current = self._event = None
-        return effects
 
-    def _set(self, kind: TimeoutKind, action: SetTimeout, effects: list[Effect]) -> None:
+    def _set(self, kind: TimeoutKind, action: SetTimeout) -> None:
         if action.time is UPDATE and kind in self.timeouts:
             self.timeouts[kind].event = action.event
             return
-        self._cancel(kind, effects)
+        self._cancel(kind)
         if action.time is None or action.time is CANCEL:
             return
         if action.time is UPDATE or (action.time == 0 and not action.absolute):
-            self.timeouts[kind] = _Timeout(action.event, None)
+            self.timeouts[kind] = _Timeout(action.event, is_queued=True)
             return
-        tag = next(self._tags)
-        self.timeouts[kind] = _Timeout(action.event, tag)
-        effects.append(StartTimer(kind, tag, action.time, action.absolute))
+        process = self._process
+        timeout = self.timeouts[kind] = _Timeout(action.event, is_queued=False)
+        seconds = action.time - process.system.clock.monotonic() if action.absolute else action.time
+        if seconds > 0:
+            timeout.timer = process.send_later(seconds, _TimerEnvelope(timeout))
+        else:
+            process.put(_TimerEnvelope(timeout))
 
-    def _cancel(self, kind: TimeoutKind, effects: list[Effect]) -> None:
+    def _cancel(self, kind: TimeoutKind) -> None:
         timeout = self.timeouts.pop(kind, None)
-        if timeout is not None and timeout.tag is not None:
-            effects.append(CancelTimer(timeout.tag))
+        if timeout is not None and timeout.timer is not None:
+            timeout.timer.cancel()
 
 
 # --- the actor ---
-
-
-class _TimerEnvelope(Envelope[tuple[TimeoutKind, int]]):
-    """A timer of the machine has fired. No plain envelope: a selective receive of the user's must not take it."""
-
-    __slots__ = ()
 
 
 class GenStateMachine(Actor):
@@ -580,8 +552,7 @@ class GenStateMachine(Actor):
 
     def _otp_adopt(self, process: Process) -> None:
         super()._otp_adopt(process)
-        self.__loop = StateMachineLoop(state_enter=self.state_enter)
-        self.__timers: dict[int, Timer] = {}
+        self.__loop = _Loop(process, state_enter=self.state_enter)
         self.__not_data: frozenset[str] = frozenset()
         self.__not_data = frozenset(vars(self))
 
@@ -607,15 +578,14 @@ class GenStateMachine(Actor):
         return Continue(result)
 
     def handle_continue(self, term: Any) -> Any:
-        self.__do(self.__loop.begin(term))
+        self.__loop.begin(term)
         return self.__run()
 
     def _otp_deliver(self, envelope: Envelope[Any]) -> Any:
         message = envelope.message
         if type(envelope) is _TimerEnvelope:
-            kind, tag = message
-            self.__timers.pop(tag, None)
-            return self.__run() if self.__loop.time_out(kind, tag) else None
+            self.__loop.time_out(message)
+            return self.__run()
         if type(message) in PYKKA_REQUESTS:
             return super()._otp_deliver(envelope)
         self.__loop.receive(self.__event(envelope))
@@ -682,34 +652,7 @@ class GenStateMachine(Actor):
             return None
         if isinstance(result, NextState):
             self.__check_state(result.state)
-        return self.__do(self.__loop.settle(result))
-
-    def __do(self, effects: list[Effect]) -> Stop | None:
-        for effect in effects:
-            match effect:
-                case ReplyAction(from_, value):
-                    from_.reply(value)
-                case StartTimer():
-                    self.__start_timer(effect)
-                case CancelTimer(tag):
-                    timer = self.__timers.pop(tag, None)
-                    if timer is not None:
-                        timer.cancel()
-                case Stop():
-                    for timer in list(self.__timers.values()):
-                        timer.cancel()
-                    self.__timers.clear()
-                    return effect
-        return None
-
-    def __start_timer(self, start: StartTimer) -> None:
-        process = self._otp_process
-        envelope = _TimerEnvelope((start.kind, start.tag))
-        seconds = start.seconds - self.clock.monotonic() if start.absolute else start.seconds
-        if seconds > 0:
-            self.__timers[start.tag] = process.send_later(seconds, envelope)
-        else:
-            process.put(envelope)
+        return self.__loop.settle(result)
 
     @property
     def __has_state_methods(self) -> bool:

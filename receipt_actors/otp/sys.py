@@ -30,6 +30,7 @@ from receipt_actors.otp._messages import (
     CastEnvelope,
     ExitReason,
     Name,
+    ParentExitEnvelope,
     Reply,
     ReplyEnvelope,
     SysEnvelope,
@@ -192,7 +193,7 @@ def terminate(ref: Ref, reason: ExitReason, timeout: float | None = DEFAULT_TIME
 
     def end(process: Process) -> None:
         process.resume()
-        process.terminate_next(reason)
+        process.put_first(ParentExitEnvelope(reason))
 
     _ask(ref, end, timeout)
 

@@ -18,7 +18,7 @@ from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import NO_PROCESS, Crash, ExitReason, GenServer, Receive, Receiving, Reply
 from receipt_actors.pipeline.calls import CallsOnThreads
 from receipt_actors.pipeline.protocol import IN_FLIGHT, CreditsGranted, Delivery, Received, ReserveCredits
-from receipt_actors.telemetry.decisions import log_left
+from receipt_actors.telemetry.logs import log_left
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
 

@@ -83,8 +83,8 @@ from receipt_actors.pipeline.protocol import (
     delete_batcher_of,
     visibility_batcher_of,
 )
-from receipt_actors.telemetry.decisions import log_handed_back
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed, ProcessorCrashed
+from receipt_actors.telemetry.logs import log_handed_back
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import tracer_of
 

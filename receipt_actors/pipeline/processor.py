@@ -31,8 +31,8 @@ from receipt_actors.pipeline.protocol import (
     delete_batcher_of,
     result_batcher_name,
 )
-from receipt_actors.telemetry.decisions import log_handed_back, log_moved
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
+from receipt_actors.telemetry.logs import log_handed_back, log_moved
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import FinishedDelivery, tracer_of
 

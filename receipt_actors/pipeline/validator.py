@@ -39,7 +39,7 @@ from receipt_actors.pipeline.protocol import (
     SendMessage,
     VerifyReceipt,
 )
-from receipt_actors.telemetry.decisions import log_answered
+from receipt_actors.telemetry.logs import log_answered
 from receipt_actors.telemetry.statistics import statistics_of
 from receipt_actors.telemetry.tracing import FinishedDelivery
 

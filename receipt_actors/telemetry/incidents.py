@@ -15,16 +15,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from receipt_actors.domain.values import masked, sendable
-from receipt_actors.otp import (
-    ActorSystem,
-    CrashReport,
-    ExitReason,
-    GenServer,
-    Name,
-    Ref,
-    Report,
-    SupervisorReport,
-)
+from receipt_actors.otp import ActorSystem, CrashReport, ExitReason, GenServer, Name, Ref, Report, SupervisorReport
 from receipt_actors.telemetry.logs import shape
 from receipt_actors.telemetry.overview import Incident
 from receipt_actors.telemetry.statistics import statistics_of

@@ -1,4 +1,4 @@
-"""The log: how a line looks, how a flood of alike lines is summed up, and how lines are written without a wait."""
+"""The log: what is said of messages, how a line looks, how floods are summed up, and how lines are written."""
 
 # structlog takes 0.1 s to import, where a start takes 0.6; python-json-logger writes all that a record has.
 
@@ -12,13 +12,23 @@ import select
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+from receipt_actors.domain.messages import Result
+from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.values import printable
+
+LOGGER = "receipt_actors.decisions"  #: what became of each message; the manual (operations) lists the lines
+#: Quiet unless its level is set to INFO (``log_decisions``): a line for each receipt would be most of a log.
+ANSWERED_LOGGER = f"{LOGGER}.answered"
+_decisions = logging.getLogger(LOGGER)
+_answered = logging.getLogger(ANSWERED_LOGGER)
+if _answered.level == logging.NOTSET:  # else the program has set a level already
+    _answered.setLevel(logging.WARNING)
 
 #: What a record may have beside its words: a decision's facts, an answer's.
 FIELDS = (
@@ -26,6 +36,8 @@ FIELDS = (
     *("group", "node", "state"),  # of a node's place in its group
 )
 _PLAIN = (str, int, float, list)
+BURST, INFO_BURST = 5, 20  #: alike lines that pass in a period; the second number below WARNING
+PERIOD_SECONDS = 60.0
 MAX_FLOODS = 1_000  #: different lines that are remembered at a time; the oldest is summed up early for another one
 #: Numbers and ids of any make (UUIDs, hexadecimal, URNs): alike lines may differ in them.
 _VARIABLE = re.compile(r"\b(?=[\w:-]*\d)[\w:-]+")
@@ -86,27 +98,16 @@ class _Flood:
 
 
 class FloodGuard(logging.Handler):
-    """Passes on ``burst`` alike lines (``info_burst`` below WARNING) in each period, and one that counts the rest.
+    """Passes on the first alike lines of each period, and one that counts the rest.
 
     Otherwise a service that fails fills the log, and the one line that matters drowns. Lines are alike if they differ
     in ids and numbers only. DEBUG and records with an ``event`` all pass: an operator has asked for them. The count
     comes with the next record after the period, or with ``close``.
     """
 
-    def __init__(
-        self,
-        target: logging.Handler,
-        *,
-        burst: int = 5,
-        info_burst: int = 20,
-        period_seconds: float = 60.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, target: logging.Handler, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._target = target
-        self._burst = burst
-        self._info_burst = info_burst
-        self._period_seconds = period_seconds
         self._clock = clock
         self._floods: OrderedDict[tuple[str, int, str], _Flood] = OrderedDict()  # oldest first
 
@@ -121,8 +122,8 @@ class FloodGuard(logging.Handler):
         if flood is None:
             if len(self._floods) >= MAX_FLOODS:
                 self._report(self._floods.popitem(last=False)[1])
-            flood = self._floods[key] = _Flood(now + self._period_seconds)
-        if flood.passed < (self._burst if record.levelno >= logging.WARNING else self._info_burst):
+            flood = self._floods[key] = _Flood(now + PERIOD_SECONDS)
+        if flood.passed < (BURST if record.levelno >= logging.WARNING else INFO_BURST):
             flood.passed += 1
             self._target.handle(record)
         else:
@@ -146,7 +147,7 @@ class FloodGuard(logging.Handler):
         last = flood.last
         if last is None:
             return
-        text = f"{flood.left_out} more like this in {self._period_seconds:g} s: {_text(last)}"
+        text = f"{flood.left_out} more like this in {PERIOD_SECONDS:g} s: {_text(last)}"
         self._target.handle(
             logging.LogRecord(last.name, last.levelno, last.pathname, last.lineno, text, (), None, last.funcName)
         )
@@ -168,16 +169,12 @@ class LogWriter(logging.Handler):
     """Writes lines to a file descriptor, which stays open, on a thread: a slow or stuck reader blocks no actor.
 
     Lines that do not fit into its bounded queue are lost; a line says how many, as soon as there is room. ``close``,
-    which ``logging.shutdown`` calls, waits until all is written, at most ``flush_seconds``.
+    which ``logging.shutdown`` calls, waits until all is written, at most ``FLUSH_SECONDS``.
     """
 
-    def __init__(
-        self, descriptor: int, *, max_waiting_bytes: int = MAX_WAITING_BYTES, flush_seconds: float = FLUSH_SECONDS
-    ) -> None:
+    def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
-        self._max_waiting_bytes = max_waiting_bytes
-        self._flush_seconds = flush_seconds
         self._waiting: SimpleQueue[bytes | None] = SimpleQueue()  # None: the end
         self._lock = threading.Lock()  # guards what follows; ``logging.shutdown`` holds the handler's own in ``close``
         self._waiting_bytes = 0
@@ -193,7 +190,7 @@ class LogWriter(logging.Handler):
             return
         with self._lock:
             # Once lines are lost there has to be some room again: else each other line would tell of losses.
-            room = self._max_waiting_bytes // 2 if self._lost else self._max_waiting_bytes
+            room = MAX_WAITING_BYTES // 2 if self._lost else MAX_WAITING_BYTES
             if self._is_closed or self._waiting_bytes + len(data) > room:
                 self._lost += 1
                 return
@@ -210,7 +207,7 @@ class LogWriter(logging.Handler):
             self._is_closed = True
             self._waiting.put(None)
         if self._thread is not None:
-            self._thread.join(self._flush_seconds)
+            self._thread.join(FLUSH_SECONDS)
         super().close()
 
     def _line(self, record: logging.LogRecord) -> bytes:
@@ -240,3 +237,43 @@ class LogWriter(logging.Handler):
                 select.select([], [self._descriptor], [])
             except OSError:  # its reader is gone
                 return
+
+
+# --- what became of a message ---
+
+
+def log_answered(message_id: str, user_id: int, results: Sequence[Result], seconds: float) -> None:
+    """Log the answers of a message, once they are confirmed and it is deleted."""
+    if not _answered.isEnabledFor(logging.INFO):
+        return
+    told = "; ".join(f"transaction {each.transaction_id} is {each.verdict}, {each.reason}" for each in results)
+    names = ("transaction_id", "verdict", "reason")
+    fields = {
+        "event": "answered",  # not summed up: an operator asked for all of them
+        "message_id": message_id,
+        "user_id": user_id,
+        "seconds": round(seconds, 3),
+        "results": [{name: getattr(each, name) for name in names} for each in results],
+    }
+    words = "message %s of user %d answered after %.3f s: %s"
+    _answered.info(words, message_id, user_id, seconds, told, extra=fields)
+
+
+def log_moved(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
+    """Log that a message is on the dead-letter queue, and deleted."""
+    fields = {"fate": "moved", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
+    _decisions.info("message %s moved, %s: %s", message_id, reason, detail, extra=fields)
+
+
+def log_handed_back(message_id: str, reason: Reason, detail: str, seconds: float) -> None:
+    """Log that a message comes back later, and what kept it from being answered."""
+    fields = {"fate": "handed_back", "message_id": message_id, "reason": reason, "seconds": round(seconds, 3)}
+    is_about_the_message = reason not in (Reason.DRAINED, Reason.GROUP_HANDED_BACK)
+    level = logging.WARNING if is_about_the_message else logging.INFO
+    _decisions.log(level, "message %s is handed back, %s: %s", message_id, reason, detail, extra=fields)
+
+
+def log_left(message_id: str, reason: Reason, detail: str) -> None:
+    """Log that a delivery was left as it is."""
+    fields = {"fate": "left", "message_id": message_id, "reason": reason}
+    _decisions.warning("message %s %s", message_id, detail, extra=fields)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from receipt_actors.telemetry.statistics import JsonValue, StatisticsSnapshot
@@ -67,10 +67,10 @@ class ServiceOverview(JsonValue):
 class Usage(JsonValue):
     """The resources that a process uses."""
 
-    cpu_seconds: float
-    memory_bytes: int  #: resident
-    threads: int
-    open_files: int
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0  #: resident
+    threads: int = 0
+    open_files: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,13 @@ class ProcessOverview(JsonValue):
     pid: int
     started_at_seconds: float  #: UNIX time; 0 where it has not said anything of itself yet
     state: State
-    in_flight: int
-    reserved: int  #: credits of receives under way
-    unavailable: tuple[str, ...]  #: services that keep the gate closed, for one of several sources at least
-    usage: Usage
-    services: tuple[ServiceOverview, ...]
-    tree: ActorOverview | None  #: None where its root has ended
-    statistics: StatisticsSnapshot
+    in_flight: int = 0
+    reserved: int = 0  #: credits of receives under way
+    unavailable: tuple[str, ...] = ()  #: services that keep the gate closed, for one of several sources at least
+    usage: Usage = Usage()
+    services: tuple[ServiceOverview, ...] = ()
+    tree: ActorOverview | None = None  #: None where its root has ended
+    statistics: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)
     idle_seconds: float = 0.0  #: see ``InFlightStatus``
     oldest_in_flight_seconds: float = 0.0  #: how long the oldest message has been
     unable_seconds: float = 0.0  #: for how long no source queue could be received from, without a break
@@ -151,12 +151,6 @@ class RoleOverview(JsonValue):
         """Whether this node may begin new work."""
         return self.state is NodeState.ACTIVE
 
-    def part_of(self, node: NodeOverview) -> float:
-        """Return the part of the whole that a node has, from 0 to 1, by the requests to the ledger, which all share."""
-        whole = (self.whole or {}).get("ledger_concurrency") or 0
-        part = (node.share or {}).get("ledger_concurrency") or 0
-        return part / whole if whole else 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Overview(JsonValue):
@@ -168,7 +162,8 @@ class Overview(JsonValue):
     source_queues: tuple[str, ...]  #: the first is the one that the settings begin with
     queues: Mapping[str, int | None]  #: approximate number of messages by queue; None: not known just now
     processes: tuple[ProcessOverview, ...]
-    statistics: StatisticsSnapshot  #: of all processes, those that have ended included
+    #: of all processes, those that have ended included
+    statistics: StatisticsSnapshot = field(default_factory=StatisticsSnapshot)
     incidents: tuple[Incident, ...] = ()  #: the newest first
     parent: ActorOverview | None = None  #: the tree of the parent, where there are several processes
     parent_usage: Usage | None = None

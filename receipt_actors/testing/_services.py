@@ -16,7 +16,7 @@ from receipt_actors.otp import ActorSystem, Clock, ManualClock
 from receipt_actors.receipt_system import ReceiptSystem
 from receipt_actors.sandbox.store import Store
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.alert_book import Alert
+from receipt_actors.telemetry.alerts import Alert
 from receipt_actors.testing import _settling
 from receipt_actors.testing._app_store import FakeAppStore, FakeServerApi
 from receipt_actors.testing._audit import AuditReport, SentSubmission, audit

@@ -7,7 +7,6 @@ driver; a font that looks like a screen's (``fonts-inter``) is welcome.
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 
 from PIL import Image
@@ -19,7 +18,7 @@ from .browser.conftest import Page, launch
 from .browser.scripted import ScriptedSystem, incidents
 
 WIDTH, HEIGHT = 1440, 1250
-SECONDS = 75  #: until the curves are full
+SECONDS = 75  #: until the curves are full; the system is looked at once a second
 MOST_COLORS = 256  #: of a picture: it is made of few, and a fifth of the size
 
 
@@ -33,7 +32,8 @@ def main(folder: Path) -> None:
         page.open(server.url)
         page.until_live()
         page.click("input[name=span][value='60'] + span")
-        time.sleep(SECONDS)
+        looks = system.looks
+        page.until(lambda: system.looks - looks >= SECONDS, "full curves")
         page.prefer("dark")
         page.resize(WIDTH, HEIGHT)
         path = folder / "dashboard.png"

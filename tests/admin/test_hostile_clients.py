@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import pytest
 
 from receipt_actors.admin import server
-from receipt_actors.admin.limits import BURST_REQUESTS, LONGEST_TURN_SECONDS, MAX_BODY_BYTES, REQUESTS_PER_SECOND
-from receipt_actors.admin.server import Pace
-from receipt_actors.web import connections
+from receipt_actors.admin.routes import MAX_BODY_BYTES
+from receipt_actors.admin.server import BURST_REQUESTS, LONGEST_TURN_SECONDS, REQUESTS_PER_SECOND, Pace
 from receipt_actors.web import serving as web_serving
-from receipt_actors.web.connections import Connection
 from receipt_actors.web.limits import ACCEPTED_AT_ONCE, LISTEN_BACKLOG, MAX_CONNECTIONS, MAX_HEAD_BYTES
 from tests.patience import PATIENCE_SECONDS
 
 from .conftest import Client, FakeSystem, an_overview, serving
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PAUSE = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+PART_OF_HEAD, PART_OF_BODY = HEALTH[:-2], PAUSE + b"{"
 
 T = TypeVar("T")
 
@@ -80,19 +80,11 @@ def send_for_ever(connection: socket.socket, data: bytes) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    "beginning",
-    [
-        b"",
-        b"G",
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
-        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
-    ],
-)
+@pytest.mark.parametrize("beginning", [b"", b"G", PART_OF_HEAD, PART_OF_BODY])
 def test_a_request_that_does_not_come_is_not_waited_for(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_serving, "REQUEST_SECONDS", 0.5)
     with connect(client) as connection:
         with suppress(ConnectionError):
             connection.sendall(beginning)
@@ -105,24 +97,18 @@ def test_a_request_that_does_not_come_is_not_waited_for(
         read_to_end(connection)
 
 
-@pytest.mark.parametrize(
-    "beginning",
-    [
-        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
-        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
-    ],
-)
+@pytest.mark.parametrize("beginning", [PART_OF_HEAD, PART_OF_BODY])
 def test_one_that_hides_behind_another_is_not_waited_for_either(
     client: Client, monkeypatch: pytest.MonkeyPatch, beginning: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_serving, "REQUEST_SECONDS", 0.5)
     connection, answer = in_time(lambda: served(client, HEALTH + beginning))
     with connection:
         assert (answer + read_to_end(connection)).count(b"HTTP/1.1 200 ") == 1
 
 
 def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_serving, "REQUEST_SECONDS", 0.5)
     with connect(client) as connection:
         send_for_ever(connection, b"x")
 
@@ -130,7 +116,7 @@ def test_one_byte_now_and_then_is_no_sign_of_life(client: Client, monkeypatch: p
 def test_an_answer_that_takes_long_is_waited_for(
     client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_serving, "REQUEST_SECONDS", 0.5)
     with ExitStack() as stack:
         events = in_time(
             lambda: stack.enter_context(client.stream("POST", "/api/trace", {"filters": {"event": ["received"]}}))
@@ -143,7 +129,7 @@ def test_an_answer_that_takes_long_is_waited_for(
 
 
 def test_who_reads_nothing_is_cut_off(client: Client, system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(web_serving, "STALL_SECONDS", 0.05)
     system.now = an_overview(source_queues=("Q" * 1_000_000,))
     with connect(client) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -151,17 +137,7 @@ def test_who_reads_nothing_is_cut_off(client: Client, system: FakeSystem, monkey
         send_for_ever(connection, request)
 
 
-SLOW = {
-    "nothing": b"",
-    "a part of the head": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
-    "a part of the body": (
-        b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{"
-    ),
-    "an answer, and no more": HEALTH,
-}
-
-
-@pytest.mark.parametrize("beginning", SLOW.values(), ids=SLOW)
+@pytest.mark.parametrize("beginning", [b"", PART_OF_HEAD, PART_OF_BODY, HEALTH])
 def test_slow_connections_keep_out_no_probe(client: Client, beginning: bytes) -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(connect(client)) for _ in range(2 * MAX_CONNECTIONS)]
@@ -181,10 +157,10 @@ def test_the_slowest_makes_room_for_a_new_connection(client: Client) -> None:
 
 def test_a_flood_of_connections_takes_few_files(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     all_are_there = threading.Event()
-    open_connections: set[Connection] = set()
+    open_connections: set[web_serving.Connection] = set()
     peak = 0
 
-    class Counted(Connection):
+    class Counted(web_serving.Connection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             nonlocal peak
             assert all_are_there.wait(PATIENCE_SECONDS)
@@ -256,8 +232,7 @@ def test_nonsense_after_an_answer_ends_the_connection_alone(
 
 
 def test_requests_may_come_all_at_once(raw: socket.socket) -> None:
-    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    raw.sendall(request * 9 + request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+    raw.sendall(HEALTH * 9 + HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
     assert read_to_end(raw).count(b"HTTP/1.1 200 ") == 10
 
 
@@ -315,13 +290,12 @@ def test_who_has_hung_up_is_not_served(client: Client, system: FakeSystem, monke
     monkeypatch.setattr(server, "BURST_REQUESTS", 0)
     monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 1)  # it has hung up long before its turn comes
     monkeypatch.setattr(server, "LARGE_WEIGHT", 1)
-    head = b"POST /api/pause HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
     with connect(client) as connection:
-        connection.sendall(head + b"{}")
+        connection.sendall(PAUSE + b"{}")
     monkeypatch.setattr(server, "REQUESTS_PER_SECOND", 50)
     assert client.get("/healthz").status == 200  # its turn comes after that of the other
     assert system.told == []
     with connect(client) as connection:
-        connection.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"{}")
+        connection.sendall(PAUSE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + b"{}")
         assert read_to_end(connection).startswith(b"HTTP/1.1 204 ")
     assert system.told == ["pause"]

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from receipt_actors.admin import watch
-from receipt_actors.admin.limits import HISTORY_SAMPLES
-from receipt_actors.admin.watch import History, sample_between
+from receipt_actors.admin.watch import HISTORY_SAMPLES, History, sample_between
 from receipt_actors.telemetry.overview import Overview, State, Usage
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.stand_in_system import latencies, process_of

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.admin import calls, watch
-from receipt_actors.admin.limits import MAX_PAGES, MAX_TRACE_QUEUE, MAX_TRACES
+from receipt_actors.admin import watch
+from receipt_actors.admin.routes import MAX_TRACES
+from receipt_actors.admin.streams import MAX_TRACE_QUEUE
+from receipt_actors.admin.watch import MAX_PAGES
 from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import Overview, State
 from tests.patience import PATIENCE_SECONDS
@@ -168,7 +170,7 @@ def test_a_trace_that_began_too_late_is_stopped(
         return trace(*arguments)
 
     monkeypatch.setattr(system, "trace", begin_late)
-    monkeypatch.setattr(calls, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.05)
     assert client.post("/api/trace", {"filters": {"event": ["received"]}}).status == 503
     begins.set()
     assert system.traced.acquire(timeout=PATIENCE_SECONDS)

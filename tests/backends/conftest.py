@@ -150,7 +150,7 @@ def moto(moto_server: tuple[str, Aws], monkeypatch: pytest.MonkeyPatch) -> Aws:
 
 @pytest.fixture(scope="session")
 def simulated_server() -> Iterator[tuple[str, Aws]]:
-    from receipt_actors.sandbox.services.process import ServiceProcess
+    from receipt_actors.sandbox.services import ServiceProcess
 
     with closing(ServiceProcess(["aws"])) as process:
         yield process.url, _clients_of(process.url)

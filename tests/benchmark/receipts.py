@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from receipt_actors.sandbox.bench import BenchFailed, Latency, Load, Measurement, ServiceOptions, Services, run
+from receipt_actors.sandbox.bench import BenchFailed, Load, Measurement, ServiceOptions, Services, run
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = "tests.benchmark.pipelines"
@@ -36,7 +36,7 @@ TRANSPORT_VARIABLE = "RECEIPT_ACTORS_TRANSPORT"
 #: What the services are like, and what that shows.
 CONDITIONS = {
     "Apple 250 +- 100 ms, DynamoDB 5 ms, SQS 10 ms": ServiceOptions(),
-    "no latency: CPU alone": ServiceOptions(Latency(), 0.0, 0.0),
+    "no latency: CPU alone": ServiceOptions(0.0, 0.0, 0.0, 0.0),
 }
 TWO_PROCESSES_CONDITION = next(iter(CONDITIONS))
 

@@ -32,9 +32,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from receipt_actors.sandbox.app_store import SimulatedAppStore
-from receipt_actors.sandbox.bench.figures import machine
+from receipt_actors.sandbox.bench.measurement import machine
 from receipt_actors.sandbox.load import Kind
-from receipt_actors.sandbox.services.process import ServiceProcess
+from receipt_actors.sandbox.services import ServiceProcess
 from tests.chaos.network import Cut, Network, Request
 from tests.chaos.nodes import AwsSite, Node, is_receive, is_sqs
 from tests.chaos.traffic import Traffic

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from receipt_actors.sandbox.bench import BenchFailed, Latency, Load, ServiceOptions, Services, run
+from receipt_actors.sandbox.bench import BenchFailed, Load, ServiceOptions, Services, run
 from tests.benchmark.receipts import ROOT, Program, asyncio_pipeline, threads
 
 MESSAGES = 200
@@ -37,7 +37,7 @@ threads_pipeline.main()
 @pytest.fixture(scope="module")
 def services() -> Iterator[Services]:
     """Quick, but not so quick that a pipeline that does not await a confirmation could go unnoticed."""
-    with Services(ServiceOptions(Latency(0.01, 0.005), 0.01, 0.005)) as services:
+    with Services(ServiceOptions(0.01, 0.005, 0.01, 0.005)) as services:
         yield services
 
 

@@ -14,7 +14,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 
@@ -105,46 +104,32 @@ class EmbeddedWorld(World):
 class AwsWorld(World):
     """An account with nothing in it until ``create``; moto plays it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self) -> None:
         import boto3
 
         from receipt_actors.aws import AwsQueues
+        from tests.system.processes import Programs
+        from tests.system.worlds import AwsServer
+        from tests.system.worlds import AwsWorld as Account
 
-        self.environment = {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": "testing",
-        }
-        session = boto3.Session("testing", "testing", region_name=REGION)
-        self._sqs: Any = session.client("sqs", endpoint_url=url)
-        self._dynamodb: Any = session.client("dynamodb", endpoint_url=url)
+        self.server = AwsServer()
+        self._account = Account(Programs(Path()), self.server)
+        self.environment = self._account.environment
         with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("AWS_ENDPOINT_URL", url)
-            self.queues = self._queues = AwsQueues(session)
+            environment.setenv("AWS_ENDPOINT_URL", self.server.url)
+            self.queues = self._queues = AwsQueues(boto3.Session("testing", "testing", region_name=REGION))
 
     def create(self) -> None:
-        self._sqs.create_queue(QueueName=RESULTS)
-        self._sqs.create_queue(QueueName=DEAD_LETTERS)
-        policy = {"deadLetterTargetArn": f"arn:aws:sqs:{REGION}:123456789012:{DEAD_LETTERS}", "maxReceiveCount": 20}
-        self._sqs.create_queue(QueueName=SOURCE, Attributes={"RedrivePolicy": json.dumps(policy)})
-        self._dynamodb.create_table(
-            TableName=TABLE,
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[{"AttributeName": "TransactionId", "KeyType": "HASH"}],
-            AttributeDefinitions=[{"AttributeName": "TransactionId", "AttributeType": "S"}],
-        )
+        self._account.create_queues()
+        self._account.create_table()
 
     def total(self, queue: str) -> int:
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        url = self._sqs.get_queue_url(QueueName=queue)["QueueUrl"]
-        attributes = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
-        return sum(int(attributes[name]) for name in names)
+        return self._account.total(queue)
 
     def close(self) -> None:
         self._queues.close()
-        self._sqs.close()
-        self._dynamodb.close()
+        self._account.close()
+        self.server.close()
 
 
 @pytest.fixture(autouse=True)
@@ -159,30 +144,20 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    from tests.system.worlds import AwsServer
-
-    server = AwsServer()
-    yield server.url
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def shared_account(moto_url: str) -> Iterator[AwsWorld]:
+def account() -> Iterator[AwsWorld]:
     """The clients of boto3, which take long to make."""
-    world = AwsWorld(moto_url)
+    world = AwsWorld()
     yield world
     world.close()
 
 
 @pytest.fixture
-def empty_account(moto_url: str, shared_account: AwsWorld, monkeypatch: pytest.MonkeyPatch) -> AwsWorld:
-    with urlopen(Request(f"{moto_url}/moto-api/reset", method="POST")):
-        pass
-    for name, value in shared_account.environment.items():
+def empty_account(account: AwsWorld, monkeypatch: pytest.MonkeyPatch) -> AwsWorld:
+    account.server.reset()
+    for name, value in account.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(patient_queues, "LAST_WAIT_SECONDS", 0.0)  # moto has no part of its servers to forget
-    return shared_account
+    return account
 
 
 @pytest.fixture

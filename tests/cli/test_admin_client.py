@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,10 @@ from .conftest import Ended
 
 Cli = Callable[..., Ended]
 COMMANDS = (("status",), ("pause",), ("trace",))  # one that gets, one that posts, one that streams
+
+
+def code_of(command: tuple[str, ...]) -> int:
+    return 3 if command[0] == "status" else 1
 
 
 def assert_one_line(ended: Ended, code: int, *words: str) -> None:
@@ -45,48 +50,31 @@ def serve() -> Iterator[Callable[[Handler], str]]:
         server.stop()
 
 
-@pytest.fixture
-def speak() -> Iterator[Callable[[bytes], str]]:
-    """Start servers that say something, whatever they hear, and hang up; the address of each."""
-    listeners: list[socket.socket] = []
-    threads: list[threading.Thread] = []
+@contextmanager
+def speaking(words: bytes) -> Iterator[str]:
+    """Say something, whatever is heard, and hang up; yields the address."""
 
-    def start(words: bytes) -> str:
-        listener = socket.create_server(("127.0.0.1", 0))
-        listeners.append(listener)
+    class Speak(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(words)
+            self.request.shutdown(socket.SHUT_WR)
+            while self.request.recv(65536):  # to close with something unread would reset the connection
+                pass
 
-        def run() -> None:
-            with suppress(OSError):  # closed
-                while True:
-                    connection, _ = listener.accept()
-                    with connection:
-                        connection.recv(65536)
-                        connection.sendall(words)
-                        connection.shutdown(socket.SHUT_WR)
-                        while connection.recv(65536):  # to close with something unread would reset the connection
-                            pass
-
-        threads.append(threading.Thread(target=run))
-        threads[-1].start()
-        return f"127.0.0.1:{listener.getsockname()[1]}"
-
-    yield start
-    for listener in listeners:
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-    for thread in threads:
-        thread.join()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Speak) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 class TestEveryCommand:
     def test_nobody_listens(self, cli: Cli, command: tuple[str, ...]) -> None:
-        code = 3 if command[0] == "status" else 1
         with reserved_port() as port:
             address = f"127.0.0.1:{port}"
             ended = cli(*command, "--admin", address)
-        assert_one_line(ended, code, f"nobody answers at {address}", "refused", "--admin")
+        assert_one_line(ended, code_of(command), f"nobody answers at {address}", "refused", "--admin")
 
     @pytest.mark.parametrize(
         "address",
@@ -106,13 +94,11 @@ class TestEveryCommand:
             (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "breaks off"),
         ],
     )
-    def test_something_that_speaks_otherwise(
-        self, cli: Cli, speak: Callable[[bytes], str], command: tuple[str, ...], words: bytes, said: str
-    ) -> None:
+    def test_something_that_speaks_otherwise(self, cli: Cli, command: tuple[str, ...], words: bytes, said: str) -> None:
         if words.endswith(b"{") and command[0] == "trace":
             said = "no admin port"  # no events are no events, however many
-        address = speak(words)
-        assert_one_line(cli(*command, "--admin", address), 3 if command[0] == "status" else 1, address, said)
+        with speaking(words) as address:
+            assert_one_line(cli(*command, "--admin", address), code_of(command), address, said)
 
     @pytest.mark.parametrize(
         "answer",
@@ -130,8 +116,9 @@ class TestEveryCommand:
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], answer: bytes
     ) -> None:
         address = serve(lambda _: Reply(answer))
-        code = 3 if command[0] == "status" else 1
-        assert_one_line(cli(*command, "--admin", address), code, f"{address} is no admin port of receipt-actors")
+        assert_one_line(
+            cli(*command, "--admin", address), code_of(command), f"{address} is no admin port of receipt-actors"
+        )
 
     def test_a_server_that_never_answers(
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -139,9 +126,7 @@ class TestEveryCommand:
         monkeypatch.setattr(admin_client, "ANSWER_SECONDS", 0.1)
         monkeypatch.setattr(admin_client, "SILENCE_SECONDS", 0.1)
         address = serve(lambda _: Reply(response(200, b"{}", "text/plain"), 3600.0, hangs=True))
-        assert_one_line(
-            cli(*command, "--admin", address), 3 if command[0] == "status" else 1, "does not answer in time"
-        )
+        assert_one_line(cli(*command, "--admin", address), code_of(command), "does not answer in time")
 
     def test_a_wrong_token_is_a_wrong_setting(
         self, cli: Cli, serve: Callable[[Handler], str], command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch

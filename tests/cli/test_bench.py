@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from receipt_actors.cli._bench_report import BenchReport
+from receipt_actors.cli.bench import print_report
 from receipt_actors.sandbox.bench import BenchFailed, Load, Series, ServiceOptions, Services, run
 from tests.patience import PATIENCE_SECONDS
 
@@ -136,9 +136,9 @@ def test_messages_that_were_delivered_again_spoil_the_figures(capsys: pytest.Cap
     with Services(options) as services:
         services.prepare(load)
         measurement = run([sys.executable, "-m", "receipt_actors", "start", "--backend", "aws"], services)
-    BenchReport([Series("fine", [measurement])], options, load).print()
+    print_report([Series("fine", [measurement])], options, load)
     assert "delivered again" not in capsys.readouterr().out
-    BenchReport([Series("spoilt", [replace(measurement, redelivered=3, repeated=2)])], options, load).print()
+    print_report([Series("spoilt", [replace(measurement, redelivered=3, repeated=2)])], options, load)
     told = " ".join(capsys.readouterr().out.split())
     assert "3 messages were delivered again" in told
     assert "2 answers were repeated" in told

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import click
 import pytest
@@ -18,21 +16,6 @@ from receipt_actors.cli import main, run
 from receipt_actors.cli.options import options_of, settings_options
 from receipt_actors.errors import ConfigurationError, LedgerUnavailable, QueueRefused
 from receipt_actors.settings import SETTINGS, QueueSettings
-
-
-@pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Write modules of commands beside the group's own."""
-    monkeypatch.setattr(receipt_actors.cli, "__path__", [*receipt_actors.cli.__path__, str(tmp_path)])
-
-    dict_of_commands = cast(dict[str, tuple[str, str]], receipt_actors.cli.COMMANDS)
-
-    def write(module: str, source: str) -> None:
-        (tmp_path / f"{module}.py").write_text("import click\n" + source)
-        monkeypatch.setitem(dict_of_commands, module, (module, "command"))
-        monkeypatch.delitem(sys.modules, f"receipt_actors.cli.{module}", raising=False)
-
-    return write
 
 
 class TestCommands:
@@ -50,11 +33,6 @@ class TestCommands:
         command, flag, *_ = line.partition("is now: receipt-actors ")[2].split()
         assert main([command, "--help"]) == 0
         assert flag in capsys.readouterr().out
-
-    def test_only_the_command_that_is_asked_for_is_imported(self, commands: Callable[[str, str], None]) -> None:
-        commands("quick", "@click.command()\ndef command():\n    pass\n")
-        commands("broken", "raise AssertionError('imported')\n")
-        assert main(["quick"]) == 0
 
 
 @click.command()
@@ -131,13 +109,12 @@ class TestExitCodes:
     def test_an_integer_is_the_exit_code(self, result: object, code: int) -> None:
         assert run(lambda: result) == code
 
-    def test_an_interrupt_ends_with_130(self, commands: Callable[[str, str], None]) -> None:
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])
+    def test_an_interrupt_ends_with_130(self, error: type[BaseException]) -> None:
         def body() -> None:
-            raise KeyboardInterrupt
+            raise error
 
         assert run(body) == 130
-        commands("waiting", "@click.command()\ndef command():\n    raise KeyboardInterrupt\n")
-        assert main(["waiting"]) == 130
 
     def test_a_bug_keeps_its_traceback(self) -> None:
 

@@ -1,9 +1,8 @@
-"""What surrounds a process: closed streams, signals, the limit on open files, a log that nobody reads, progress."""
+"""What surrounds a process: closed streams, signals, the limit on open files, a log that nobody reads."""
 
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import resource
@@ -16,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.cli.process import StopSignals
-from receipt_actors.cli.terminal import SLOW_SECONDS, SlowProgress
 from receipt_actors.domain.ports import OutgoingMessage
 from tests.patience import PATIENCE_SECONDS
 
@@ -184,27 +182,3 @@ def test_nobody_waits_for_who_reads_the_log(
         assert len(log.read()) > 4096 / 2  # as many whole lines as it takes
     assert embedded.total(SOURCE) == 0
     assert embedded.total(DEAD_LETTERS) == 200
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(
-    ("stderr", "seconds", "shown"),
-    [(Terminal(), SLOW_SECONDS, True), (Terminal(), SLOW_SECONDS - 0.1, False), (io.StringIO(), 60.0, False)],
-    ids=["slow", "quick", "no terminal"],
-)
-def test_it_shows_after_two_seconds_on_a_terminal_only(
-    stderr: io.StringIO, seconds: float, shown: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stderr", stderr)
-    monkeypatch.setenv("TERM", "xterm")
-    now = 0.0
-    with SlowProgress("counting sheep", 20, clock=lambda: now) as progress:
-        progress.advance(3)
-        now = seconds
-        progress.advance(4)
-    assert ("counting sheep" in stderr.getvalue()) is shown
-    assert ("7/20" in stderr.getvalue()) is shown

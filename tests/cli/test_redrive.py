@@ -89,6 +89,8 @@ class TestMoving:
         ended = cli("redrive", *embedded.flags, "--source-queue", "Elsewhere")
         assert (ended.code, ended.out) == (2, "")
         assert "give --dead-letter-queue" in ended.err
+        ended = cli("redrive", *embedded.flags, "--source-queue", "Receipts.fifo", "--dead-letter-queue", "Letters")
+        assert (ended.code, "expected a FIFO queue" in ended.err) == (2, True)
 
 
 class TestSelecting:
@@ -328,10 +330,3 @@ class TestFifo:
         assert ended.out == f"{self.DEAD_LETTERS}: 2 moved, 10 not selected\n"
         assert "3 messages were not looked at: they stand behind others of their groups" in ended.err
         assert embedded.visible(self.DEAD_LETTERS) == 13
-
-    def test_a_dead_letter_queue_of_another_kind_is_refused(self, cli: Cli, embedded: EmbeddedWorld) -> None:
-        ended = cli(
-            "redrive", "--all", *embedded.flags, "--source-queue", self.SOURCE, "--dead-letter-queue", "Letters"
-        )
-        assert ended.code == 2
-        assert "expected a FIFO queue" in ended.err

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from receipt_actors.telemetry.alert_book import Alert, AlertKind, Origin
+from receipt_actors.telemetry.alerts import Alert, AlertKind, Origin
 
 from .conftest import TEMPLATE, alert_mail_code
 

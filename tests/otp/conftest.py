@@ -15,7 +15,6 @@ from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Threaded, Th
 
 @pytest.fixture
 def no_threads_left() -> Iterator[None]:
-    """Fail when a test leaves a thread behind."""
     before = set(threading.enumerate())
     yield
     for thread in set(threading.enumerate()) - before:
@@ -24,8 +23,6 @@ def no_threads_left() -> Iterator[None]:
 
 
 class _Failures(logging.Handler):
-    """Collects what the runtime says of bugs of its own."""
-
     def __init__(self) -> None:
         super().__init__(logging.CRITICAL)
         self.messages: list[str] = []
@@ -80,7 +77,6 @@ def trapping(runtime: Runtime) -> type[Pooled]:
 
 @pytest.fixture
 def frequent_switches() -> Iterator[None]:
-    """Have the interpreter switch threads as often as it can."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

@@ -44,7 +44,6 @@ class Seen:
         self._items.put(item)
 
     def next(self) -> Any:
-        """Wait for the next observation."""
         return self._items.get(timeout=WAIT_SECONDS)
 
     def take(self, count: int) -> list[Any]:
@@ -161,7 +160,6 @@ class ThreadedTrapping(Threaded):
 
 
 def run_in(ref: Ref, function: Callable[[Any], Any]) -> Any:
-    """Have an actor run ``function(actor)`` and return what that returns."""
     return ref.call(lambda actor, _from: function(actor), WAIT_SECONDS)
 
 
@@ -171,7 +169,6 @@ def sync(ref: Ref) -> None:
 
 
 def exit_reason_of(ref: Ref) -> ExitReason:
-    """Wait for an actor's end and return why it ended."""
     assert ref.process.wait(WAIT_SECONDS), f"{ref} still lives"
     reason = ref.process.exit_reason
     assert reason is not None
@@ -179,14 +176,12 @@ def exit_reason_of(ref: Ref) -> ExitReason:
 
 
 def whereis(system: ActorSystem, name: object) -> Ref:
-    """Return who has a name, which somebody must have."""
     ref = system.whereis(name)
     assert ref is not None
     return ref
 
 
 def end(ref: Ref, reason: ExitReason) -> None:
-    """Have an actor end for a reason."""
     if reason == KILLED:
         ref.kill()
     else:
@@ -239,7 +234,6 @@ def link_child_script(actor: GenServer, /, actor_class: type[GenServer], *args: 
 
 
 def thread_of(ref: Ref) -> threading.Thread:
-    """Return the thread that runs an actor."""
     thread: threading.Thread = run_in(ref, lambda _actor: threading.current_thread())
     return thread
 

@@ -87,8 +87,6 @@ def test_an_actor_can_not_wait_for_itself(system: ActorSystem, wait: Callable[[R
 
 
 class _Broken(logging.Handler):
-    """A log handler of the application that raises, whatever it is given."""
-
     def __init__(self, error: BaseException) -> None:
         super().__init__()
         self._error = error
@@ -210,7 +208,6 @@ def test_an_exception_whose_text_ends_programs_ends_its_actor_alone(system: Acto
 
 
 def test_what_an_actor_can_not_do_is_refused_there(system: ActorSystem) -> None:
-    """Link or monitor what is no reference, set a timer for no time, trap exits neither or nor."""
 
     def try_all(actor: Any) -> None:
         for wrong in ("name", None, 5):

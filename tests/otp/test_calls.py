@@ -11,7 +11,6 @@ import pytest
 
 from receipt_actors.otp import (
     KILLED,
-    NO_PROCESS,
     NO_REPLY,
     SHUTDOWN,
     ActorSystem,
@@ -218,27 +217,6 @@ def test_a_request_is_answered_by_a_message(system: ActorSystem, server: type[Po
     from_.reply(None)
     assert seen.next() == ("reply", "by name", None)
     assert not from_.is_wanted()
-
-
-def test_a_request_to_nobody_fails(system: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-    asker = system.start(server, seen)
-    ended = system.start(server)
-    ended.stop()
-    exit_reason_of(ended)
-    for destination in ("nobody", ended):
-        run_in(asker, lambda actor, to=destination: actor.send_request(to, "request", "label"))  # type: ignore[misc]
-        assert seen.next() == ("failure", "label", NO_PROCESS)
-
-
-def test_a_cast_to_a_name_reaches_whoever_has_it(system: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-    ref = system.start(server, seen, name="it")
-    sender = system.start(server)
-    for destination in ("it", ref, "nobody"):
-        run_in(sender, lambda actor, to=destination: actor.cast(to, lambda other: other.seen.put("cast")))  # type: ignore[misc]
-    sync(ref)
-    assert seen.rest() == ["cast", "cast"]
 
 
 def test_an_answer_is_not_wanted_any_more_when_the_asker_has_ended(system: ActorSystem, server: type[Pooled]) -> None:

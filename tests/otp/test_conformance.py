@@ -90,7 +90,6 @@ def test_every_test_that_is_named_exists(page: str) -> None:
 
 @pytest.mark.parametrize("module", ["supervisor", "gen_server", "gen_statem", "sys"])
 def test_every_entry_of_the_manual_page_has_a_section(module: str) -> None:
-    """No function, callback or type that Erlang's own documentation describes is passed over in silence."""
     missing = why_missing()
     if missing is not None:
         pytest.skip(missing)

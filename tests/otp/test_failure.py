@@ -56,7 +56,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Exhausted:
 
 @pytest.fixture
 def doomed(no_threads_left: None) -> Iterator[ActorSystem]:
-    """A system that may fail, which that of other tests must not."""
     with ActorSystem("test") as system:
         yield system
 

@@ -11,11 +11,7 @@ from contextlib import AbstractContextManager
 import pykka
 import pytest
 
-from receipt_actors.otp import (
-    NO_PROCESS,
-    ActorSystem,
-    SystemClock,
-)
+from receipt_actors.otp import NO_PROCESS, ActorSystem, SystemClock
 from receipt_actors.otp import _system as system_module
 from receipt_actors.otp import sys as otp_sys
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Threaded, run_in
@@ -45,7 +41,6 @@ def in_child(tell: Callable[[], object]) -> str:
 
 
 def holding(lock: AbstractContextManager[object]) -> tuple[threading.Thread, Gate]:
-    """Have another thread hold a lock until the gate is opened."""
     gate = Gate()
 
     def hold() -> None:

@@ -11,10 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import pykka
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from receipt_actors.otp import (
     BRUTAL_KILL,
@@ -28,7 +25,6 @@ from receipt_actors.otp import (
     ChildSpec,
     Continue,
     Crash,
-    Down,
     ExitReason,
     From,
     GenServer,
@@ -143,22 +139,6 @@ def test_a_message_without_its_callback_is_logged_and_dropped(
     assert exit_reason_of(ref) == NORMAL
 
 
-def test_everything_else_is_a_message(system: ActorSystem, server: type[Pooled], clock: WatchedClock) -> None:
-    seen = Seen()
-    ref, other = system.start(server, seen), system.start(server)
-    monitor = run_in(ref, lambda actor: actor.monitor(other))
-    run_in(ref, lambda actor: actor.send_after(1.0, "later"))
-    ref.send("sent")
-    ref.tell("told")
-    assert seen.take(2) == ["sent", "told"]
-    clock.advance(1.0)
-    assert seen.next() == "later"
-    other.kill()
-    assert seen.next() == Down(monitor, other, KILLED)
-    ref.send(lambda _actor: Stop(DONE))
-    assert exit_reason_of(ref) == DONE
-
-
 @pytest.mark.parametrize(
     ("end", "shutdown", "when_trapping", "when_not", "exit_reason"),
     [
@@ -191,21 +171,6 @@ def test_terminate_runs_exactly_when_otp_says(
     assert exit_reason_of(child) == exit_reason
     expected = when_trapping if traps else when_not
     assert seen.rest() == ([] if expected is None else [("terminate", expected)])
-
-
-def test_stop_waits_for_terminate(system: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-    with Gate() as gate:
-        ref = system.start(server, seen, terminate=gate)
-        with pytest.raises(pykka.Timeout):
-            ref.stop(timeout=0)
-        gate.wait_entered()
-        assert not ref.process.is_set()
-        gate.open()
-        ref.stop(timeout=WAIT_SECONDS)
-        assert ref.process.is_set()
-    assert seen.rest() == [("terminate", NORMAL)]
-    assert exit_reason_of(ref) == NORMAL
 
 
 class Answering(GenStateMachine):
@@ -346,35 +311,6 @@ def test_a_timeout_of_zero_from_init_needs_no_clock(system: ActorSystem, server:
     assert seen.rest() == []
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(bursts=st.lists(st.integers(1, 100), max_size=4))
-def test_a_server_gathers_what_has_come_in_and_acts_on_it(system: ActorSystem, bursts: list[int]) -> None:
-    class Gathering(Pooled):
-        gathered = 0
-
-        def handle_cast(self, request: Any) -> Any:
-            super().handle_cast(request)
-            self.gathered += 1
-            return IdleTimeout(0)
-
-        def handle_info(self, message: Any) -> Any:
-            assert message is TIMEOUT
-            self.seen.put(self.gathered)
-            self.gathered = 0
-
-    seen = Seen()
-    ref = system.start(Gathering, seen)
-    for burst in bursts:
-        with Gate() as gate:
-            ref.cast(gate)
-            gate.wait_entered()
-            for _ in range(burst - 1):
-                ref.cast(lambda _actor: None)
-        assert seen.next() == burst
-    sync(ref)
-    assert seen.rest() == []
-
-
 @pytest.mark.parametrize("suspended", [False, True], ids=["running", "suspended"])
 def test_a_flushed_down_does_not_cancel_an_idle_time_out(
     system: ActorSystem, clock: WatchedClock, server: type[Pooled], suspended: bool
@@ -415,17 +351,6 @@ def test_a_crash_in_init_is_a_start_error_with_its_cause(
     assert system.whereis("it") is None
     assert system.processes() == []
     assert seen.rest() == []
-
-
-def test_continue_runs_before_any_message(system: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-
-    def init(actor: Any) -> Continue:
-        actor.ref.send("message")
-        return Continue(lambda actor: actor.seen.put("continue"))
-
-    sync(system.start(server, seen, init=init))
-    assert seen.rest() == ["continue", "message"]
 
 
 def test_continue_without_its_callback_is_a_crash(system: ActorSystem) -> None:
@@ -536,7 +461,6 @@ MANY = 3_000  #: continuations, likewise
 
 @pytest.mark.parametrize("in_init", [True, False], ids=["in init", "in handle_continue"])
 def test_a_row_of_starts_may_be_long(system: ActorSystem, in_init: bool) -> None:
-    """Each actor starts the next, 400 times over."""
     complete = threading.Event()
 
     def beginning(left: int) -> Callable[[Any], Any]:

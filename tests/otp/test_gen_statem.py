@@ -27,7 +27,6 @@ from receipt_actors.otp import (
     Receiving,
     Ref,
     Runtime,
-    Shutdown,
     StartError,
     Stop,
 )
@@ -48,6 +47,7 @@ from receipt_actors.otp.gen_statem import (
     next_event,
     next_state,
     postpone,
+    repeat_state,
     reply,
     state_timeout,
     stop_and_reply,
@@ -104,8 +104,6 @@ def state_of(ref: Ref) -> Any:
 
 
 class Machines:
-    """Starts table machines in one system, on one runtime, with one log."""
-
     def __init__(self, system: ActorSystem, runtime: Runtime) -> None:
         self.seen = Seen()
         self._system = system
@@ -185,13 +183,6 @@ def test_a_code_lock(system: ActorSystem, clock: WatchedClock) -> None:
 
 
 class TestEvents:
-    def test_each_way_to_send_has_its_event(self, machines: Machines) -> None:
-        ref = machines.start({"a 1": lambda machine, event: keep_state(reply(event.from_, "one"))})
-        assert ref.call("1") == "one"
-        ref.cast("2")
-        ref.send("3")
-        assert machines.log(ref) == ["a Call 1", "a Cast 2", "a Info 3"]
-
     def test_answers_to_requests_are_events(self, system: ActorSystem, machines: Machines) -> None:
         other = system.start(Pooled)
 
@@ -257,31 +248,6 @@ class TestEvents:
         ]
 
 
-class TestCalls:
-    def test_a_call_can_be_answered_from_a_later_state(self, machines: Machines) -> None:
-        table = {"a go": lambda machine, event: next_state("b", *machine.answer(1), *machine.answer(2))}
-        ref = machines.start(table)
-        answers = [ref.ask(request, block=False) for request in "xy"]
-        ref.cast("go")
-        assert [answer.get(timeout=WAIT_SECONDS) for answer in answers] == [1, 1]
-
-    def test_calls_without_answer_fail_when_the_machine_ends(self, machines: Machines) -> None:
-        table = {"a later": keep_state(postpone()), "a last": Stop(Shutdown("enough"))}
-        ref = machines.start(table)
-        answers = [ref.ask(request, block=False) for request in ("kept", "later", "last")]
-        for answer in answers:
-            with pytest.raises(pykka.ActorDeadError, match="shutdown: enough"):
-                answer.get(timeout=WAIT_SECONDS)
-
-    def test_stop_and_reply(self, machines: Machines) -> None:
-        table = {"a end": lambda machine, event: stop_and_reply(SHUTDOWN, *machine.answer("bye"))}
-        ref = machines.start(table)
-        answers = [ref.ask(request, block=False) for request in ("kept", "end")]
-        assert [answer.get(timeout=WAIT_SECONDS) for answer in answers] == ["bye", "bye"]
-        assert exit_reason_of(ref) == SHUTDOWN
-        assert machines.seen.take(3) == ["a Call kept", "a Call end", "a terminate"]
-
-
 class TestSys:
     def test_get_state_gives_the_state_and_the_data(self, system: ActorSystem) -> None:
         assert otp_sys.get_state(system.start(Lock, "12")) == ("locked", {"code": "12", "buttons": ""})
@@ -331,45 +297,6 @@ class TestSys:
         assert machines.log(ref) == ["a Cast 1", "a x tick", "a Cast 2"]
 
 
-class TestPostpone:
-    def test_postponed_events_come_again_after_a_state_change_in_their_order(self, machines: Machines) -> None:
-        table = {
-            "a 1": keep_state(postpone()),
-            "a 2": keep_state(postpone()),
-            "a go": next_state("b"),
-            "b go": next_state("c"),
-        }
-        assert machines.run(table, "1", "2", "go", "3", "go") == [
-            *("a Cast 1", "a Cast 2", "a Cast go"),
-            *("b Cast 1", "b Cast 2", "b Cast 3", "b Cast go"),
-        ]
-
-    def test_events_of_every_type_can_be_postponed(self, machines: Machines) -> None:
-        table = {
-            "a ask": keep_state(postpone(), state_timeout(0, "late")),
-            "a late": keep_state(postpone()),
-            "a go": next_state("b"),
-            "b ask": lambda machine, event: keep_state(reply(event.from_, "from b")),
-        }
-        ref = machines.start(table)
-        answer = ref.ask("ask", block=False)
-        ref.cast("go")
-        assert answer.get(timeout=WAIT_SECONDS) == "from b"
-        assert machines.log(ref)[-2:] == ["b Call ask", "b StateTimeout late"]
-
-
-class TestNextEvent:
-    def test_inserted_events_come_next_in_the_order_of_their_actions(self, machines: Machines) -> None:
-        table = {
-            "a go": keep_state(next_event(Internal("1")), next_event(Internal("2"))),
-            "a 1": keep_state(next_event(Internal("1.1"))),
-        }
-        assert machines.run(table, "go", "later") == [
-            *("a Cast go", "a Internal 1", "a Internal 1.1", "a Internal 2"),
-            "a Cast later",
-        ]
-
-
 class TestEnter:
     def test_replies_go_out_before_the_enter_call(self, machines: Machines) -> None:
         calls: list[bool] = []
@@ -384,14 +311,12 @@ class TestEnter:
         assert machines.log(ref) == ["a Enter a", "a Call go", "b Enter a"]
         assert calls == [False]
 
-    def test_an_enter_call_may_reply(self, machines: Machines) -> None:
-        table = {"a go": next_state("b"), "b": lambda machine, event: keep_state(*machine.answer("entered"))}
-        assert machines.start(table, state_enter=True).call("go") == "entered"
-
-    def test_an_enter_call_may_stop_the_machine(self, machines: Machines) -> None:
-        ref = machines.start({"a": Stop(SHUTDOWN)}, state_enter=True)
-        assert exit_reason_of(ref) == SHUTDOWN
-        assert machines.seen.take(2) == ["a Enter a", "a terminate"]
+    def test_an_enter_call_that_goes_too_far_is_a_crash(self, machines: Machines) -> None:
+        for result in (next_state("c"), keep_state(postpone()), repeat_state(next_event(Internal()))):
+            ref = machines.start({"a go": next_state("b"), "b": result}, state_enter=True)
+            ref.cast("go")
+            wrong(exit_reason_of(ref), TypeError, "a state enter call must not")
+            assert machines.seen.take(4) == ["a Enter a", "a Cast go", "b Enter a", "b terminate"]
 
 
 def wrong(reason: object, error: type[Exception], complaint: str) -> None:

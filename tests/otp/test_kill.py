@@ -66,8 +66,6 @@ Action = Callable[[Any, Ref], object]
 
 @dataclass(frozen=True)
 class End:
-    """A way to end an actor from outside, and the reason why it ends then."""
-
     reason: ExitReason
     by: Callable[[Ref], object]
 
@@ -113,7 +111,6 @@ def pool(system: ActorSystem) -> Iterator[BlockingPool]:
 
 
 def mark(actor: Any, *_: object) -> str:
-    """A message of any kind that tells of having been handled."""
     actor.seen.put("late")
     return "late"
 
@@ -290,26 +287,6 @@ def test_a_zombie_is_one_until_its_callback_returns(system: ActorSystem, server:
         assert system.zombies() == [ref]
     settle(system, thread)
     assert not ref.is_zombie
-    assert system.zombies() == []
-
-
-def test_an_actor_that_sends_itself_an_exit_signal_is_fenced(
-    system: ActorSystem, server: type[Pooled], bystander: Ref, seen: Seen
-) -> None:
-    """What comes after ``exit(self(), Reason)`` never happens in Erlang; here it comes to nothing."""
-    ref = system.start(server)
-    thread = thread_of(ref)
-
-    def script(actor: Any) -> None:
-        bystander.send("before")
-        actor.ref.exit(SHUTDOWN)
-        bystander.send("late")
-
-    ref.cast(script)
-    assert exit_reason_of(ref) == SHUTDOWN
-    settle(system, thread)
-    sync(bystander)
-    assert seen.rest() == ["before"]
     assert system.zombies() == []
 
 

@@ -33,8 +33,6 @@ ENDS = {"kill": Ref.kill, "exit signal": lambda ref: ref.exit(SHUTDOWN)}
 
 
 class Hot(Pooled):
-    """Has as many effects on a collector as it can, until it has ended."""
-
     def handle_cast(self, request: Any) -> None:
         collector, effect = request
         while not self._otp_process.is_set():

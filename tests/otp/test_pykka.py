@@ -8,24 +8,11 @@ from typing import Any
 import pykka
 import pytest
 
-from receipt_actors.otp import (
-    KILLED,
-    NORMAL,
-    SHUTDOWN,
-    Actor,
-    ActorSystem,
-    Crash,
-    ManualClock,
-    Ref,
-    Runtime,
-    Stop,
-)
+from receipt_actors.otp import KILLED, NORMAL, SHUTDOWN, Actor, ActorSystem, Crash, Ref, Runtime, Stop
 from tests.otp.support import WAIT_SECONDS, Gate, Pooled, Seen, Threaded, exit_reason_of, raising, run_in
 
 
 class Plain(Actor):
-    """An actor written for pykka; ``seen`` gets what its hooks see."""
-
     def __init__(self, seen: Seen, limit: int = 10) -> None:
         super().__init__()
         self.seen = seen
@@ -76,13 +63,6 @@ def foreigner() -> Iterator[pykka.ActorRef[Any]]:
     ref = Foreigner.start()
     yield ref
     ref.stop()
-
-
-@pytest.fixture
-def other(no_threads_left: None) -> Iterator[ActorSystem]:
-    system = ActorSystem("other", ManualClock())
-    yield system
-    assert system.stop() == []
 
 
 def test_an_actor_prints_as_its_reference_does(system: ActorSystem) -> None:
@@ -235,10 +215,3 @@ def test_pykkas_registry_does_not_reach_our_actors(plain: Ref, foreigner: pykka.
     pykka.ActorRegistry.broadcast("message")
     pykka.ActorRegistry.stop_all(timeout=WAIT_SECONDS)
     assert plain.ask("alive?", timeout=WAIT_SECONDS) == "alive?"
-
-
-def test_two_systems_share_no_names(system: ActorSystem, other: ActorSystem, server: type[Pooled]) -> None:
-    ours, theirs = system.start(server, name="twin"), other.start(server, name="twin")
-    assert (system.whereis("twin"), other.whereis("twin")) == (ours, theirs)
-    assert (system.registered(), other.registered()) == ({"twin": ours}, {"twin": theirs})
-    assert (system.processes(), other.processes()) == ([ours], [theirs])

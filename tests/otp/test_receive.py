@@ -27,7 +27,6 @@ from tests.otp.support import (
 
 
 def receiving(*wanted: object, timeout_seconds: float | None = None) -> Any:
-    """Make a script that receives these messages one after the other and puts what it got into ``seen``."""
 
     def script(actor: Any, *_from: object) -> Receiving:
         for item in wanted:
@@ -36,19 +35,6 @@ def receiving(*wanted: object, timeout_seconds: float | None = None) -> Any:
         return "done"
 
     return script
-
-
-def test_other_messages_keep_their_order(system: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-    ref = system.start(server, seen)
-    answer = ref.ask(receiving("a", "b"), block=False)
-    for message in (1, "b", 2, "a", 3):
-        ref.send(message)
-    ref.cast(lambda actor: actor.seen.put("cast"))
-    assert answer.get(timeout=WAIT_SECONDS) == "done"
-    ref.send(4)
-    sync(ref)
-    assert seen.rest() == [("received", "a"), ("received", "b"), 1, 2, 3, "cast", 4]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -144,16 +130,6 @@ def test_a_stale_timeout_does_not_end_the_next_wait(system: ActorSystem, clock: 
     assert seen.next() == "second"
 
 
-def test_an_exit_signal_ends_a_waiting_actor(system: ActorSystem, server: type[Pooled]) -> None:
-    ref = system.start(server)
-    ref.cast(receiving("never"))
-    sync_never = ref.ask(lambda _actor, _from: None, block=False)
-    ref.exit(SHUTDOWN)
-    assert exit_reason_of(ref) == SHUTDOWN
-    with pytest.raises(pykka.ActorDeadError):
-        sync_never.get(timeout=WAIT_SECONDS)
-
-
 def test_a_parents_exit_signal_waits_for_its_turn(system: ActorSystem, trapping: type[Pooled]) -> None:
     seen = Seen()
     ref = system.start(trapping, seen)
@@ -202,7 +178,6 @@ def test_the_same_receive_looks_again_at_what_it_passed_over(system: ActorSystem
 
 
 def calling(other: Ref, *requests: Any, timeout: float | None = 5.0) -> Any:
-    """Make a script that makes these calls one after the other and puts what it got into ``seen``."""
 
     def script(actor: Any, *_from: object) -> Receiving:
         for request in requests:

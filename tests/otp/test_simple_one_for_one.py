@@ -11,13 +11,10 @@ from receipt_actors.otp import (
     KILLED,
     NO_PROCESS,
     NORMAL,
-    PERMANENT,
     SHUTDOWN,
     TEMPORARY,
-    TRANSIENT,
     ActorSystem,
     ChildCounts,
-    ChildError,
     ChildSpec,
     ChildType,
     Crash,
@@ -32,24 +29,12 @@ from receipt_actors.otp import (
     Started,
     Stop,
     Supervisor,
-    WhichChildren,
     count_children,
-    get_child_spec,
     start_child,
-    terminate_child,
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
-from tests.otp.support import (
-    WAIT_SECONDS,
-    Pooled,
-    PooledTrapping,
-    Seen,
-    WatchedClock,
-    exit_reason_of,
-    raising,
-    run_in,
-)
+from tests.otp.support import WAIT_SECONDS, Pooled, PooledTrapping, Seen, WatchedClock, exit_reason_of, raising, run_in
 
 BUG = Crash(ValueError("bug"))
 
@@ -135,56 +120,6 @@ def test_start_child_with_something_else_harms_nobody(
     assert isinstance(answer, NotStarted)
     assert f"takes arguments, not {type(wrong).__name__}" in str(answer.reason)
     assert children(supervisor) == [child]
-
-
-def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    answers = Seen()
-    supervisor = start_supervisor(system, job, seen, TRANSIENT, intensity=3)
-    other = start_job(supervisor)
-    failures = 0
-
-    def init(_actor: Any) -> Any:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            answers.put(supervisor.ask(WhichChildren(), block=False))
-            return Stop(BUG)
-        return None
-
-    child = start_job(supervisor, init)
-    failures = 2
-    child.kill()
-    for answer in answers.take(2):
-        assert [info.child for info in answer.get(timeout=WAIT_SECONDS)] == [other, "restarting"]
-    again = children(supervisor)[1]
-    while again == "restarting":
-        again = children(supervisor)[1]
-    failures = 100
-    again.kill()
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert exit_reason_of(other) == SHUTDOWN
-
-
-def test_terminate_child_takes_the_ref(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    supervisor = start_supervisor(system, job, seen, PERMANENT)
-    child, other = start_job(supervisor), start_job(supervisor)
-    assert terminate_child(supervisor, child) is None
-    assert exit_reason_of(child) == SHUTDOWN
-    assert seen.rest() == [("terminate", SHUTDOWN)]
-    assert children(supervisor) == [other]
-    assert terminate_child(supervisor, child) is None  # it has ended, whoever ended it
-    assert terminate_child(supervisor, supervisor) is ChildError.NOT_FOUND
-    assert terminate_child(supervisor, "job") is ChildError.SIMPLE_ONE_FOR_ONE
-
-
-def test_get_child_spec_takes_the_ref_or_the_id(system: ActorSystem, job: type[Job], seen: Seen) -> None:
-    spec = ChildSpec("job", Start(job, seen, "fixed"), TEMPORARY)
-    supervisor = system.start(SimpleOneForOneSupervisor, spec)
-    child = start_job(supervisor)
-    assert get_child_spec(supervisor, child) is spec
-    assert get_child_spec(supervisor, "job") is spec
-    assert get_child_spec(supervisor, "other") is ChildError.NOT_FOUND
-    assert get_child_spec(supervisor, supervisor) is ChildError.NOT_FOUND
 
 
 def test_a_child_that_is_not_linked_ends_with_its_supervisor(
@@ -287,7 +222,6 @@ def test_a_pooled_actor_starts_children_on_the_spot(system: ActorSystem, jobs: R
 
 
 def test_a_pooled_actor_waits_for_no_child(system: ActorSystem, jobs: Ref) -> None:
-    """None is started by a supervisor that is suspended or has ended, nor one whose ``init`` waits."""
 
     def waits(_actor: object) -> Receiving:
         yield Receive(lambda _message: False)

@@ -56,7 +56,6 @@ THREADS = 4
 
 
 def in_threads(work: Callable[[random.Random], None]) -> None:
-    """Run ``work`` in several threads at once, each with random numbers of its own, and wait for all."""
     errors = Seen()
 
     def run(seed: int) -> None:
@@ -83,7 +82,6 @@ def answer(_actor: Any, _from: From) -> Any:
 
 
 def answer_soon(actor: Any, from_: From) -> Any:
-    """Answer through a message to itself, so that the call is deferred for a moment."""
     actor.ref.send(lambda _actor: from_.reply("answer"))
     return NO_REPLY
 
@@ -98,7 +96,6 @@ def answer_after_continue(_actor: Any, from_: From) -> Any:
 
 
 def answer_after_receive(actor: Any, _from: From) -> Receiving:
-    """Wait for a message that it sends itself, and pass over the others."""
     token = object()
     actor.ref.send(lambda _actor: None)
     actor.ref.send(token)

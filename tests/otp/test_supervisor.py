@@ -1,45 +1,41 @@
-"""The supervisor: order, failed starts and restarts, intensity, nesting, and the ways of shutting a child down."""
+"""The supervisor: failed starts, shutting down, what it keeps of a child, and killed children whose threads go on."""
 
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pykka
 import pytest
 
 from receipt_actors.otp import (
-    ALL_SIGNIFICANT,
-    ANY_SIGNIFICANT,
+    BRUTAL_KILL,
     IGNORE,
     INFINITY,
     KILLED,
     NORMAL,
     ONE_FOR_ALL,
-    ONE_FOR_ONE,
     PERMANENT,
-    REST_FOR_ONE,
     SHUTDOWN,
     SIMPLE_ONE_FOR_ONE,
     TEMPORARY,
     TRANSIENT,
     ActorSystem,
-    AutoShutdown,
-    ChildError,
+    AlreadyStarted,
     ChildSpec,
+    ChildType,
     Crash,
-    DeleteChild,
     Exit,
-    ExitReason,
     GenServer,
     NotStarted,
     Receive,
     Receiving,
     Ref,
     Restart,
-    RestartChild,
     Shutdown,
     SimpleOneForOneSupervisor,
     Start,
@@ -48,17 +44,13 @@ from receipt_actors.otp import (
     StartError,
     Starting,
     Stop,
-    Strategy,
     Supervisor,
     TerminateChild,
-    WhichChildren,
     count_children,
     delete_child,
     get_child_spec,
-    is_orderly,
     restart_child,
     start_child,
-    supervisor_spec,
     terminate_child,
     which_children,
 )
@@ -66,16 +58,22 @@ from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp._child_spec import ForgottenStart
 from tests.otp.support import (
     WAIT_SECONDS,
-    Flaky,
+    Gate,
     Pooled,
+    PooledTrapping,
     Seen,
     Threaded,
+    ThreadedTrapping,
     WatchedClock,
     end,
     exit_reason_of,
+    link_child,
     raising,
+    run_in,
+    settle,
     states,
     sync,
+    thread_of,
     whereis,
 )
 
@@ -89,7 +87,6 @@ def log() -> Seen:
 
 @pytest.fixture
 def child(trapping: type[Pooled], log: Seen) -> Callable[..., ChildSpec]:
-    """Make specs of children that log their start and their end under their id."""
 
     def make(id_: str, restart: Restart = Restart.PERMANENT, *, init: Any = None, **spec: Any) -> ChildSpec:
         def started(actor: Any) -> Any:
@@ -102,40 +99,6 @@ def child(trapping: type[Pooled], log: Seen) -> Callable[..., ChildSpec]:
         return ChildSpec(id_, Start(trapping, init=started, terminate=terminated, name=id_), restart, **spec)
 
     return make
-
-
-def kill_child(system: ActorSystem, name: str) -> None:
-    """Have a child end without a word, and wait until its supervisor has heard of it."""
-    end(whereis(system, name), KILLED)
-
-
-def test_children_start_first_to_last_and_stop_last_to_first(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    supervisor = system.start(Supervisor, [child(id_) for id_ in "abc"])
-    assert log.rest() == ["+a", "+b", "+c"]
-    supervisor.exit(SHUTDOWN)
-    assert exit_reason_of(supervisor) == SHUTDOWN
-    assert log.rest() == ["-c", "-b", "-a"]
-
-
-@pytest.mark.parametrize(
-    ("strategy", "expected"),
-    [
-        (ONE_FOR_ONE, ["+b"]),
-        (ONE_FOR_ALL, ["-d", "-c", "-a", "+a", "+b", "+c", "+d"]),
-        (REST_FOR_ONE, ["-d", "-c", "+b", "+c", "+d"]),
-    ],
-    ids=lambda value: value.value if isinstance(value, Strategy) else "",
-)
-def test_a_restart_stops_and_starts_siblings_in_order(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen, strategy: Strategy, expected: list[str]
-) -> None:
-    supervisor = system.start(Supervisor, [child(id_) for id_ in "abcd"], strategy=strategy)
-    log.rest()
-    kill_child(system, "b")
-    assert list(states(supervisor)) == list("abcd")
-    assert log.rest() == expected
 
 
 def test_a_failed_start_stops_what_had_started(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
@@ -235,79 +198,6 @@ def test_bad_specs_start_nothing(system: ActorSystem, child: Callable[..., Child
     assert log.rest() == []
 
 
-def test_a_failed_restart_is_tried_again_and_counted(system: ActorSystem, child: Callable[..., ChildSpec]) -> None:
-    flaky = Flaky()
-    supervisor = system.start(Supervisor, [child("a"), child("b", init=flaky), child("c")], intensity=4)
-    flaky.failures = 3
-    kill_child(system, "b")
-    wait_until_whole(supervisor)
-    assert states(supervisor) == dict.fromkeys("abc", "running")
-    kill_child(system, "a")  # the fifth restart in no time
-    assert exit_reason_of(supervisor) == SHUTDOWN
-
-
-def wait_until_whole(supervisor: Ref) -> None:
-    while "restarting" in states(supervisor).values():
-        assert supervisor.is_alive()
-
-
-def test_a_failed_group_restart_leaves_what_has_started(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    """As in OTP: the try after next begins at who failed; with one_for_all those before it are stopped for it again."""
-    flaky = Flaky()
-    specs = [child("a"), child("b"), child("c", init=flaky), child("d")]
-    for strategy, expected in (
-        (REST_FOR_ONE, ["-d", "-c", "+b", "+c", "+c", "+d"]),
-        (ONE_FOR_ALL, ["-d", "-c", "-a", "+a", "+b", "+c", "-b", "-a", "+a", "+b", "+c", "+d"]),
-    ):
-        supervisor = system.start(Supervisor, specs, strategy=strategy, intensity=2)
-        log.rest()
-        flaky.failures = 1
-        kill_child(system, "b")
-        wait_until_whole(supervisor)
-        assert log.rest() == expected
-        supervisor.exit(SHUTDOWN)
-        exit_reason_of(supervisor)
-
-
-def test_a_supervisor_stays_responsive_while_a_restart_fails(
-    system: ActorSystem, child: Callable[..., ChildSpec]
-) -> None:
-    flaky, answers = Flaky(), Seen()
-    supervisor = system.start(Supervisor, [child("a", init=flaky)], intensity=3)
-
-    def ask() -> None:
-        for request in (WhichChildren(), RestartChild("a"), DeleteChild("a"), StartChild(child("a"))):
-            answers.put(supervisor.ask(request, block=False))
-
-    flaky.failures, flaky.before = 1, ask
-    kill_child(system, "a")
-    which, *others = [future.get(timeout=WAIT_SECONDS) for future in answers.take(4)]
-    assert which[0].child == "restarting"
-    assert others == [ChildError.RESTARTING, ChildError.RESTARTING, ChildError.ALREADY_PRESENT]
-    assert answers.next().get(timeout=WAIT_SECONDS)[0].child is system.whereis("a")
-
-
-def test_a_supervisor_that_gives_up_is_restarted_by_its_own(
-    system: ActorSystem, child: Callable[..., ChildSpec], log: Seen
-) -> None:
-    inner = supervisor_spec("inner", ONE_FOR_ONE, [child("a"), child("b")], intensity=0)
-    outer = system.start(Supervisor, [child("c"), inner, child("d")])
-    neighbours = [system.whereis(name) for name in "cd"]
-    first = whereis(system, "inner")
-    log.rest()
-    kill_child(system, "a")
-    exit_reason_of(first)
-    assert states(outer) == dict.fromkeys(("c", "inner", "d"), "running")
-    assert states(whereis(system, "inner")) == dict.fromkeys("ab", "running")
-    assert [system.whereis(name) for name in "cd"] == neighbours
-    assert log.rest() == ["-b", "+a", "+b"]
-    outer.exit(SHUTDOWN)
-    exit_reason_of(outer)
-    assert log.rest() == ["-d", "-b", "-a", "-c"]
-
-
 def never_ending(_actor: Any) -> Receiving:
     yield Receive(lambda message: message == "end")
 
@@ -329,26 +219,6 @@ def test_a_child_that_takes_too_long_is_killed(
     assert answer.get(timeout=WAIT_SECONDS) is None
     assert exit_reason_of(ref) == KILLED
     assert "child a did not end as told: killed (it did not end within 3 s)" in caplog.text
-
-
-def test_terminate_restart_and_delete_child(system: ActorSystem, child: Callable[..., ChildSpec], log: Seen) -> None:
-    spec = child("a")
-    supervisor = system.start(Supervisor, [spec, child("b")])
-    log.rest()
-    assert delete_child(supervisor, "a") is ChildError.RUNNING
-    assert restart_child(supervisor, "a") is ChildError.RUNNING
-    assert get_child_spec(supervisor, "a") is spec
-    assert terminate_child(supervisor, "a") is None
-    assert terminate_child(supervisor, "a") is None
-    assert get_child_spec(supervisor, "a") is spec
-    assert states(supervisor) == {"a": None, "b": "running"}
-    assert restart_child(supervisor, "a") == Started(whereis(system, "a"))
-    assert terminate_child(supervisor, "a") is None
-    assert delete_child(supervisor, "a") is None
-    assert states(supervisor) == {"b": "running"}
-    for function in (terminate_child, restart_child, delete_child, get_child_spec):
-        assert function(supervisor, "a") is ChildError.NOT_FOUND
-    assert log.rest() == ["-a", "+a", "-a"]
 
 
 class Holding:
@@ -445,23 +315,6 @@ def test_init_may_return_ignore(system: ActorSystem, server: type[Pooled]) -> No
     assert system.whereis("a") is None
 
 
-@pytest.mark.parametrize("auto_shutdown", [ANY_SIGNIFICANT, ALL_SIGNIFICANT], ids=lambda value: value.value)
-@pytest.mark.parametrize("restart", [TRANSIENT, TEMPORARY], ids=lambda value: value.value)
-@pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, Shutdown("term"), BUG, KILLED], ids=str)
-def test_whose_end_ends_the_supervisor(
-    system: ActorSystem, server: type[Pooled], auto_shutdown: AutoShutdown, restart: Restart, reason: ExitReason
-) -> None:
-    """A transient child that does not end in an orderly way is restarted, and that is no end."""
-    significant = ChildSpec("a", Start(server, name="a"), restart, significant=True)
-    supervisor = system.start(Supervisor, [significant, spec(server, "other")], auto_shutdown=auto_shutdown)
-    other = whereis(system, "other")
-    end(whereis(system, "a"), reason)
-    if restart is TEMPORARY or is_orderly(reason):
-        assert exit_reason_of(supervisor) == exit_reason_of(other) == SHUTDOWN
-    else:
-        assert states(supervisor) == {"a": "running", "other": "running"}
-
-
 def test_every_function_fails_where_there_is_no_supervisor(system: ActorSystem) -> None:
     """OTP: ``noproc``."""
     supervisor = system.start(Supervisor, [])
@@ -488,3 +341,158 @@ def test_sys_looks_into_a_supervisor(system: ActorSystem, server: type[Pooled]) 
     statistics = otp_sys.statistics(supervisor, timeout=WAIT_SECONDS)
     assert statistics is not None
     assert statistics.messages_in == 2  # the end of the child, and the question
+
+
+TWO = Shutdown("killed children that still run: 2 (allowed: 1)")
+ONE = Shutdown("killed children that still run: 1 (allowed: 0)")
+
+
+@contextmanager
+def blocked(ref: Ref) -> Iterator[threading.Thread]:
+    thread = thread_of(ref)
+    with Gate() as gate:
+        ref.cast(gate)
+        gate.wait_entered()
+        yield thread
+
+
+def specs(*ids: str) -> list[ChildSpec]:
+    return [ChildSpec(id_, Start(Threaded, name=id_), shutdown=BRUTAL_KILL) for id_ in ids]
+
+
+def test_too_many_end_their_supervisor(system: ActorSystem, caplog: pytest.LogCaptureFixture) -> None:
+    supervisor = system.start(Supervisor, specs("a", "b", "c"), max_zombies=1)
+    with blocked(whereis(system, "a")), blocked(whereis(system, "b")):
+        assert terminate_child(supervisor, "a") is None
+        assert [info.id for info in which_children(supervisor) if info.child is not None] == ["b", "c"]
+        assert terminate_child(supervisor, "b") is None
+        assert exit_reason_of(supervisor) == TWO
+    assert "gives up because of child b: killed children that still run: 2" in caplog.text
+    assert system.processes() == []
+
+
+def test_one_that_took_too_long_counts(system: ActorSystem, clock: WatchedClock) -> None:
+    spec = ChildSpec("a", Start(ThreadedTrapping, name="a"), shutdown=3)
+    supervisor = system.start(Supervisor, [spec], max_zombies=0)
+    with blocked(whereis(system, "a")):
+        request = threading.Thread(target=terminate_child, args=(supervisor, "a"))
+        request.start()
+        assert clock.set_timers.next() == 3
+        clock.advance(3)
+        assert exit_reason_of(supervisor) == ONE
+        request.join()
+
+
+def test_one_that_has_returned_does_not_count(system: ActorSystem) -> None:
+    supervisor = system.start(Supervisor, specs("a"), max_zombies=1)
+    for _ in range(3):
+        with blocked(whereis(system, "a")) as thread:
+            assert terminate_child(supervisor, "a") is None
+        settle(system, thread)
+        assert isinstance(restart_child(supervisor, "a"), Started)
+
+
+def test_one_that_an_exit_signal_ended_in_a_callback_counts(system: ActorSystem) -> None:
+    supervisor = system.start(Supervisor, [ChildSpec("a", Start(Threaded, name="a"))], max_zombies=0)
+    with blocked(whereis(system, "a")):
+        assert terminate_child(supervisor, "a") is None
+        assert exit_reason_of(supervisor) == ONE
+    many = system.start(SimpleOneForOneSupervisor, ChildSpec("job", Start(Threaded), TEMPORARY), max_zombies=0)
+    child = start_child(many, ())
+    assert isinstance(child, Started)
+    with blocked(child.ref):
+        child.ref.exit(SHUTDOWN)
+        assert exit_reason_of(many) == ONE
+
+
+def test_a_group_that_is_killed_is_not_started_again(system: ActorSystem) -> None:
+    supervisor = system.start(Supervisor, specs("a", "b", "c"), strategy=ONE_FOR_ALL, max_zombies=1, intensity=9)
+    with blocked(whereis(system, "a")), blocked(whereis(system, "b")):
+        whereis(system, "c").kill()
+        assert exit_reason_of(supervisor) == TWO
+
+
+def test_simple_one_for_one_counts_them_too(system: ActorSystem) -> None:
+    spec = ChildSpec("job", Start(Threaded), TEMPORARY, BRUTAL_KILL)
+    supervisor = system.start(SimpleOneForOneSupervisor, spec, max_zombies=1)
+    first, second = (start_child(supervisor, ()) for _ in range(2))
+    assert isinstance(first, Started) and isinstance(second, Started)
+    with blocked(first.ref), blocked(second.ref):
+        assert terminate_child(supervisor, first.ref) is None
+        second.ref.kill()
+        assert exit_reason_of(supervisor) == TWO
+
+
+def test_one_that_somebody_else_killed_counts(system: ActorSystem) -> None:
+    supervisor = system.start(Supervisor, specs("a"), max_zombies=0, intensity=9)
+    child = whereis(system, "a")
+    with blocked(child):
+        child.kill()
+        assert exit_reason_of(supervisor) == ONE
+
+
+def a_supervisor_of(id_: str, *specs: ChildSpec, name: str | None = None, **options: Any) -> ChildSpec:
+    start = Start(Supervisor, list(specs), name=name, **options)
+    return ChildSpec(id_, start, type=ChildType.SUPERVISOR, shutdown=INFINITY)
+
+
+@pytest.mark.parametrize("name", ["middle", None], ids=["named", "unnamed"])
+def test_a_killed_supervisors_grandchildren_are_waited_for(system: ActorSystem, name: str | None) -> None:
+    with Gate() as gate:
+        gate.open()
+        leaf = ChildSpec("leaf", Start(ThreadedTrapping, name="leaf", terminate=gate), shutdown=INFINITY)
+        top = a_supervisor_of("top", a_supervisor_of("middle", leaf, name=name), name="top")
+        root = system.start(Supervisor, [top], intensity=1)
+        old = whereis(system, "leaf")
+        with Gate() as slow:
+            run_in(old, lambda actor: setattr(actor, "_on_terminate", slow))
+            whereis(system, "top").kill()
+            slow.wait_entered()
+            sync(system.start(Pooled))
+            assert root.is_alive()
+            assert system.whereis("leaf") is old
+        exit_reason_of(old)
+        assert len(which_children(root, WAIT_SECONDS)) == 1
+        assert whereis(system, "leaf") is not old
+        assert root.is_alive()
+
+
+def test_an_orphan_that_had_to_be_killed_counts_as_a_zombie(system: ActorSystem, clock: WatchedClock) -> None:
+    spec = ChildSpec("leaf", Start(ThreadedTrapping, name="leaf"), shutdown=3)
+    starter = system.start(PooledTrapping)
+    with Gate() as gate:
+        orphan = link_child(starter, ThreadedTrapping, name="leaf")
+        orphan.cast(gate)
+        gate.wait_entered()
+        starter.kill()
+        exit_reason_of(starter)
+        failed = Seen()
+
+        def start(actor: Any) -> Receiving:
+            starting = actor.system.start_link(Supervisor, [spec], max_zombies=0)
+            finished = yield Receive(lambda message: getattr(message, "ref", None) is starting.ref)
+            failed.put(finished.result)
+
+        system.start(PooledTrapping).cast(start)
+        assert clock.set_timers.next() == 3
+        clock.advance(3)
+        result = failed.next()
+        assert result == NotStarted(Shutdown("killed children that still run: 1 (allowed: 0)"))
+        assert exit_reason_of(orphan) == KILLED
+
+
+def test_nobody_waits_for_who_ends_with_it(system: ActorSystem) -> None:
+    leaf = Start(Threaded, name="leaf")
+    starter = system.start(PooledTrapping)
+    inner = link_child(starter, Supervisor, [ChildSpec("leaf", leaf)])
+    held = whereis(system, "leaf")
+    answers = Seen()
+
+    def ask_and_kill(actor: Any) -> None:  # the supervisor has its turn after this one, as all are pooled
+        actor.send_request(inner, StartChild(ChildSpec("twin", leaf)), "twin")
+        starter.process.kill()
+
+    system.start(Pooled, answers).cast(ask_and_kill)
+    assert answers.next() == ("reply", "twin", NotStarted(AlreadyStarted(held)))
+    assert exit_reason_of(inner) == KILLED
+    assert exit_reason_of(held) == SHUTDOWN

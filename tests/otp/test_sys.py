@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,13 +101,6 @@ def asked(function: Callable[[], object]) -> Iterator[Seen]:
     yield outcome
     thread.join(WAIT_SECONDS)
     assert not thread.is_alive()
-
-
-def wait_for_message(ref: Ref) -> None:
-    """Wait until something is in the mailbox of an actor that is busy (there is no event for it)."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not ref.process.mailbox_length:
-        assert time.monotonic() < deadline
 
 
 def test_get_state_tells_the_attributes(counter: Ref) -> None:
@@ -299,20 +291,6 @@ def test_a_suspended_actor_can_be_ended(
         held.get(timeout=WAIT_SECONDS)
 
 
-def test_a_suspended_actor_does_not_hear_others(
-    system: ActorSystem, server: type[Pooled], trapping: type[Pooled]
-) -> None:
-    seen = Seen()
-    ref, other = system.start(trapping, seen), system.start(server)
-    otp_sys.suspend(ref)
-    run_in(other, lambda _actor: ref.exit(SHUTDOWN))
-    assert otp_sys.get_status(ref).mailbox_length == 1
-    assert seen.rest() == []
-    otp_sys.resume(ref)
-    sync(ref)
-    assert seen.rest() == [Exit(other, SHUTDOWN)]
-
-
 def test_suspend_waits_for_a_selective_receive(system: ActorSystem, server: type[Pooled]) -> None:
     """An actor in the middle of a callback hears sys afterwards, as in OTP: then it does what it was asked."""
     seen = Seen()
@@ -384,35 +362,12 @@ def test_killed_in_the_middle_of_a_request(system: ActorSystem, server: type[Poo
         gate.open()
 
 
-def test_pooled_actors_must_not_ask(system: ActorSystem, server: type[Pooled]) -> None:
-    ref, asker = system.start(server), system.start(Pooled)
-
-    def script(_actor: Any, _from: From) -> None:
-        with pytest.raises(RuntimeError, match="must not block"):
-            otp_sys.suspend(ref)
-
-    asker.call(script, WAIT_SECONDS)
-    assert not otp_sys.get_status(ref).is_suspended
-
-
-def test_an_actor_that_ends_before_it_answers(system: ActorSystem, server: type[Pooled]) -> None:
-    ref = system.start(server)
-    with Gate() as gate:
-        ref.cast(gate)
-        gate.wait_entered()
-        with asked(lambda: otp_sys.get_state(ref)) as outcome:
-            wait_for_message(ref)
-            ref.kill()
-            assert isinstance(outcome.next(), pykka.ActorDeadError)
-
-
 @pytest.fixture
 def ref(system: ActorSystem, server: type[Pooled]) -> Ref:
     return system.start(server)
 
 
 def watch(ref: Ref) -> Seen:
-    """Have the events of an actor put where the test sees them."""
     events = Seen()
     otp_sys.install(ref, "watch", events.put)
     return events

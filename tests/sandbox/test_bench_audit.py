@@ -6,17 +6,17 @@ import json
 
 import pytest
 
-from receipt_actors.sandbox.bench.figures import Series, figures_of
 from receipt_actors.sandbox.bench.measurement import (
     Measurement,
+    Series,
+    figures_of,
     in_flight_peak,
     percentiles_ms,
     slices,
     steady_cpu_ms,
     steady_per_second,
 )
-from receipt_actors.sandbox.services.audit import MAX_SHOWN, SentAnswer, audit
-from receipt_actors.sandbox.services.load import POST_QUEUE, Load, transaction_id, user_id
+from receipt_actors.sandbox.services.load import MAX_SHOWN, POST_QUEUE, Load, SentAnswer, audit, transaction_id, user_id
 from receipt_actors.sandbox.services.sqs import Content, Message
 
 CONFIRMED_AFTER = 0.01

@@ -13,16 +13,16 @@ from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier
 
 from receipt_actors.sandbox.app_store import PRODUCTION_PATH, SANDBOX_PATH
 from receipt_actors.sandbox.apple_ca import default_authority
+from receipt_actors.sandbox.bench.services import make_certificate
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, mint
-from receipt_actors.sandbox.services.certificates import make_certificate
+from receipt_actors.sandbox.services import ServiceProcess
 from receipt_actors.sandbox.services.load import BUNDLE_ID, Load, transaction_id
-from receipt_actors.sandbox.services.process import ServiceProcess
 from tests.patience import PATIENCE_SECONDS
 
 
 def test_a_load_is_answered_over_tls(tmp_path: Path) -> None:
-    certificate, with_key = make_certificate(tmp_path)
-    with closing(ServiceProcess(["app-store", "--certificate", str(with_key)])) as process:
+    certificate = make_certificate(tmp_path)
+    with closing(ServiceProcess(["app-store", "--certificate", str(certificate)])) as process:
         assert process.url.startswith("https://127.0.0.1:")
 
         def ask(path: str, **fields: object) -> dict[str, Any]:

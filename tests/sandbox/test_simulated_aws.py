@@ -20,7 +20,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from receipt_actors.sandbox.services.process import ServiceProcess
+from receipt_actors.sandbox.services import ServiceProcess
 from receipt_actors.sandbox.services.sqs import attributes_md5
 from tests.patience import PATIENCE_SECONDS
 

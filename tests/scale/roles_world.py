@@ -1,11 +1,8 @@
 """A simulated world of nodes that share a record: true time, clocks that differ, a network that loses and delays.
 
-Each ``SimulatedNode`` has a ``Place``, as the membership actor has one. The ``World`` sees all of them and the
-true time, which none of them does, and looks after each event whether what ``domain.roles`` promises holds; a
-``Violation`` says what does not.
-
-What a node *may begin* is the most that it was ever allowed and has not given back, while its lease is held by its own
-clock. What it had begun before its lease was over, and is still going on, is not counted: nobody can call it back.
+After each event the ``World`` checks what ``domain.roles`` promises, and raises ``Violation``. What a node *may begin*
+is the most that it was ever allowed and has not given back, while it holds its lease by its own clock. Work that it
+began before its lease was over is not counted: it cannot be called back.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import inf
 from typing import Any, ClassVar
@@ -40,8 +37,6 @@ class Violation(AssertionError):
 
 @dataclass
 class Clock:
-    """A monotonic clock: it runs at a rate of its own, and begins anywhere."""
-
     offset_seconds: float = 0.0
     rate: float = 1.0
 
@@ -51,7 +46,7 @@ class Clock:
 
 @dataclass
 class Fault:
-    """What befalls the next call of a node: whether and when it is carried out, and whether the answer comes."""
+    """Of the next call of a node."""
 
     is_carried_out: bool = True
     is_answered: bool = True
@@ -61,9 +56,9 @@ class Fault:
 
 @dataclass
 class Seen:
-    """A record as somebody reads it, and of which life of the item it is."""
+    """A record as it was read."""
 
-    epoch: int
+    epoch: int  #: of the item's lives: it may be deleted
     version: int = 0
     text: str | None = None
 
@@ -73,21 +68,18 @@ class Seen:
 
 
 class SimulatedNode:
-    """One node: its keeper, which may crash, and those who work, who go on meanwhile."""
-
-    lease_class: ClassVar[type[Lease]] = Lease
+    """A node: its keeper, which does with the ``Place`` what ``Membership`` does and may crash, and its workers."""
 
     def __init__(self, world: World, node: Node, lease_seconds: float, clock: Clock) -> None:
         self.world, self.node, self.lease_seconds, self.clock = world, node, lease_seconds, clock
         self.is_running = True
         self.is_paused = False
         self.is_cut = False
-        self.obey_seconds = 0.1  # how long those who work take to give something back
+        self.obey_seconds = 0.1  # for workers to give something back
         self.unable_since_seconds: float | None = None  # by its clock; an outage keeps everything away
         self.answered = 0
         self.faults: list[Fault] = []
         self._put_off: list[Callable[[], None]] = []
-        # Those who work:
         self.limit = node.limits.nothing
         self.in_use = NOTHING  # the most that they may have begun and not given back
         self.held_until_seconds = -inf
@@ -96,17 +88,12 @@ class SimulatedNode:
         self._keeper = 0
         self._start_keeper()
 
-    # --- the keeper: ``Membership`` does with the place what this does ---
-
     def _start_keeper(self) -> None:
         self._keeper += 1
-        lease = self.lease_class(self.node, self.lease_seconds, beat=self.first_beat())
+        lease = self.world.lease_class(self.node, self.lease_seconds, beat=self._keeper * 1_000_000)
         self.place = Place(lease, StepDown.of(self.lease_seconds, 0.0), self)
         self._timer = 0
         self._do(self.place.renew(self.now()))
-
-    def first_beat(self) -> int:
-        return self._keeper * 1_000_000
 
     def now(self) -> float:
         return self.clock.at(self.world.now)
@@ -119,7 +106,7 @@ class SimulatedNode:
         match step:
             case Read():
                 self._timer += 1
-                self._call(self.world.read, self._found)
+                self._call(lambda: self.world.record, self._found)
             case Write(content, stored):
                 epoch, known = self.epoch, self.lease.group
                 self._call(lambda: self.world.write(content, stored, known, epoch), partial(self._found, after=step))
@@ -162,7 +149,6 @@ class SimulatedNode:
         return Work(self.answered, self.now() - self.unable_since_seconds)
 
     def give_back(self) -> None:
-        """Those who work use no more than they are allowed: who asked is told so."""
         self.in_use = tuple(map(min, self.in_use, numbers(self.limit)))
         questions, self._open_questions = self._open_questions, []
         for keeper, share in questions:
@@ -191,7 +177,7 @@ class SimulatedNode:
         self.later(TIME_OUT * self.lease_seconds, lambda: over(lambda: self._do(self.place.failed(self.now()))))
 
     def later(self, true_seconds: float, event: Callable[[], Any]) -> None:
-        """Do something later, unless the node is stopped then: it does it when it goes on."""
+        """Do something later; a node that is paused then does it when it goes on."""
 
         def happen() -> None:
             if not self.is_running:
@@ -206,16 +192,12 @@ class SimulatedNode:
     # --- what befalls it ---
 
     def fall(self) -> None:
-        """From now on it can't take anything in, whatever it holds."""
         if self.unable_since_seconds is None:
             self.unable_since_seconds = self.now()
 
     def rise(self) -> None:
         self.unable_since_seconds = None
         self.answered += 1
-
-    def pause(self) -> None:
-        self.is_paused = True
 
     def resume(self) -> None:
         self.is_paused = False
@@ -231,8 +213,6 @@ class SimulatedNode:
         self.is_running = False
         self.world.nodes.remove(self)
 
-    # --- as the observer sees it ---
-
     @property
     def is_holding(self) -> bool:
         return self.now() < self.held_until_seconds
@@ -242,21 +222,9 @@ class SimulatedNode:
         """The number of the share that it keeps to; 0 while it still gives something back."""
         return 0 if self._open_questions else _number(self.place.granted)
 
-    def note_use(self) -> None:
-        """It may begin as much as it is allowed, at any moment while its lease is held."""
-        if self.is_holding:
-            self.in_use = most_of(self.in_use, numbers(self.limit))
-
-
-@dataclass(order=True)
-class _Event:
-    at_seconds: float
-    number: int
-    happen: Callable[[], Any] = field(compare=False)
-
 
 class World:
-    node_class: type[SimulatedNode] = SimulatedNode
+    lease_class: ClassVar[type[Lease]] = Lease
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -269,7 +237,7 @@ class World:
         self.longest_lease_seconds = 0.0
         self.is_all_active_standby = True
         self.steps_down = 0
-        self._events: list[_Event] = []
+        self._events: list[tuple[float, int, Callable[[], Any]]] = []
         self._highest_token = 0
 
     def start(
@@ -286,31 +254,24 @@ class World:
         node = Node(name, role, limits, processes, shares_app_store_concurrency)
         self.longest_lease_seconds = max(self.longest_lease_seconds, lease_seconds)
         self.is_all_active_standby &= role is Role.ACTIVE_STANDBY
-        started = self.node_class(self, node, lease_seconds, clock or Clock())
+        started = SimulatedNode(self, node, lease_seconds, clock or Clock())
         self.nodes.append(started)
         return started
 
-    # --- time ---
-
     def later(self, seconds: float, event: Callable[[], Any]) -> None:
-        heapq.heappush(self._events, _Event(self.now + seconds, next(self.numbers), event))
+        heapq.heappush(self._events, (self.now + seconds, next(self.numbers), event))
 
     def advance(self, seconds: float) -> None:
         end = self.now + seconds
         self.look()  # what somebody did since the last event
-        while self._events and self._events[0].at_seconds <= end:
-            event = heapq.heappop(self._events)
-            self.now = max(self.now, event.at_seconds)
+        while self._events and self._events[0][0] <= end:
+            at_seconds, _, happen = heapq.heappop(self._events)
+            self.now = max(self.now, at_seconds)
             self._check_bereft()  # time alone can break no other promise: without an event nothing is begun
-            event.happen()
+            happen()
             self.look()
         self.now = end
         self.look()
-
-    # --- the table ---
-
-    def read(self) -> Seen:
-        return self.record
 
     def write(self, content: Group, standing: int, known: Group, epoch: int) -> Seen:
         """Put a version on condition of what stands; its writer knows the one before it, or what it puts back."""
@@ -341,7 +302,7 @@ class World:
     # --- what is promised ---
 
     def _check_record(self, before: Group, after: Group) -> None:
-        """A version goes one up, shares sum up to no more than the whole, tokens go up."""
+        """Check that shares sum up to no more than the whole, and that tokens go up."""
         whole = after.whole
         if whole is not None:
             for old, new, most_of_it in zip(sum_of_held(before), sum_of_held(after), numbers(whole), strict=True):
@@ -357,7 +318,7 @@ class World:
         self._highest_token = max([self._highest_token, *new_tokens])
 
     def _check_steps_down(self, before: Group, after: Group) -> None:
-        """Who steps down is followed by one that stood by, has nothing more, and is the last in line."""
+        """Check that one node steps down at a time, is last in line with nothing, and one that stood by follows."""
         both = [(before.members[name], member) for name, member in after.members.items() if name in before.members]
         stepped_down = [member for was, member in both if was.token is not None and member.joined > was.joined]
         for member in stepped_down:
@@ -372,15 +333,15 @@ class World:
                 raise Violation(f"version {after.version}: {member.node.name} is told to go on")
 
     def look(self) -> None:
-        """See whether what nodes may begin is what the record says that they hold."""
+        """Check that nodes may begin no more than the record says that they hold."""
         self._check_bereft()
         members = self.record.group.members
         active = 0
         used = [0.0] * 4
         for node in self.nodes:
-            node.note_use()
             if not node.is_holding:
                 continue
+            node.in_use = most_of(node.in_use, numbers(node.limit))  # it may begin that at any moment
             if self._is_bereft(node):
                 continue
             member = members.get(node.node.name)
@@ -405,14 +366,14 @@ class World:
         return node.epoch != self.record.epoch or node.lease.puts_back
 
     def _check_bereft(self) -> None:
-        """Somebody has deleted the item: who held something goes on for no longer than its lease, or its next look."""
+        """Once the item is deleted, a node goes on for no longer than its lease, or its next look."""
         for node in self.nodes:
             is_late = self.now - self.epoch_began_at_seconds > node.lease_seconds / 0.98 + ROUNDING
             if is_late and node.is_holding and self._is_bereft(node):
                 raise Violation(f"{node.node.name} holds what was lent before the item was deleted")
 
     def settle(self) -> None:
-        """No more faults: within a bounded time all that live have what is due to them."""
+        """End all faults, and check that within a bounded time all nodes have what is due to them."""
         for node in list(self.nodes):
             node.faults.clear()
             node.is_cut, node.obey_seconds = False, 0.1
@@ -435,7 +396,7 @@ class World:
 
 
 def due_to(group: Group, name: str) -> Limits:
-    """Compute anew what is due to a node of a group that is at rest."""
+    """Compute independently what is due to a node of a group that is at rest."""
     active = sorted(name for name, member in group.members.items() if member.token is not None)
     nodes = [group.members[each].node for each in active]
     if name not in active:

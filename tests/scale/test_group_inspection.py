@@ -14,7 +14,7 @@ from receipt_actors.scale.processes.group_inspection import Collected, GroupInsp
 from receipt_actors.scale.processes.protocol import Phase, Reported, Stopped, WorkerView
 from receipt_actors.scale.processes.shared import Group, Shares
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.overview import Incident, ProcessOverview, State, Usage
+from receipt_actors.telemetry.overview import Incident, ProcessOverview, State
 from receipt_actors.telemetry.queue_depths import LOOK_SECONDS, LookAtQueues
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.pipeline.stand_ins import Stage
@@ -26,8 +26,7 @@ Report: TypeAlias = tuple[str, int, Reported | Stopped]
 
 
 def process(name: str, pid: int, received: int = 0) -> ProcessOverview:
-    statistics = StatisticsSnapshot(received)
-    return ProcessOverview(name, pid, 0.0, State.CONSUMING, 0, 0, (), Usage(1.0, 2, 3, 4), (), None, statistics)
+    return ProcessOverview(name, pid, 0.0, State.CONSUMING, statistics=StatisticsSnapshot(received))
 
 
 def report(

@@ -9,7 +9,7 @@ import pytest
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.errors import AppStoreUnavailable, LedgerUnavailable
 from receipt_actors.pipeline.protocol import IN_FLIGHT, ObeyLimits
-from receipt_actors.scale.nodes.membership import LIMITED, MEMBERSHIP, ProcessLessee
+from receipt_actors.scale.membership import LIMITED, MEMBERSHIP, ProcessLessee
 from receipt_actors.telemetry.overview import State
 from tests.pipeline.trees import SETTINGS, STEP_IDS, STEPS, Tree, ok, tree_of
 

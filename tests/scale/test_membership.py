@@ -17,7 +17,7 @@ from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.nodes.membership import ASK_AGAIN_SECONDS, MEMBERSHIP, ROLE_TABLE, Membership
+from receipt_actors.scale.membership import ASK_AGAIN_SECONDS, MEMBERSHIP, ROLE_TABLE, Membership
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import NodeState, RoleOverview
 from receipt_actors.testing import FakeRoles, ManualClock

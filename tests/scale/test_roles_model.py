@@ -1,7 +1,4 @@
-"""Nodes that agree on roles while everything happens to them that can: a model of the protocol, and that it can fail.
-
-See ``roles_world`` for what is promised and what is simulated.
-"""
+"""Nodes that agree on roles whatever happens to them: a model of the protocol, and that it can fail."""
 
 from __future__ import annotations
 
@@ -88,7 +85,7 @@ class Roles(RuleBasedStateMachine):
     def stand_still(self, index: int, seconds: float) -> None:
         """SIGSTOP and SIGCONT, with anything in between; its clock goes on."""
         node = self.node(index)
-        node.pause()
+        node.is_paused = True
         self.world.advance(seconds)
         node.resume()
 
@@ -110,14 +107,13 @@ class Roles(RuleBasedStateMachine):
         how=st.sampled_from(["cut", "pause", "crash_keeper"]),
     )
     def fail_suddenly(self, index: int, to_come: list[Fault], seconds: float, how: str) -> None:
-        """Soon after something has befallen a node it is out of reach, or begins anew."""
         node = self.node(index)
         node.faults[:] = to_come
         self.world.advance(seconds)
         if how == "cut":
             node.is_cut = True
         elif how == "pause":
-            node.pause()
+            node.is_paused = True
         else:
             node.crash_keeper()
         self.world.advance(10.6)
@@ -130,7 +126,6 @@ class Roles(RuleBasedStateMachine):
     @precondition(lambda self: self.world.nodes)
     @rule(index=st.integers(0, 9), is_able=st.booleans())
     def change_ability(self, index: int, is_able: bool) -> None:
-        """It renews its lease, and takes nothing in from now on; or it does again, and answers something."""
         if is_able:
             self.node(index).rise()
         else:
@@ -139,7 +134,6 @@ class Roles(RuleBasedStateMachine):
     @precondition(lambda self: self.world.nodes)
     @rule(to_come=st.lists(faults, max_size=2), seconds=st.sampled_from([12.1, 14.5, 30.0]))
     def be_in_vain(self, to_come: list[Fault], seconds: float) -> None:
-        """No node can work for so long that they step down, while something befalls the first."""
         for node in self.world.nodes:
             node.fall()
         self.node(0).faults.extend(to_come)
@@ -151,8 +145,7 @@ class Roles(RuleBasedStateMachine):
 
     @rule(dice=st.integers(0, 3))
     def delete_the_item(self, dice: int) -> None:
-        """Seldom: it makes the world forget much."""
-        if dice == 0:
+        if dice == 0:  # seldom: it makes the world forget much
             self.world.delete()
 
     def teardown(self) -> None:
@@ -197,8 +190,7 @@ class Careless(World):
 
 
 def with_lease(lease: type[Lease]) -> type[World]:
-    node = type("Wrong", (SimulatedNode,), {"lease_class": lease})
-    return type("WrongWorld", (World,), {"node_class": node})
+    return type("WrongWorld", (World,), {"lease_class": lease})
 
 
 @pytest.mark.slow

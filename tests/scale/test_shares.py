@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +21,7 @@ from receipt_actors.scale.processes.protocol import GrantAnew, Release, Reported
 from receipt_actors.scale.processes.shared import Group, Shares
 from receipt_actors.scale.processes.worker_process import WorkerProcess
 from receipt_actors.settings import Settings
-from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
+from receipt_actors.telemetry.overview import ProcessOverview, State
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.pipeline.stand_ins import Stage
 
@@ -121,11 +122,9 @@ def test_all_workers_hand_back_when_other_nodes_do_the_work(house: House) -> Non
 
 
 def report(house: House, name: str, unable_seconds: float, answered: int = 0, pid: int | None = None) -> None:
-    results = {(Verdict.OK, Reason.CLAIMED): answered}
-    process = ProcessOverview(
-        name, pid or PIDS[name], 1.0, State.CONSUMING, 0, 0, ("ledger",) if unable_seconds else (),
-        Usage(0.0, 0, 0, 0), (), None, StatisticsSnapshot(results=results), unable_seconds=unable_seconds,
-    )  # fmt: skip
+    counts = StatisticsSnapshot(results={(Verdict.OK, Reason.CLAIMED): answered})
+    process = ProcessOverview(name, pid or PIDS[name], 1.0, State.CONSUMING, statistics=counts)
+    process = replace(process, unavailable=("ledger",) if unable_seconds else (), unable_seconds=unable_seconds)
     collect(house.stage.actors, name, process.pid, Reported(process))
 
 

@@ -56,10 +56,8 @@ STARTS = LOADS + "channel.send(Started())\n"
 
 #: Says that seven messages are in flight.
 REPORTS = """
-from receipt_actors.telemetry.overview import ProcessOverview, State, Usage
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
-state, usage, counts = State.CONSUMING, Usage(0, 0, 0, 0), StatisticsSnapshot()
-channel.send(Reported(ProcessOverview(sys.argv[1], 1, 1.0, state, 7, 0, (), usage, (), None, counts)))
+from receipt_actors.telemetry.overview import ProcessOverview, State
+channel.send(Reported(ProcessOverview(sys.argv[1], 1, 1.0, State.CONSUMING, 7)))
 """
 
 

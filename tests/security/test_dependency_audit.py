@@ -49,7 +49,6 @@ def test_an_all_clear_is_one(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_a_network_it_passes_and_says_that_it_knows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """No all-clear: each dependency is named, with the reason."""
     assert audit(REQUIREMENTS, Tool(pypi=UNREACHABLE, osv=UNREACHABLE)) == 0
     output = capsys.readouterr().out
     assert "could not be audited: boto3==1.40.0, requests==2.31.0: ConnectionError: no route to host" in output

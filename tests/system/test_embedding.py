@@ -22,7 +22,7 @@ from receipt_actors.errors import NotAnswered
 from receipt_actors.pipeline.pending import pending_submissions_of
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, mint
-from receipt_actors.telemetry.alert_book import Alert, AlertKind
+from receipt_actors.telemetry.alerts import Alert, AlertKind
 from receipt_actors.testing import FakeServices
 from tests.patience import PATIENCE_SECONDS
 

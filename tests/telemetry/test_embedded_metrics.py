@@ -90,9 +90,7 @@ def statistics(answered: int, seconds: float = 0.25) -> StatisticsSnapshot:
 def process(name: str, pid: int, retries: int, cpu_seconds: float) -> ProcessOverview:
     services = (ServiceOverview("ledger", True, 0, 0, retries),)
     usage = Usage(cpu_seconds, 50_000_000, 9, 9)
-    return ProcessOverview(
-        name, pid, 0.0, State.CONSUMING, 7, 0, ("app_store",), usage, services, None, StatisticsSnapshot()
-    )
+    return ProcessOverview(name, pid, 0.0, State.CONSUMING, 7, 0, ("app_store",), usage, services)
 
 
 def overview(at_seconds: float, counted: StatisticsSnapshot, *processes: ProcessOverview) -> Overview:

@@ -7,28 +7,18 @@ from dataclasses import replace
 import pytest
 
 from receipt_actors.telemetry.health import MOMENT_SECONDS, HealthWatch
-from receipt_actors.telemetry.overview import (
-    ActorOverview,
-    NodeState,
-    Overview,
-    ProcessOverview,
-    RoleOverview,
-    State,
-    Usage,
-)
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
+from receipt_actors.telemetry.overview import ActorOverview, NodeState, Overview, ProcessOverview, RoleOverview, State
 
 WHOLE = ActorOverview("root", "supervisor", "running", children=(ActorOverview("intake", "worker", "running"),))
 BROKEN = ActorOverview("root", "supervisor", "running", children=(ActorOverview("intake", "worker", "restarting"),))
 
 
-def process(name: str, state: State, tree: ActorOverview | None = WHOLE, unavailable: str = "") -> ProcessOverview:
-    services = (unavailable,) if unavailable else ()
-    return ProcessOverview(name, 1, 1.0, state, 0, 0, services, Usage(0, 0, 0, 0), (), tree, StatisticsSnapshot())
+def process(name: str, state: State, tree: ActorOverview | None = WHOLE) -> ProcessOverview:
+    return ProcessOverview(name, 1, 1.0, state, tree=tree)
 
 
 def overview(*processes: ProcessOverview, state: State, parent: ActorOverview | None = None) -> Overview:
-    return Overview(0.0, "1", state, "Q", {}, processes, StatisticsSnapshot(), parent=parent)
+    return Overview(0.0, "1", state, "Q", {}, processes, parent=parent)
 
 
 class Clock:

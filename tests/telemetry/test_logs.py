@@ -19,7 +19,7 @@ from receipt_actors.domain.messages import Result, Verdict
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.otp import ActorSystem, GenServer
-from receipt_actors.telemetry import decisions
+from receipt_actors.telemetry import logs
 from receipt_actors.telemetry.logs import MAX_FLOODS, FloodGuard, JsonLines, LogWriter, TextLines
 from tests.patience import PATIENCE_SECONDS
 
@@ -62,7 +62,7 @@ def log() -> Iterator[Callable[[logging.Formatter], Lines]]:
 
 @pytest.fixture
 def answered_too() -> Iterator[None]:
-    logger = logging.getLogger(decisions.ANSWERED_LOGGER)
+    logger = logging.getLogger(logs.ANSWERED_LOGGER)
     logger.setLevel(logging.INFO)
     yield
     logger.setLevel(logging.WARNING)
@@ -101,10 +101,10 @@ def test_what_every_json_line_has(log: Callable[[logging.Formatter], Lines]) -> 
 
 def test_a_decision_has_its_facts_as_fields(log: Callable[[logging.Formatter], Lines], answered_too: None) -> None:
     lines = log(JsonLines())
-    decisions.log_answered("m-1", 42, RESULTS, 0.25)
-    decisions.log_moved("m-2", Reason.NOT_JSON, "no JSON", 0.1)
-    decisions.log_handed_back("m-3", Reason.GAVE_UP_FOR_NOW, "ledger: throttled", 31.0)
-    decisions.log_left("m-4", Reason.BODY_MD5_MISMATCH, "arrived corrupt")
+    logs.log_answered("m-1", 42, RESULTS, 0.25)
+    logs.log_moved("m-2", Reason.NOT_JSON, "no JSON", 0.1)
+    logs.log_handed_back("m-3", Reason.GAVE_UP_FOR_NOW, "ledger: throttled", 31.0)
+    logs.log_left("m-4", Reason.BODY_MD5_MISMATCH, "arrived corrupt")
     answered, moved, handed_back, left = lines.objects
     assert (answered["message_id"], answered["user_id"], answered["seconds"]) == ("m-1", 42, 0.25)
     assert answered["results"] == [
@@ -153,7 +153,7 @@ class Log:
         self.lines: list[str] = []
         target = logging.Handler()
         target.emit = lambda record: self.lines.append(f"{record.levelname} {record.getMessage()}")  # type: ignore[method-assign]
-        self.guard = FloodGuard(target, burst=2, info_burst=3, period_seconds=60, clock=lambda: self.now)
+        self.guard = FloodGuard(target, lambda: self.now)
         self.logger = logging.Logger("test", logging.DEBUG)
         self.logger.addHandler(self.guard)
 
@@ -168,13 +168,15 @@ def guarded() -> Iterator[Log]:
 def test_lines_that_differ_in_ids_only_are_summed_up(guarded: Log) -> None:
     for number in range(414):
         guarded.logger.warning("message 5fea7756-0ea4-451a-a703-%012d is handed back, %s", number, "gave_up_for_now")
-    assert len(guarded.lines) == 2
+    assert len(guarded.lines) == 5
     guarded.now = 60
     guarded.logger.info("something else")
-    assert guarded.lines[2].startswith(
-        "WARNING 412 more like this in 60 s: message 5fea7756-0ea4-451a-a703-000000000413"
-    )
-    assert guarded.lines[3:] == ["INFO something else"]
+    *_, told, other = guarded.lines
+    assert told.startswith("WARNING 409 more like this in 60 s: message 5fea7756-0ea4-451a-a703-000000000413")
+    assert (len(guarded.lines), other) == (7, "INFO something else")
+    for _ in range(100):
+        guarded.logger.info("another flood")
+    assert len(guarded.lines) == 7 + 20
 
 
 def test_other_lines_come_through_in_the_middle_of_a_flood(guarded: Log) -> None:
@@ -182,7 +184,7 @@ def test_other_lines_come_through_in_the_middle_of_a_flood(guarded: Log) -> None
         guarded.logger.warning("message 1 is handed back, gave_up_for_now")
     guarded.logger.warning("message 1 is handed back, misconfigured")
     guarded.logger.error("message 1 is handed back, gave_up_for_now")
-    assert guarded.lines[2:] == [
+    assert guarded.lines[5:] == [
         "WARNING message 1 is handed back, misconfigured",
         "ERROR message 1 is handed back, gave_up_for_now",
     ]
@@ -198,11 +200,11 @@ def test_what_was_asked_for_is_not_summed_up(guarded: Log) -> None:
 def test_ever_new_lines_cost_no_memory(guarded: Log) -> None:
     names = [f"{chr(97 + a)}{chr(97 + b)}{chr(97 + c)}" for a in range(26) for b in range(26) for c in range(3)]
     for name in names:
-        for _ in range(3):
+        for _ in range(6):
             guarded.logger.error("trouble with %s", name)
     assert len(guarded.guard._floods) == MAX_FLOODS
     guarded.guard.close()
-    assert len(guarded.lines) == 3 * len(names)
+    assert len(guarded.lines) == 6 * len(names)
 
 
 PIPE_BYTES = 4096
@@ -212,10 +214,10 @@ LOST = re.compile(r"([0-9]+) lines lost: the log's reader is too slow")
 class Pipe:
     """A pipe that takes a page and no more, with a log at its end."""
 
-    def __init__(self, *, max_waiting_bytes: int = 1000, flush_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
         fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self.writer = LogWriter(self.writing, max_waiting_bytes=max_waiting_bytes, flush_seconds=flush_seconds)
+        self.writer = LogWriter(self.writing)
         self.logger = logging.Logger("test", logging.DEBUG)
         self.logger.addHandler(self.writer)
 
@@ -241,7 +243,9 @@ class Pipe:
 
 
 @pytest.fixture
-def pipe() -> Iterator[Pipe]:
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
+    monkeypatch.setattr(logs, "MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", PATIENCE_SECONDS)
     pipe = Pipe()
     yield pipe
     pipe.close()
@@ -276,14 +280,13 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_no_time(pipe: Pipe) -> None:
     assert len(lines) < 1000
 
 
-def test_the_end_does_not_wait_for_ever_for_a_reader() -> None:
-    pipe = Pipe(flush_seconds=0.01)
+def test_the_end_does_not_wait_for_ever_for_a_reader(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.01)
     for number in range(1000):
         pipe.logger.info("line %04d of many", number)
     assert select.select([pipe.reading], [], [], PATIENCE_SECONDS)[0], "nothing is written"
     pipe.writer.close()  # and not for the reader that comes only now
     assert pipe.read_rest()
-    pipe.close()
 
 
 def test_a_reader_that_is_gone_is_no_trouble(pipe: Pipe) -> None:
@@ -294,9 +297,9 @@ def test_a_reader_that_is_gone_is_no_trouble(pipe: Pipe) -> None:
     pipe.reading = os.dup(pipe.writing)  # for the end of the test
 
 
-def test_a_pipe_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
+def test_a_pipe_that_does_not_block_is_waited_for(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "MAX_WAITING_BYTES", 100_000)
     os.set_blocking(pipe.writing, False)
-    pipe.writer._max_waiting_bytes = 100_000
     for number in range(1000):
         pipe.logger.info("line %04d of many", number)
     assert len(pipe.read_rest()) == 1000

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,14 +44,14 @@ def process(state: State = State.CONSUMING) -> ProcessOverview:
     )
 
 
-def role(state: NodeState = NodeState.ACTIVE) -> RoleOverview:
+def role() -> RoleOverview:
     shares = {"b": 30, "c": 20}
     active = [
         NodeOverview(name, NodeState.ACTIVE, token, {"ledger_concurrency": shares[name]}, 1, 0.5)
         for name, token in (("b", 7), ("c", 9))
     ]
     nodes = (*active, NodeOverview("d", NodeState.STANDBY, None, None, 2, 0.1))
-    return RoleOverview("load-balanced", "Q", "c", state, 10.0, 8.0, {"ledger_concurrency": 50}, nodes)
+    return RoleOverview("load-balanced", "Q", "c", NodeState.ACTIVE, 10.0, 8.0, {"ledger_concurrency": 50}, nodes)
 
 
 def test_an_overview_survives_its_way_through_json():
@@ -85,15 +84,6 @@ def test_an_overview_survives_its_way_through_json():
 )
 def test_a_system_is_in_the_state_that_most_needs_to_be_known(states: list[State], expected: State):
     assert state_of([process(state) for state in states]) is expected
-
-
-def test_a_node_knows_itself_among_the_others_and_the_parts_of_all():
-    mine = role()
-    assert mine.own == mine.nodes[1]
-    assert [mine.part_of(node) for node in mine.nodes] == [0.6, 0.4, 0.0]
-    assert replace(mine, node="x").own is None
-    assert replace(mine, whole=None).part_of(mine.nodes[0]) == 0.0
-    assert (mine.is_active, role(NodeState.CUT_OFF).is_active) == (True, False)
 
 
 @pytest.mark.parametrize("proc", [PROC, Path("/nowhere")], ids=["with /proc", "without"])

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receipt_actors.sandbox.http_server import Reply, response
-from receipt_actors.telemetry.overview import Overview, ProcessOverview, State, Usage
+from receipt_actors.telemetry.overview import Overview, ProcessOverview, State
 from receipt_actors.telemetry.scale_in_protection import (
     EXPIRES_IN_MINUTES,
     LONG_SECONDS,
@@ -24,7 +24,6 @@ from receipt_actors.telemetry.scale_in_protection import (
     failure_in,
     reason_to_protect,
 )
-from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from tests.patience import PATIENCE_SECONDS
 from tests.stand_in_system import StandInSystem
 
@@ -34,13 +33,13 @@ PROTECT = {"ProtectionEnabled": True, "ExpiresInMinutes": EXPIRES_IN_MINUTES}
 TIMING = Timing()
 QUICK = replace(TIMING, look_seconds=0.01, quiet_seconds=0.05, first_pause_seconds=0.02)
 DROP = {"ProtectionEnabled": False}
-QUIET = ProcessOverview("main", 1, 0.0, State.CONSUMING, 0, 0, (), Usage(0, 0, 0, 0), (), None, StatisticsSnapshot())
+QUIET = ProcessOverview("main", 1, 0.0, State.CONSUMING)
 BUSY = replace(QUIET, in_flight=3, oldest_in_flight_seconds=0.4)
 SLOW = replace(BUSY, oldest_in_flight_seconds=LONG_SECONDS)
 
 
 def overview(*processes: ProcessOverview) -> Overview:
-    return Overview(0.0, "1", processes[0].state, "Q", {}, processes, StatisticsSnapshot())
+    return Overview(0.0, "1", processes[0].state, "Q", {}, processes)
 
 
 class System(StandInSystem):

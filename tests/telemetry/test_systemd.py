@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from receipt_actors.telemetry import systemd
-from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State, Usage
+from receipt_actors.telemetry.overview import ActorOverview, Overview, ProcessOverview, State
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 from receipt_actors.telemetry.systemd import SystemdNotifier
 from tests.patience import PATIENCE_SECONDS
@@ -29,7 +29,7 @@ class System(StandInSystem):
     def _look(self, _number: int) -> Overview:
         tree = None if self.state is State.ENDED else TREE
         statistics = StatisticsSnapshot(fates={("answered", None): 7})
-        process = ProcessOverview("main", 1, 0.0, self.state, 3, 0, (), Usage(0, 0, 0, 0), (), tree, statistics)
+        process = ProcessOverview("main", 1, 0.0, self.state, 3, tree=tree)
         return Overview(0.0, "1", self.state, "Q", {}, (process,), statistics)
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from tests.patience import PATIENCE_SECONDS
 
@@ -20,16 +20,19 @@ class Asked(NamedTuple):
     body: bytes
 
 
+Answer: TypeAlias = bytes | Callable[[socket.socket], None] | None
+
+
 class Wire:
     """A server on loopback that takes requests down and sends back the very bytes that it is told to.
 
     ``answer`` says what; None closes the connection without a word. It is closed as well after an answer that ends in
-    ``CLOSE``.
+    ``CLOSE``, and after one that is a function, which writes to the connection by itself.
     """
 
     CLOSE = b"<closed>"
 
-    def __init__(self, answer: Callable[[Asked], bytes | None], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, answer: Callable[[Asked], Answer], tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[Asked] = []
         self.closed = threading.Semaphore(0)  # released for each connection that has been closed from here
         self._answer = answer
@@ -83,7 +86,9 @@ class Wire:
                     while (asked := _read_request(reader, number)) is not None:
                         self.asked.append(asked)
                         answer = self._answer(asked)
-                        if answer is None:
+                        if not isinstance(answer, bytes):
+                            if answer is not None:
+                                answer(connected)
                             return
                         connected.sendall(answer.removesuffix(self.CLOSE))
                         if answer.endswith(self.CLOSE):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from receipt_actors.domain.addresses import Address
-from receipt_actors.web import connections
+from receipt_actors.web import serving as web_serving
 from receipt_actors.web.serving import AddressRefused, Serving, listen
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -23,8 +23,6 @@ async def hello(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 class Slow:
-    """Says hello when it may."""
-
     def __init__(self) -> None:
         self.asked, self.may_answer = asyncio.Event(), asyncio.Event()
 
@@ -35,8 +33,6 @@ class Slow:
 
 
 class Client:
-    """A connection that has sent a request, or nothing yet."""
-
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
@@ -51,8 +47,6 @@ class Client:
 
 
 class Port:
-    """A server, and those who connect to it."""
-
     def __init__(self, serving: Serving, address: tuple[str, int], at_end: AsyncExitStack) -> None:
         self.serving, self.address, self._at_end = serving, address, at_end
 
@@ -107,7 +101,7 @@ def test_who_is_served_is_served_to_the_end() -> None:
 
 
 def test_one_that_is_being_served_does_not_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(web_serving, "MAX_CONNECTIONS", 1)
 
     async def ask() -> None:
         slow = Slow()
@@ -122,8 +116,7 @@ def test_one_that_is_being_served_does_not_make_room(monkeypatch: pytest.MonkeyP
 
 
 def test_one_that_waits_for_its_turn_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing has been done for it yet: those who ask too often keep out nobody else."""
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(web_serving, "MAX_CONNECTIONS", 1)
 
     async def ask() -> None:
         arrived = asyncio.Semaphore(0)

@@ -26,15 +26,13 @@ should end with code 0.
 
 from __future__ import annotations
 
-from receipt_actors.sandbox.bench.figures import Series
 from receipt_actors.sandbox.bench.harness import BenchFailed, run
-from receipt_actors.sandbox.bench.measurement import Measurement
-from receipt_actors.sandbox.bench.services import Latency, ServiceOptions, Services, settings_variables
+from receipt_actors.sandbox.bench.measurement import Measurement, Series
+from receipt_actors.sandbox.bench.services import ServiceOptions, Services, settings_variables
 from receipt_actors.sandbox.services.load import Load, Way
 
 __all__ = [
     "BenchFailed",
-    "Latency",
     "Load",
     "Measurement",
     "Series",

@@ -1,15 +1,20 @@
-"""What a run came to: figures out of what the services saw and what the processes used. Pure."""
+"""What a run came to: its figures, their medians over runs, and plots over time. Pure but for the plots."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import platform
+import statistics
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 STEADY_SHARE = 0.8  #: of the messages, those in the middle: no ramp, no tail
 MIN_LOOKS = 5  #: at the middle 80 %, to say what CPU time that took
 PERCENTS = (50, 95, 99)
+TITLE_COLUMNS = 80  #: characters that a line of a plot's title has room for
 MAX_SLICES = 60
 SHORTEST_SLICE_SECONDS = 0.25
 
@@ -148,3 +153,151 @@ def slices(finished: Sequence[tuple[float, float]]) -> list[Slice]:
         Slice((number + 0.5) * width, len(latencies) / width, percentiles_ms(latencies))
         for number, latencies in enumerate(pieces)
     ]
+
+
+KIBIBYTE, MEBIBYTE = 1024, 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of one run."""
+
+    section: str
+    name: str
+    value: float
+    digits: int = 0  #: behind the point, where people read it
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}: {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Several runs under the same conditions."""
+
+    label: str  #: what is special about it
+    runs: Sequence[Measurement]
+    flags: Sequence[str] = ()  #: of the program, beside those that lead it to the services
+    processes: int = 1  #: that do the work
+    client: str = ""  #: what asks Apple; "" if nothing does
+    way: str = "verify-receipt"  #: how receipts were vouched for
+
+    def medians(self) -> dict[str, Figure]:
+        """The median of each figure, by its key; a figure that some runs lack is the median of the others."""
+        return {key: replace(figures[0], value=_median(figures)) for key, figures in self.figures().items()}
+
+    def figures(self) -> dict[str, list[Figure]]:
+        found: dict[str, list[Figure]] = {}
+        for run in self.runs:
+            for figure in figures_of(run):
+                found.setdefault(figure.key, []).append(figure)
+        return found
+
+    def middle_run(self) -> Measurement:
+        """The run whose rate is the median: the one to draw."""
+        ordered = sorted(self.runs, key=lambda run: run.per_second)
+        return ordered[len(ordered) // 2]
+
+    def as_json(self) -> dict[str, Any]:
+        medians = {key: figure.value for key, figure in self.medians().items()}
+        return asdict(self) | {"medians": medians, "runs": [run.as_json() for run in self.runs]}
+
+
+def figures_of(run: Measurement) -> Iterator[Figure]:
+    """Name every figure of a run."""
+    program, latencies = "CPU ms a receipt", "ms from receive to delete"
+    yield Figure("rate", "receipts a second", run.per_second)
+    yield Figure("rate", "of the middle 80 %", run.steady_per_second)
+    yield Figure(program, "the program", run.cpu_ms, 3)
+    if run.steady_cpu_ms:
+        yield Figure(program, "the program, of the middle 80 %", run.steady_cpu_ms, 3)
+    yield Figure(program, "simulated SQS and DynamoDB", run.services_cpu_ms["aws"], 3)
+    yield Figure(program, "simulated App Store", run.services_cpu_ms["app_store"], 3)
+    yield from (Figure(latencies, name, milliseconds, 1) for name, milliseconds in run.latency_ms.items())
+    yield Figure(latencies, "p99 over Apple's p99", run.p99_over_apple_ms, 1)
+    yield Figure(latencies, "p99 over Apple's p99, of the middle 80 %", run.steady_p99_over_apple_ms, 1)
+    yield from (
+        Figure("ms at Apple alone", name, milliseconds, 1) for name, milliseconds in run.apple_latency_ms.items()
+    )
+    for step, percentiles in run.steps_ms.items():
+        yield from (Figure("ms of each step", f"{step} {name}", percentiles[name], 1) for name in ("p50", "p99"))
+    yield Figure("machine", "% used by others meanwhile", 100 * run.others_share)
+    yield Figure("in flight", "messages, at the peak", run.in_flight_peak)
+    yield Figure("in flight", "questions to Apple, at the peak", run.apple_concurrency_peak)
+    yield Figure("memory", "MiB before the load", run.rss_start_bytes / MEBIBYTE, 1)
+    yield Figure("memory", "MiB at the peak", run.rss_peak_bytes / MEBIBYTE, 1)
+    yield Figure("memory", "KiB a receipt in flight, beyond its body", run.memory_bytes / KIBIBYTE, 1)
+    yield Figure("start", "seconds to the first receive", run.start_seconds, 2)
+    yield Figure("start", "CPU seconds before the load", run.start_cpu_seconds, 2)
+    yield Figure("calls a receipt", "all", run.calls_per_receipt, 3)
+    for operation, requests in sorted(run.requests.items()):
+        yield Figure("calls a receipt", operation, requests / run.messages, 3)
+    for operation in sorted(run.requests):
+        fill = run.fill(operation)
+        if (fill and "Batch" in operation) or operation == "ReceiveMessage":
+            yield Figure("entries a call", operation, fill or 0.0, 1)
+
+
+def rows(series: Sequence[Series]) -> list[tuple[Figure, list[str]]]:
+    """Return each figure that some series has, section by section, and what each series has to show for it."""
+    columns = [each.figures() for each in series]
+    known = {key: figures[0] for column in columns for key, figures in column.items()}
+    sections = list(dict.fromkeys(figure.section for figure in known.values()))
+    in_order = sorted(known.items(), key=lambda item: sections.index(item[1].section))
+    return [(figure, [_shown(column.get(key, ())) for column in columns]) for key, figure in in_order]
+
+
+def _shown(figures: Sequence[Figure]) -> str:
+    """Show the median, and in brackets the least and the most of several runs."""
+    if not figures:
+        return ""
+    values, digits = [figure.value for figure in figures], figures[0].digits
+    median = f"{_median(figures):,.{digits}f}"
+    return median if len(values) == 1 else f"{median} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+
+
+def machine(cores: int) -> dict[str, object]:
+    """What the figures were measured on."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": cores,
+        "system": platform.platform(),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:  # no Linux
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _median(figures: Sequence[Figure]) -> float:
+    return statistics.median(figure.value for figure in figures)
+
+
+def write_plot(path: Path, series: Sequence[Series], title: str) -> None:
+    """Draw rate and latency over time, in the format that the extension says. Needs matplotlib."""
+    from matplotlib.figure import Figure as Drawing  # takes its time to import
+
+    drawing = Drawing(figsize=(9.0, 6.4), layout="constrained")
+    drawing.suptitle(textwrap.fill(title, TITLE_COLUMNS))
+    rate, latency = drawing.subplots(2, 1)
+    for each in series:
+        slices = each.middle_run().slices
+        rate.plot([piece.at_seconds for piece in slices], [piece.per_second for piece in slices], label=each.label)
+        finished = [piece for piece in slices if piece.latency_ms]
+        color = None
+        for percentile, style in (("p50", "-"), ("p99", "--")):
+            times, values = [each.at_seconds for each in finished], [each.latency_ms[percentile] for each in finished]
+            (line,) = latency.plot(times, values, style, color=color, label=f"{each.label}, {percentile}")
+            color = line.get_color()
+    for axes, what in ((rate, "receipts a second"), (latency, "ms from receive to delete")):
+        axes.set(xlabel="seconds since the load began", ylabel=what, ylim=(0, None))
+        axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+    drawing.savefig(path, dpi=150)

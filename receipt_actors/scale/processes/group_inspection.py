@@ -18,7 +18,7 @@ import pykka
 
 from receipt_actors.inspection import STATE_SECONDS, actor_overview, actor_state, role_in, state_with_role, version
 from receipt_actors.otp import ActorSystem, Ref, look_at
-from receipt_actors.scale.nodes.membership import MEMBERSHIP
+from receipt_actors.scale.membership import MEMBERSHIP
 from receipt_actors.scale.processes.protocol import DescribeActor, Phase, Reported, Stopped, WorkerView
 from receipt_actors.scale.processes.shared import Group
 from receipt_actors.telemetry.control import UnknownActor
@@ -29,7 +29,6 @@ from receipt_actors.telemetry.overview import (
     ProcessOverview,
     RoleOverview,
     State,
-    Usage,
     state_of,
     usage_now,
 )
@@ -184,12 +183,13 @@ class GroupInspection:
         self, name: str, heard: Heard | None, role: RoleOverview | None, *, has_ended: bool
     ) -> ProcessOverview:
         if has_ended:
-            last = _unheard(name, 0) if heard is None or heard.process is None else heard.process
+            last = None if heard is None else heard.process
+            last = last or ProcessOverview(name, 0, 0.0, State.ENDED)
             return replace(last, state=State.ENDED, in_flight=0, reserved=0, services=(), tree=None)
         view = self._view(name)
         if heard is None or heard.process is None or heard.pid != view.pid:
-            unheard = _unheard(name, view.pid)
-            return replace(unheard, state=self._idle_state(role)) if view.phase is Phase.LOADED else unheard
+            state = self._idle_state(role) if view.phase is Phase.LOADED else State.STARTING
+            return ProcessOverview(name, view.pid, 0.0, state)
         if view.phase is Phase.DRAINING or self._group.is_closing:
             return replace(heard.process, state=State.DRAINING)
         if self._actors.clock.monotonic() - heard.at_seconds > FRESH_SECONDS:
@@ -229,9 +229,3 @@ class GroupInspection:
         if all("class" not in answer for answer in described.values()):  # those that hang may know of it, or not
             raise UnknownActor(f"no actor is called {name!r}, in none of the processes that answer")
         return described
-
-
-def _unheard(name: str, pid: int) -> ProcessOverview:
-    return ProcessOverview(
-        name, pid, 0.0, State.STARTING, 0, 0, (), Usage(0.0, 0, 0, 0), (), None, StatisticsSnapshot()
-    )

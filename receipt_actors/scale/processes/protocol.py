@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from receipt_actors.domain.limits import Limits
 from receipt_actors.settings import Settings
+from receipt_actors.telemetry.control import TraceRequest
 from receipt_actors.telemetry.overview import Incident, ProcessOverview
 from receipt_actors.telemetry.statistics import StatisticsSnapshot
 
@@ -53,9 +54,7 @@ class DescribeActor:
 @dataclass(frozen=True, slots=True)
 class StartTrace:
     number: int
-    filters: Mapping[str, Sequence[str]]
-    limit: int
-    seconds: float
+    request: TraceRequest  #: with the seconds that are left
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -107,7 +107,7 @@ class GroupTrace:
             return None
         with self._changed:
             self._waited_for.add(worker)
-        return StartTrace(self._number, self._request.filters, self._request.limit, seconds_left)
+        return StartTrace(self._number, replace(self._request, seconds=seconds_left))
 
     @property
     def lost(self) -> int:

@@ -15,7 +15,7 @@ from receipt_actors.domain.receipts import ProductType
 from receipt_actors.errors import ConfigurationError
 from receipt_actors.stores.apple.ports import SignatureRefused, SignedKind
 from receipt_actors.stores.apple.settings import AppStoreSettings, PolicySettings, SignatureSettings, path_of
-from receipt_actors.stores.apple.signatures.process import SignedDataProcess, SignedDataThreads
+from receipt_actors.stores.apple.signatures.process import SignedDataAtOnce, SignedDataProcess
 from receipt_actors.stores.apple.signatures.trust import Trust, foreign_name, open_signed_data, read_trust
 
 if TYPE_CHECKING:
@@ -121,13 +121,13 @@ def signer_of(settings: SignatureSettings, signed: str) -> str:
     return "Apple"
 
 
-def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcess | SignedDataThreads:
+def open_signed_data_calls(settings: AppStoreSettings) -> SignedDataProcess | SignedDataAtOnce:
     """Open what loads nothing of Apple's library, nor starts a process, before there is a signature to verify."""
     if settings.apple_roots is not None or settings.uses_server_api:
         _trust(settings)  # who asks for signatures hears of what is wrong with them at the start
     if hasattr(select, "epoll"):
         return SignedDataProcess(lambda: _trust(settings))
-    return SignedDataThreads(lambda: open_signatures(settings))
+    return SignedDataAtOnce(lambda: open_signatures(settings))
 
 
 def _trust(settings: SignatureSettings) -> Trust:

@@ -29,16 +29,11 @@ C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
-class Control(Generic[C]):
-    user: Hashable
-    question: C = field(repr=False)  #: a receipt, which must not get into a log
-
-
-@dataclass(frozen=True, slots=True)
 class Referee(Generic[C]):
     """What is known of Apple. Every event returns the next one. ``C`` is what can be asked again."""
 
-    controls: tuple[Control[C], ...] = ()  #: the next one to ask about comes first
+    #: users, and what to ask about them; the next one to ask about comes first. A receipt must not get into a log.
+    controls: tuple[tuple[Hashable, C], ...] = field(default=(), repr=False)
     recent: tuple[tuple[Hashable, bool], ...] = ()  #: the last users, and whether Apple refused them
     refused_users: int = 0  #: of those
     refused_controls: int = 0  #: how many of ``controls``, the first ones, Apple has refused since it vouched for one
@@ -52,8 +47,8 @@ class Referee(Generic[C]):
         return (self._renewed(user, question, now_seconds) if is_due else self)._answered(user, is_refused=False)
 
     def _renewed(self, user: Hashable, question: C, now_seconds: float) -> Referee[C]:
-        others = [each for each in self.controls if each.user != user]
-        controls = (*others, Control(user, question))[-MAX_CONTROLS:]
+        others = [each for each in self.controls if each[0] != user]
+        controls = (*others, (user, question))[-MAX_CONTROLS:]
         is_full = len(controls) == MAX_CONTROLS
         renewal_seconds = now_seconds + CONTROL_RENEWAL_SECONDS if is_full else -inf
         return replace(self, controls=controls, renewal_seconds=renewal_seconds)
@@ -84,7 +79,7 @@ class Referee(Generic[C]):
     @property
     def next_control(self) -> C | None:
         """What to ask Apple about again; None where Apple has vouched for nothing."""
-        return self.controls[self.refused_controls].question if self.controls else None
+        return self.controls[self.refused_controls][1] if self.controls else None
 
     @property
     def believes_without_control(self) -> bool:

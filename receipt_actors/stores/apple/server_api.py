@@ -14,13 +14,7 @@ from typing import Any, Final
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment
 from receipt_actors.domain.reasons import Reason
-from receipt_actors.domain.receipts import (
-    Genuine,
-    Interpretation,
-    Misconfigured,
-    Unidentified,
-    WrongEnvironment,
-)
+from receipt_actors.domain.receipts import Genuine, Interpretation, Misconfigured, Unidentified, WrongEnvironment
 from receipt_actors.domain.values import json_type
 from receipt_actors.stores.apple import signed_transactions
 from receipt_actors.stores.apple.fields import is_integer

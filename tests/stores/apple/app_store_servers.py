@@ -1,144 +1,35 @@
-"""Servers for the clients of verifyReceipt: raw bytes, TLS, HTTP/2, a proxy that tunnels."""
+"""Servers for the clients of verifyReceipt: raw bytes, TLS, HTTP/2."""
 
 from __future__ import annotations
 
-import itertools
-import select
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import h2.config
 import h2.connection
 import h2.events
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
+from receipt_actors.sandbox.bench.services import make_certificate as make_certificate
 from tests.patience import PATIENCE_SECONDS
-
-
-def read_request(connection: socket.socket) -> None:
-    """Read it all: to close a connection with something unread in it would reset it, answer and all."""
-    with connection.makefile("rb") as stream:
-        lines = itertools.takewhile(lambda line: line != b"\r\n", stream)
-        headers = dict(line.split(b": ") for line in lines if line.count(b": ") == 1)
-        stream.read(int(headers.get(b"Content-Length", 0)))
+from tests.transport.wire import Wire
 
 
 @contextmanager
 def raw_server(converse: Callable[[socket.socket], None], tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Accept connections one after the other, read a request from each and hand it to ``converse``; yields the URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            try:
-                if tls is not None:
-                    connection = tls.wrap_socket(connection, server_side=True)
-                with connection:
-                    read_request(connection)
-                    converse(connection)
-            except OSError:
-                continue  # the client hung up, which some tests are about
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    scheme = "http" if tls is None else "https"
-    try:
-        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/verifyReceipt"
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(PATIENCE_SECONDS)
+    """Read a request from each connection and hand it to ``converse``; yields the URL."""
+    with closing(Wire(lambda _asked: converse, tls)) as server:
+        yield f"{server.url}/verifyReceipt"
 
 
 def answers(body: bytes, head: bytes = b"") -> Callable[[socket.socket], None]:
-    """Answer HTTP 200 with the body as it is."""
-
     def converse(connection: socket.socket) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), head, body))
 
     return converse
-
-
-@contextmanager
-def tunnelling_proxy() -> Iterator[tuple[str, list[str]]]:
-    """A proxy that does CONNECT, one connection after the other; yields its URL and where it was asked to go."""
-    targets: list[str] = []
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            with client, client.makefile("rb") as stream:
-                lines = list(iter(stream.readline, b"\r\n"))
-                target = lines[0].split()[1].decode()
-                targets.append(target)
-                host, port = target.rsplit(":", 1)
-                with socket.create_connection((host, int(port))) as server:
-                    client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    _relay(client, server)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", targets
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(PATIENCE_SECONDS)
-
-
-def _relay(one: socket.socket, other: socket.socket) -> None:
-    while True:
-        for side in select.select([one, other], [], [])[0]:
-            try:
-                data = side.recv(65536)
-                (other if side is one else one).sendall(data)
-            except OSError:
-                return
-            if not data:
-                return
-
-
-def make_certificate(folder: Path, *, host: str = "127.0.0.1", days: int = 1) -> Path:
-    """Make a certificate that only itself vouches for, with its key, in one PEM file; past for ``days`` below 0."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=9))
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(host))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / f"{host}{days}.pem"
-    path.write_bytes(
-        certificate.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return path
 
 
 def tls_server(certificate: Path, *, newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED) -> ssl.SSLContext:

@@ -22,8 +22,6 @@ MAX_IN_FLIGHT = 20
 
 
 class AtOnce(FakeAppStore):
-    """A fake App Store with ``begin``: the outcome is there before that returns."""
-
     blocks = False
 
     def begin(self, receipt_data: str, environment: Environment, done: Callable[[Any], object]) -> None:
@@ -35,8 +33,6 @@ class AtOnce(FakeAppStore):
 
 
 class House:
-    """A gateway to a fake Apple, in which a given policy rules."""
-
     pause_seconds = 60.0  #: before there is an answer
 
     def __init__(

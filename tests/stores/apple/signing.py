@@ -67,8 +67,6 @@ def new_key(curve: ec.EllipticCurve | None = None) -> ec.EllipticCurvePrivateKey
 
 @dataclass(frozen=True)
 class Certified:
-    """A certificate, and the key that it is about."""
-
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
@@ -126,8 +124,6 @@ def certify_intermediate(issuer: Certified, **changes: Any) -> Certified:
 
 @dataclass(frozen=True)
 class TestAuthority:
-    """A root, an intermediate and a leaf as Apple has them."""
-
     __test__ = False
 
     root: Certified = field(default_factory=lambda: certify("root"))
@@ -166,7 +162,6 @@ def signed(
 
 
 def part(content: Mapping[str, object] | bytes) -> str:
-    """Encode one part of a JWS."""
     if not isinstance(content, bytes):
         content = json.dumps(content, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()

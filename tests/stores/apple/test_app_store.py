@@ -13,7 +13,7 @@ import threading
 import tracemalloc
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -41,7 +41,7 @@ from receipt_actors.transport.blocking import BlockingTransport
 from receipt_actors.transport.curl import CurlTransport
 from receipt_actors.transport.messages import MAX_EXEMPT_BYTES, MAX_SHARED_BYTES, HttpResponse, ResponseSize
 from tests.patience import PATIENCE_SECONDS
-from tests.stores.apple.app_store_servers import answers, make_certificate, raw_server, tls_server, tunnelling_proxy
+from tests.stores.apple.app_store_servers import answers, make_certificate, raw_server, tls_server
 from tests.transport.places import running
 from tests.transport.wire import Recorder, Reply
 
@@ -56,8 +56,6 @@ ClientOf: TypeAlias = Callable[..., AbstractContextManager[VerifyReceiptClient]]
 
 @pytest.fixture(params=["blocking", "curl"])
 def client_of(request: pytest.FixtureRequest) -> ClientOf:
-    """Opens a client on each transport in turn: both keep the same promises."""
-
     @contextmanager
     def open_client(
         production_url: str, sandbox_url: str = SANDBOX_URL, **time_outs: float
@@ -76,7 +74,6 @@ only_blocking = pytest.mark.parametrize("client_of", ["blocking"], indirect=True
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this machine's environment says of proxies and authorities is none of the tests' business."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -135,7 +132,6 @@ def test_any_receipt_is_written_as_json(receipt_data: str, secret: str | None) -
 
 
 def read(status: int, body: bytes) -> object:
-    """Read an answer to the usual question."""
     return read_answer(Environment.PRODUCTION, HttpResponse(status, [], body), [RECEIPT, SECRET])
 
 
@@ -156,10 +152,10 @@ def read(status: int, body: bytes) -> object:
         (200, b'{"a":' * 200_000 + b"0" + b"}" * 200_000, "no JSON"),
         (200, b'{"status": ' + b"9" * 10_000 + b"}", "no JSON"),
         (200, b'{"status": 0, "x": NaN}', "no JSON"),
-        (200, b'[{"status": 0}]', "no JSON object with an integer status"),
+        (200, b'[{"status": 0}]', "no JSON object"),
         (200, b'{"status": 21003, "status": 0}', "a key has two values"),
         (200, b'{"status": 0, "receipt": {"in_app": [], "in_app": [1]}}', "a key has two values"),
-        (200, b"0", "no JSON object with an integer status"),
+        (200, b"0", "no JSON object"),
         (200, b"{}", "no JSON object with an integer status"),
         (200, b'{"status": "0"}', "no JSON object with an integer status"),
         (200, b'{"status": 0.0}', "no JSON object with an integer status"),
@@ -190,15 +186,6 @@ def test_any_body_is_an_answer_or_refused(body: bytes | str) -> None:
     assert type(answer["status"]) is int
 
 
-def test_retry_after_is_passed_on(recorder: Recorder, client_of: ClientOf) -> None:
-    with client_of(recorder.url) as client:
-        for status in (429, 503):
-            recorder.reply = Reply(status, headers={"Retry-After": "7"})
-            assert unavailable(client).retry_after_seconds == 7.0
-        recorder.reply = Reply(503)
-        assert unavailable(client).retry_after_seconds is None
-
-
 NOW_SECONDS = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC).timestamp()
 
 
@@ -207,7 +194,11 @@ NOW_SECONDS = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC).timestamp()
     [
         ("0", 0.0),
         (" 120 ", 120.0),
-        ("1767268830000", MAX_RETRY_AFTER_SECONDS),
+        ("1767268830000", 30.0),
+        ("1767268800500", 0.5),
+        ("1767268799999", 0.0),
+        ("999999999999999", MAX_RETRY_AFTER_SECONDS),
+        ("\u0664" * 13, None),
         ("9" * 5000, MAX_RETRY_AFTER_SECONDS),
         ("Thu, 01 Jan 2026 12:00:30 GMT", 30.0),
         ("Thu, 01 Jan 2026 12:00:30 -0000", 30.0),
@@ -219,7 +210,7 @@ NOW_SECONDS = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC).timestamp()
         ("Thu, 01 Jan 99999999999999999999 12:00:00 GMT", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_within_an_hour(header: str, seconds: float | None) -> None:
+def test_retry_after_is_seconds_or_a_time(header: str, seconds: float | None) -> None:
     assert retry_after_seconds(header, NOW_SECONDS) == seconds
 
 
@@ -272,20 +263,6 @@ def test_an_outage_means_unavailable_and_passes(fault: Fault, client_of: ClientO
         unavailable(client)
         store.recover()
         assert client.verify_receipt(RECEIPT, Environment.PRODUCTION)["status"] == 0
-
-
-def test_a_host_that_does_not_accept_is_given_up(client_of: ClientOf) -> None:
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(8):  # more than the backlog takes: from then on nobody gets in
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/verifyReceipt"
-        client = stack.enter_context(client_of(url, url, connect_timeout_seconds=0.1))
-        assert "no connection within 0.1 s" in str(unavailable(client))
 
 
 def test_a_failure_whose_page_breaks_off_keeps_its_status(client_of: ClientOf) -> None:
@@ -377,7 +354,6 @@ ENTRY = {
 
 @pytest.mark.parametrize("beginning", [b"no JSON", b'{"status":0,"a":[0'])
 def test_nothing_of_a_large_answer_stays_with_its_error(client_of: ClientOf, beginning: bytes) -> None:
-    """Not even until the next garbage collection: hundreds may come before that."""
     large = beginning + b",0" * 2_000_000
     with raw_server(answers(large, b"Connection: close\r\n")) as url, client_of(url) as client:
         unavailable(client)
@@ -512,39 +488,6 @@ def test_a_proxy_that_cannot_be_is_a_fault_of_the_configuration(
     assert "ssword" not in fault
 
 
-@only_blocking
-def test_https_goes_through_a_tunnel(certificate: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf) -> None:
-    with (
-        raw_server(answers(b'{"status":0}'), tls_server(certificate)) as url,
-        tunnelling_proxy() as (proxy_url, targets),
-    ):
-        monkeypatch.setenv("https_proxy", proxy_url)
-        with client_of(url) as client:
-            assert "certificate verify failed" in str(unavailable(client))
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-        with client_of(url) as client:
-            assert client.verify_receipt(RECEIPT, Environment.PRODUCTION) == {"status": 0}
-    assert targets == [url.split("/")[2]] * 2
-
-
-def test_many_threads_share_a_client(client_of: ClientOf) -> None:
-    receipts = [mint(SampleReceipt("com.example.game", (Purchase(str(number)),))) for number in range(16)]
-    found: dict[int, set[str]] = {number: set() for number in range(16)}
-
-    def ask(number: int) -> None:
-        for _ in range(10):
-            answer = client.verify_receipt(receipts[number], Environment.PRODUCTION)
-            found[number].add(answer["receipt"]["in_app"][0]["transaction_id"])  # type: ignore[index]
-
-    with SimulatedAppStore() as store, client_of(store.production_url, store.sandbox_url) as client:
-        threads = [threading.Thread(target=ask, args=(number,)) for number in range(16)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(PATIENCE_SECONDS)
-    assert found == {number: {str(number)} for number in range(16)}
-
-
 # TLS
 
 
@@ -571,7 +514,6 @@ def test_only_who_is_vouched_for_is_asked(
 def test_a_ca_bundle_that_cannot_vouch_is_a_fault_of_the_configuration(
     variable: str, content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A path without a file, or a file without certificates: no server would ever be trusted, as in an outage."""
     bundle = tmp_path / "authorities.pem"
     if content is not None:
         bundle.write_bytes(content)
@@ -616,11 +558,6 @@ def test_tls_is_recent(certificate: Path, monkeypatch: pytest.MonkeyPatch, clien
 
 
 def test_a_server_that_knows_no_tls_is_given_up(client_of: ClientOf) -> None:
-    with (
-        raw_server(answers(b"")) as url,
-        client_of(url.replace("http:", "https:"), connect_timeout_seconds=0.1) as client,
-    ):
-        assert "no connection within 0.1 s" in str(unavailable(client))
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         client_of(f"https://127.0.0.1:{listener.getsockname()[1]}/", connect_timeout_seconds=0.1) as client,

@@ -6,7 +6,7 @@ import base64
 import time
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from receipt_actors.sandbox.receipts import Purchase, SampleReceipt, Shape, mint
@@ -86,7 +86,6 @@ def test_no_receipt_is_an_attack(data: bytes) -> None:
     assert time.thread_time() - began_at < PATIENCE_SECONDS
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, len(SAMPLE) - 1), st.binary(max_size=6), st.integers(0, 6))
 def test_no_receipt_is_too_garbled_to_read(place: int, instead: bytes, removed: int) -> None:
     found = transaction_id_of(encoded(SAMPLE[:place] + instead + SAMPLE[place + removed :]))

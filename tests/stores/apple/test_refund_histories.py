@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.aws import AwsLedger
@@ -31,7 +31,6 @@ steps = st.tuples(
 
 @pytest.fixture(scope="module")
 def ledgers(tmp_path_factory: pytest.TempPathFactory, simulated_server: tuple[str, Aws]) -> Iterator[Sequence[Ledger]]:
-    """The fake, SQLite, and DynamoDB as the simulated services have it."""
     url, aws = simulated_server
     folder: Path = tmp_path_factory.mktemp("ledger")
     with pytest.MonkeyPatch.context() as environment, ExitStack() as opened:
@@ -58,7 +57,7 @@ def carry_out(ledger: Ledger, what: str, transaction_id: str, number: int) -> ob
             return ledger.get(transaction_id)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(steps, max_size=12))
 def test_all_ledgers_agree_step_by_step(ledgers: Sequence[Ledger], history: list[tuple[str, str, int]]) -> None:
     example = next(_numbers)

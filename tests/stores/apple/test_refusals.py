@@ -11,12 +11,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Unidentified
 from receipt_actors.errors import AppStoreUnavailable
 from receipt_actors.otp import sys as otp_sys
-from receipt_actors.pipeline.protocol import (
-    DescribeService,
-    GaveUp,
-    ServiceAvailable,
-    ServiceUnavailable,
-)
+from receipt_actors.pipeline.protocol import DescribeService, GaveUp, ServiceAvailable, ServiceUnavailable
 from receipt_actors.telemetry.incidents import IncidentKind
 from receipt_actors.testing import FakeAppStore, genuine, receipt_data_of
 from tests.pipeline.stand_ins import Stage, submission
@@ -46,7 +41,6 @@ class House(GatewayHouse):
         return self.store.requests(submission(number).receipt_data)
 
     def told(self) -> list[object]:
-        """Return what in_flight was told since the start, which is when it was told that all is well."""
         return [*self.stage.told(self.in_flight, object)][1:]
 
 
@@ -125,7 +119,6 @@ def test_a_storm_of_forgeries_neither_closes_the_gate_nor_gets_retries(stage: St
 
 
 def test_a_storm_after_which_nobody_comes_is_settled_by_a_control(stage: Stage) -> None:
-    """In a moment, not in seconds: messages in flight are room that the honest need."""
     house = House(stage)
     house.verified(message=1)
     asking = [house.verify(message=FORGED + number) for number in range(100)]
@@ -150,7 +143,6 @@ def test_a_fresh_start_into_an_outage_holds_what_is_refused(stage: Stage) -> Non
 
 
 def test_what_is_held_without_a_control_is_handed_back_after_a_minute(stage: Stage) -> None:
-    """It comes back by its queue; a batch run of nothing but forgeries ends."""
     house = House(stage)
     asking = [house.verify(message=FORGED + number) for number in range(10)]
     stage.advance(80)
@@ -220,7 +212,6 @@ def test_bad_controls_do_not_keep_the_honest_waiting(stage: Stage) -> None:
 
 
 def test_a_control_that_apple_cannot_answer_is_followed_by_another(stage: Stage) -> None:
-    """It may be what Apple chokes on; a refusal is held until there is an answer."""
     house = House(stage)
     house.verified(message=1)
     house.verified(message=2)
@@ -257,7 +248,6 @@ def test_what_was_refused_just_before_an_outage_is_asked_again(stage: Stage) -> 
 
 
 def test_an_outage_of_the_sandbox_stops_nobody(stage: Stage) -> None:
-    """What the sandbox refuses is believed, as no money is lost there; production goes on."""
     house = House(stage)
     house.verified(message=1)
     for number in range(10, 20):

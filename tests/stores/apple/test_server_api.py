@@ -90,6 +90,5 @@ def test_any_json_has_a_meaning(fields: dict[str, Any], asked: Environment) -> N
     ],
 )
 def test_what_is_not_apples_word_about_it_is_no_refusal(verified: Any) -> None:
-    """Somebody else answered, or another question was: the receipt may be as genuine as any."""
     assert isinstance(interpret_found("2000", PAYLOAD), Genuine)
     assert_unknown(interpret_found("2000", verified))

@@ -16,11 +16,7 @@ from receipt_actors.domain.ports import Environment
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
 from receipt_actors.stores.apple.client.endpoints import endpoints_at
 from receipt_actors.stores.apple.client.server_api_client import RENEWED_SECONDS, ServerApiClient, Token
-from receipt_actors.stores.apple.client.verify_receipt_client import (
-    MAX_ANSWER_BYTES,
-    MAX_RETRY_AFTER_SECONDS,
-    retry_after_unix_ms,
-)
+from receipt_actors.stores.apple.client.verify_receipt_client import MAX_ANSWER_BYTES
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
 from receipt_actors.transport.curl import CurlTransport
 from tests.transport.places import running
@@ -38,8 +34,6 @@ def pem(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, password: bytes | N
 
 
 class Clocks:
-    """A wall clock and a monotonic one, which a test moves together or apart."""
-
     def __init__(self) -> None:
         self.wall_seconds = time.time()
         self.monotonic_seconds = 0.0
@@ -234,25 +228,6 @@ def test_retry_after_is_a_time_in_milliseconds(recorder: Recorder) -> None:
     assert error.is_about_the_rate
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None),
-        ("1700000030000", 30.0),
-        ("1700000000500", 0.5),
-        ("1699999999999", 0.0),
-        ("1800000000000", MAX_RETRY_AFTER_SECONDS),
-        ("999999999999999", MAX_RETRY_AFTER_SECONDS),
-        ("9" * 400, MAX_RETRY_AFTER_SECONDS),
-        ("120", 120.0),
-        ("soon", None),
-        ("\u0664" * 13, None),
-    ],
-)
-def test_retry_after_is_bounded(value: str | None, seconds: float | None) -> None:
-    assert retry_after_unix_ms(value, 1_700_000_000.0) == seconds
-
-
 def test_no_error_shows_the_token(recorder: Recorder) -> None:
     token = Clocks().token()
     text, _ = token.current()
@@ -261,6 +236,3 @@ def test_no_error_shows_the_token(recorder: Recorder) -> None:
         error = str(unavailable(client))
     assert not any(part in error for part in text.split("."))
     assert "you sent" in error
-
-
-# --- the simulated App Store ---

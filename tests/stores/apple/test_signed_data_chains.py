@@ -9,7 +9,7 @@ from typing import Any
 
 import appstoreserverlibrary.signed_data_verifier as apple
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receipt_actors.domain.reasons import Reason
@@ -28,9 +28,6 @@ from tests.stores.apple.signing import (
     signed,
 )
 
-# A busy machine may take its time for an example.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 APPLE = TestAuthority()
 STRANGER = TestAuthority()
 AT = int(SIGNED_AT.timestamp())
@@ -48,7 +45,6 @@ def x5c(chain: Sequence[Certified]) -> list[str]:
 
 
 def answer(chains: Chains, chain: Sequence[Certified], at_seconds: int) -> Any:
-    """Return the leaf's key as numbers, or why there is none."""
     key = chains.leaf_key(tuple(x5c(chain)), at_seconds)
     return key.reason if isinstance(key, SignatureRefused) else key.public_numbers()
 
@@ -66,7 +62,6 @@ def seconds(when: datetime) -> int:
     return int(when.timestamp())
 
 
-@patient
 @given(at_seconds=st.integers(seconds(BEGIN - timedelta(days=900)), seconds(END + timedelta(days=900))))
 @example(at_seconds=seconds(LEAF_BEGIN) - 1)
 @example(at_seconds=seconds(LEAF_BEGIN))

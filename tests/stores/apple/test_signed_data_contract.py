@@ -28,8 +28,6 @@ STRANGER = TestAuthority()
 
 @dataclass(frozen=True)
 class Subject:
-    """An adapter, and who signs what it accepts, and what it does not."""
-
     signed_data: SignedData
     sign: Callable[[Mapping[str, object]], str]
     sign_as_another: Callable[[Mapping[str, object]], str]
@@ -61,7 +59,6 @@ def test_a_transaction_comes_back_as_it_was_signed(environment: str, subject: Su
 
 @pytest.mark.parametrize("bundle_id", ["com.example.game", "com.example.another", "", None])
 def test_a_transaction_of_any_app_is_apples(bundle_id: str | None, subject: Subject) -> None:
-    """Whether the app is ours is for the policy to say: a purchase of another app has a transaction id all the same."""
     payload = dict(TRANSACTION)
     del payload["bundleId"]
     if bundle_id is not None:

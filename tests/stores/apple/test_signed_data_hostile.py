@@ -18,7 +18,7 @@ from appstoreserverlibrary.signed_data_verifier import SignedDataVerifier, Verif
 from cattrs.errors import BaseValidationError
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receipt_actors.domain.reasons import Reason
@@ -42,9 +42,6 @@ from tests.stores.apple.signing import (
     signed,
 )
 
-# A busy machine may take its time for an example.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
 APPLE = TestAuthority()
 STRANGER = TestAuthority()
 GENUINE = APPLE.sign()
@@ -66,7 +63,6 @@ def verified(signed_data: AppleSignedData, text: str) -> Mapping[str, object] | 
 
 
 def chain_with(*, leaf: Any = (), intermediate: Any = (), root: Certified = APPLE.root, key: Any = None) -> str:
-    """Sign with a chain of which one certificate is not as it should be."""
     issuer = certify_intermediate(root, **dict(intermediate))
     return signed([certify_leaf(issuer, **dict(leaf)), issuer, root], TRANSACTION, key=key)
 
@@ -297,7 +293,6 @@ def test_a_refusal_says_what_was_found(text: str, words: str, signed_data: Apple
 
 
 def mutated(draw: st.DrawFn) -> str:
-    """Change the genuine one a little: cut, insert, replace, or exchange parts with another's."""
     parts = draw(st.permutations(GENUINE.split("."))) if draw(st.booleans()) else GENUINE.split(".")
     text = ".".join(parts)
     for _ in range(draw(st.integers(0, 3))):
@@ -316,7 +311,6 @@ json_values = st.recursive(
 FIELDS = [*TRANSACTION, "appAccountToken", "revocationDate", "revocationReason", "offerPeriod", "advancedCommerceInfo"]
 
 
-@patient
 @given(text=st.text() | mutations | st.from_regex(r"[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*"))
 @example(text="\ud800.\udfff.\x00")
 def test_no_string_is_too_much(text: str, signed_data: AppleSignedData) -> None:
@@ -325,7 +319,6 @@ def test_no_string_is_too_much(text: str, signed_data: AppleSignedData) -> None:
         assert isinstance(outcome, SignatureRefused) or text == GENUINE
 
 
-@patient
 @given(header=st.dictionaries(st.sampled_from(["alg", "x5c", "crit", "kid", "typ", "b64"]), json_values))
 def test_no_header_is_too_much(header: dict[str, Any], signed_data: AppleSignedData) -> None:
     for fields in (header, {"alg": "ES256", "x5c": [LEAF, INTERMEDIATE, ROOT], **header}):
@@ -333,7 +326,6 @@ def test_no_header_is_too_much(header: dict[str, Any], signed_data: AppleSignedD
         assert isinstance(outcome, SignatureRefused) or outcome == TRANSACTION
 
 
-@patient
 @given(
     x5c=st.lists(
         st.sampled_from([LEAF, INTERMEDIATE, ROOT, STRANGER.leaf.x5c, STRANGER.root.x5c]), min_size=3, max_size=3
@@ -346,7 +338,6 @@ def test_no_arrangement_of_certificates_passes_but_the_right_one(
     assert (outcome == TRANSACTION) is (list(x5c) == [LEAF, INTERMEDIATE, ROOT])
 
 
-@patient
 @given(damage=st.binary(min_size=1, max_size=8), data=st.data())
 def test_no_damaged_certificate_is_too_much(damage: bytes, data: st.DataObject, signed_data: AppleSignedData) -> None:
     number = data.draw(st.integers(0, 2))
@@ -359,7 +350,6 @@ def test_no_damaged_certificate_is_too_much(damage: bytes, data: st.DataObject, 
     assert isinstance(outcome, SignatureRefused) is (bytes(der) != APPLE.chain[number].der)
 
 
-@patient
 @given(changes=st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=5))
 def test_what_apple_signs_comes_through_whatever_it_is(changes: dict[str, Any], signed_data: AppleSignedData) -> None:
     payload = {**TRANSACTION, **changes}
@@ -390,7 +380,6 @@ def apples_own(text: str, environment: AppleEnvironment = AppleEnvironment.PRODU
     return True
 
 
-@patient
 @given(text=mutations | st.sampled_from([text for text, _ in HOSTILE.values()]))
 def test_nothing_is_accepted_that_apples_library_refuses(text: str, signed_data: AppleSignedData) -> None:
     if not isinstance(verified(signed_data, text), SignatureRefused):

@@ -23,8 +23,8 @@ from receipt_actors.stores.apple.signatures.process import (
     MAX_BATCH,
     MAX_DEATHS,
     PROGRAM,
+    SignedDataAtOnce,
     SignedDataProcess,
-    SignedDataThreads,
 )
 from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
@@ -57,7 +57,6 @@ def begin(signed_data: SignedDataProcess, told: Told, numbers: range) -> None:
 
 
 def collect(told: Told, count: int) -> dict[int, object]:
-    """Wait for so many to be told; fail if one is told twice."""
     found: dict[int, object] = {}
     for _ in range(count):
         number, outcome = told.get(timeout=PATIENCE_SECONDS)
@@ -154,7 +153,6 @@ def test_one_that_does_not_answer_is_replaced() -> None:
 
 
 def test_what_kills_every_process_is_given_up_and_the_rest_is_not() -> None:
-    """A JWS at which processes die (none is known) is told to be unavailable in the end; what came with it passes."""
     with running(program=[str(DYING_WORKER)]) as signed_data:
         told: Told = queue.SimpleQueue()
         for number, text in enumerate(["fine", "fine", "die", "fine", "die", "fine"]):
@@ -215,7 +213,6 @@ def test_a_library_that_cannot_be_used_is_a_fault_of_the_configuration(
 
 
 def await_recovery(signed_data: SignedDataProcess) -> object:
-    """Ask, as a gateway would, until it rests no more."""
     while True:
         try:
             return verify(signed_data)
@@ -245,10 +242,7 @@ from base64 import b64decode
 from receipt_actors.otp import ActorSystem
 from receipt_actors.stores.apple.ports import SignedKind
 from receipt_actors.stores.apple.signatures.trust import Trust
-from receipt_actors.stores.apple.signatures.process import (
-    SignedDataProcess,
-    SignedDataThreads,
-)
+from receipt_actors.stores.apple.signatures.process import SignedDataProcess
 
 signed_data = SignedDataProcess(lambda: Trust([b64decode(sys.argv[1])]))
 signed_data.run_on(ActorSystem("parent").scheduler)
@@ -293,27 +287,14 @@ def test_their_log_has_nothing_of_what_they_verify(capfd: pytest.CaptureFixture[
     assert GENUINE[:20] not in captured.out + captured.err
 
 
-# --- threads, where there is no epoll ---
+# --- where there is no epoll ---
 
 
-def test_either_kind_is_verified_until_they_are_closed() -> None:
-    apple, outcomes = FakeSignedData(), queue.SimpleQueue[Any]()
-    with closing(SignedDataThreads(lambda: apple)) as threads, apple.hold("verify", times=1) as hold:
-        threads.begin(SignedKind.TRANSACTION, apple.sell("7"), outcomes.put)
-        hold.wait_for_call()
-        threads.begin(SignedKind.NOTIFICATION, "a.b.c", outcomes.put)
-        assert isinstance(outcomes.get(timeout=PATIENCE_SECONDS), SignatureRefused)
-        threads.close()
-        threads.begin(SignedKind.TRANSACTION, "a.b.c", outcomes.put)
-        assert isinstance(outcomes.get_nowait(), AppStoreUnavailable)
-        hold.release()
-        assert outcomes.get(timeout=PATIENCE_SECONDS)["transactionId"] == "7"
-
-
-@pytest.mark.parametrize("error", [ConfigurationError(["found no library"]), KeyError("bug")])
-def test_what_cannot_be_opened_is_the_outcome_and_is_tried_again(error: Exception) -> None:
-    apple, outcomes = FakeSignedData(), queue.SimpleQueue[Any]()
-    openings: list[SignedData | Exception] = [error, error, error, apple]
+def test_without_a_process_the_outcome_is_there_at_once_and_a_failed_opening_is_tried_again() -> None:
+    apple = FakeSignedData()
+    fault = ConfigurationError(["found no library"])
+    openings: list[SignedData | Exception] = [fault, KeyError("bug"), apple]
+    outcomes: list[Any] = []
 
     def open_signed_data() -> SignedData:
         opened = openings.pop(0)
@@ -321,10 +302,11 @@ def test_what_cannot_be_opened_is_the_outcome_and_is_tried_again(error: Exceptio
             raise opened
         return opened
 
-    with closing(SignedDataThreads(open_signed_data)) as threads:
-        for _ in range(3):
-            threads.begin(SignedKind.TRANSACTION, "a.b.c", outcomes.put)
-        assert [outcomes.get(timeout=PATIENCE_SECONDS) for _ in range(3)] == [error] * 3
-        for _ in range(2):
-            threads.begin(SignedKind.TRANSACTION, apple.sell("7"), outcomes.put)
-            assert outcomes.get(timeout=PATIENCE_SECONDS)["transactionId"] == "7"
+    with closing(SignedDataAtOnce(open_signed_data)) as signed_data:
+        for _ in range(4):
+            signed_data.begin(SignedKind.TRANSACTION, apple.sell("7"), outcomes.append)
+        signed_data.begin(SignedKind.NOTIFICATION, "a.b.c", outcomes.append)
+    assert outcomes[0] is fault
+    assert isinstance(outcomes[1], KeyError)
+    assert [each["transactionId"] for each in outcomes[2:4]] == ["7", "7"]
+    assert isinstance(outcomes[4], SignatureRefused)

@@ -74,9 +74,7 @@ def _endpoint_at(url: str, connect_timeout_seconds: float, read_timeout_seconds:
 
 
 def _with_scheme(proxy: str) -> str:
-    return (
-        proxy if "://" in proxy else f"http://{proxy}"
-    )  # requests takes localhost:3128 for a scheme, libcurl does not
+    return proxy if "://" in proxy else f"http://{proxy}"  # requests takes localhost:3128 for a scheme
 
 
 def _proxy_fault(endpoint: Endpoint) -> str | None:

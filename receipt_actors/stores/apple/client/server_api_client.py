@@ -1,8 +1,7 @@
-"""The App Store Server API over HTTP: the client behind the port ``ServerApi``.
+"""The App Store Server API over HTTP: the client behind the port ``ServerApi``."""
 
-With the client of Apple's ``app-store-server-library`` each request takes a new connection and a new token, an answer
-may drip for ever and be of any size, and the ``Retry-After`` of a 429 is lost.
-"""
+# Not by Apple's app-store-server-library: each of its requests takes a new connection and a new token, an answer may
+# drip for ever and be of any size, and the Retry-After of a 429 is lost.
 
 from __future__ import annotations
 
@@ -25,12 +24,11 @@ from receipt_actors.stores.apple.client.endpoints import Endpoint
 from receipt_actors.stores.apple.client.receipt_ids import is_transaction_id, transaction_id_of
 from receipt_actors.stores.apple.client.verify_receipt_client import (
     Answer,
-    excerpt,
+    Client,
     is_usual,
     no_answer,
+    no_use,
     parse_object,
-    retry_after_unix_ms,
-    then,
 )
 from receipt_actors.stores.apple.fields import is_integer
 from receipt_actors.stores.apple.ports import UNAUTHORIZED
@@ -43,15 +41,12 @@ _HEADERS = ("Accept: application/json", "User-Agent: receipt-actors")
 _UNAUTHORIZED: Final[Mapping[str, object]] = MappingProxyType({"errorCode": UNAUTHORIZED})
 
 
-class ServerApiClient:
-    """The port ``ServerApi`` on either transport."""
+class ServerApiClient(Client):
+    """The port ``ServerApi``."""
 
     def __init__(self, transport: Transport, endpoints: Mapping[Environment, Endpoint], token: Token) -> None:
-        self.blocks = transport.blocks
-        self.close = transport.close
+        super().__init__(transport, endpoints)
         self._tokens: dict[str | None, Token] = {None: token}  # by app
-        self._transport = transport
-        self._endpoints = endpoints
 
     def transaction_id_of(self, receipt_data: str) -> str | None:
         return transaction_id_of(receipt_data)
@@ -87,7 +82,7 @@ class ServerApiClient:
                     done(answer)
 
             request = HttpRequest(endpoint.server, url, (*_HEADERS, f"Authorization: Bearer {token}"))
-            self._transport.begin(request, then(take, lambda outcome: _read(environment, outcome, token)))
+            self._ask(request, lambda outcome: _read(environment, outcome, token), take)
 
         ask(may_renew=True)
 
@@ -181,9 +176,5 @@ def _read(
                 return fields
         except ValueError:
             pass
-    return AppStoreUnavailable(
-        f"{environment} App Store Server API answered HTTP {status}: {excerpt(outcome.body, [token])}",
-        retry_after_seconds=retry_after_unix_ms(outcome.header("retry-after"), time.time()),
-        is_unknown_answer=not is_usual(status),
-        is_about_the_rate=status == http.client.TOO_MANY_REQUESTS,
-    )
+    is_about_the_rate = status == http.client.TOO_MANY_REQUESTS
+    return no_use(f"{environment} App Store Server API", outcome, [token], is_about_the_rate=is_about_the_rate)

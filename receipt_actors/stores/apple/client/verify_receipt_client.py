@@ -45,16 +45,38 @@ _HEADERS = ("Content-Type: application/json", "User-Agent: receipt-actors", "Acc
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_."
 
 
-class VerifyReceiptClient:
-    """The port ``AppStore`` on either transport."""
+class Client:
+    """What both clients share: requests on either transport, and answers that are read where they arrive."""
 
-    def __init__(
-        self, transport: Transport, endpoints: Mapping[Environment, Endpoint], shared_secret: str | None
-    ) -> None:
+    def __init__(self, transport: Transport, endpoints: Mapping[Environment, Endpoint]) -> None:
         self.blocks = transport.blocks
         self.close = transport.close
         self._transport = transport
         self._endpoints = endpoints
+
+    def _ask(self, request: HttpRequest, read: Read, done: Callable[[Answer], object]) -> None:
+        def take(outcome: messages.Outcome) -> None:
+            answer: Answer
+            if isinstance(outcome, Exception):
+                answer = outcome
+            else:
+                try:
+                    answer = read(outcome)
+                except Exception as error:
+                    logger.error("an answer of the App Store could not be read", exc_info=error)
+                    answer = error
+            done(answer)
+
+        self._transport.begin(request, take)
+
+
+class VerifyReceiptClient(Client):
+    """The port ``AppStore``."""
+
+    def __init__(
+        self, transport: Transport, endpoints: Mapping[Environment, Endpoint], shared_secret: str | None
+    ) -> None:
+        super().__init__(transport, endpoints)
         self._shared_secret = shared_secret
 
     def verify_receipt(
@@ -78,25 +100,7 @@ class VerifyReceiptClient:
         secrets = [each for each in (receipt_data, secret) if each]
         endpoint = self._endpoints[environment]
         request = HttpRequest(endpoint.server, endpoint.url, _HEADERS, question_body(receipt_data, secret))
-        self._transport.begin(request, then(done, lambda outcome: read_answer(environment, outcome, secrets)))
-
-
-def then(done: Callable[[Answer], object], read: Read) -> Callable[[messages.Outcome], object]:
-    """Return what takes the outcome of a request, and passes on what ``read`` makes of it, or its bug."""
-
-    def take(outcome: messages.Outcome) -> None:
-        answer: Answer
-        if isinstance(outcome, Exception):
-            answer = outcome
-        else:
-            try:
-                answer = read(outcome)
-            except Exception as error:
-                logger.error("an answer of the App Store could not be read", exc_info=error)
-                answer = error
-        done(answer)
-
-    return take
+        self._ask(request, lambda outcome: read_answer(environment, outcome, secrets), done)
 
 
 def question_body(receipt_data: str, shared_secret: str | None) -> bytes:
@@ -119,20 +123,24 @@ def read_answer(
     # The error is not raised: its traceback would keep the body in memory until a garbage collection.
     if isinstance(outcome, RequestFailed):
         return no_answer(environment, outcome, secrets)
-    status = outcome.status
-    if status != http.client.OK:
-        return AppStoreUnavailable(
-            f"{environment} App Store answered HTTP {status}: {excerpt(outcome.body, secrets)}",
-            retry_after_seconds=retry_after_seconds(outcome.header("retry-after"), time.time()),
-            is_unknown_answer=not is_usual(status),
-        )
-    try:
-        return parse_answer(outcome.body)
-    except ValueError as error:
-        return AppStoreUnavailable(
-            f"{environment} App Store answered HTTP 200, but {error}: {excerpt(outcome.body, secrets)}",
-            is_unknown_answer=True,
-        )
+    why = ""
+    if outcome.status == http.client.OK:
+        try:
+            return parse_answer(outcome.body)
+        except ValueError as error:
+            why = f", but {error}"
+    return no_use(f"{environment} App Store", outcome, secrets, why)
+
+
+def no_use(
+    who: str, response: HttpResponse, secrets: Sequence[str], why: str = "", *, is_about_the_rate: bool = False
+) -> AppStoreUnavailable:
+    return AppStoreUnavailable(
+        f"{who} answered HTTP {response.status}{why}: {excerpt(response.body, secrets)}",
+        retry_after_seconds=retry_after_seconds(response.header("retry-after"), time.time()),
+        is_unknown_answer=not is_usual(response.status),
+        is_about_the_rate=is_about_the_rate,
+    )
 
 
 def is_usual(status: int) -> bool:
@@ -147,21 +155,14 @@ def no_answer(environment: Environment, failed: RequestFailed, secrets: Sequence
 
 def parse_answer(body: bytes) -> Mapping[str, object]:
     """Parse the body of an HTTP 200. Raises ``ValueError`` unless it is a JSON object with an integer ``status``."""
-    answer = _parse_json(body)
-    if isinstance(answer, dict) and is_integer(answer.get("status")):
+    answer = parse_object(body)
+    if is_integer(answer.get("status")):
         return answer
     raise ValueError("no JSON object with an integer status")
 
 
 def parse_object(body: bytes) -> Mapping[str, object]:
     """Parse a body. Raises ``ValueError`` unless it is a JSON object."""
-    answer = _parse_json(body)
-    if isinstance(answer, dict):
-        return answer
-    raise ValueError("no JSON object")
-
-
-def _parse_json(body: bytes) -> object:
     if len(body) > MAX_ANSWER_BYTES:
         raise ValueError(f"more than {MAX_ANSWER_BYTES} bytes")
     if _growth(body) > MAX_GROWTH:
@@ -172,7 +173,9 @@ def _parse_json(body: bytes) -> object:
         raise
     except (ValueError, RecursionError):  # ValueError covers bad UTF-8 and integers of thousands of digits too
         raise ValueError("no JSON") from None
-    return answer
+    if isinstance(answer, dict):
+        return answer
+    raise ValueError("no JSON object")
 
 
 def _growth(body: bytes) -> float:
@@ -185,15 +188,16 @@ def _growth(body: bytes) -> float:
 
 
 def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
-    """Read a ``Retry-After`` header: seconds, or an HTTP date (RFC 9110, 10.2.3) as seen at UNIX time ``now_seconds``.
+    """Read a ``Retry-After`` header: seconds, an HTTP date (RFC 9110, 10.2.3), or the Server API's UNIX time in ms.
 
-    None for no header or one that is neither; at least 0, at most ``MAX_RETRY_AFTER_SECONDS``.
+    Returns seconds from UNIX time ``now_seconds``, 0 to ``MAX_RETRY_AFTER_SECONDS``; None if it is none of these.
     """
     if value is None:
         return None
     value = value.strip()
     if re.fullmatch(r"[0-9]+", value):
-        seconds = float(value[:10]) if len(value) <= 10 else MAX_RETRY_AFTER_SECONDS
+        number = float(value[:16])
+        seconds = number / 1000 - now_seconds if 12 <= len(value) <= 15 else number
     else:
         try:
             moment = parsedate_to_datetime(value)
@@ -201,16 +205,6 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
         except (ValueError, TypeError, OverflowError, IndexError):  # all of them come out of it, for various garbage
             return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
-
-
-def retry_after_unix_ms(value: str | None, now_seconds: float) -> float | None:
-    """Read a ``Retry-After`` of the App Store Server API: a UNIX time in milliseconds, as seen at ``now_seconds``.
-
-    What is too small for one is read as ``retry_after_seconds`` reads it.
-    """
-    if value is None or not re.fullmatch(r"[0-9]{12,15}", value.strip()):
-        return retry_after_seconds(value, now_seconds)
-    return min(max(int(value) / 1000 - now_seconds, 0.0), MAX_RETRY_AFTER_SECONDS)
 
 
 def _refuse_constant(name: str) -> None:

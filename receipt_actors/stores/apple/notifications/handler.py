@@ -1,12 +1,8 @@
 """``NotificationHandler``: one POST of Apple's, from its bytes to the status that it is answered with.
 
 A refund marks the ledger, posts ``INVALID``, records the notification and answers 200, in this order; its reversal
-takes the mark away and posts ``OK``. Each step may be done again: a process may die between two, or two be at it at
-once. To Apple every status but 200 means: again (after 1, 12, 24, 48 and 72 hours). So a fault of ours, such as a
-bundle id that the settings lack, can be put right before anything is lost.
-
-A refund may come after its own reversal. A reversal is therefore remembered before it is carried out, and a refund
-looks for one before the mark and after it: the reversal may be at work on another machine.
+takes the mark away and posts ``OK``. Each step may be done again: a process may die between two, or two processes may
+do it at once. If the status is not 200, Apple sends the notification again, after 1, 12, 24, 48 and 72 hours.
 """
 
 from __future__ import annotations
@@ -70,11 +66,7 @@ _ANSWERS = {
 class NotificationHandler:
     """See the module. ``handle`` may be called from any number of threads at once.
 
-    Args:
-        policy: its ``bundle_ids`` and ``environments`` say whose notifications count.
-        post_queues: the allow-list; a claim's queue that is not in it (any more) is never written to.
-        now: UNIX time.
-        close: called by ``close``, once.
+    ``policy`` says whose notifications count. A claim's queue that is not in ``post_queues`` is never written to.
     """
 
     def __init__(
@@ -175,6 +167,8 @@ class NotificationHandler:
         self._ledger.unmark_refunded(refund.transaction_id, refund.at_seconds)
         return Settled(Done.OVERTAKEN, "the refund has been reversed, nothing is changed")
 
+    # A refund may come after its own reversal. So a reversal is remembered before it is carried out, and a refund looks
+    # for one before the mark and after it: the reversal may be at work on another machine.
     def _is_reversed(self, refund: Refund) -> bool:
         reversed_at_seconds = self._notifications.reversed_at_seconds(refund.transaction_id)
         return reversed_at_seconds is not None and refund.at_seconds <= reversed_at_seconds

@@ -66,8 +66,7 @@ def asgi_app(
 ) -> AsgiApp:
     """Return ``handler`` as an ASGI application (3.0), which does not close it.
 
-    At most ``threads`` call ``handler.handle`` at once. A body has ``body_seconds`` to arrive. A GET of ``health_path``
-    is answered with 200.
+    A body has ``body_seconds`` to arrive. A GET of ``health_path`` is answered with 200.
     """
     bodies = _Bodies(body_seconds)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="receipt-actors-notification")
@@ -110,9 +109,6 @@ def asgi_app(
                     await send({"type": f"{message['type']}.complete"})
                     if message["type"] == "lifespan.shutdown":
                         return
-            case "websocket":
-                await receive()
-                await send({"type": "websocket.close", "code": 1000})
 
     return app
 

@@ -48,12 +48,9 @@ _POSITIVE_SERIAL_NUMBER = re.compile(
 
 
 class AppleSignedData:
-    """The port ``SignedData``. A notification of production that is not of one of our apps is ``FOREIGN_BUNDLE``.
+    """The port ``SignedData``; ``roots`` are trusted certificates (DER).
 
-    Args:
-        roots: the certificates that are trusted, DER.
-        app_apple_ids: of the apps to which alone a notification of production may belong; none: whatever Apple signed.
-        now_seconds: the UNIX time.
+    A notification of production is ``FOREIGN_BUNDLE`` if it is not of one of ``app_apple_ids``, unless there are none.
     """
 
     def __init__(
@@ -94,10 +91,9 @@ class Chains:
 
     Apple's library verifies each chain anew: three signatures, most of what a verification takes. Here that is done
     once for a chain (the exact strings of its ``x5c``), for the times at which its certificates are valid. Only chains
-    that were found to be Apple's are kept: what strangers send displaces none.
-
-    The time is that of signing, which the payload says (``signedDate``), as in Apple's library. Somebody with the
-    key of an expired leaf can choose it: only revocations, which need the network, would help.
+    that were found to be Apple's are kept: what strangers send displaces none. The time is that of signing
+    (``signedDate``), as in Apple's library. Who has the key of an expired leaf can choose it: only revocations, which
+    need the network, would help.
     """
 
     def __init__(self, roots: Sequence[bytes]) -> None:

@@ -1,14 +1,13 @@
-"""Verifies what Apple signed without holding up this process: ``SignedDataProcess``, or threads if there is no epoll.
+"""Verifies what Apple signed in another process (``worker``), which shares one end of a socket with this one.
 
-A verification is computing, which in CPython keeps every thread of a process from its work. The other process
-(``worker``) shares nothing with this one but one end of a socket. ``multiprocessing`` and ``concurrent.futures`` would
-import the embedding program's main module once more and outlive a parent that was killed; a pool that loses a process
-does not say which call killed it, and cannot end one that hangs.
-
-It starts with the first work. If it dies, or is killed for not answering in time, the next one does again what it had
-not answered: the batch that it may have died of one by one, so that what kills processes fails alone, after
-``MAX_DEATHS``. If none can start, that is the outcome of all that waits, and of what comes within ``REST_SECONDS``.
+A verification is computing, which in CPython keeps every thread of a process from its work. The process starts with the
+first work. If it dies, or does not answer in time and is killed, the next one does its work again: the batch that it
+may have died of one by one, so that what kills processes fails alone, after ``MAX_DEATHS``. If none can start, that is
+the outcome of all that waits, and of what comes within ``REST_SECONDS``.
 """
+
+# Not by multiprocessing or concurrent.futures: they import the embedding program's main module once more and outlive a
+# parent that was killed. Their pools do not say which call killed a process, and cannot end one that hangs.
 
 from __future__ import annotations
 
@@ -20,7 +19,6 @@ import signal
 import socket
 import subprocess  # nosec B404 # our own interpreter and nothing that anybody else names
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +27,6 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError
-from receipt_actors.otp import BlockingPool
 from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedData, SignedKind
 from receipt_actors.stores.apple.signatures.jws import MAX_SIGNED_CHARACTERS, read_jws
 from receipt_actors.stores.apple.signatures.trust import Trust
@@ -44,7 +41,6 @@ MAX_DEATHS = 3  #: of processes that were working at the same thing
 ANSWER_SECONDS = 30.0  #: for a batch
 START_SECONDS = 60.0  #: for a process to be ready
 REST_SECONDS = 1.0  #: after a process that could not start
-THREADS = 2  #: most of the work is done under one lock; while one is between two signatures the other goes on
 END_SECONDS = 0.2  #: for a process that has closed its socket to say why it ended
 
 PROGRAM = ("-m", "receipt_actors.stores.apple.signatures.worker")
@@ -70,11 +66,8 @@ class _Job:
 class SignedDataProcess(NetworkLoop[_Job]):
     """The port ``SignedDataCalls``; ``done`` is called on the scheduler, or here if there is nothing to begin.
 
-    Args:
-        read_trust: tells whose signatures count; called with the first work, and again as long as it raises
-            ``ConfigurationError``, which is then the outcome.
-        answer_seconds: see ``ANSWER_SECONDS``.
-        program: what the process runs, after the interpreter on its command line.
+    ``read_trust`` tells whose signatures count: it is called with the first work, and again as long as it raises
+    ``ConfigurationError``, which is then the outcome. ``program`` follows the interpreter on the command line.
     """
 
     def __init__(
@@ -275,31 +268,21 @@ def _stop_signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class SignedDataThreads:
-    """The port ``SignedDataCalls`` on threads, which open the ``SignedData`` with the first work.
-
-    Other threads have to wait for the interpreter's lock meanwhile, some milliseconds at a time. If opening raises
-    (``ConfigurationError``), that is the outcome, and the next work tries it again.
-    """
+class SignedDataAtOnce:
+    """The port ``SignedDataCalls`` without a process, where there is no epoll: ``begin`` takes about a millisecond."""
 
     def __init__(self, open_signed_data: Callable[[], SignedData]) -> None:
         self._open_signed_data = open_signed_data
-        self._lock = threading.Lock()  # over the next one
         self._signed_data: SignedData | None = None
-        self._pool = BlockingPool("signed_data", THREADS)
-        self.close = self._pool.close  #: ends the threads once they have done what waits; does not wait
 
     def begin(self, kind: SignedKind, signed: str, done: Callable[[Outcome], object]) -> None:
-        def work() -> None:
-            done(self._outcome(kind, signed))
-
-        if not self._pool.submit(work):
-            done(AppStoreUnavailable("signatures are not verified: closed"))
-
-    def _outcome(self, kind: SignedKind, signed: str) -> Outcome:
+        outcome: Outcome
         try:
-            with self._lock:
-                self._signed_data = signed_data = self._signed_data or self._open_signed_data()
-            return signed_data.verify(kind, signed)
+            self._signed_data = self._signed_data or self._open_signed_data()
+            outcome = self._signed_data.verify(kind, signed)
         except Exception as error:  # noqa: BLE001 - a bug as well, which the caller has to hear of
-            return error
+            outcome = error
+        done(outcome)
+
+    def close(self) -> None:
+        pass

@@ -1,11 +1,8 @@
-"""What the process of ``SignedDataProcess`` runs; no command of its own.
+"""What the process of ``SignedDataProcess`` runs, with the descriptor of a socket; it ends when the other end closes.
 
-It gets the descriptor of a socket. Lines of JSON come, and each is answered by an array. The first says what is
-trusted; the answer has the faults of the configuration. Then come batches of ``[kind, JWS]``, answered in order with
-payloads (objects), refusals (``[reason, detail]``) and faults of the configuration (strings).
-
-It ends when the other end closes. It ignores SIGINT and SIGTERM, which a terminal or a service manager sends to every
-process: while the other process drains it has work.
+Lines of JSON come, and each is answered by an array. The first says what is trusted; the answer has the faults of the
+configuration. Then come batches of ``[kind, JWS]``, answered in order with payloads (objects), refusals
+(``[reason, detail]``) and faults of the configuration (strings).
 """
 
 from __future__ import annotations
@@ -28,6 +25,7 @@ from receipt_actors.stores.apple.signatures.trust import Trust, open_signed_data
 if TYPE_CHECKING:
     from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 
+#: Ignored: a terminal or a service manager sends them to every process, but while the other process drains it has work.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -17,8 +17,6 @@ from tests.stores.apple.notifications.posts import AUTHORITY, BUNDLE_ID, NOW, RE
 
 
 class House:
-    """A handler, and everything around it."""
-
     def __init__(self) -> None:
         self.ledger = FakeLedger()
         self.notifications = FakeNotifications()
@@ -44,12 +42,10 @@ class House:
 
     @property
     def answers(self) -> list[dict[str, Any]]:
-        """The bodies on the post queue, oldest first."""
         return [json.loads(message.body) for message in self.queues.messages(RESULTS)]
 
     @property
     def is_untouched(self) -> bool:
-        """Whether nothing has been asked or changed anywhere."""
         fakes = (self.ledger, self.notifications, self.queues)
         return not any(fake.count(operation) for fake in fakes for operation in fake.operations)
 

@@ -53,8 +53,6 @@ def transaction_payload(transaction_id: str = CLAIM.transaction_id, **changes: o
 
 @dataclass(frozen=True)
 class Posted:
-    """A notification, which may be sent again and again."""
-
     type: str = "REFUND"
     transaction: Mapping[str, object] | None = field(default_factory=transaction_payload)
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))

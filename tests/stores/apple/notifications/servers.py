@@ -54,7 +54,6 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 @contextmanager
 def uvicorn_server(app: Any) -> Iterator[Client]:
-    """Plain uvicorn, as somebody would run it."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
@@ -82,7 +81,6 @@ class _ThreadingServer(ThreadingMixIn, WSGIServer):
 
 @contextmanager
 def wsgiref_server(app: Any) -> Iterator[Client]:
-    """The standard library's server."""
     with make_server("127.0.0.1", 0, app, _ThreadingServer, _Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

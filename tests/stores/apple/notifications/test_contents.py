@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from appstoreserverlibrary.models.NotificationTypeV2 import NotificationTypeV2
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receipt_actors.domain.policy import Policy
@@ -24,9 +24,6 @@ from receipt_actors.stores.apple.notifications.contents import (
     read_body,
     read_notification,
 )
-
-# A busy machine may take its time for an example.
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 POLICY = Policy(frozenset({"com.example.game"}))
 ANY_APP = Policy(None, environments=frozenset(Environment))
@@ -92,7 +89,6 @@ def test_a_body_is_told_what_it_lacks(body: bytes, expected: str) -> None:
     assert expected in unreadable.detail
 
 
-@patient
 @given(st.binary(max_size=200))
 def test_no_body_is_too_much(body: bytes) -> None:
     assert isinstance(read_body(body), str | Settled)
@@ -152,7 +148,6 @@ def test_a_refund_takes_the_transaction_back(type_: str) -> None:
     ids=repr,
 )
 def test_a_refund_of_a_garbled_part_is_no_refund_of_the_whole(garbled: dict[str, object]) -> None:
-    """It is told as unreadable, and Apple comes again: all that a player has is not taken on a guess."""
     assert done(read(), {**TRANSACTION, **garbled}) is Done.UNREADABLE
     assert isinstance(decide(read("REFUND_REVERSED"), {**TRANSACTION, **garbled}, POLICY), RefundReversed)
 
@@ -198,7 +193,6 @@ values = st.recursive(
 names = st.sampled_from([*payload(), *TRANSACTION, "summary", "appData", "externalPurchaseToken"])
 
 
-@patient
 @given(
     payload_changes=st.dictionaries(names, values, max_size=4),
     transaction=st.none() | st.dictionaries(names, values, max_size=3).map(lambda changes: TRANSACTION | changes),

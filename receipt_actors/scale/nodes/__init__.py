@@ -1,1 +1,0 @@
-"""The actors by which several nodes agree which of them works, and how the limits are divided."""
