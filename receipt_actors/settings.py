@@ -4,9 +4,8 @@ A setting named ``max_in_flight`` is the key ``max_in_flight`` of a TOML file, t
 ``RECEIPT_ACTORS_MAX_IN_FLIGHT`` and the flag ``--max-in-flight``. A flag beats a variable, a variable beats the file.
 The flags and the settings reference of the manual are generated from ``SETTINGS``.
 
-``Settings`` has them all. A command that needs a part takes a smaller model, such as ``QueueSettings``, and demands no
-more. Embedding applications build ``Settings(bundle_ids=("com.example.game",), ...)`` themselves: the checks are the
-same, and the environment is not read. Settings that cannot work raise one ``ConfigurationError`` with every fault.
+``Settings`` has them all. A command that needs a part takes a smaller model, such as ``QueueSettings``. Embedding
+applications build ``Settings`` themselves: the checks are the same, and the environment is not read.
 """
 
 # pydantic-settings is left out on purpose: it cannot say which file, variable or flag a bad value came from, overlooks
@@ -204,21 +203,7 @@ def curl_fault() -> str | None:
     return None
 
 
-def _count_or_auto(value: object) -> object:
-    if value == "auto":
-        return value
-    try:
-        count = int(value) if isinstance(value, str | int) else 0
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise PydanticCustomError("count", "no count")
-    return count
-
-
-Processes = Annotated[
-    int | Literal["auto"], BeforeValidator(_count_or_auto), Expected("an integer, 1 or more, or auto")
-]
+Processes = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], Expected("an integer, 1 or more, or auto")]
 
 
 class WorkSettings(SomeSettings, frozen=True):
@@ -360,15 +345,9 @@ def _admin_token(token: SecretStr | None) -> SecretStr | None:
     return token
 
 
-def _emf_dimensions(pairs: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    if pairs is None:
-        return None
-    names = [pair.partition("=")[0] for pair in pairs]
-    if (
-        len(pairs) > MAX_EMF_DIMENSIONS
-        or not all(map(_EMF_DIMENSION.fullmatch, pairs))
-        or len({*names, "SourceQueue"}) < len(names) + 1
-    ):
+def _emf_dimensions(pairs: tuple[str, ...]) -> tuple[str, ...]:
+    names = ["SourceQueue", *(pair.partition("=")[0] for pair in pairs)]
+    if not all(map(_EMF_DIMENSION.fullmatch, pairs)) or len(set(names)) < len(names):
         raise PydanticCustomError("emf_dimensions", "no dimensions")
     return pairs
 
@@ -384,9 +363,8 @@ LogLevel = Annotated[
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
 ]
 EmfDimensions = Annotated[
-    tuple[str, ...] | None,
+    Annotated[tuple[str, ...], Field(max_length=MAX_EMF_DIMENSIONS), AfterValidator(_emf_dimensions)] | None,
     BeforeValidator(split_commas),
-    AfterValidator(_emf_dimensions),
     Expected("NAME=VALUE, comma separated, such as Stage=production; at most 29, without SourceQueue"),
 ]
 

@@ -8,19 +8,16 @@ method on ``transport``, without a thread that waits.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from receipt_actors.otp import BlockingPool
-from receipt_actors.transport.messages import RequestFailed, Transport
+from receipt_actors.transport.messages import RequestFailed, Transport, tell
 
 if TYPE_CHECKING:
     from receipt_actors.aws.connection import Client
-
-logger = logging.getLogger(__name__)
 
 MAX_THREADS = 64  #: for calls that boto3 has to make itself, and the renewal of credentials; started as needed
 
@@ -96,9 +93,9 @@ class AwsCalls:
                 result = method(*args, **keywords)
             except BaseException as error:  # noqa: BLE001 - it is the caller's
                 result = error
-            _tell(done, result)
+            tell(done, result)
 
-        self._block(block, lambda failed: _tell(done, RuntimeError(str(failed))))
+        self._block(block, lambda failed: tell(done, RuntimeError(str(failed))))
 
     def close(self) -> None:
         """End the threads, each after its present call. Close the transport as well."""
@@ -115,7 +112,7 @@ class AwsCalls:
         else:
             self._carry_out(call, partial(self._go_on, under_way, done))
             return
-        _tell(done, result)
+        tell(done, result)
 
     def _carry_out(self, call: ApiCall, then: Callable[[object], None]) -> None:
         maker = call.client.maker
@@ -146,10 +143,3 @@ class AwsCalls:
         except RuntimeError as error:  # out of threads
             cause = str(error)
         otherwise(RequestFailed(cause, was_sent=False))
-
-
-def _tell(done: Callable[[Any], object], result: object) -> None:
-    try:
-        done(result)
-    except BaseException:  # other calls need this thread
-        logger.exception("the caller failed to take the outcome of its call of AWS")

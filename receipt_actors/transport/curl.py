@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 import pycurl
@@ -36,6 +36,7 @@ from receipt_actors.transport.messages import (
     RequestFailed,
     ResponseSize,
     Server,
+    tell,
 )
 
 logger = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class CurlTransport(NetworkLoop["_Call"]):
         ``done`` is called on the scheduler, or here if the transport is closed. It must be quick. Errors are logged.
         """
         if not self.submit(_Call(request, done)):
-            _tell(done, _CLOSED)
+            tell(done, _CLOSED)
 
     def _open(self) -> _Multi:
         return _Multi(self._max_idle_connections)
@@ -86,7 +87,7 @@ class CurlTransport(NetworkLoop["_Call"]):
         if isinstance(running, _Multi):
             running.end(outcome)
         for call in left:
-            _tell(call.done, outcome)
+            tell(call.done, outcome)
 
 
 def _lacking(error: Exception) -> RequestFailed:
@@ -106,30 +107,8 @@ class _Call:
     done: Done
 
 
-def _tell(done: Done, outcome: Outcome) -> None:
-    try:
-        done(outcome)
-    except BaseException:  # other requests need this thread
-        logger.exception("the caller failed to take the outcome of its request")
-
-
 class _Transfer:
     """A handle of libcurl, which makes one request after the other, and what has arrived of the present response."""
-
-    __slots__ = (
-        "_body",
-        "_header_lines",
-        "_headers",
-        "_is_memory_full",
-        "_size",
-        "_url",
-        "begun_at",
-        "call",
-        "connects_anew",
-        "handle",
-        "number",
-        "server",
-    )
 
     def __init__(self, server: Server, share: pycurl.CurlShare) -> None:
         self.server = server
@@ -256,16 +235,14 @@ class _Transfer:
         return words or f"libcurl's error {code}, after {len(self._header_lines)} lines of the response"
 
 
+@dataclass(slots=True)
 class _ServerState:
     """The requests to one server, and the free handles."""
 
-    __slots__ = ("connecting", "freed", "idle", "waiting")
-
-    def __init__(self) -> None:
-        self.idle: list[_Transfer] = []
-        self.waiting: deque[tuple[float, _Call]] = deque()  # since when, monotonic; for a connection to be free
-        self.connecting: list[_Transfer] = []  # begun, and not sent at the last look
-        self.freed = 0  # connections whose responses have come since something began to wait
+    idle: list[_Transfer] = field(default_factory=list)
+    waiting: deque[tuple[float, _Call]] = field(default_factory=deque)  #: since when, monotonic
+    connecting: list[_Transfer] = field(default_factory=list)  #: begun, and not sent at the last look
+    freed: int = 0  #: connections whose responses have come since something began to wait
 
 
 class _Multi:
@@ -380,7 +357,7 @@ class _Multi:
         while waiting and waiting[0][0] + server.read_timeout_seconds < now:
             _, call = waiting.popleft()
             cause = f"no connection within {server.read_timeout_seconds:g} s, nor for those before it"
-            _tell(call.done, RequestFailed(cause, was_sent=False))
+            tell(call.done, RequestFailed(cause, was_sent=False))
         state.connecting = [transfer for transfer in state.connecting if transfer.is_connecting]
         count = min(len(waiting), max(MAX_CONNECTING - len(state.connecting), state.freed))
         for _ in range(count):
@@ -421,7 +398,7 @@ class _Multi:
         if code == pycurl.E_OK and state.waiting:
             state.freed += 1
         assert transfer.call is not None
-        _tell(transfer.call.done, transfer.outcome(code, words))
+        tell(transfer.call.done, transfer.outcome(code, words))
         transfer.reset()
         state.idle.append(transfer)
 
@@ -450,7 +427,7 @@ class _Multi:
         for state in self._servers.values():
             calls += [call for _, call in state.waiting]
         for call in calls:
-            _tell(call.done, outcome)
+            tell(call.done, outcome)
         for transfer in transfers:
             transfer.reset()
             self._multi.remove_handle(transfer.handle)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -82,6 +85,14 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Close the connections. May be called twice."""
+
+
+def tell(done: Callable[[Any], object], outcome: object) -> None:
+    """Call ``done``, and log what it raises: other requests need this thread."""
+    try:
+        done(outcome)
+    except BaseException:
+        logger.exception("the caller failed to take the outcome of its request")
 
 
 def wait_for(begin: Callable[[Callable[[T | Exception], object]], object]) -> T:

@@ -324,14 +324,11 @@ def open_ledger(request: pytest.FixtureRequest) -> Iterator[Ledger]:
                 yield Begun(aws, request.getfixturevalue("calls")) if request.param.endswith(_CALLS) else aws
 
 
-def aws_table(request: pytest.FixtureRequest) -> tuple[boto3.Session, str]:
-    match request.param.removesuffix(_CALLS):
-        case "aws" | "simulated" as emulator:
-            aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else "simulated")
-            return aws.session, aws.create_table("TransactionId")
-        case "ministack":
-            session, table = request.getfixturevalue("ministack_table")
-            return session, table
-        case _:
-            assert DYNAMODB_URL is not None
-            return table_at(DYNAMODB_URL, request.getfixturevalue("monkeypatch"))
+def aws_table(request: pytest.FixtureRequest, key: str = "TransactionId") -> tuple[boto3.Session, str]:
+    emulator = request.param.removesuffix(_CALLS)
+    if emulator in ("aws", "simulated"):
+        aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else "simulated")
+        return aws.session, aws.create_table(key)
+    url = request.getfixturevalue("ministack_url") if emulator == "ministack" else DYNAMODB_URL
+    assert url is not None
+    return table_at(url, request.getfixturevalue("monkeypatch"), key)

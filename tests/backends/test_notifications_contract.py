@@ -15,29 +15,25 @@ from receipt_actors.domain.ports import REMEMBERED_SECONDS, Notifications
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.sqlite import EmbeddedNotifications
 from receipt_actors.testing import FakeNotifications
-from tests.backends.conftest import Aws, table_at
+from tests.backends.conftest import Aws, aws_table
 
 UUID = "f14e2b1c-0000-4000-8000-000000000001"
 NOW = 1_800_000_000.25
 
 
 @pytest.fixture(params=["embedded", "aws", "simulated", "ministack", "fake"])
-def notifications(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notifications]:
-    """Each adapter in turn; DynamoDB as several emulators understand it."""
-    match request.param:
-        case "fake":
-            yield FakeNotifications()
-        case "embedded":
-            with closing(EmbeddedNotifications(request.getfixturevalue("database"))) as embedded:
-                yield embedded
-        case "ministack":
-            session, table = table_at(request.getfixturevalue("ministack_url"), monkeypatch, "NotificationUuid")
-            with closing(AwsNotifications(table, session)) as ministack:
-                yield ministack
-        case emulator:
-            aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else emulator)
-            with closing(AwsNotifications(aws.create_table("NotificationUuid"), aws.session)) as adapter:
-                yield adapter
+def notifications(request: pytest.FixtureRequest) -> Iterator[Notifications]:
+    if request.param == "fake":
+        yield FakeNotifications()
+        return
+    adapter: EmbeddedNotifications | AwsNotifications
+    if request.param == "embedded":
+        adapter = EmbeddedNotifications(request.getfixturevalue("database"))
+    else:
+        session, table = aws_table(request, "NotificationUuid")
+        adapter = AwsNotifications(table, session)
+    with closing(adapter):
+        yield adapter
 
 
 def test_what_was_recorded_is_known(notifications: Notifications) -> None:

@@ -26,7 +26,7 @@ from receipt_actors.domain.roles import Group, Node, Role
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.sqlite import EmbeddedRoles
 from receipt_actors.testing import FakeRoles
-from tests.backends.conftest import Aws, create_table, table_at
+from tests.backends.conftest import Aws, aws_table, create_table, table_at
 from tests.chaos.aws_proxy import KEPT, AwsProxy
 from tests.patience import PATIENCE_SECONDS
 
@@ -38,30 +38,20 @@ Open = Callable[[], RoleTable]
 
 
 @pytest.fixture(params=["embedded", "aws", "ministack", "fake"])
-def opened(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+def opened(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Make adapters of the same table, as several nodes have them; of each kind in turn."""
-    make: Open
-    match request.param:
-        case "fake":
-            fake = FakeRoles()
-            make = lambda: fake  # noqa: E731
-        case "embedded":
-            make = partial(EmbeddedRoles, request.getfixturevalue("database"))
-        case "ministack":
-            session, table = table_at(request.getfixturevalue("ministack_url"), monkeypatch, "RoleGroup")
-            make = partial(AwsRoles, table, LEASE_SECONDS, session)
-        case emulator:
-            aws: Aws = request.getfixturevalue("moto" if emulator == "aws" else emulator)
-            make = partial(AwsRoles, aws.create_table("RoleGroup"), LEASE_SECONDS, aws.session)
+    if request.param == "fake":
+        fake = FakeRoles()
+        yield lambda: fake
+        return
+    make: Callable[[], EmbeddedRoles | AwsRoles]
+    if request.param == "embedded":
+        make = partial(EmbeddedRoles, request.getfixturevalue("database"))
+    else:
+        session, name = aws_table(request, "RoleGroup")
+        make = partial(AwsRoles, name, LEASE_SECONDS, session)
     with ExitStack() as stack:
-
-        def open_one() -> RoleTable:
-            table = make()
-            if not isinstance(table, FakeRoles):
-                stack.callback(table.close)  # type: ignore[attr-defined]
-            return table
-
-        yield open_one
+        yield lambda: stack.enter_context(closing(make()))
 
 
 @pytest.fixture
@@ -270,6 +260,3 @@ def test_a_table_that_was_dropped_is_made_anew(database: Path) -> None:
         assert others.read(GROUP) == RoleRecord(2, "second")
         altered(database, "DROP TABLE role_groups")
         assert others.write(GROUP, RoleRecord(3, "third"), 0) == roles.read(GROUP) == RoleRecord(3, "third")
-
-
-# --- the fake ---
