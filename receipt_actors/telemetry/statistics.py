@@ -76,9 +76,6 @@ class Latencies:
     def sum_seconds(self) -> float:
         return sum(count * _middle_seconds(bucket) for bucket, count in self._buckets.items())
 
-    def copy(self) -> Latencies:
-        return Latencies(self._buckets)
-
     def as_json(self) -> dict[str, object]:
         percentiles = {f"p{percent}_seconds": self.percentile_seconds(percent) for percent in (50, 95, 99)}
         buckets = {str(bucket): self._buckets[bucket] for bucket in sorted(self._buckets)}
@@ -88,10 +85,8 @@ class Latencies:
     def from_json(cls, data: Mapping[str, Mapping[str, int]]) -> Latencies:
         return cls({int(key): count for key, count in data["buckets"].items()})
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, other: object) -> bool:  # and no hash: it changes
         return isinstance(other, Latencies) and self._buckets == other._buckets
-
-    __hash__ = None  # type: ignore[assignment]  # it changes
 
 
 def _middle_seconds(bucket: int) -> float:
@@ -140,8 +135,8 @@ def _latencies(value: Any) -> Latencies:
     return value if isinstance(value, Latencies) else Latencies.from_json(value)
 
 
-CountsByVerdict = Annotated[Mapping[tuple[Verdict, Reason], int], *_rows("verdict", Verdict)]
-CountsByFate = Annotated[Mapping[tuple[str, Reason | None], int], *_rows("fate", str)]
+CountsByVerdict = Annotated[dict[tuple[Verdict, Reason], int], *_rows("verdict", Verdict)]
+CountsByFate = Annotated[dict[tuple[str, Reason | None], int], *_rows("fate", str)]
 Histogram = Annotated[Latencies, PlainValidator(_latencies), PlainSerializer(Latencies.as_json)]
 
 
@@ -164,9 +159,9 @@ class StatisticsSnapshot(JsonValue):
     results: CountsByVerdict = field(default_factory=dict)  #: that a post queue confirmed
     fates: CountsByFate = field(default_factory=dict)  #: ``answered``, ``moved``, ``handed_back``, ``left``, and why
     latencies: Histogram = field(default_factory=Latencies)  #: from receive to delete, of answered and moved messages
-    steps: Mapping[str, Histogram] = field(default_factory=dict)  #: of that: ``verifying``, ``claiming``, ...
-    calls: Mapping[str, ServiceCalls] = field(default_factory=dict)  #: by service
-    incidents: Mapping[str, int] = field(default_factory=dict)  #: by kind; see ``telemetry.incidents``
+    steps: dict[str, Histogram] = field(default_factory=dict)  #: of that: ``verifying``, ``claiming``, ...
+    calls: dict[str, ServiceCalls] = field(default_factory=dict)  #: by service
+    incidents: dict[str, int] = field(default_factory=dict)  #: by kind; see ``telemetry.incidents``
 
     @property
     def answered(self) -> int:
@@ -194,7 +189,7 @@ def increase(earlier: int, later: int) -> int:
 def _grown(earlier: Any, later: Any) -> Any:
     if not isinstance(later, Latencies):
         return increase(earlier, later)
-    return later.since(earlier) if later.count >= earlier.count else later.copy()
+    return later.since(earlier) if later.count >= earlier.count else later
 
 
 def _combined(function: Callable[[Any, Any], Any], one: Any, other: Any) -> Any:
@@ -215,20 +210,15 @@ class StatisticsTable:
     """What was counted. Any thread may count and read."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards the rest
-        self._calls: defaultdict[str, ServiceCalls] = defaultdict(ServiceCalls)
-        self._results: Counter[tuple[Verdict, Reason]] = Counter()
-        self._fates: Counter[tuple[str, Reason | None]] = Counter()
-        self._steps: defaultdict[str, Latencies] = defaultdict(Latencies)
-        self._incidents: Counter[str] = Counter()
+        self._lock = threading.Lock()  # guards the counts
         self._counted = StatisticsSnapshot(
-            0, self._results, self._fates, Latencies(), self._steps, self._calls, self._incidents
+            0, Counter(), Counter(), Latencies(), defaultdict(Latencies), defaultdict(ServiceCalls), Counter()
         )
 
     def request_answered(self, service: str, entries: int, seconds: float | None = None) -> None:
         """Count an answered request for so many messages, claims or deletes; a long poll has no ``seconds``."""
         with self._lock:
-            calls = self._calls[service]
+            calls = self._counted.calls[service]
             calls.requests += 1
             calls.entries += entries
             if seconds is not None:
@@ -236,12 +226,12 @@ class StatisticsTable:
 
     def request_failed(self, service: str) -> None:
         with self._lock:
-            self._calls[service].failures += 1
+            self._counted.calls[service].failures += 1
 
     def entry_retried(self, service: str) -> None:
         """Count a message, claim or delete that is to be tried again."""
         with self._lock:
-            self._calls[service].retries += 1
+            self._counted.calls[service].retries += 1
 
     def messages_received(self, count: int) -> None:
         with self._lock:
@@ -249,22 +239,22 @@ class StatisticsTable:
 
     def result_posted(self, verdict: Verdict, reason: Reason) -> None:
         with self._lock:
-            self._results[verdict, reason] += 1
+            self._counted.results[verdict, reason] += 1
 
     def message_finished(
         self, fate: str, reason: Reason | None, seconds: float, steps: Sequence[tuple[str, float]] = ()
     ) -> None:
         """Count a message that is over; see ``StatisticsSnapshot.fates``."""
         with self._lock:
-            self._fates[fate, reason] += 1
+            self._counted.fates[fate, reason] += 1
             if fate in _TIMED_FATES:
                 self._counted.latencies.record(seconds)
             for step, step_seconds in steps:
-                self._steps[step].record(step_seconds)
+                self._counted.steps[step].record(step_seconds)
 
     def incident_noticed(self, kind: str) -> None:
         with self._lock:
-            self._incidents[kind] += 1
+            self._counted.incidents[kind] += 1
 
     @property
     def answered(self) -> int:

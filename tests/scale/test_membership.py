@@ -15,9 +15,9 @@ from receipt_actors.domain.ports import RoleRecord
 from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role, StepDown, Work
 from receipt_actors.errors import LedgerUnavailable
-from receipt_actors.otp import ONE_FOR_ONE, SHUTDOWN, ChildSpec, Name, Ref, Start, Supervisor, supervisor_spec
+from receipt_actors.otp import SHUTDOWN, Name, Ref
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
-from receipt_actors.scale.membership import ASK_AGAIN_SECONDS, MEMBERSHIP, ROLE_TABLE, Membership
+from receipt_actors.scale.membership import ASK_AGAIN_SECONDS, ROLE_TABLE, Membership
 from receipt_actors.telemetry.incidents import INCIDENTS, IncidentKind, Noticed
 from receipt_actors.telemetry.overview import NodeState, RoleOverview
 from receipt_actors.testing import FakeRoles, ManualClock
@@ -100,10 +100,11 @@ class House:
         obeys: bool = True,
         worker: Ref | Name | None = None,
         limits: Limits = LIMITS,
+        held: Held | None = None,
     ) -> tuple[Ref, Held]:
         """Start a membership, whose worker obeys at once, or when the test says so."""
         answer: Callable[[object], object] = (lambda _: Done()) if obeys else (lambda _: SILENT)
-        held = Held(self.stage.clock, worker or self.stage.stand_in(answer=answer))
+        held = held or Held(self.stage.clock, worker or self.stage.stand_in(answer=answer))
         me = Node(name, role, limits, shares_app_store_concurrency=True)
         keeper = self.stage.actors.start(Membership, self.table, GROUP, me, LEASE, held, STEP_DOWN)
         self.stage.settle()
@@ -388,29 +389,13 @@ def test_a_share_that_was_given_back_costs_no_more_renewals(house: House, stage:
     assert house.table.count("write") - before == 10 * RENEWALS_PER_LEASE
 
 
-def supervised(house: House, name: str, role: Role) -> tuple[Ref, Held]:
-    held = Held(house.stage.clock, house.stage.stand_in(answer=lambda _: Done()))
-    start = Start(Membership, house.table, GROUP, node(name, role), LEASE, held, STEP_DOWN, name=MEMBERSHIP)
-    spec = supervisor_spec("membership", ONE_FOR_ONE, [ChildSpec(MEMBERSHIP, start)], intensity=5, period_seconds=10)
-    assert isinstance(spec.start, Start)
-    supervisor = house.stage.actors.start(Supervisor, *spec.start.args, **spec.start.kwargs)
-    house.stage.settle()
-    return supervisor, held
-
-
-def keeper_of(stage: Stage) -> Ref:
-    keeper = stage.actors.whereis(MEMBERSHIP)
-    assert keeper is not None
-    return keeper
-
-
 def test_what_is_held_stays_held_in_a_crash(house: House, stage: Stage) -> None:
-    _, held = supervised(house, "a", Role.ACTIVE_STANDBY)
+    keeper, held = house.start("a", Role.ACTIVE_STANDBY)
     stage.advance(LEASE)
     until = held.until_seconds
     house.table.fail("read", UNAVAILABLE, times=None)
-    keeper_of(stage).cast(object())
-    stage.settle()
+    stage.crash(keeper)
+    house.start("a", Role.ACTIVE_STANDBY, held=held)
     assert (held.begins, held.until_seconds) == (LIMITS, until)
     stage.advance(2 * LEASE)
     assert (held.begins, held.until_seconds) == (NOTHING, until)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -17,13 +17,13 @@ from tests.patience import PATIENCE_SECONDS
 from tests.pipeline.trees import Tree, tree_of
 from tests.telemetry.collectors import Collector, SeenSpan
 
+Opened: TypeAlias = Callable[[], OpenTelemetryExporter]
 PARENT = TraceContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, is_sampled=True)
 STEPS = (("verifying", 100.0), ("claiming", 100.25), ("replying", 100.5), ("deleting", 100.75))
 
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    """A collector that the standard variables point to; batches are sent at once."""
     with Collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
@@ -31,7 +31,7 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
 
 
 @pytest.fixture
-def opened(collector: Collector) -> Iterator[Callable[..., OpenTelemetryExporter]]:
+def opened(collector: Collector) -> Iterator[Opened]:
     all_exporters: list[OpenTelemetryExporter] = []
 
     def start() -> OpenTelemetryExporter:
@@ -74,9 +74,7 @@ def of_name(spans: list[SeenSpan], name: str) -> SeenSpan:
     return span
 
 
-def test_a_delivery_becomes_a_span_with_one_for_each_step(
-    collector: Collector, opened: Callable[..., OpenTelemetryExporter]
-) -> None:
+def test_a_delivery_becomes_a_span_with_one_for_each_step(collector: Collector, opened: Opened) -> None:
     exporter = opened()
     export(exporter)
     spans = collector.wait_for_spans(5)
@@ -116,7 +114,7 @@ def test_a_delivery_becomes_a_span_with_one_for_each_step(
     [("handed_back", Reason.GAVE_UP_FOR_NOW, True), ("moved", Reason.NOT_JSON, False)],
 )
 def test_what_has_no_answer_is_an_error(
-    collector: Collector, opened: Callable[..., OpenTelemetryExporter], fate: str, reason: Reason, last_is_error: bool
+    collector: Collector, opened: Opened, fate: str, reason: Reason, last_is_error: bool
 ) -> None:
     exporter = opened()
     export(exporter, fate=fate, reason=reason, steps=STEPS[:2], results=())
@@ -127,9 +125,7 @@ def test_what_has_no_answer_is_an_error(
     assert of_name(spans, "claim").is_error is last_is_error
 
 
-def test_a_delivery_belongs_to_the_trace_that_its_message_came_with(
-    collector: Collector, opened: Callable[..., OpenTelemetryExporter]
-) -> None:
+def test_a_delivery_belongs_to_the_trace_that_its_message_came_with(collector: Collector, opened: Opened) -> None:
     exporter = opened()
     context = export(exporter, PARENT)
     root = of_name(collector.wait_for_spans(5), "receipt")
@@ -137,9 +133,7 @@ def test_a_delivery_belongs_to_the_trace_that_its_message_came_with(
     assert context.traceparent == f"00-{root.trace_id}-{root.span_id}-01"
 
 
-def test_the_standard_variables_hold(
-    collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_standard_variables_hold(collector: Collector, opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "shop")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=staging,service.version=9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k")
@@ -166,7 +160,7 @@ def test_the_standard_variables_hold(
     [("", "", 1.0, (True, False)), ("parentbased_traceidratio", "0.25", 0.25, (True, False))],
 )
 def test_sampling(
-    opened: Callable[..., OpenTelemetryExporter],
+    opened: Opened,
     monkeypatch: pytest.MonkeyPatch,
     sampler: str,
     argument: str,
@@ -184,7 +178,7 @@ def test_sampling(
 
 
 def test_a_collector_that_hangs_holds_up_nobody(
-    collector: Collector, opened: Callable[..., OpenTelemetryExporter], monkeypatch: pytest.MonkeyPatch
+    collector: Collector, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "5")
@@ -201,9 +195,7 @@ def tree() -> Iterator[Tree]:
     yield from tree_of()
 
 
-def test_every_message_has_a_trace(
-    tree: Tree, collector: Collector, opened: Callable[..., OpenTelemetryExporter]
-) -> None:
+def test_every_message_has_a_trace(tree: Tree, collector: Collector, opened: Opened) -> None:
     tracer_of(tree.actors).exporter = opened()
     services = tree.services
     source = services.settings.source_queue

@@ -118,7 +118,7 @@ def counted(number: int, seconds: float) -> StatisticsSnapshot:
         results={(Verdict.OK, Reason.CLAIMED): number},
         fates={("answered", None): number, ("handed_back", Reason.DRAINED): 1},
         latencies=latencies,
-        steps={"verifying": latencies.copy()},
+        steps={"verifying": latencies},
         calls={"ledger": ServiceCalls(number, 10 * number)},
     )
 
