@@ -14,8 +14,9 @@ from typing import Any
 
 import pykka
 
-from receipt_actors.otp import ActorNode, ActorSystem, ChildType, Ref, find_actor, look_at
+from receipt_actors.otp import ActorSystem, ChildType, Ref
 from receipt_actors.otp import sys as otp_sys
+from receipt_actors.otp.tree import ActorNode, find_actor, look_at
 from receipt_actors.pipeline.protocol import IN_FLIGHT, InFlightStatus
 from receipt_actors.scale.membership import MEMBERSHIP
 from receipt_actors.telemetry.control import UnknownActor

@@ -17,7 +17,7 @@ from receipt_actors.backends import open_queues
 from receipt_actors.cli import EXIT_DONE, EXIT_USAGE, EXIT_WORLD_FAILED, complain
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.patient_queues import PatientQueues, QueueReader, last_wait_seconds
-from receipt_actors.cli.terminal import choice
+from receipt_actors.cli.terminal import choice, progress_bar
 from receipt_actors.domain.messages import is_intact, redriven_message, submission_id_of
 from receipt_actors.domain.ports import OutgoingMessage, Queues, ReceivedMessage
 from receipt_actors.domain.reasons import Reason
@@ -153,12 +153,17 @@ class _Redrive:
         self._moved: set[str] = set()  # submission ids; what is unanswerable still comes back while we run
 
     def run(self, is_wanted: Callable[[ReceivedMessage], bool], *, is_dry: bool, wait_seconds: float) -> Counter[str]:
+        from rich.console import Console
+
         reasons: Counter[str] = Counter()
-        while messages := self._dead_letters.receive(wait_seconds=wait_seconds):
-            selected = [message for message in messages if self._is_selected(message, is_wanted)]
-            reasons.update(map(_reason, selected))
-            if not is_dry:
-                self._move(selected)
+        with progress_bar(Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("looking through the dead-letter queue", total=None)
+            while messages := self._dead_letters.receive(wait_seconds=wait_seconds):
+                selected = [message for message in messages if self._is_selected(message, is_wanted)]
+                reasons.update(map(_reason, selected))
+                if not is_dry:
+                    self._move(selected)
+                progress.advance(task, len(messages))
         return reasons
 
     def _is_selected(self, message: ReceivedMessage, is_wanted: Callable[[ReceivedMessage], bool]) -> bool:

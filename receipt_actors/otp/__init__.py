@@ -19,12 +19,9 @@
 An ``ActorSystem`` holds everything. An actor is a real ``pykka.Actor``, a ``Ref`` a real ``pykka.ActorRef``. Its
 ``runtime`` says which thread runs it (``Runtime``), its ``ChildSpec`` how it is supervised.
 
-Each module imports only those after it: ``gen_statem``, ``_tree``, ``_supervisor``, ``_child_spec``, ``_system``,
+Each module imports only those after it: ``gen_statem``, ``tree``, ``_supervisor``, ``_child_spec``, ``_system``,
 ``sys``, ``_gen_server``, ``_process``, ``_ref``, ``_scheduler``, ``_clock``, ``_reports``, ``_messages``.
 """
-
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 from receipt_actors.otp._child_spec import BRUTAL_KILL as BRUTAL_KILL
 from receipt_actors.otp._child_spec import INFINITY as INFINITY
@@ -109,27 +106,7 @@ from receipt_actors.otp._system import Heartbeat as Heartbeat
 from receipt_actors.otp._system import NoProgress as NoProgress
 from receipt_actors.otp._system import StartError as StartError
 
-if TYPE_CHECKING:
-    from receipt_actors.otp._tree import ActorNode as ActorNode
-    from receipt_actors.otp._tree import find_actor as find_actor
-    from receipt_actors.otp._tree import look_at as look_at
-    from receipt_actors.otp._tree import name_of as name_of
-    from receipt_actors.otp.gen_statem import GenStateMachine as GenStateMachine
-
 PERMANENT, TRANSIENT, TEMPORARY = Restart
 ONE_FOR_ONE, ONE_FOR_ALL, REST_FOR_ONE, SIMPLE_ONE_FOR_ONE = Strategy
 WORKER, SUPERVISOR = ChildType
 NEVER, ANY_SIGNIFICANT, ALL_SIGNIFICANT = AutoShutdown
-
-
-#: What few programs use is imported when it is first asked for.
-_ON_DEMAND = {
-    "GenStateMachine": "gen_statem",
-    **dict.fromkeys(("ActorNode", "find_actor", "look_at", "name_of"), "_tree"),
-}
-
-
-def __getattr__(name: str) -> object:
-    if name not in _ON_DEMAND:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ON_DEMAND[name]}"), name)

@@ -10,7 +10,7 @@ import enum
 import math
 import random
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, TypeAlias
 
 from receipt_actors.otp._gen_server import Actor
@@ -272,8 +272,6 @@ class Backoff:
     """Restarts in a row after which the supervisor ends with ``SHUTDOWN``, as after too many restarts; None: never."""
     jitter: float = 0.0
     """The part of each delay, 0 to 1, that chance may take away, so that what failed together does not return so."""
-    rng: Callable[[], float] = field(default=random.random, repr=False)
-    """Where chance comes from: a number from 0 to 1 each time."""
 
     def __post_init__(self) -> None:
         for name in ("first_seconds", "factor", "max_seconds", "reset_after_seconds", "jitter"):
@@ -295,8 +293,6 @@ class Backoff:
         limit = self.give_up_after
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
             raise ValueError(f"backoff: give_up_after must be a count, 0 or more, or None for never, not {limit!r}")
-        if not callable(self.rng):
-            raise ValueError(f"backoff: rng must be callable, as random.random is, not {self.rng!r}")
 
     def delay_seconds(self, restarts: int) -> float:
         """Return how long to wait after so many restarts in a row."""
@@ -304,7 +300,7 @@ class Backoff:
             seconds = min(self.first_seconds * self.factor**restarts, self.max_seconds)
         except OverflowError:
             seconds = self.max_seconds
-        return seconds * (1 - self.jitter * self.rng()) if self.jitter else seconds
+        return seconds * (1 - self.jitter * random.random()) if self.jitter else seconds
 
 
 class Streak:

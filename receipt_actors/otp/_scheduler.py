@@ -338,32 +338,24 @@ class Scheduler:
 
     def _loop(self) -> None:
         context.running = self.running
-        ready = self._ready
-        while (runnable := ready.get()) is not None:
+        ready, turns = self._ready, 0
+        while True:
+            pollers = self._pollers
+            if pollers is not None and (turns >= TURNS_BETWEEN_LOOKS or ready.empty()):
+                pollers.look(ready)
+                turns = 0
+                if ready.empty():
+                    continue
+            runnable = ready.get()
+            if runnable is None:
+                if pollers is not None:
+                    pollers.stop()
+                return
             try:
                 runnable.run()
             except BaseException as error:  # a bug of the runtime itself; the other processes go on
                 self._failed(runnable, error)
-            if self._pollers is not None:
-                self._loop_and_look(self._pollers)
-                return
-
-    def _loop_and_look(self, pollers: Pollers) -> None:
-        ready = self._ready
-        while True:
-            for _ in range(TURNS_BETWEEN_LOOKS):
-                if ready.empty():
-                    break
-                runnable = ready.get_nowait()  # no other thread takes from it
-                if runnable is None:
-                    if self._pollers is pollers:  # else it was left behind by a fork
-                        pollers.stop()
-                    return
-                try:
-                    runnable.run()
-                except BaseException as error:  # as above
-                    self._failed(runnable, error)
-            pollers.look(ready)
+            turns += 1
 
     def _failed(self, runnable: Runnable, error: BaseException) -> None:
         log(logging.CRITICAL, "the actor runtime failed while running %s", type(runnable).__name__, exc_info=True)

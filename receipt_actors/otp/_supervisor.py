@@ -633,10 +633,6 @@ class Supervisor(SupervisorBase):
 _FORGOTTEN: Final = ((), None)
 
 
-class _TimeIsUp:
-    pass
-
-
 class SimpleOneForOneSupervisor(SupervisorBase):
     """Any number of children made from one spec, on demand; see ``supervisor_spec`` and ``SupervisorBase``.
 
@@ -675,7 +671,7 @@ class SimpleOneForOneSupervisor(SupervisorBase):
                 ref.exit(SHUTDOWN)
         if not monitors:
             return
-        time_is_up = _TimeIsUp()
+        time_is_up = object()
         limit_seconds = seconds_to_end(spec)
         timer = self.send_after(limit_seconds, time_is_up) if limit_seconds else None
         if limit_seconds == 0:  # once the mailbox has been looked through, as for the children of other supervisors

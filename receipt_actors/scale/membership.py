@@ -34,8 +34,8 @@ from receipt_actors.otp import (
     Receiving,
     Reply,
     Timer,
-    look_at,
 )
+from receipt_actors.otp.tree import look_at
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     IN_FLIGHT,

@@ -32,6 +32,8 @@ from receipt_actors.otp import (
 )
 from receipt_actors.otp import sys as otp_sys
 from receipt_actors.otp.gen_statem import (
+    CANCEL,
+    UPDATE,
     Call,
     Cast,
     Enter,
@@ -246,6 +248,13 @@ class TestEvents:
             *(("first", "second"), "b Internal next", ("third", "second")),
             *("b x tick", "b Info fourth"),
         ]
+
+
+def test_stop_and_reply(machines: Machines) -> None:
+    ref = machines.start({"a end": lambda machine, event: stop_and_reply(SHUTDOWN, *machine.answer("bye"))})
+    answers = [ref.ask(request, block=False) for request in ("kept", "end")]
+    assert [answer.get(timeout=WAIT_SECONDS) for answer in answers] == ["bye", "bye"]
+    assert exit_reason_of(ref) == SHUTDOWN
 
 
 class TestSys:
@@ -473,6 +482,37 @@ class TestStateTimeout:
             assert machines.log(ref) == ["a EventTimeout quiet"]
             clock.advance(20.0)
             assert machines.log(ref) == ["a StateTimeout new"]
+
+
+class TestOtherTimeouts:
+    def test_any_event_cancels_an_event_timeout(self, machines: Machines, clock: WatchedClock) -> None:
+        ref = machines.start({}, next_state("a", event_timeout(10.0, "quiet")))
+        cast(ref, "1")
+        clock.advance(60.0)
+        assert machines.log(ref) == ["a Cast 1"]
+
+    def test_the_last_of_a_name_wins_at_its_own_place(self, machines: Machines) -> None:
+        timeouts = [generic_timeout(name, 0, content) for name, content in (("x", 1), ("y", 2), ("x", 3))]
+        assert machines.run({"a go": keep_state(*timeouts)}, "go") == ["a Cast go", "a y 2", "a x 3"]
+
+    def test_an_update_changes_the_content_alone(self, machines: Machines, clock: WatchedClock) -> None:
+        ref = machines.start(
+            {"a 1": keep_state(generic_timeout("x", UPDATE, "new"))}, next_state("a", generic_timeout("x", 10.0, "old"))
+        )
+        cast(ref, "1")
+        clock.advance(10.0)
+        assert machines.log(ref) == ["a Cast 1", "a x new"]
+
+    @pytest.mark.parametrize("never", [CANCEL, None])
+    def test_a_timeout_can_be_cancelled(self, machines: Machines, clock: WatchedClock, never: Any) -> None:
+        table = {"a 1": keep_state(generic_timeout("x", never), state_timeout(never))}
+        ref = machines.start(table, next_state("a", generic_timeout("x", 10.0), state_timeout(10.0)))
+        cast(ref, "1")
+        clock.advance(60.0)
+        assert machines.log(ref) == ["a Cast 1"]
+
+    def test_init_postpones_nothing(self, machines: Machines) -> None:
+        assert machines.run({"a go": next_state("b")}, "go", first=next_state("a", postpone())) == ["a Cast go"]
 
 
 class TestAbsolute:

@@ -24,7 +24,6 @@ from receipt_actors.otp import (
     NORMAL,
     SHUTDOWN,
     ActorSystem,
-    AlreadyStarted,
     BlockingPool,
     Continue,
     Down,
@@ -36,7 +35,6 @@ from receipt_actors.otp import (
     Ref,
     Runtime,
     Shutdown,
-    StartError,
     Stop,
     which_children,
 )
@@ -252,24 +250,6 @@ def test_what_a_zombies_callback_returns_does_not_count(
     assert ref.process.exit_reason == end.reason
     assert seen.rest() == []
     assert caplog.records == []
-
-
-def test_the_name_of_a_zombie_is_free(system: ActorSystem, server: type[Pooled]) -> None:
-    first = system.start(server, name="it")
-    thread = thread_of(first)
-    with Gate() as gate:
-        first.cast(gate)
-        gate.wait_entered()
-        first.kill()
-        assert system.whereis("it") is None
-        second = system.start(Threaded, name="it")
-        assert first.is_zombie
-        with pytest.raises(StartError) as raised:
-            system.start(Threaded, name="it")
-        assert raised.value.result == NotStarted(AlreadyStarted(second))
-    settle(system, thread)
-    assert system.whereis("it") is second
-    sync(second)
 
 
 def test_a_zombie_is_one_until_its_callback_returns(system: ActorSystem, server: type[Pooled], end: End) -> None:

@@ -13,6 +13,7 @@ import pykka
 import pytest
 
 from receipt_actors.otp import (
+    ALL_SIGNIFICANT,
     BRUTAL_KILL,
     IGNORE,
     INFINITY,
@@ -313,6 +314,15 @@ def test_init_may_return_ignore(system: ActorSystem, server: type[Pooled]) -> No
     assert exit_reason_of(refs.next()) == NORMAL
     assert [info.child for info in which_children(top)] == [None]
     assert system.whereis("a") is None
+
+
+def test_all_significant_waits_for_the_last_of_them(system: ActorSystem, server: type[Pooled]) -> None:
+    specs = [ChildSpec(id_, Start(server, name=id_), TEMPORARY, significant=True) for id_ in "ab"]
+    supervisor = system.start(Supervisor, specs, auto_shutdown=ALL_SIGNIFICANT)
+    end(whereis(system, "a"), NORMAL)
+    assert states(supervisor) == {"b": "running"}
+    end(whereis(system, "b"), BUG)
+    assert exit_reason_of(supervisor) == SHUTDOWN
 
 
 def test_every_function_fails_where_there_is_no_supervisor(system: ActorSystem) -> None:

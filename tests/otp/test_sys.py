@@ -214,28 +214,6 @@ def test_get_status_holds_no_contents(system: ActorSystem) -> None:
     ref.kill()
 
 
-def test_suspend_holds_messages_and_resume_gives_them_back_in_order(system: ActorSystem, server: type[Pooled]) -> None:
-    seen = Seen()
-    ref = system.start(server, seen)
-    with Gate() as gate:
-        ref.cast(gate)
-        gate.wait_entered()
-        ref.send(1)
-        with asked(lambda: otp_sys.suspend(ref)):
-            gate.open()
-    assert seen.rest() == [1]
-    ref.send(2)
-    ref.cast(lambda actor: actor.seen.put(3))
-    answer = ref.ask(lambda actor, _from: actor.seen.put(4), block=False)
-    ref.tell(5)
-    assert otp_sys.get_status(ref).mailbox_length == 4
-    assert seen.rest() == []
-    otp_sys.resume(ref)
-    answer.get(timeout=WAIT_SECONDS)
-    sync(ref)
-    assert seen.rest() == [2, 3, 4, 5]
-
-
 def test_suspend_leaves_sys_its_voice(counter: Ref) -> None:
     otp_sys.suspend(counter)
     answer = counter.ask("next", block=False)

@@ -12,7 +12,6 @@ from receipt_actors.otp import (
     ONE_FOR_ALL,
     SIMPLE_ONE_FOR_ONE,
     TEMPORARY,
-    ActorNode,
     ActorSystem,
     Backoff,
     ChildSpec,
@@ -21,15 +20,13 @@ from receipt_actors.otp import (
     Runtime,
     Start,
     Supervisor,
-    find_actor,
-    look_at,
-    name_of,
     start_child,
     supervisor_spec,
     terminate_child,
     which_children,
 )
 from receipt_actors.otp import sys as otp_sys
+from receipt_actors.otp.tree import ActorNode, find_actor, look_at, name_of
 from tests.otp.support import Gate, Pooled, Threaded, raising, sync, whereis
 from tests.patience import PATIENCE_SECONDS
 

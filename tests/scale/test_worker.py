@@ -14,7 +14,8 @@ from queue import SimpleQueue
 import pytest
 
 from receipt_actors.domain.limits import Limits
-from receipt_actors.otp import Crash, Ref, look_at
+from receipt_actors.otp import Crash, Ref
+from receipt_actors.otp.tree import look_at
 from receipt_actors.pipeline.protocol import Done, ObeyLimits
 from receipt_actors.scale.processes.group_inspection import collected_by
 from receipt_actors.scale.processes.protocol import (

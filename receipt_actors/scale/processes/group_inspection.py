@@ -17,7 +17,8 @@ from typing import Any
 import pykka
 
 from receipt_actors.inspection import STATE_SECONDS, actor_overview, actor_state, role_in, state_with_role, version
-from receipt_actors.otp import ActorSystem, Ref, look_at
+from receipt_actors.otp import ActorSystem, Ref
+from receipt_actors.otp.tree import look_at
 from receipt_actors.scale.membership import MEMBERSHIP
 from receipt_actors.scale.processes.protocol import DescribeActor, Phase, Reported, Stopped, WorkerView
 from receipt_actors.scale.processes.shared import Group
