@@ -16,7 +16,7 @@ from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.sending import RetryPolicy
 from receipt_actors.errors import QueueRefused, QueueUnavailable
 from receipt_actors.otp import NO_PROCESS, Crash, ExitReason, GenServer, Receive, Receiving, Reply
-from receipt_actors.pipeline.calls import CallsOnThreads
+from receipt_actors.pipeline.gateway import CallsOnThreads
 from receipt_actors.pipeline.protocol import IN_FLIGHT, CreditsGranted, Delivery, Received, ReserveCredits
 from receipt_actors.telemetry.logs import log_left
 from receipt_actors.telemetry.statistics import statistics_of

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -30,6 +30,7 @@ from receipt_actors.domain.sending import Breaker, InTurn, RateLimit, RetryPolic
 from receipt_actors.errors import QueueRefused, UnavailableError
 from receipt_actors.otp import (
     TIMEOUT,
+    BlockingPool,
     Crash,
     ExitReason,
     From,
@@ -40,7 +41,6 @@ from receipt_actors.otp import (
     Reply,
     Timer,
 )
-from receipt_actors.pipeline.calls import CallsOnThreads
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     Broken,
@@ -85,6 +85,31 @@ class Job:
     is_suspect: bool = False
     was_suspect: bool = False  #: in a delivery before this one
     sent_at_seconds: float = 0.0  #: monotonic; of the first one of a batch, when that was sent last
+
+
+class CallsOnThreads:
+    """``BackgroundCalls`` on a pool of threads, which ``close`` ends after the calls that they are in."""
+
+    def __init__(self, pool: BlockingPool) -> None:
+        self._pool = pool
+        self.close = pool.close
+
+    def begin(
+        self,
+        method: Callable[..., object],
+        args: Sequence[object],
+        keywords: Mapping[str, object],
+        done: Callable[[Any], object],
+    ) -> None:
+        def call() -> None:
+            try:
+                outcome = method(*args, **keywords)
+            except BaseException as error:  # noqa: BLE001 - it is the outcome, and whose that is decides
+                outcome = error
+            done(outcome)
+
+        if not self._pool.submit(call):
+            done(RuntimeError(f"pool {self._pool.name} is closed"))
 
 
 class ToItself(From):

@@ -21,8 +21,7 @@ from typing import Any, ClassVar, Protocol
 from receipt_actors.domain.limits import Limits, LiveLimits, Share
 from receipt_actors.domain.places import MAX_WRITES, Place, Read, Step, Wait, Write, is_same
 from receipt_actors.domain.ports import RoleRecord, RoleTable
-from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import Group, Lease, Member, Node, Role, StepDown, Work
+from receipt_actors.domain.roles import Group, Lease, Member, Node, Role, StepDown, Work, group_in, record_of
 from receipt_actors.errors import UnavailableError
 from receipt_actors.otp import (
     ActorSystem,

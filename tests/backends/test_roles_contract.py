@@ -21,8 +21,7 @@ import pytest
 from receipt_actors.aws import AwsRoles
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord, RoleTable
-from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import Group, Node, Role
+from receipt_actors.domain.roles import Group, Node, Role, group_in, record_of
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.sqlite import EmbeddedRoles
 from receipt_actors.testing import FakeRoles

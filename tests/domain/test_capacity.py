@@ -24,8 +24,7 @@ from receipt_actors.domain.capacity import (
     roles_taken,
 )
 from receipt_actors.domain.limits import BATCH_REQUESTS, Limits
-from receipt_actors.domain.role_records import record_of
-from receipt_actors.domain.roles import Group, Node, Role
+from receipt_actors.domain.roles import Group, Node, Role, record_of
 
 #: A millisecond a receipt, whatever the batches; asks a thousand at once.
 EVEN = Cost("a machine", 0.001, dict.fromkeys(Call, 0.0), 0.0, 50_000_000, 10_000, "even", 1_000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import FrozenInstanceError
 from math import isfinite
 
 import pytest
@@ -26,7 +25,6 @@ from receipt_actors.domain.sending import (
     Window,
     hand_back_seconds,
     is_held_against,
-    suspects_at_once,
     take_batch,
 )
 
@@ -50,10 +48,6 @@ def test_batches_are_full_in_order_and_within_the_limits(sizes: list[int], max_e
         assert total <= max_bytes or len(batch) == 1
         if following is not None:
             assert len(batch) == max_entries or total + following[0][1] > max_bytes
-
-
-def test_nothing_waiting_gives_an_empty_batch() -> None:
-    assert take_batch(deque[int](), lambda _: 1) == []
 
 
 def test_the_default_limits_are_those_of_sqs() -> None:
@@ -279,19 +273,6 @@ def test_a_failure_is_held_against_a_message_when_a_later_request_was_answered()
     assert not is_held_against(7, last_answered=6)
     assert not is_held_against(7, last_answered=7)
     assert is_held_against(7, last_answered=8)
-
-
-@given(st.integers(1, 5000))
-def test_suspects_have_a_small_share(concurrency: int) -> None:
-    assert suspects_at_once(concurrency) == max(1, concurrency // 4)
-
-
-def test_a_step_leaves_the_breaker_before_as_it_was() -> None:
-    breaker = Breaker()
-    fail(breaker, "a")
-    assert breaker == Breaker()
-    with pytest.raises(FrozenInstanceError):
-        breaker.failures = 1  # type: ignore[misc]
 
 
 def test_retries_end_after_their_attempts() -> None:

@@ -154,16 +154,6 @@ def test_entries_that_fail_are_no_outage(house: House) -> None:
     assert house.stage.told(house.in_flight, ServiceUnavailable) == []
 
 
-@pytest.mark.parametrize("lost", [False, True])
-def test_a_batch_that_fails_is_sent_again(house: House, lost: bool) -> None:
-    batcher = house.sender(concurrency=1)
-    (house.queues.lose_answer if lost else house.queues.fail)("send", QueueUnavailable("time-out"))
-    asking = house.send(batcher, "a")
-    house.stage.advance(30)
-    assert house.answers(asking) == [Done()]
-    assert house.sent() == ["a"] * (1 + lost)
-
-
 def test_one_failed_batch_is_no_outage(house: House) -> None:
     batcher = house.deleter(concurrency=1)
     handles = house.receive(*"abcdefghij")
@@ -176,16 +166,6 @@ def test_one_failed_batch_is_no_outage(house: House) -> None:
     assert house.stage.told(house.in_flight, ServiceUnavailable) == []
     house.stage.advance(LONGEST_PAUSE_SECONDS)
     assert house.answers(asking) == [Done()] * 9
-
-
-def test_deletes_are_safe_to_repeat(house: House) -> None:
-    batcher = house.deleter()
-    (handle,) = house.receive("body")
-    house.queues.lose_answer("delete", QueueUnavailable("time-out"))
-    asking = house.ask(batcher, DeleteMessage(handle))
-    house.stage.advance(LONGEST_PAUSE_SECONDS)
-    assert house.stage.reply_to(asking) == Done()
-    assert house.queues.messages(SOURCE) == []
 
 
 @pytest.mark.parametrize("kind", ["sender", "deleter"])
@@ -205,13 +185,6 @@ def test_whose_outage_closes_the_gate(house: House, kind: str) -> None:
     house.queues.recover()
     house.stage.advance(30)
     assert house.answers(asking) == [Done()] * 8
-
-
-def test_a_queue_that_does_not_exist_is_a_value(house: House) -> None:
-    batcher = house.sender()
-    house.queues.delete_queue(POST)
-    assert {type(answer) for answer in house.answers(house.send(batcher, "a", "b", "c"))} == {Refused}
-    assert not batcher.process.is_set()
 
 
 def test_an_idle_result_batcher_ends(house: House) -> None:

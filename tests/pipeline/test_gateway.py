@@ -390,17 +390,6 @@ def test_few_new_messages_are_tried_at_a_time(house: House) -> None:
     assert sent + 1 < house.ledger.count("get") <= sent + 1 + 4  # each with one of those that were kept
 
 
-def test_few_who_try_get_company_at_once(house: House) -> None:
-    """A single message that alone met the outage, ten times: it is kept, and another one is asked for."""
-    house.ledger.fail("get", DOWN, times=None)
-    lonely = [house.look_up(1) for _ in range(10)]
-    house.stage.advance(60)
-    assert house.stage.told(house.in_flight, ServiceUnavailable)[-1].wanted_messages
-    house.ledger.recover()
-    house.stage.advance(6)
-    assert {house.stage.reply_to(asking) for asking in lonely} == {Ownership.FREE}
-
-
 def test_the_end_of_an_outage_ends_every_pause(house: House) -> None:
     house.ledger.fail("get", LedgerUnavailable("503", retry_after_seconds=300), times=4)
     waiting = [house.look_up(number) for number in range(4)]
@@ -413,12 +402,6 @@ def test_the_end_of_an_outage_ends_every_pause(house: House) -> None:
     assert house.announced() == [ServiceUnavailable]
     house.stage.advance(2)
     assert all(is_answered(house, *waiting, last))
-
-
-def test_a_gateway_says_what_it_knows(house: House) -> None:
-    assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceAvailable("ledger")
-    house.trip()
-    assert house.stage.reply_to(house.stage.ask(house.gateway, DescribeService())) == ServiceUnavailable("ledger")
 
 
 @pytest.mark.parametrize(

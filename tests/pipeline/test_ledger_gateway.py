@@ -54,23 +54,11 @@ def house(stage: Stage) -> House:
     return House(stage)
 
 
-def test_the_first_claim_is_new(house: House) -> None:
-    assert house.claim(item()) is Ownership.NEW
-    assert house.ledger.items == {"t-1": item()}
-
-
 def test_the_owner_is_recognised_by_the_ledger_each_time(house: House) -> None:
     house.claim(item())
     assert house.claim(item()) is Ownership.OURS
     assert house.look_up(1) is Ownership.OURS
     assert (house.ledger.count("claim"), house.ledger.count("get")) == (2, 1)
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_claim_whose_answer_was_lost_is_our_own(house: House, times: int) -> None:
-    house.ledger.lose_answer("claim", TIME_OUT, times=times)
-    assert house.claim(item()) is Ownership.OURS
-    assert house.ledger.count("claim") == times + 1
 
 
 def test_a_claim_whose_answers_were_all_lost_is_our_own_at_the_next_delivery(house: House) -> None:
@@ -167,15 +155,6 @@ def test_the_map_forgets_the_oldest(house: House, monkeypatch: pytest.MonkeyPatc
     for transaction_id in ("t-3", "t-2", "t-1"):
         assert house.claim(item(transaction_id, user=2)) is Ownership.OTHER_USER
     assert house.ledger.count("claim") == calls + 1
-
-
-def test_of_many_that_claim_at_once_one_wins(house: House) -> None:
-    with house.ledger.hold("claim"):
-        rivals = [house.stage.ask(house.gateway, ClaimTransaction(item(user=user))) for user in range(200)]
-    house.stage.advance(PACE_SECONDS)
-    answers = [house.stage.reply_to(rival) for rival in rivals]
-    assert (answers.count(Ownership.NEW), answers.count(Ownership.OTHER_USER)) == (1, 199)
-    assert house.ledger.count("claim") <= CONCURRENCY
 
 
 def test_a_claim_leaves_at_once_when_it_is_quiet(house: House) -> None:

@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 from receipt_actors.domain.limits import Limits, Share, divide
 from receipt_actors.domain.places import Place, Read, Step, Wait, Write
 from receipt_actors.domain.ports import RoleRecord
-from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import Group, Lease, Node, Role, StepDown, Work
+from receipt_actors.domain.roles import Group, Lease, Node, Role, StepDown, Work, group_in, record_of
 
 TIME_OUT = 0.25  #: of a lease, for the answer to a call
 LATENCY_SECONDS = 0.02

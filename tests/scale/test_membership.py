@@ -12,8 +12,17 @@ import pytest
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.places import MAX_WRITES
 from receipt_actors.domain.ports import RoleRecord
-from receipt_actors.domain.role_records import group_in, record_of
-from receipt_actors.domain.roles import EXPIRY_FACTOR, RENEWALS_PER_LEASE, Group, Node, Role, StepDown, Work
+from receipt_actors.domain.roles import (
+    EXPIRY_FACTOR,
+    RENEWALS_PER_LEASE,
+    Group,
+    Node,
+    Role,
+    StepDown,
+    Work,
+    group_in,
+    record_of,
+)
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.otp import SHUTDOWN, Name, Ref
 from receipt_actors.pipeline.protocol import Done, ObeyLimits

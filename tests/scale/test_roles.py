@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from receipt_actors.domain.limits import Limits
 from receipt_actors.domain.ports import RoleRecord
-from receipt_actors.domain.role_records import group_in, record_of
 from receipt_actors.domain.roles import (
     LEAP,
     LONGEST_LEASE_SECONDS,
@@ -25,6 +24,8 @@ from receipt_actors.domain.roles import (
     Role,
     StepDown,
     Work,
+    group_in,
+    record_of,
 )
 
 SECONDS = 10.0

@@ -23,8 +23,7 @@ from receipt_actors.domain.receipts import Interpretation, Misconfigured, TryAga
 from receipt_actors.domain.sending import InTurn, RateLimit, RetryPolicy, Window
 from receipt_actors.errors import AppStoreUnavailable, ConfigurationError, UnavailableError
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
-from receipt_actors.pipeline.calls import CallsOnThreads
-from receipt_actors.pipeline.gateway import DISPATCH, Gateway, Job
+from receipt_actors.pipeline.gateway import DISPATCH, CallsOnThreads, Gateway, Job
 from receipt_actors.pipeline.protocol import (
     IN_FLIGHT,
     SIGNATURE_GATEWAY,
