@@ -36,7 +36,7 @@ from receipt_actors.pipeline.batchers import DeleteBatcher, ResultBatcher, Visib
 from receipt_actors.pipeline.consumer import Consumer
 from receipt_actors.pipeline.in_flight import InFlight, Table, left_behind
 from receipt_actors.pipeline.ledger_gateway import LedgerGateway
-from receipt_actors.pipeline.mover import Mover
+from receipt_actors.pipeline.processor import Mover
 from receipt_actors.pipeline.result_listener import ResultListener
 from receipt_actors.pipeline.validator import Validator
 from receipt_actors.scale.membership import MEMBERSHIP, Lessee, Membership

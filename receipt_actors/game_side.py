@@ -16,8 +16,8 @@ from typing import Self
 from receipt_actors.domain.messages import PostedResult, Unanswerable, checked_submission, parse_result
 from receipt_actors.domain.ports import MAX_BATCH_ENTRIES, Queues, ReceivedMessage
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
-from receipt_actors.pipeline.pending import Pending, PendingSubmissions
 from receipt_actors.pipeline.result_listener import VISIBILITY_SECONDS
+from receipt_actors.pipeline.validator import Pending, PendingSubmissions
 from receipt_actors.settings import Settings
 
 

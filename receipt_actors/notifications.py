@@ -75,5 +75,5 @@ def open_handler(
             queues=queues,
             policy=Policy(bundle_ids, environments=environments),  # of all sources together
             post_queues=settings.all_post_queues,
-            close=opened.pop_all().close,
+            close=opened.pop_all().close,  # which does so once
         )

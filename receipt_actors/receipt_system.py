@@ -22,7 +22,6 @@ from receipt_actors.game_side import Results
 from receipt_actors.inspection import Inspection, actor_state
 from receipt_actors.otp import ActorSystem, Clock, Down, ExitReason, Heartbeat, Name, Ref, Start
 from receipt_actors.pipeline import protocol
-from receipt_actors.pipeline.pending import Pending, pending_submissions_of
 from receipt_actors.pipeline.protocol import (
     DescribeInFlight,
     InFlightStatus,
@@ -32,6 +31,7 @@ from receipt_actors.pipeline.protocol import (
     StopReceiving,
     StuckInOutage,
 )
+from receipt_actors.pipeline.validator import Pending, pending_submissions_of
 from receipt_actors.scale.membership import LIMITED, ProcessLessee, release
 from receipt_actors.settings import Settings
 from receipt_actors.sources import look_at_sources, start_retrying

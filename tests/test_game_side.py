@@ -11,7 +11,7 @@ from receipt_actors import Settings, game_side
 from receipt_actors.domain.messages import PostedResult
 from receipt_actors.domain.ports import OutgoingMessage
 from receipt_actors.errors import QueueUnavailable, SubmissionRefused
-from receipt_actors.pipeline.pending import PendingSubmissions
+from receipt_actors.pipeline.validator import PendingSubmissions
 from receipt_actors.testing import FakeQueues, ManualClock
 
 FIRST, SECOND, OUT, OUT2 = "ReceiptsSQS", "Game2SQS", "ResultsSQS", "Results2SQS"

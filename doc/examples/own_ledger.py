@@ -15,8 +15,7 @@ from pathlib import Path
 
 from receipt_actors import ReceiptSystem, Settings
 from receipt_actors.backends import open_backend
-from receipt_actors.domain.ledger import check_claims
-from receipt_actors.domain.ports import TAKEN, ClaimOutcome, Environment, LedgerItem, Standing, Tombstone
+from receipt_actors.domain.ports import TAKEN, ClaimOutcome, Environment, LedgerItem, Standing, Tombstone, check_claims
 from receipt_actors.errors import LedgerRefused, LedgerUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Purchase, SampleReceipt, mint

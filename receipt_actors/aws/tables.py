@@ -29,7 +29,6 @@ from receipt_actors.aws.connection import (
     reading,
 )
 from receipt_actors.aws.requests import told
-from receipt_actors.domain.ledger import check_claims
 from receipt_actors.domain.ports import (
     MAX_QUANTITY,
     REMEMBERED_SECONDS,
@@ -42,6 +41,7 @@ from receipt_actors.domain.ports import (
     RoleRecord,
     Standing,
     Tombstone,
+    check_claims,
 )
 from receipt_actors.errors import BatchesRefused, LedgerRefused, LedgerUnavailable
 

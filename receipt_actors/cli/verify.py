@@ -17,7 +17,6 @@ from receipt_actors.backends import open_ledger
 from receipt_actors.cli import EXIT_DONE, EXIT_WORLD_FAILED
 from receipt_actors.cli.options import options_of
 from receipt_actors.cli.terminal import read_receipt
-from receipt_actors.domain.ledger import Ownership, ledger_item, ownership_after_lookup
 from receipt_actors.domain.messages import Submission, Unanswerable, Verdict, parse_submission
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, Ledger, LedgerItem, ReceivedMessage, Tombstone
@@ -30,7 +29,15 @@ from receipt_actors.domain.receipts import (
     Unidentified,
     WrongEnvironment,
 )
-from receipt_actors.domain.verdicts import Answer, Candidate, Plan, make_plan
+from receipt_actors.domain.verdicts import (
+    Answer,
+    Candidate,
+    Ownership,
+    Plan,
+    ledger_item,
+    make_plan,
+    ownership_after_lookup,
+)
 from receipt_actors.settings import LedgerSettings, load_source_settings
 from receipt_actors.stores.apple import server_api, signed_transactions, verify_receipt
 from receipt_actors.stores.apple.opening import open_app_store, open_server_api, open_signatures, policy_of, signer_of

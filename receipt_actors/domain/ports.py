@@ -161,7 +161,7 @@ class Ledger(Protocol):
         """Put the item unless its transaction id is taken, atomically.
 
         Returns None when it was put, else what is there, read consistently. After a lost answer it may be our own item:
-        the caller compares (``domain.ledger``).
+        the caller compares (``domain.verdicts``).
         """
 
     def claim_all(self, items: Sequence[LedgerItem]) -> Sequence[ClaimOutcome]:
@@ -263,3 +263,11 @@ class BackgroundCalls(Protocol):
         ``done`` is called once, perhaps before this returns, on any thread, with the result or the exception. It must
         be quick; what it raises is logged.
         """
+
+
+def check_claims(items: Sequence[LedgerItem]) -> None:
+    """Raise ``ValueError`` for what no ledger takes as a batch: too many claims, or two on the same transaction."""
+    if len(items) > MAX_CLAIMS:
+        raise ValueError(f"{len(items)} claims: expected at most {MAX_CLAIMS} a batch")
+    if len({item.transaction_id for item in items}) < len(items):
+        raise ValueError("two claims on the same transaction: expected different ones in a batch")

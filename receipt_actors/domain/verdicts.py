@@ -14,23 +14,107 @@ What is promised, given a ledger that keeps its promises:
   of the claim only, whichever the message names;
 * a candidate that policy refuses is looked up before it is refused, so an earlier OK of this submission is repeated;
 * a candidate that policy refuses is never claimed: it may count one day, when policy or Apple says otherwise.
+
+A claim belongs to a submission, which has *asked before* where submission id, user id and the receipt's hash are the
+same. Where its answer belongs depends on the queues that it names now:
+
+===============  ==================  ====================================================================
+source queue     post queue          the claim is
+===============  ==================  ====================================================================
+any              that of the claim   ``OURS``: the same OK, there
+the claim's      another             ``OursElsewhere``: the same OK, on the claim's post queue and no other
+another          another             another submission's, as any claim is that differs in one of the three
+===============  ==================  ====================================================================
+
+So no second post queue ever gets OK for a transaction, and none that got OK gets INVALID for the same submission. A
+field that a claim lacks (another program wrote it) counts as equal. A claim never changes its owner, not even by a
+refund or its reversal. Only a tombstone, which is no claim of any submission, makes a transaction refunded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from math import inf
 from typing import TypeAlias
 
-from receipt_actors.domain.ledger import OursElsewhere, Owned, Ownership
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy, refusal_of_receipt, refusal_of_transaction
-from receipt_actors.domain.ports import Tombstone
+from receipt_actors.domain.ports import Environment, LedgerItem, Standing, Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Transaction
 
 MAX_TRANSACTIONS = 100  #: candidates of one message
+
+
+class Ownership(Enum):
+    """What the ledger says of a transaction, as seen by one submission."""
+
+    NEW = "new"  #: claimed just now
+    OURS = "ours"  #: this very submission claimed it before
+    SAME_USER = "same_user"  #: another submission of the same user owns it
+    OTHER_USER = "other_user"  #: another user's submission owns it
+    REFUNDED = "refunded"  #: it was refunded before any claim
+    FREE = "free"  #: looked up, and nobody has claimed it
+
+
+@dataclass(frozen=True, slots=True)
+class OursElsewhere:
+    """This very submission claimed it before, and named another post queue then: its OK belongs there."""
+
+    post_queue: str
+
+
+#: What the ledger's answer means for the one that asks.
+Owned: TypeAlias = Ownership | OursElsewhere
+
+
+def ledger_item(
+    submission: Submission, transaction: Transaction, environment: Environment, source_queue: str, now_seconds: float
+) -> LedgerItem:
+    """Return the claim of a submission on a transaction; ``now_seconds`` is UNIX time."""
+    return LedgerItem(
+        transaction_id=transaction.transaction_id,
+        submission_id=submission.submission_id,
+        message_id=submission.message_id,
+        user_id=submission.user_id,
+        receipt_sha256=submission.receipt_sha256,
+        product_id=transaction.product_id,
+        original_transaction_id=transaction.original_transaction_id,
+        environment=environment,
+        source_queue=source_queue,
+        post_queue=submission.post_queue,
+        claimed_at_seconds=now_seconds,
+        quantity=transaction.quantity,
+    )
+
+
+def ownership_after_claim(standing: Standing | None, wanted: LedgerItem) -> Owned:
+    """Judge the answer of ``Ledger.claim(wanted)``: None (it was put), or what stood in the way."""
+    return Ownership.NEW if standing is None else _compare(standing, wanted)
+
+
+def ownership_after_lookup(standing: Standing | None, wanted: LedgerItem) -> Owned:
+    """Judge the answer of ``Ledger.get``: None (nobody has claimed it), or what stands in the way of ``wanted``."""
+    return Ownership.FREE if standing is None else _compare(standing, wanted)
+
+
+def identity(claim: LedgerItem) -> tuple[str, int, str]:
+    """Return what makes two claims one submission's, all three: an id alone can be chosen, or reused by mistake."""
+    return claim.submission_id, claim.user_id, claim.receipt_sha256
+
+
+def _compare(standing: Standing, wanted: LedgerItem) -> Owned:
+    if isinstance(standing, Tombstone):
+        return Ownership.REFUNDED
+    if identity(standing) == identity(wanted):
+        if standing.post_queue in ("", wanted.post_queue):
+            return Ownership.OURS
+        if standing.source_queue in ("", wanted.source_queue):
+            return OursElsewhere(standing.post_queue)
+    return Ownership.SAME_USER if standing.user_id == wanted.user_id else Ownership.OTHER_USER
+
 
 #: What the ledger says of a transaction; a tombstone speaks for itself, as it also says how much was refunded.
 Said: TypeAlias = Owned | Tombstone

@@ -9,14 +9,16 @@ is in the way; so is what failed before, for one bad entry may spoil its batch e
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
-from receipt_actors.domain.ledger import KnownClaims, Owned, Ownership, ownership_after_claim, ownership_after_lookup
+import cachetools
+
 from receipt_actors.domain.limits import LiveLimits
 from receipt_actors.domain.ports import (
     MAX_CLAIMS,
@@ -25,10 +27,12 @@ from receipt_actors.domain.ports import (
     ClaimOutcome,
     EntryFailure,
     Ledger,
+    LedgerItem,
     Standing,
     Tombstone,
 )
 from receipt_actors.domain.sending import RetryPolicy
+from receipt_actors.domain.verdicts import Owned, Ownership, identity, ownership_after_claim, ownership_after_lookup
 from receipt_actors.errors import BatchesRefused
 from receipt_actors.otp import Crash, ExitReason, From, IdleTimeout
 from receipt_actors.pipeline.gateway import DISPATCH, BlockingCall, Gateway, Job
@@ -40,6 +44,47 @@ logger = logging.getLogger(__name__)
 KNOWN_CLAIMS = 100_000  #: transactions whose owner is remembered
 PACE_SECONDS = 0.01  #: what a claim waits for others at most
 BATCHES_AGAIN_SECONDS = 600.0  #: after a ledger has refused batches; an operator may have allowed them meanwhile
+
+
+_HASH_BYTES = 16
+
+
+class _Owner(NamedTuple):
+    submission_hash: bytes
+    user_id: int
+
+
+class KnownClaims:
+    """A bounded memory of who owns which transaction; it forgets the oldest first.
+
+    It learns confirmed answers only, to refuse a replay of *another* submission without a call. It never says that a
+    transaction is free or the asker's own. A tombstone is not remembered, for the refund may be reversed.
+    """
+
+    def __init__(self, max_transactions: int) -> None:
+        self._owners: cachetools.FIFOCache[str, _Owner] = cachetools.FIFOCache(max_transactions)
+
+    def learn(self, owner: Standing) -> None:
+        if isinstance(owner, Tombstone):
+            return
+        self._owners[owner.transaction_id] = _Owner(_hash(owner), owner.user_id)
+
+    def obstacle(self, wanted: LedgerItem) -> Ownership | None:
+        """Return who else owns the transaction, or None: ask the ledger."""
+        owner = self._owners.get(wanted.transaction_id)
+        if owner is None or owner.submission_hash == _hash(wanted):
+            return None
+        return Ownership.SAME_USER if owner.user_id == wanted.user_id else Ownership.OTHER_USER
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+
+def _hash(claim: LedgerItem) -> bytes:
+    # The receipt's hash has a fixed length and the user id no letters: no two submissions run into the same text.
+    submission_id, user_id, receipt_sha256 = identity(claim)
+    text = f"{receipt_sha256} {user_id} {submission_id}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
 
 
 @dataclass(slots=True, eq=False)

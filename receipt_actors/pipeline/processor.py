@@ -289,3 +289,16 @@ class Processor(GenServer):
         steps = [(step, end - begin) for (step, begin), end in zip(self._steps, ends, strict=True)]
         statistics_of(self.system).message_finished(fate, reason, seconds, steps)
         return Stop(NORMAL)
+
+
+class Mover(Processor):
+    """Has one message that cannot be answered sent to the dead-letter queue, then deleted."""
+
+    def __init__(
+        self, source: Source, delivery: ReceivedMessage, unanswerable: Unanswerable, since_seconds: float
+    ) -> None:
+        super().__init__(source, delivery, since_seconds)
+        self._unanswerable = unanswerable
+
+    def work(self) -> Work:
+        return self.move(self._unanswerable)

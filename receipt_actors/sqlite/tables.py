@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
-from receipt_actors.domain.ledger import check_claims
 from receipt_actors.domain.ports import (
     REMEMBERED_SECONDS,
     TAKEN,
@@ -22,6 +21,7 @@ from receipt_actors.domain.ports import (
     RoleRecord,
     Standing,
     Tombstone,
+    check_claims,
 )
 from receipt_actors.errors import LedgerUnavailable
 from receipt_actors.sqlite.database import ROLE_GROUPS, Database

@@ -7,8 +7,15 @@ from dataclasses import replace
 from math import inf
 from typing import ClassVar
 
-from receipt_actors.domain.ledger import check_claims
-from receipt_actors.domain.ports import TAKEN, WHOLE_PERCENTAGE, ClaimOutcome, LedgerItem, Standing, Tombstone
+from receipt_actors.domain.ports import (
+    TAKEN,
+    WHOLE_PERCENTAGE,
+    ClaimOutcome,
+    LedgerItem,
+    Standing,
+    Tombstone,
+    check_claims,
+)
 from receipt_actors.testing._faults import Fake
 
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from receipt_actors.aws import AwsCalls, AwsLedger, AwsNotifications, AwsQueues, AwsRoles
 from receipt_actors.aws.tables import ATTRIBUTES, NO_USER_ID, AwsTable, _to_attributes
-from receipt_actors.domain.ledger import Ownership, ownership_after_claim
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage, Tombstone
+from receipt_actors.domain.verdicts import Ownership, ownership_after_claim
 from receipt_actors.errors import (
     BatchesRefused,
     ConfigurationError,

@@ -18,8 +18,14 @@ import boto3
 import pytest
 
 from receipt_actors.aws import AwsLedger
-from receipt_actors.domain.ledger import OursElsewhere, Owned, Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.ports import MAX_CLAIMS, TAKEN, Environment, Ledger, LedgerItem, Standing, Tombstone
+from receipt_actors.domain.verdicts import (
+    OursElsewhere,
+    Owned,
+    Ownership,
+    ownership_after_claim,
+    ownership_after_lookup,
+)
 from receipt_actors.errors import LedgerUnavailable
 from tests.chaos.aws_proxy import KEPT, AwsProxy
 from tests.patience import PATIENCE_SECONDS

@@ -18,12 +18,18 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 
 from receipt_actors.aws import AwsLedger
-from receipt_actors.domain.ledger import OursElsewhere, Ownership, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Submission
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import TAKEN, EntryFailure, Environment, LedgerItem, OutgoingMessage
 from receipt_actors.domain.receipts import Genuine, Unidentified
-from receipt_actors.domain.verdicts import Plan, make_plan
+from receipt_actors.domain.verdicts import (
+    OursElsewhere,
+    Ownership,
+    Plan,
+    make_plan,
+    ownership_after_claim,
+    ownership_after_lookup,
+)
 from receipt_actors.errors import AppStoreUnavailable, BatchesRefused, LedgerUnavailable
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.http_server import HttpServer, Reply, Request, response

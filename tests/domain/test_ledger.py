@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receipt_actors.domain.ledger import (
-    KnownClaims,
+from receipt_actors.domain.messages import Submission
+from receipt_actors.domain.ports import Environment, LedgerItem, Standing, Tombstone
+from receipt_actors.domain.receipts import Transaction
+from receipt_actors.domain.verdicts import (
     OursElsewhere,
     Owned,
     Ownership,
@@ -18,9 +20,7 @@ from receipt_actors.domain.ledger import (
     ownership_after_claim,
     ownership_after_lookup,
 )
-from receipt_actors.domain.messages import Submission
-from receipt_actors.domain.ports import Environment, LedgerItem, Standing, Tombstone
-from receipt_actors.domain.receipts import Transaction
+from receipt_actors.pipeline.ledger_gateway import KnownClaims
 
 SUBMISSION = Submission("s-1", "m-1", 42, "AAAA", "ab" * 32, "answers", None, None, sent_at_seconds=90.0)
 TRANSACTION = Transaction("1000", "999", "coins", 3, 80.0, None, cancelled=False, expired=False)

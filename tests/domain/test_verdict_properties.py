@@ -17,13 +17,20 @@ from dataclasses import dataclass, field, replace
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from receipt_actors.domain.ledger import Owned, Ownership, ledger_item, ownership_after_claim, ownership_after_lookup
 from receipt_actors.domain.messages import Result, Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy
 from receipt_actors.domain.ports import Environment, LedgerItem
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Transaction
-from receipt_actors.domain.verdicts import Answer, make_plan
+from receipt_actors.domain.verdicts import (
+    Answer,
+    Owned,
+    Ownership,
+    ledger_item,
+    make_plan,
+    ownership_after_claim,
+    ownership_after_lookup,
+)
 
 PRODUCTION, SANDBOX = Environment
 IDS = ["1", "2", "3", "4"]

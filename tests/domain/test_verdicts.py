@@ -7,13 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from receipt_actors.domain.ledger import OursElsewhere, Owned, Ownership
 from receipt_actors.domain.messages import Submission, Unanswerable, Verdict
 from receipt_actors.domain.policy import AccountTokens, Policy, token_by_number
 from receipt_actors.domain.ports import Environment, Tombstone
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, ProductType, Transaction
-from receipt_actors.domain.verdicts import MAX_TRANSACTIONS, Answer, AskLedger, Plan, make_plan
+from receipt_actors.domain.verdicts import (
+    MAX_TRANSACTIONS,
+    Answer,
+    AskLedger,
+    OursElsewhere,
+    Owned,
+    Ownership,
+    Plan,
+    make_plan,
+)
 
 NEW, OURS, SAME_USER, OTHER_USER, REFUNDED, FREE = Ownership
 OK, INVALID = Verdict

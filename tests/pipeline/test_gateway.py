@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.ports import Standing
 from receipt_actors.domain.sending import RateLimit
+from receipt_actors.domain.verdicts import Ownership
 from receipt_actors.errors import LedgerUnavailable, QueueRefused
 from receipt_actors.otp import NORMAL, SHUTDOWN, Crash, Ref, Stop
 from receipt_actors.pipeline.ledger_gateway import LedgerGateway

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.domain.ledger import OursElsewhere, Ownership
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.ports import EntryFailure, LedgerItem
+from receipt_actors.domain.verdicts import OursElsewhere, Ownership
 from receipt_actors.errors import BatchesRefused, LedgerUnavailable
 from receipt_actors.otp import Ref
 from receipt_actors.pipeline import ledger_gateway

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from receipt_actors.domain.ledger import Ownership
 from receipt_actors.domain.messages import Unanswerable, Verdict
 from receipt_actors.domain.policy import Policy, Source
 from receipt_actors.domain.ports import Environment, OutgoingMessage
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.domain.receipts import Genuine, Misconfigured, Transaction, TryAgain, Unidentified
+from receipt_actors.domain.verdicts import Ownership
 from receipt_actors.otp import (
     NORMAL,
     TEMPORARY,
@@ -27,8 +27,7 @@ from receipt_actors.otp import (
     Starting,
     StartResult,
 )
-from receipt_actors.pipeline.mover import Mover
-from receipt_actors.pipeline.processor import MAX_TRIES
+from receipt_actors.pipeline.processor import MAX_TRIES, Mover
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     DELETE_BATCHER,

@@ -19,7 +19,7 @@ from receipt_actors.application import HAND_BACK_SECONDS
 from receipt_actors.backends import open_backend
 from receipt_actors.domain.messages import PostedResult, Verdict
 from receipt_actors.errors import NotAnswered
-from receipt_actors.pipeline.pending import pending_submissions_of
+from receipt_actors.pipeline.validator import pending_submissions_of
 from receipt_actors.sandbox.app_store import SimulatedAppStore
 from receipt_actors.sandbox.receipts import DEFAULT_KEY, Fault, Purchase, SampleReceipt, mint
 from receipt_actors.telemetry.alerts import Alert, AlertKind

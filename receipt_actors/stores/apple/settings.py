@@ -184,8 +184,13 @@ class SignatureSettings(SomeSettings, frozen=True):
         return folder
 
 
-class ServerApiSettings(PolicySettings, frozen=True):
-    """How Apple is asked about app receipts, and what it takes to ask the App Store Server API."""
+def _is_asked(info: ValidationInfo) -> bool:
+    return info.data.get("app_receipts") == SERVER_API
+
+
+# The fields of the last base come first, here and in help texts and the manual: those of PolicySettings.
+class AppStoreSettings(SignatureSettings, PolicySettings, frozen=True):
+    """What it takes to have Apple vouch for what a message holds, and to judge what it says."""
 
     app_receipts: Literal["verify-receipt", "server-api"] = Field(
         default="verify-receipt",
@@ -204,6 +209,20 @@ class ServerApiSettings(PolicySettings, frozen=True):
     )
     server_api_issuer_id: Annotated[str | None, Expected("the issuer id of the key")] = Field(
         default=None, min_length=1, description="Issuer id of the In-App Purchase key."
+    )
+    app_store_url: Annotated[Url | None, Expected("an https URL")] = Field(
+        default=None,
+        description="Root of what is asked in Apple's place, such as a simulated App Store at http://127.0.0.1:8421: "
+        "verifyReceipt and the Server API are below /production and /sandbox. Left out: Apple.",
+    )
+    shared_secret: Annotated[SecretStr | None, Expected("the app's shared secret")] = Field(
+        default=None,
+        min_length=1,
+        description="The app's shared secret, needed for subscriptions. Prefer the variable: other users of a machine "
+        "can see its flags.",
+    )
+    app_store_read_timeout_seconds: float = Field(
+        default=10, gt=0, description="Time to wait for an answer of Apple's; to connect, 0.3 of it."
     )
 
     @property
@@ -237,30 +256,6 @@ class ServerApiSettings(PolicySettings, frozen=True):
         if name is None and _is_asked(info):
             raise ValueError(f"expected what names the key, {_FROM_APP_STORE_CONNECT}")
         return name
-
-
-def _is_asked(info: ValidationInfo) -> bool:
-    return info.data.get("app_receipts") == SERVER_API
-
-
-# The fields of the last base come first, here and in help texts and the manual: those of PolicySettings.
-class AppStoreSettings(SignatureSettings, ServerApiSettings, frozen=True):
-    """What it takes to have Apple vouch for what a message holds, and to judge what it says."""
-
-    app_store_url: Annotated[Url | None, Expected("an https URL")] = Field(
-        default=None,
-        description="Root of what is asked in Apple's place, such as a simulated App Store at http://127.0.0.1:8421: "
-        "verifyReceipt and the Server API are below /production and /sandbox. Left out: Apple.",
-    )
-    shared_secret: Annotated[SecretStr | None, Expected("the app's shared secret")] = Field(
-        default=None,
-        min_length=1,
-        description="The app's shared secret, needed for subscriptions. Prefer the variable: other users of a machine "
-        "can see its flags.",
-    )
-    app_store_read_timeout_seconds: float = Field(
-        default=10, gt=0, description="Time to wait for an answer of Apple's; to connect, 0.3 of it."
-    )
 
     @property
     def verify_receipt_urls(self) -> tuple[str, str]:

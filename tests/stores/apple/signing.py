@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import queue
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,9 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-
-from receipt_actors.stores.apple.ports import Outcome, SignatureRefused, SignedDataCalls, SignedKind
-from tests.patience import PATIENCE_SECONDS
 
 LEAF_OID = "1.2.840.113635.100.6.11.1"
 INTERMEDIATE_OID = "1.2.840.113635.100.6.2.1"
@@ -165,18 +161,3 @@ def part(content: Mapping[str, object] | bytes) -> str:
     if not isinstance(content, bytes):
         content = json.dumps(content, separators=(",", ":")).encode()
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-class Waiting:
-    """``SignedData`` over ``SignedDataCalls``: ``verify`` waits for the outcome."""
-
-    def __init__(self, calls: SignedDataCalls) -> None:
-        self._calls = calls
-
-    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
-        outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        self._calls.begin(kind, signed, outcomes.put)
-        outcome = outcomes.get(timeout=PATIENCE_SECONDS)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome

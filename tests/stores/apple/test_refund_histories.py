@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from receipt_actors.aws import AwsLedger
-from receipt_actors.domain.ledger import Ownership, ownership_after_claim
 from receipt_actors.domain.ports import Environment, Ledger, LedgerItem
+from receipt_actors.domain.verdicts import Ownership, ownership_after_claim
 from receipt_actors.sqlite import EmbeddedLedger
 from receipt_actors.testing import FakeLedger
 from tests.backends.conftest import Aws

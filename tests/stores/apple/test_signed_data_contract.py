@@ -13,13 +13,14 @@ import pytest
 
 from receipt_actors.domain.reasons import Reason
 from receipt_actors.errors import ConfigurationError
-from receipt_actors.stores.apple.ports import SignatureRefused, SignedData, SignedDataCalls, SignedKind
+from receipt_actors.stores.apple.ports import SignatureRefused, SignedDataCalls, SignedKind
 from receipt_actors.stores.apple.signatures.apple_library import AppleSignedData
 from receipt_actors.stores.apple.signatures.jws import MAX_AHEAD_SECONDS, MAX_SIGNED_CHARACTERS
-from receipt_actors.stores.apple.signatures.process import SignedDataProcess
+from receipt_actors.stores.apple.signatures.process import SignedDataAtOnce, SignedDataProcess
 from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
-from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, Waiting, part
+from receipt_actors.transport.messages import wait_for
+from tests.stores.apple.signing import NOTIFICATION, TRANSACTION, TestAuthority, part
 from tests.transport.places import running
 
 APPLE = TestAuthority()
@@ -28,9 +29,12 @@ STRANGER = TestAuthority()
 
 @dataclass(frozen=True)
 class Subject:
-    signed_data: SignedData
+    calls: SignedDataCalls
     sign: Callable[[Mapping[str, object]], str]
     sign_as_another: Callable[[Mapping[str, object]], str]
+
+    def verify(self, kind: SignedKind, signed: str) -> Mapping[str, object] | SignatureRefused:
+        return wait_for(lambda done: self.calls.begin(kind, signed, done))
 
 
 @pytest.fixture(scope="module", params=["library", "processes", "fake"])
@@ -39,14 +43,15 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         fake = FakeSignedData()
         yield Subject(fake, fake.sign, FakeSignedData().sign)
     elif request.param == "library":
-        yield Subject(AppleSignedData([APPLE.root.der]), APPLE.sign, STRANGER.sign)
+        library = AppleSignedData([APPLE.root.der])
+        yield Subject(SignedDataAtOnce(lambda: library), APPLE.sign, STRANGER.sign)
     else:
         with running(SignedDataProcess(lambda: Trust([APPLE.root.der]))) as processes:
-            yield Subject(Waiting(processes), APPLE.sign, STRANGER.sign)
+            yield Subject(processes, APPLE.sign, STRANGER.sign)
 
 
 def refused(subject: Subject, signed: str, kind: SignedKind = SignedKind.TRANSACTION) -> Reason:
-    outcome = subject.signed_data.verify(kind, signed)
+    outcome = subject.verify(kind, signed)
     assert isinstance(outcome, SignatureRefused), outcome
     return outcome.reason
 
@@ -54,7 +59,7 @@ def refused(subject: Subject, signed: str, kind: SignedKind = SignedKind.TRANSAC
 @pytest.mark.parametrize("environment", ["Production", "Sandbox"])
 def test_a_transaction_comes_back_as_it_was_signed(environment: str, subject: Subject) -> None:
     payload = {**TRANSACTION, "environment": environment, "new": {"nested": [1, 2.5, None, "é🪙\ud800", True]}}
-    assert subject.signed_data.verify(SignedKind.TRANSACTION, subject.sign(payload)) == payload
+    assert subject.verify(SignedKind.TRANSACTION, subject.sign(payload)) == payload
 
 
 @pytest.mark.parametrize("bundle_id", ["com.example.game", "com.example.another", "", None])
@@ -63,7 +68,7 @@ def test_a_transaction_of_any_app_is_apples(bundle_id: str | None, subject: Subj
     del payload["bundleId"]
     if bundle_id is not None:
         payload["bundleId"] = bundle_id
-    assert subject.signed_data.verify(SignedKind.TRANSACTION, subject.sign(payload)) == payload
+    assert subject.verify(SignedKind.TRANSACTION, subject.sign(payload)) == payload
 
 
 def about(name: str, subject: Mapping[str, object] | None, **more: object) -> dict[str, object]:
@@ -87,7 +92,7 @@ DATA: Any = NOTIFICATION["data"]
     ids=["production", "sandbox", "summary", "app data", "token, sandbox", "token, production", "new type"],
 )
 def test_a_notification_comes_back_as_it_was_signed(payload: Mapping[str, object], subject: Subject) -> None:
-    assert subject.signed_data.verify(SignedKind.NOTIFICATION, subject.sign(payload)) == payload
+    assert subject.verify(SignedKind.NOTIFICATION, subject.sign(payload)) == payload
 
 
 def test_the_one_is_not_the_other(subject: Subject) -> None:
@@ -127,27 +132,14 @@ def test_a_date_of_signing_that_has_not_come_says_that_the_clock_is_wrong(subjec
     """Only Apple can have chosen it: it is no reason to refuse what Apple signed. Anybody else's is refused as ever."""
     ahead = {**TRANSACTION, "signedDate": int(time.time() + 2 * MAX_AHEAD_SECONDS) * 1000}
     with pytest.raises(ConfigurationError, match="clock of this machine"):
-        subject.signed_data.verify(SignedKind.TRANSACTION, subject.sign(ahead))
+        subject.verify(SignedKind.TRANSACTION, subject.sign(ahead))
     assert refused(subject, subject.sign_as_another(ahead)) is Reason.JWS_FOREIGN_ROOT
     soon = {**TRANSACTION, "signedDate": int(time.time() + MAX_AHEAD_SECONDS / 2) * 1000}
-    assert subject.signed_data.verify(SignedKind.TRANSACTION, subject.sign(soon)) == soon
+    assert subject.verify(SignedKind.TRANSACTION, subject.sign(soon)) == soon
 
 
-# The port SignedDataCalls
-
-
-@pytest.fixture(scope="module", params=["processes", "fake"])
-def calls(request: pytest.FixtureRequest) -> Iterator[tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]]:
-    if request.param == "fake":
-        fake = FakeSignedData()
-        yield fake, fake.sign
-    else:
-        with running(SignedDataProcess(lambda: Trust([APPLE.root.der]))) as processes:
-            yield processes, APPLE.sign
-
-
-def test_what_is_begun_is_done_once(calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]) -> None:
-    begin, sign = calls[0].begin, calls[1]
+def test_what_is_begun_is_done_once(subject: Subject) -> None:
+    begin, sign = subject.calls.begin, subject.sign
     told: list[tuple[int, object]] = []
     all_told = threading.Event()
 
@@ -172,17 +164,3 @@ def test_what_is_begun_is_done_once(calls: tuple[SignedDataCalls, Callable[[Mapp
     found = {number: getattr(outcome, "reason", outcome) for number, outcome in told}
     assert found == expected
     assert len(told) == 100
-
-
-def test_a_done_that_raises_harms_nobody(calls: tuple[SignedDataCalls, Callable[[Mapping[str, object]], str]]) -> None:
-    if isinstance(calls[0], FakeSignedData):
-        pytest.skip("the fake tells on the caller's own thread, where a test wants to see what is raised")
-    begin, sign = calls[0].begin, calls[1]
-    is_told = threading.Event()
-
-    def raise_it(_outcome: object) -> None:
-        raise RuntimeError("not now")
-
-    begin(SignedKind.TRANSACTION, sign(TRANSACTION), raise_it)
-    begin(SignedKind.TRANSACTION, sign(TRANSACTION), lambda _outcome: is_told.set())
-    assert is_told.wait(PATIENCE_SECONDS)

@@ -28,7 +28,8 @@ from receipt_actors.stores.apple.signatures.process import (
 )
 from receipt_actors.stores.apple.signatures.trust import Trust
 from receipt_actors.testing import PATIENCE_SECONDS, FakeSignedData
-from tests.stores.apple.signing import TRANSACTION, TestAuthority, Waiting
+from receipt_actors.transport.messages import wait_for
+from tests.stores.apple.signing import TRANSACTION, TestAuthority
 from tests.transport import places
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,7 @@ def running(answer_seconds: float = 60.0, program: Sequence[str] = PROGRAM) -> I
 
 
 def verify(signed_data: SignedDataProcess, text: str = GENUINE) -> object:
-    return Waiting(signed_data).verify(SignedKind.TRANSACTION, text)
+    return wait_for(lambda done: signed_data.begin(SignedKind.TRANSACTION, text, done))
 
 
 def begin(signed_data: SignedDataProcess, told: Told, numbers: range) -> None:
@@ -112,6 +113,15 @@ def test_a_flood_of_the_largest_gets_through() -> None:
             signed_data.begin(SignedKind.TRANSACTION, text, outcomes.put)
         for _ in range(8 * MAX_BATCH):
             assert outcomes.get(timeout=PATIENCE_SECONDS) == {**TRANSACTION, "filling": filling}
+
+
+def test_a_done_that_raises_harms_nobody() -> None:
+    def raise_it(_outcome: object) -> None:
+        raise RuntimeError("not now")
+
+    with running() as signed_data:
+        signed_data.begin(SignedKind.TRANSACTION, GENUINE, raise_it)
+        assert verify(signed_data) == TRANSACTION
 
 
 def test_stop_signals_do_not_concern_it() -> None:

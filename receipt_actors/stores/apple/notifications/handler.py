@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -88,8 +87,7 @@ class NotificationHandler:
         self._policy = policy
         self._post_queues = frozenset(post_queues)
         self._now = now
-        self._close = ExitStack()  # which does so once
-        self._close.callback(close)
+        self.close = close
         self._lock = threading.Lock()  # over the counts
         self._counts: Counter[tuple[str, Done]] = Counter()
 
@@ -212,9 +210,6 @@ class NotificationHandler:
         status = status or usual_status
         logger.log(level or usual_level, "%s, answered %d: %s", what, status, settled.detail)
         return HandlerAnswer(int(status), text)
-
-    def close(self) -> None:
-        self._close.close()
 
     def __enter__(self) -> NotificationHandler:
         return self

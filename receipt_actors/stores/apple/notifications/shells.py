@@ -58,18 +58,14 @@ def _length(announced: str) -> int | None:
 
 
 def asgi_app(
-    handler: NotificationHandler,
-    *,
-    threads: int = THREADS,
-    body_seconds: float = BODY_SECONDS,
-    health_path: str | None = None,
+    handler: NotificationHandler, *, body_seconds: float = BODY_SECONDS, health_path: str | None = None
 ) -> AsgiApp:
     """Return ``handler`` as an ASGI application (3.0), which does not close it.
 
     A body has ``body_seconds`` to arrive. A GET of ``health_path`` is answered with 200.
     """
     bodies = _Bodies(body_seconds)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="receipt-actors-notification")
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="receipt-actors-notification")
     here = 0
 
     async def answer_to(scope: Scope, receive: Receive) -> HandlerAnswer | None:

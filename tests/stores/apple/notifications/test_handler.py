@@ -96,7 +96,7 @@ def told_shares(house: House) -> list[tuple[str | None, str | None]]:
     return [(each.get("revocation_type"), each.get("revocation_percentage")) for each in told]
 
 
-def test_a_partial_refund_says_how_much(house: House) -> None:
+def test_a_partial_refund_says_how_much_and_a_reversal_takes_it_back(house: House) -> None:
     house.ledger.claim(CLAIM)
     house.handle(in_part(33333))
     assert house.ledger.items[CLAIM.transaction_id] == replace(
@@ -105,6 +105,11 @@ def test_a_partial_refund_says_how_much(house: House) -> None:
     house.ledger.claim(replace(CLAIM, transaction_id="2"))
     house.handle(Posted(transaction=transaction("2")))
     assert told_shares(house) == [("REFUND_PRORATED", "33333"), (None, None)]
+    house.handle(Posted("REFUND_REVERSED", signed_ms=NOW_MS + 1))
+    assert house.ledger.items[CLAIM.transaction_id] == CLAIM
+    house.handle(in_part(66666, NOW_MS + 2))
+    assert told_shares(house)[-1] == ("REFUND_PRORATED", "66666")
+    assert house.ledger.items[CLAIM.transaction_id].revocation_percentage == 66666
 
 
 def test_a_second_partial_refund_is_told_once_and_stands(house: House) -> None:
@@ -125,16 +130,6 @@ def test_the_first_of_two_partial_refunds_that_comes_late_tells_the_second(house
     told = [message.attributes["decided_at"] for message in house.queues.messages(RESULTS)]
     assert told == [str(NOW_MS + later_ms)] * 2
     assert house.ledger.items[CLAIM.transaction_id].revocation_percentage == 66666
-
-
-def test_a_reversal_takes_a_partial_refund_back(house: House) -> None:
-    house.ledger.claim(CLAIM)
-    house.handle(in_part(66666))
-    house.handle(Posted("REFUND_REVERSED", signed_ms=NOW_MS + 1))
-    assert house.ledger.items[CLAIM.transaction_id] == CLAIM
-    house.handle(in_part(33333, NOW_MS + 2))
-    assert told_shares(house)[-1] == ("REFUND_PRORATED", "33333")
-    assert house.ledger.items[CLAIM.transaction_id].revocation_percentage == 33333
 
 
 def test_a_refund_before_its_claim_leaves_a_tombstone(house: House) -> None:
@@ -306,15 +301,11 @@ def test_what_apple_did_not_sign_is_refused(house: House, flaw: Flaw) -> None:
         (b'{"signedPayload": "' + b"x" * 200_000 + b'"}', 403),
         (b"[" * 200_000, 400),
         (b"x" * (MAX_BODY_BYTES + 1), 413),
+        (Posted(transaction=transaction("1\n2")).body, 400),  # Apple signed it: it comes again
     ],
 )
-def test_garbage_is_refused(house: House, body: bytes, status: int) -> None:
+def test_what_cannot_be_read_is_refused(house: House, body: bytes, status: int) -> None:
     assert house.handler.handle(body).status == status
-    assert house.is_untouched
-
-
-def test_what_apple_signed_and_we_cannot_read_comes_again(house: House) -> None:
-    assert house.handle(Posted(transaction=transaction("1\n2"))).status == 400
     assert house.is_untouched
 
 
