@@ -15,6 +15,7 @@ from receipt_actors.otp import (
     TEMPORARY,
     ActorSystem,
     ChildCounts,
+    ChildError,
     ChildSpec,
     ChildType,
     Crash,
@@ -30,6 +31,7 @@ from receipt_actors.otp import (
     Stop,
     Supervisor,
     count_children,
+    get_child_spec,
     start_child,
     which_children,
 )
@@ -120,6 +122,15 @@ def test_start_child_with_something_else_harms_nobody(
     assert isinstance(answer, NotStarted)
     assert f"takes arguments, not {type(wrong).__name__}" in str(answer.reason)
     assert children(supervisor) == [child]
+
+
+def test_get_child_spec_takes_the_ref_or_the_id(system: ActorSystem, job: type[Job], seen: Seen) -> None:
+    spec = ChildSpec("job", Start(job, seen, "fixed"), TEMPORARY)
+    supervisor = system.start(SimpleOneForOneSupervisor, spec)
+    for known in (start_job(supervisor), "job"):
+        assert get_child_spec(supervisor, known) is spec
+    for unknown in ("other", supervisor):
+        assert get_child_spec(supervisor, unknown) is ChildError.NOT_FOUND
 
 
 def test_a_child_that_is_not_linked_ends_with_its_supervisor(
