@@ -531,7 +531,12 @@ class InFlight(GenServer):
             self._tell(grant)
 
     def _may_grant(self) -> bool:
-        return not self._is_closed and not self._is_shut()
+        return not self._is_closed and not self._is_shut() and self._can_begin()
+
+    def _can_begin(self) -> bool:
+        # After a crash the consumers end one by one. One that still runs would receive what is handed back, again and
+        # again, until SQS has counted so many deliveries that the message is delayed.
+        return all(self.system.whereis(supervisor) is not None for supervisor in (VALIDATORS, MOVERS))
 
     def _is_shut(self) -> bool:
         """Return whether not even a single message may be taken in to try a service."""

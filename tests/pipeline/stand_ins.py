@@ -153,7 +153,7 @@ class Stage:
         if self.actors.whereis(VALIDATORS) is None:
             spec = ChildSpec("processor", Start(ProcessorStandIn), TEMPORARY)
             groups = [supervisor_spec(name, SIMPLE_ONE_FOR_ONE, [spec]) for name in (VALIDATORS, MOVERS)]
-            self.actors.start(Supervisor, groups)
+            self.groups = self.actors.start(Supervisor, groups)
         return self.actors.start(
             InFlight, limits, sources or [FIRST], 120, random.Random(1), self.table, name=IN_FLIGHT
         )

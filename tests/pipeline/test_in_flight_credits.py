@@ -9,12 +9,14 @@ import pytest
 
 from receipt_actors.domain.limits import Limits, LiveLimits
 from receipt_actors.domain.policy import Source
-from receipt_actors.otp import NORMAL, Name, Ref, Stop
+from receipt_actors.otp import NORMAL, Name, Ref, Stop, restart_child, terminate_child
 from receipt_actors.pipeline.in_flight import STUCK_SECONDS
 from receipt_actors.pipeline.protocol import (
     APP_STORE_GATEWAY,
     IN_FLIGHT,
     LEDGER_GATEWAY,
+    MOVERS,
+    VALIDATORS,
     CreditsGranted,
     Delivery,
     DescribeInFlight,
@@ -351,6 +353,15 @@ def test_while_receives_fail_nobody_is_idle(stage: Stage) -> None:
     receive(stage, in_flight, 0, consumer)
     seen = status(stage, in_flight)
     assert (seen.idle_seconds, seen.troubles) == (60, frozenset())
+
+
+@pytest.mark.parametrize("supervisor", [VALIDATORS, MOVERS])
+def test_no_credit_is_granted_while_no_processor_can_start(stage: Stage, supervisor: str) -> None:
+    in_flight = start(stage, 20)
+    terminate_child(stage.groups, supervisor)
+    assert granted(stage, reserve(stage, in_flight)) == []
+    restart_child(stage.groups, supervisor)
+    assert granted(stage, reserve(stage, in_flight)) == [10]
 
 
 def test_a_restarted_in_flight_counts_what_is_in_flight(stage: Stage) -> None:
